@@ -1,0 +1,1 @@
+"""The command line of mllmrec: parse, configure, call the library once, print."""
