@@ -1,0 +1,1 @@
+"""Files -> Dataset: readers, cleaning, splits, and the folder they end in."""

@@ -1,0 +1,153 @@
+"""The dataset as every later stage sees it: ids mapped, split made, nothing held out within reach by accident.
+
+Stages that learn (profile, graph, train) are handed `Histories`, never the dataset's held-out rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels.csr import CSR
+from numpy.typing import NDArray
+
+from mllmrec.errors import LeakError
+
+Split = Literal["train", "valid", "test"]
+Scope = Literal["train", "all"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Each user's items, oldest first.
+
+    Attributes:
+        indptr: int64 [U + 1]; user u owns items[indptr[u]:indptr[u + 1]].
+        items: int32 [n], item indices, oldest first within a user.
+        times: int64 [n], aligned with items, or None where the data has no time.
+        n_items: size of the catalogue.
+        scope: "train", or "all" where held-out interactions are in it: such histories mark a run LEAKY.
+    """
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    times: NDArray[np.int64] | None
+    n_items: int
+    scope: Scope
+
+    @property
+    def n_users(self) -> int:
+        """Number of users U."""
+        return len(self.indptr) - 1
+
+    def of(self, user: int) -> NDArray[np.int32]:
+        """The items of one user, oldest first, a view."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the users' ordered item lists: artefacts made from these histories carry it."""
+        hasher = hashlib.sha256(f"{self.scope} {self.n_users} {self.n_items} ".encode())
+        hasher.update(np.ascontiguousarray(self.indptr, dtype="<i8").tobytes())
+        hasher.update(np.ascontiguousarray(self.items, dtype="<i4").tobytes())
+        return hasher.hexdigest()
+
+    def user_items(self) -> CSR:
+        """The binary matrix R, [U, I], rows ascending by item."""
+        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
+        return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
+
+    def require_training(self, what: str) -> None:
+        """Refuse histories that hold held-out interactions.
+
+        Raises:
+            LeakError: `what` may be built from training interactions only.
+        """
+        if self.scope != "train":
+            raise LeakError(f"{what} may be built from training interactions only; got scope {self.scope!r}")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset.
+
+    Attributes:
+        name: short name.
+        users: [U] the shop's user ids; a user's index is its row.
+        items: [I] rows: id, title, brand, categories, description, price, images (paths relative to
+            `folder`), image_urls; an item's index is its row.
+        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64), split (Int8: 0 train,
+            1 valid, 2 test); sorted by user, oldest first.
+        manifest: counts, options, and hashes, as in manifest.json.
+        folder: where it lies.
+        features: item features that came with the data, file by name.
+    """
+
+    name: str
+    users: pl.Series
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    manifest: Mapping[str, Any]
+    folder: Path
+    features: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users U."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items I, those without any training interaction included."""
+        return len(self.items)
+
+    @property
+    def item_ids(self) -> pl.Series:
+        """[I] the shop's item ids."""
+        return self.items["id"]
+
+    def histories(self, scope: Scope = "train") -> Histories:
+        """Each user's items, oldest first; `scope="all"` holds the held-out ones too and marks a run LEAKY."""
+        rows = self.interactions if scope == "all" else self.interactions.filter(pl.col("split") == 0)
+        counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        timed = len(rows) > 0 and rows["timestamp"].null_count() == 0
+        times = rows["timestamp"].to_numpy().astype(np.int64) if timed else None
+        return Histories(indptr, rows["item"].to_numpy().astype(np.int32), times, self.n_items, scope)
+
+    def matrix(self, split: Split) -> CSR:
+        """The binary matrix of one split, [U, I]."""
+        rows = self.interactions.filter(pl.col("split") == SPLITS.index(split))
+        return CSR.from_pairs(rows["user"].to_numpy(), rows["item"].to_numpy(), (self.n_users, self.n_items))
+
+    @cached_property
+    def train(self) -> CSR:
+        """Training interactions, [U, I]."""
+        return self.matrix("train")
+
+    @cached_property
+    def train_digest(self) -> str:
+        """What every artefact built from the training interactions carries."""
+        return self.histories("train").digest
+
+    def check_split(self) -> None:
+        """No user-item pair may stand in two splits (or twice in one).
+
+        Raises:
+            LeakError: one does.
+        """
+        pairs = self.interactions.select("user", "item")
+        repeated = pairs.filter(pairs.is_duplicated())
+        if len(repeated):
+            user, item = repeated.row(0)
+            raise LeakError(
+                f"{self.folder}: {len(repeated)} interactions stand in the split more than once, the first "
+                f"is user {self.users[user]!r} with item {self.item_ids[item]!r}; prepare the dataset again"
+            )

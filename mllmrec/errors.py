@@ -1,0 +1,57 @@
+"""Every error that mllmrec raises on purpose.
+
+    MllmrecError
+    ├── InputError      a file or a row is not what was wanted
+    ├── ConfigError     a setting is unknown or out of range
+    ├── LeakError       held-out interactions would reach training, a profile, a graph or a statistic
+    ├── MismatchError   two artefacts do not belong together
+    ├── StorageError    the disk or its permissions refuse
+    ├── EngineError     a generation or encoding engine cannot start
+    └── TrainingError   training cannot go on
+
+The text of each is one line for a person: what, where, what was wanted, and the fix. The command line
+prints it and exits with 1; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MllmrecError(Exception):
+    """Root of the tree."""
+
+
+class InputError(MllmrecError):
+    """A file or a row is not what was wanted."""
+
+
+class ConfigError(MllmrecError):
+    """A setting is unknown or out of range."""
+
+
+class LeakError(MllmrecError):
+    """Held-out interactions would reach training, a profile, a graph or a statistic."""
+
+
+class MismatchError(MllmrecError):
+    """Two artefacts do not belong together."""
+
+
+class StorageError(MllmrecError):
+    """The disk or its permissions refuse."""
+
+
+class EngineError(MllmrecError):
+    """A generation or encoding engine cannot start."""
+
+
+class TrainingError(MllmrecError):
+    """Training cannot go on."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the known name nearest to `name`, or nothing."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

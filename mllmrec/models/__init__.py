@@ -1,0 +1,1 @@
+"""MLLMRec, its variants, and the baselines it is judged against."""

@@ -1,0 +1,1 @@
+"""Images and histories -> text."""
