@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from mllmrec_kernels.errors import KernelInputError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CSR:
     """A sparse matrix of R rows: row r holds `indices[indptr[r]:indptr[r + 1]]`, ascending, unique.
+
+    Compared and hashed by identity, so that what a kernel derives from a matrix (its transpose, its copy
+    on a device) can be kept beside it for as long as it lives; the arrays must not be written to.
 
     Attributes:
         indptr: int64, shape (R + 1,).
@@ -29,12 +32,13 @@ class CSR:
     n_columns: int
 
     def __post_init__(self) -> None:
+        self._check_dtypes()
         indptr, indices = self.indptr, self.indices
         if indptr.ndim != 1 or len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(indices):
             raise KernelInputError(
                 f"CSR indptr must run from 0 to nnz={len(indices)}; got shape {indptr.shape}"
             )
-        if (np.diff(indptr) < 0).any():
+        if (indptr[1:] < indptr[:-1]).any():
             raise KernelInputError("CSR indptr must not fall")
         if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_columns):
             raise KernelInputError(
@@ -42,6 +46,25 @@ class CSR:
             )
         if self.data is not None and self.data.shape != indices.shape:
             raise KernelInputError(f"CSR data has shape {self.data.shape}, indices {indices.shape}")
+        self._check_order()
+
+    def _check_dtypes(self) -> None:
+        for name, wanted in (("indptr", np.int64), ("indices", np.int32), ("data", np.float32)):
+            array = getattr(self, name)
+            if array is not None and array.dtype != wanted:
+                raise KernelInputError(f"CSR {name} must be {np.dtype(wanted)}; got {array.dtype}")
+
+    def _check_order(self) -> None:
+        """Within a row ids must rise; only the first entry of a row may be lower than the one before."""
+        falls = np.flatnonzero(self.indices[1:] <= self.indices[:-1]) + 1
+        starts = self.indptr[np.searchsorted(self.indptr, falls)]
+        if (starts != falls).any():
+            entry = int(falls[starts != falls][0])
+            row = int(np.searchsorted(self.indptr, entry, side="right")) - 1
+            raise KernelInputError(
+                f"CSR row {row} must hold ascending, unique ids; got {self.indices[entry - 1]} "
+                f"before {self.indices[entry]}; CSR.from_scipy sorts and merges"
+            )
 
     @property
     def n_rows(self) -> int:
@@ -83,7 +106,9 @@ class CSR:
             binary: keep the pattern alone (`data=None`).
         """
         csr = sp.csr_array(matrix)
-        csr.sum_duplicates()
+        if not csr.has_canonical_format:
+            csr = csr.copy()  # sum_duplicates works in place, and the buffers are the caller's
+            csr.sum_duplicates()
         data = None if binary else np.ascontiguousarray(csr.data, dtype=np.float32)
         return CSR(csr.indptr.astype(np.int64), csr.indices.astype(np.int32), data, int(csr.shape[1]))
 

@@ -1,0 +1,158 @@
+"""Row counter in Numba: c_i· for one item at a time in a counter of I integers, its top-k kept, no nnz(C).
+
+    for u in N(i): for j in row(u): counter[j] += 1         sum over users of d_u² steps in all
+
+N(i) comes from transposing the interactions one block of items at a time, so that the transpose never
+exists as a whole. Bytes: 4 nnz read a block, 4 a step of the counter (which stays in L2 for I < 100 k),
+plus the reads of the users' rows. Every item is computed by one thread alone, in exact integers, so the
+number of threads changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import get_num_threads, njit, prange
+from numpy.typing import NDArray
+
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.errors import KernelInputError
+
+MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
+
+
+@njit(cache=True)
+def _degrees(indices, n_items):  # type: ignore[no-untyped-def]
+    degrees = np.zeros(n_items, np.int32)
+    for e in range(len(indices)):
+        degrees[indices[e]] += 1
+    return degrees
+
+
+@njit(cache=True)
+def _transpose_block(indptr, indices, low, high, cursor, users, entries):  # type: ignore[no-untyped-def]
+    """Users (and, where wanted, entry positions) of the items in [low, high), item by item."""
+    for u in range(len(indptr) - 1):
+        for e in range(indptr[u], indptr[u + 1]):
+            j = indices[e] - low
+            if 0 <= j < high - low:
+                users[cursor[j]] = u
+                if len(entries):
+                    entries[cursor[j]] = e
+                cursor[j] += 1
+
+
+@njit(cache=True)
+def _key(measure, c, d_i, d_j):  # type: ignore[no-untyped-def]
+    if measure == 0:
+        return np.float64(c)
+    if measure == 1:
+        return np.float64(c) * np.float64(c) / np.float64(d_j)
+    return np.float64(c) / np.float64(d_i + d_j - c)
+
+
+@njit(cache=True)
+def _insert(keys, ids, filled, key, j):  # type: ignore[no-untyped-def]
+    """Put (key, j) into the descending list; the caller has checked that it belongs there."""
+    at = min(filled, len(keys) - 1)
+    while at > 0 and (key > keys[at - 1] or (key == keys[at - 1] and j < ids[at - 1])):
+        keys[at] = keys[at - 1]
+        ids[at] = ids[at - 1]
+        at -= 1
+    keys[at] = key
+    ids[at] = j
+
+
+@njit(cache=True)
+def _keep_best(i, touched, n_touched, counter, degrees, measure, keys, ids, scores):  # type: ignore[no-untyped-def]
+    """Empty the counter into the item's top-k."""
+    k = len(keys)
+    filled = 0
+    for t in range(n_touched):
+        j = touched[t]
+        c = counter[j]
+        counter[j] = 0
+        if j == i:
+            continue
+        key = _key(measure, c, degrees[i], degrees[j])
+        if filled == k and (key < keys[k - 1] or (key == keys[k - 1] and j > ids[k - 1])):
+            continue
+        _insert(keys, ids, filled, key, j)
+        filled = min(filled + 1, k)
+    for m in range(filled):
+        scores[m] = np.sqrt(keys[m] / degrees[i]) if measure == 1 else keys[m]
+    ids[filled:] = -1
+    scores[filled:] = 0
+
+
+@njit(cache=True, parallel=True)
+def _count_block(  # type: ignore[no-untyped-def]
+    low, high, starts, users, entries, indptr, indices, times, window, degrees, measure, counters, touched,
+    keys, ids, scores
+):  # fmt: skip
+    n_threads = len(counters)
+    for thread in prange(n_threads):
+        counter, seen = counters[thread], touched[thread]
+        # Items are dealt out in turn: popular ones, often neighbours in id, spread over the threads.
+        for i in range(low + thread, high, n_threads):
+            n_touched = 0
+            for p in range(starts[i - low], starts[i - low + 1]):
+                u = users[p]
+                for e in range(indptr[u], indptr[u + 1]):
+                    if len(times) and abs(times[e] - times[entries[p]]) > window:
+                        continue
+                    j = indices[e]
+                    if counter[j] == 0:
+                        seen[n_touched] = j
+                        n_touched += 1
+                    counter[j] += 1
+            _keep_best(i, seen, n_touched, counter, degrees, measure, keys[thread], ids[i], scores[i])
+
+
+def _blocks(degrees: NDArray[np.int32], bytes_an_entry: int, budget: int) -> list[tuple[int, int]]:
+    """Ranges of items whose transposed entries fit the budget; one item always goes, however popular."""
+    ends = np.cumsum(degrees, dtype=np.int64) * bytes_an_entry
+    blocks, low = [], 0
+    while low < len(degrees):
+        done = int(ends[low - 1]) if low else 0
+        high = max(int(np.searchsorted(ends, done + budget, side="right")), low + 1)
+        blocks.append((low, high))
+        low = high
+    return blocks
+
+
+def working_bytes(n_items: int, k: int, threads: int) -> int:
+    """What `threads` threads hold beside input, output and the transposed block."""
+    return n_items * (4 + 8) + threads * (n_items * 8 + k * 8)
+
+
+def cooccurrence_topk(
+    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """ids int32 [I, k] and scores float32 [I, k]; see the verb."""
+    n_items, threads = user_items.n_columns, get_num_threads()
+    degrees = _degrees(user_items.indices, n_items)
+    while threads > 1 and working_bytes(n_items, k, threads) > max_bytes // 2:
+        threads -= 1
+    bytes_an_entry = 4 if times is None else 12
+    least = working_bytes(n_items, k, threads) + int(degrees.max(initial=0)) * bytes_an_entry
+    if least > max_bytes:
+        raise KernelInputError(
+            f"cooccurrence_topk over {n_items} items needs at least {least} bytes; max_bytes is {max_bytes}"
+        )
+    counters = np.zeros((threads, n_items), np.int32)
+    touched = np.empty((threads, n_items), np.int32)
+    keys = np.empty((threads, k), np.float64)
+    ids = np.empty((n_items, k), np.int32)
+    scores = np.empty((n_items, k), np.float32)
+    when = np.empty(0, np.int64) if times is None else times
+    budget = max_bytes - working_bytes(n_items, k, threads)
+    for low, high in _blocks(degrees, bytes_an_entry, budget):
+        starts = np.concatenate(([0], np.cumsum(degrees[low:high], dtype=np.int64)))
+        users = np.empty(starts[-1], np.int32)
+        entries = np.empty(0 if times is None else starts[-1], np.int64)
+        _transpose_block(user_items.indptr, user_items.indices, low, high, starts[:-1].copy(), users, entries)
+        _count_block(
+            low, high, starts, users, entries, user_items.indptr, user_items.indices, when, window or 0,
+            degrees, MEASURES[measure], counters, touched, keys, ids, scores,
+        )  # fmt: skip
+    return ids, scores

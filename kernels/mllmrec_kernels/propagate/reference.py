@@ -1,0 +1,39 @@
+"""The contract of normalise and propagate: dense matrices in float64, as the paper writes them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec_kernels.csr import CSR
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+def dense(graph: CSR) -> NDArray[np.float64]:
+    """The graph written out, [N, n_columns]."""
+    A = np.zeros(graph.shape)
+    for i in range(graph.n_rows):
+        A[i, graph.row(i)] = graph.values()[graph.indptr[i] : graph.indptr[i + 1]]
+    return A
+
+
+def normalise(graph: CSR, how: str) -> NDArray[np.float32]:
+    """The normalised entries of `graph`, in its own order: D^-1/2 A D^-1/2 or D^-1 A."""
+    A = dense(graph)
+    sums = A.sum(axis=1)
+    inverse = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
+    scaled = inverse[:, None] * A if how == "row" else np.sqrt(np.outer(inverse, inverse)) * A
+    rows = np.repeat(np.arange(graph.n_rows), np.diff(graph.indptr))
+    return scaled[rows, graph.indices].astype(np.float32)
+
+
+def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
+    """E^(l+1) = A E^(l); the sum, mean or last of l = 0..layers, shape (N, d), dtype of `features`."""
+    A = dense(graph)
+    E = [features.astype(np.float64)]
+    for _ in range(layers):
+        E.append(A @ E[-1])
+    combined = {"sum": np.sum(E, axis=0), "mean": np.mean(E, axis=0), "last": E[-1]}[combine]
+    result: Floats = combined.astype(features.dtype)
+    return result
