@@ -1,0 +1,83 @@
+"""The rank of held-out items among all items, without a top-k and without a U x I array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec_kernels import backend as backends
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.rank import reference
+from mllmrec_kernels.topk import inputs, score
+
+__all__ = ["rank_heldout"]
+
+_CPU = ("numba",)
+_GPU = ("triton",)
+
+
+def rank_heldout(
+    user_vectors: Any,
+    item_vectors: Any,
+    exclude: CSR,
+    heldout: CSR,
+    *,
+    backend: str = "auto",
+    max_bytes: int = inputs.MAX_BYTES,
+) -> Any:
+    """0-based rank of each held-out item among the items its user may be shown (full ranking; issue 3).
+
+    The rank is the number of non-excluded items of higher score, plus those of equal score and lower id. A
+    score is the inner product in float64, rounded once to float32, and a held-out item is scored by the very
+    routine that decides every comparison closer than the error bound of the fast product (topk/score.py):
+    items with equal vectors tie on every backend, in any block. Other held-out items of the user count as
+    any item does.
+
+    Args:
+        user_vectors: floating, shape (U, d).
+        item_vectors: floating, shape (I, d).
+        exclude: CSR of shape (U, I), items that are not candidates (training items, say).
+        heldout: CSR of shape (U, I), the items to rank.
+        backend: "auto", "numba", "triton", or "reference".
+        max_bytes: working memory beyond input and output.
+
+    Returns:
+        int32, shape (heldout.nnz,), in the order of heldout.indices; a tensor on the device of
+        `user_vectors` where that is one.
+
+    Raises:
+        KernelInputError: a wrong shape or dtype, NaN or infinite rows, products beyond float32, or an item
+            that is both held out and excluded.
+        BackendUnavailableError: the backend asked for cannot run here.
+    """
+    x = inputs.vectors("user_vectors", user_vectors)
+    y = inputs.vectors("item_vectors", item_vectors, d=x.shape[1])
+    max_bytes = inputs.count("max_bytes", max_bytes)
+    inputs.check_products(score.norms(x), score.norms(y))
+    inputs.csr("exclude", exclude, (len(x), len(y)))
+    inputs.csr("heldout", heldout, (len(x), len(y)))
+    _check_disjoint(exclude, heldout)
+    if backends.choose(backend, user_vectors, cpu=_CPU, gpu=_GPU) == "reference":
+        ranks = reference.rank_heldout(x, y, exclude, heldout)
+    else:
+        from mllmrec_kernels.rank import cpu
+
+        ranks = cpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes)
+    return inputs.like(user_vectors, (ranks,))[0]
+
+
+def _check_disjoint(exclude: CSR, heldout: CSR) -> None:
+    both = np.intersect1d(_keys(exclude), _keys(heldout), assume_unique=True)
+    if len(both):
+        user, item = divmod(int(both[0]), exclude.n_columns)
+        raise KernelInputError(
+            f"{len(both)} held-out items are also excluded, the first: user {user}, item {item}"
+        )
+
+
+def _keys(matrix: CSR) -> NDArray[np.int64]:
+    rows = np.repeat(np.arange(matrix.n_rows, dtype=np.int64), np.diff(matrix.indptr))
+    return rows * matrix.n_columns + matrix.indices
