@@ -1,1 +1,38 @@
-"""Arrays in, arrays out."""
+"""Arrays in, arrays out: the verbs that mllmrec computes with.
+
+| verb | does |
+|---|---|
+| topk_cosine | exact top-k neighbours by cosine, above a threshold |
+| topk_dot | exact top-k of inner products, some items of each query excluded |
+| cooccurrence_topk | items that share the most users, by Jaccard, cosine or count |
+| normalise, propagate | graph normalisation, and weight-free propagation of features |
+| sample_negatives | uniform negatives, rejected against the user's own items |
+| rank_heldout | the rank of each held-out item among all items |
+
+Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the input lives. Every verb takes
+`backend="auto"`, or a backend's name, which then runs or raises.
+"""
+
+from mllmrec_kernels.backend import available
+from mllmrec_kernels.cooccurrence import cooccurrence_topk
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
+from mllmrec_kernels.propagate import normalise, propagate
+from mllmrec_kernels.rank import rank_heldout
+from mllmrec_kernels.sample import sample_negatives
+from mllmrec_kernels.topk import topk_cosine, topk_dot
+
+__all__ = [
+    "CSR",
+    "BackendUnavailableError",
+    "KernelError",
+    "KernelInputError",
+    "available",
+    "cooccurrence_topk",
+    "normalise",
+    "propagate",
+    "rank_heldout",
+    "sample_negatives",
+    "topk_cosine",
+    "topk_dot",
+]

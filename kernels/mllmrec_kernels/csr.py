@@ -89,6 +89,14 @@ class CSR:
         """The stored entries, float32, shape (nnz,); ones are written out where `data` is None."""
         return np.ones(self.nnz, dtype=np.float32) if self.data is None else self.data
 
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each stored entry, int64, shape (nnz,)."""
+        return np.repeat(np.arange(self.n_rows, dtype=np.int64), np.diff(self.indptr))
+
+    def take_rows(self, rows: NDArray[np.integer[Any]]) -> CSR:
+        """The matrix of the named rows, in that order."""
+        return CSR.from_scipy(self.to_scipy()[rows], binary=self.data is None)
+
     def transpose(self) -> CSR:
         """The transposed matrix, rows ascending; O(nnz)."""
         return CSR.from_scipy(self.to_scipy().T, binary=self.data is None)
