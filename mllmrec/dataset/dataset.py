@@ -137,6 +137,17 @@ class Dataset:
         """What every artefact built from the training interactions carries."""
         return self.histories("train").digest
 
+    @property
+    def items_digest(self) -> str:
+        """Content hash of the catalogue, its features included."""
+        files = {name: sha for name, sha in self.manifest["files"].items() if not name.startswith("inter")}
+        return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+
+    @property
+    def split_digest(self) -> str:
+        """Content hash of the interactions and their split."""
+        return str(self.manifest["files"]["interactions.parquet"])
+
     def check_split(self) -> None:
         """No user-item pair may stand in two splits (or twice in one).
 

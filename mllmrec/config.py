@@ -1,0 +1,177 @@
+"""One frozen config a stage; defaults live here and nowhere else.
+
+A value comes from the first that names it: `--set stage.key=value`, the run's TOML file, the environment
+(`MLLMREC_STAGE__KEY`, for what belongs to a machine, such as a device), the default. A key that no stage
+knows is an error.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mllmrec.errors import ConfigError, near_miss
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class DescribeConfig(BaseModel):
+    """Item images -> text (method 2.1)."""
+
+    model_config = _FROZEN
+    engine: Literal["extractive"] = "extractive"
+    images: bool = True  # False: items are their catalogue text alone
+
+
+class ProfileConfig(BaseModel):
+    """Training histories -> preference profiles (method 2.3)."""
+
+    model_config = _FROZEN
+    engine: Literal["extractive"] = "extractive"
+    kind: Literal["text", "mean"] = "text"  # mean: the user is the mean of their items' vectors
+    history: Literal["train", "all"] = "train"  # all: the paper's leak, for study; marks the run LEAKY
+    max_items: Positive = 100  # the newest items of a history that a profile reads
+    terms: Positive = 12  # how many of a user's own words a profile names
+
+
+class EncodeConfig(BaseModel):
+    """Texts -> unit vectors (method 2.4)."""
+
+    model_config = _FROZEN
+    model: str = "all-MiniLM-L6-v2"  # a sentence-transformers name or folder
+    features: str = ""  # instead of text: an item feature that came with the dataset
+    max_pieces: Positive = 256  # word pieces the encoder reads, its two markers included
+    batch_size: Positive = 64
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class GraphConfig(BaseModel):
+    """Vectors and training interactions -> item graph (method 2.5-2.7)."""
+
+    model_config = _FROZEN
+    mode: Literal["fixed", "paper"] = "fixed"
+    semantic_neighbours: Count = 10  # K_s; in paper mode it counts the item itself
+    cooccurrence_neighbours: Count = 10  # K_c
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
+
+
+class TrainConfig(BaseModel):
+    """Projectors trained by BPR over frozen, propagated features (method 2.7-2.9)."""
+
+    model_config = _FROZEN
+    layers: Count = 1  # L, item-item propagation steps
+    dim: Positive = 64  # d, width of the two towers
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Positive = 2048
+    epochs: Positive = 1000
+    patience: Positive = 20  # evaluations without improvement that are still borne
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EvaluateConfig(BaseModel):
+    """Full ranking over the whole catalogue (method section 5)."""
+
+    model_config = _FROZEN
+    cutoffs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20, 50)
+    mask_validation: bool = False  # True: validation items are not rankable at test time
+
+
+class RecommendConfig(BaseModel):
+    """Top-N for users, and similar items."""
+
+    model_config = _FROZEN
+    top: Positive = 20  # items a user
+    similar: Positive = 10  # items an item
+    users: tuple[str, ...] = ()  # the shop's ids of the users to serve; empty: all
+    format: Literal["parquet", "jsonl"] = "parquet"
+
+
+class Config(BaseSettings):
+    """The whole run."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        env_prefix="MLLMREC_",
+        env_nested_delimiter="__",
+    )
+    seed: Count = 999
+    describe: DescribeConfig = DescribeConfig()
+    profile: ProfileConfig = ProfileConfig()
+    encode: EncodeConfig = EncodeConfig()
+    graph: GraphConfig = GraphConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    recommend: RecommendConfig = RecommendConfig()
+
+    @property
+    def leaky(self) -> bool:
+        """Whether held-out interactions reach the profiles."""
+        return self.profile.history == "all"
+
+
+def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Config:
+    """Defaults and environment, overlaid by a TOML file and by `stage.key=value` assignments.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown, or a value does not fit.
+    """
+    values = _read_toml(file) if file else {}
+    for assignment in assignments:
+        _assign(values, assignment)
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from error
+
+
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key as `stage.key`."""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    """Set one `stage.key=value`; the value is read as TOML, or taken as text where it is none."""
+    key, equals, text = assignment.partition("=")
+    *stages, name = key.strip().split(".")
+    if not equals or not name:
+        raise ConfigError(f"cannot read --set {assignment!r}; write it as stage.key=value")
+    for stage in stages:
+        values = values.setdefault(stage, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {assignment!r}: {stage!r} is a value, not a stage")
+    try:
+        values[name] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[name] = text
+
+
+def _explain(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown config key {key!r}{near_miss(key, [*keys(), *Config.model_fields])}"
+    return f"config key {key!r}: {detail['msg']}; got {detail['input']!r}"

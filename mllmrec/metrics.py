@@ -1,0 +1,73 @@
+"""Ranking metrics from the ranks of held-out items (method section 5), user by user.
+
+For a user with m held-out items of which those at 0-based ranks r < k are hit, in rising order of rank
+r_1 < r_2 < ..., and K the largest cutoff:
+
+    Recall@k    = hits / m
+    Precision@k = hits / k
+    NDCG@k      = sum_j 1 / log2(r_j + 2)  /  sum over the first min(k, m) ranks of the same
+    MAP@k       = sum_j j / (r_j + 1)  /  min(k, m)
+
+Only the ranks are needed: no list of recommendations, no U x I array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+METRICS = ("recall", "ndcg", "precision", "map")
+Floats = NDArray[np.float64]
+
+
+def per_user(
+    ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs: Sequence[int]
+) -> dict[str, Floats]:
+    """Metrics of each user.
+
+    Args:
+        ranks: [n] 0-based rank of each held-out item, grouped by user.
+        indptr: int64 [U + 1], where each user's ranks lie.
+        cutoffs: the k's.
+
+    Returns:
+        "recall@20" and the like: float64 [U], NaN for users without held-out items, who are not evaluated.
+    """
+    held_out = np.diff(indptr)
+    users = np.repeat(np.arange(len(held_out)), held_out)
+    ordered = ranks[np.lexsort((ranks, users))].astype(np.int64)
+    place = np.arange(len(ordered)) - np.repeat(indptr[:-1], held_out) + 1  # j of the docstring
+    gain = 1 / np.log2(ordered + 2)
+    precision = place / (ordered + 1)
+    result: dict[str, Floats] = {}
+    for k in cutoffs:
+        hit = ordered < k
+        reachable = np.minimum(held_out, k)
+
+        def total(values: Floats, hit: NDArray[np.bool_] = hit) -> Floats:
+            return np.bincount(users, weights=values * hit, minlength=len(held_out)).astype(np.float64)
+
+        hits = total(np.ones(len(ordered)))
+        result[f"recall@{k}"] = _ratio(hits, held_out)
+        result[f"ndcg@{k}"] = _ratio(total(gain), _ideal_gain(int(reachable.max(initial=0)))[reachable])
+        result[f"precision@{k}"] = _ratio(hits, np.where(held_out > 0, k, 0))
+        result[f"map@{k}"] = _ratio(total(precision), reachable)
+    return result
+
+
+def mean(values: dict[str, Floats]) -> dict[str, float]:
+    """Means over the evaluated users; 0 where there is none."""
+    return {name: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for name, v in values.items()}
+
+
+def _ideal_gain(most: int) -> Floats:
+    """[most + 1] the highest gain that n hits can have."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2))])
+
+
+def _ratio(above: Floats, below: NDArray[Any]) -> Floats:
+    ratio: Floats = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return ratio

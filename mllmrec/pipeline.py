@@ -1,0 +1,213 @@
+"""The stages in the order data flows, on one screen.
+
+    describe -> profile -> encode -> graph -> train -> evaluate -> recommend
+
+Each stage is a pure function from artefacts to an artefact. A stage asks for what it reads, so asking for
+the last one runs them all; `Run.step` loads what an earlier start made of the very same inputs.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset
+from mllmrec.encode import Encoder, Features, encode_texts
+from mllmrec.evaluate import Evaluation, evaluate_models
+from mllmrec.graph import ItemGraph, build_graph
+from mllmrec.models.baselines import baselines
+from mllmrec.progress import Progress, silent
+from mllmrec.reason.cache import GenerationCache, open_cache
+from mllmrec.reason.describe import Descriptions, describe_items
+from mllmrec.reason.profile import Profiles, profile_users
+from mllmrec.recommend import Recommendations, recommend_items
+from mllmrec.runs import LEAKY, Run, open_run
+from mllmrec.train import Trained, train_model
+
+Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+MODEL = "MLLMRec"
+
+
+def run(
+    dataset: Dataset,
+    out: Path,
+    config: Config,
+    *,
+    until: Stage = "recommend",
+    cache: Path | None = None,
+    command: str = "",
+    progress: Progress = silent,
+) -> Artefacts:
+    """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
+
+    Args:
+        dataset: a prepared dataset.
+        out: the run folder.
+        config: one config a stage.
+        until: the last stage to run.
+        cache: the generation cache; the user's own by default.
+        command: how this run was asked for, to be written down.
+        progress: told by every stage how far it is.
+
+    Returns:
+        The artefacts up to `until`.
+
+    Raises:
+        MllmrecError: whatever a stage refuses.
+    """
+    with open_run(out, dataset, config, command) as folder, open_cache(cache) as generations:
+        made = Artefacts(folder, dataset, config, generations, progress)
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            getattr(made, stage)
+    return made
+
+
+class Artefacts:
+    """What a run has made so far, one attribute a stage."""
+
+    def __init__(
+        self, run: Run, dataset: Dataset, config: Config, generations: GenerationCache, progress: Progress
+    ) -> None:
+        self._run, self._dataset, self._config = run, dataset, config
+        self._generations, self._progress = generations, progress
+        self._training = dataset.histories("train")
+        self._profiled = dataset.histories(config.profile.history)
+
+    @cached_property
+    def describe(self) -> Descriptions:
+        """Item images -> text."""
+        config = self._config.describe
+        return self._run.step(
+            "describe",
+            {"config": config.model_dump(), "items": self._dataset.items_digest},
+            load=Descriptions.load,
+            compute=lambda _: describe_items(self._dataset, config, self._generations, self._progress),
+            save=Descriptions.save,
+        )
+
+    @cached_property
+    def profile(self) -> Profiles:
+        """Histories -> preference profiles."""
+        config, described = self._config.profile, self.describe
+        return self._run.step(
+            "profile",
+            {
+                "config": config.model_dump(),
+                "histories": self._profiled.digest,
+                "items": self._dataset.items_digest,
+                "describe": self._run.digest("describe"),
+            },
+            load=Profiles.load,
+            compute=lambda _: profile_users(
+                self._dataset, self._profiled, described, config, self._generations, self._progress
+            ),
+            save=Profiles.save,
+        )
+
+    @cached_property
+    def encode(self) -> Features:
+        """Texts -> unit vectors."""
+        config, described, profiled = self._config.encode, self.describe, self.profile
+        return self._run.step(
+            "encode",
+            {
+                "config": config.model_dump(exclude={"device"}),
+                "encoder": "given" if config.features else Encoder.identity(config),
+                "items": self._dataset.items_digest,
+                "describe": self._run.digest("describe"),
+                "profile": self._run.digest("profile"),
+            },
+            load=Features.load,
+            compute=lambda scratch: encode_texts(
+                self._dataset, self._profiled, described, profiled, config, scratch, self._progress
+            ),
+            save=Features.save,
+        )
+
+    @cached_property
+    def graph(self) -> ItemGraph:
+        """Item vectors and training interactions -> item graph."""
+        config, features = self._config.graph, self.encode
+        return self._run.step(
+            "graph",
+            {
+                "config": config.model_dump(),
+                "histories": self._training.digest,
+                "encode": self._run.digest("encode"),
+            },
+            load=ItemGraph.load,
+            compute=lambda _: build_graph(features.items, self._training, config),
+            save=ItemGraph.save,
+        )
+
+    @cached_property
+    def train(self) -> Trained:
+        """Frozen features and graph -> trained projectors."""
+        config, seed, features, graph = self._config.train, self._config.seed, self.encode, self.graph
+        return self._run.step(
+            "train",
+            {
+                "config": config.model_dump(exclude={"checkpoint_seconds", "device"}),
+                "seed": seed,
+                "split": self._dataset.split_digest,
+                "encode": self._run.digest("encode"),
+                "graph": self._run.digest("graph"),
+            },
+            load=Trained.load,
+            compute=lambda scratch: train_model(
+                features,
+                graph,
+                self._training,
+                self._dataset.matrix("valid"),
+                config,
+                seed=seed,
+                profiled=self._profiled,
+                checkpoint=scratch / "checkpoint.safetensors",
+                progress=self._progress,
+            ),
+            save=Trained.save,
+        )
+
+    @cached_property
+    def evaluate(self) -> Evaluation:
+        """The model beside its yardsticks."""
+        config, features, trained = self._config.evaluate, self.encode, self.train
+        name = f"{MODEL} ({LEAKY})" if self._run.leaky else MODEL
+        return self._run.step(
+            "evaluate",
+            {
+                "config": config.model_dump(),
+                "split": self._dataset.split_digest,
+                "encode": self._run.digest("encode"),
+                "train": self._run.digest("train"),
+            },
+            load=Evaluation.load,
+            compute=lambda _: evaluate_models(
+                baselines(features.items, self._training) | {name: trained.scorer},
+                self._dataset,
+                config,
+                leaky=self._run.leaky,
+                progress=self._progress,
+            ),
+            save=Evaluation.save,
+        )
+
+    @cached_property
+    def recommend(self) -> Recommendations:
+        """Top-N for users, similar items for items."""
+        config, trained = self._config.recommend, self.train
+        return self._run.step(
+            "recommend",
+            {
+                "config": config.model_dump(),
+                "split": self._dataset.split_digest,
+                "items": self._dataset.items_digest,
+                "train": self._run.digest("train"),
+            },
+            load=Recommendations.load,
+            compute=lambda _: recommend_items(trained, self._dataset, config),
+            save=Recommendations.save,
+        )

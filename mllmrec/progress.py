@@ -1,0 +1,12 @@
+"""How a stage says how far it is; the command line draws it, a library caller may ignore it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Called as progress(label, done, total); total is None where it is unknown."""
+
+
+def silent(label: str, done: int, total: int | None) -> None:
+    """Progress that goes nowhere."""

@@ -1,0 +1,122 @@
+"""Stage 1: item images -> descriptions (method 2.1).
+
+Knows the catalogue and its pictures; knows nothing of users or interactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mllmrec import storage
+from mllmrec.config import DescribeConfig
+from mllmrec.dataset import Dataset
+from mllmrec.progress import Progress, silent
+from mllmrec.reason.cache import GenerationCache
+from mllmrec.reason.engine import Answer, Describer, Item
+from mllmrec.reason.engines.extractive import ExtractiveDescriber
+from mllmrec.reason.generate import generate
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptions:
+    """What the engine says of each item's pictures.
+
+    Attributes:
+        table: [I] rows in catalogue order: id, description (empty where there is none), status ("ok",
+            "text-only", "failed"), reason.
+    """
+
+    table: pl.DataFrame
+
+    @property
+    def texts(self) -> list[str]:
+        """[I] D_s of each item, empty where there is none."""
+        return self.table["description"].to_list()
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write descriptions.parquet."""
+        storage.write_table(path("descriptions.parquet"), self.table)
+        return ["descriptions.parquet"]
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> Descriptions:
+        """Read what save wrote."""
+        return Descriptions(pl.read_parquet(path("descriptions.parquet")))
+
+
+def catalogue(dataset: Dataset, *, images: bool = True) -> list[Item]:
+    """[I] the dataset's items as an engine sees them; without `images`, their text alone."""
+    return [
+        Item(
+            title=row["title"] or "",
+            brand=row["brand"] or "",
+            categories=tuple(row["categories"] or ()),
+            description=row["description"] or "",
+            price=row["price"],
+            images=tuple(dataset.folder / name for name in row["images"] or ()) if images else (),
+        )
+        for row in dataset.items.iter_rows(named=True)
+    ]
+
+
+def describe_items(
+    dataset: Dataset,
+    config: DescribeConfig,
+    cache: GenerationCache,
+    progress: Progress = silent,
+) -> Descriptions:
+    """Describe every item; what is in the cache is not asked again.
+
+    An item whose pictures cannot be used goes on with its text alone, and its row says why.
+    """
+    items = catalogue(dataset, images=config.images)
+    engine: Describer = ExtractiveDescriber()
+    answers = generate(
+        keys=[_key(engine.fingerprint, item) for item in items],
+        requests=items,
+        ask=engine.describe,
+        batch_size=engine.batch_size,
+        cache=cache,
+        progress=progress,
+        label="describe items",
+    )
+    return Descriptions(_table(dataset, answers))
+
+
+def _key(fingerprint: str, item: Item) -> str:
+    return storage.hash_value(
+        {
+            "ask": "describe",
+            "engine": fingerprint,
+            "title": item.title,
+            "brand": item.brand,
+            "categories": item.categories,
+            "description": item.description,
+            "price": item.price,
+            "images": [_image_digest(path) for path in item.images],
+        }
+    )
+
+
+def _image_digest(path: Path) -> str:
+    # By content: the same path with other bytes is another picture.
+    try:
+        return storage.hash_file(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _table(dataset: Dataset, answers: Sequence[Answer]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "id": dataset.item_ids,
+            "description": [answer.text for answer in answers],
+            "status": [answer.status for answer in answers],
+            "reason": [answer.reason for answer in answers],
+        },
+        schema={"id": pl.String, "description": pl.String, "status": pl.String, "reason": pl.String},
+    )

@@ -1,0 +1,82 @@
+"""What the catalogue's words say apart: document frequencies over item texts, interactions never read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+_WORD = re.compile(r"[^\W\d_][\w'-]{2,}", re.UNICODE)
+_COMMON = 0.2  # a word in more than this share of the items tells users apart no more, in any language
+_RARE = 2  # a word in fewer items cannot be shared by two of a user's items
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Terms of a catalogue and the items they stand in.
+
+    Attributes:
+        terms: [V] in alphabetical order.
+        presence: [I, V] binary CSR (float32): item i has term v.
+        idf: [V] ln(I / items with the term), float64.
+    """
+
+    terms: tuple[str, ...]
+    presence: sp.csr_array
+    idf: NDArray[np.float64]
+
+    @staticmethod
+    def of(documents: Sequence[Iterable[str]]) -> Vocabulary:
+        """The vocabulary of items whose documents are given as terms."""
+        sets = [set(document) for document in documents]
+        frequency = Counter(term for terms in sets for term in terms)
+        most = max(_COMMON * len(sets), _RARE)
+        kept = sorted(term for term, count in frequency.items() if _RARE <= count <= most)
+        index = {term: v for v, term in enumerate(kept)}
+        columns = [sorted(index[term] for term in terms if term in index) for terms in sets]
+        indptr = np.cumsum([0, *map(len, columns)])
+        indices = np.array([v for row in columns for v in row], dtype=np.int32)
+        presence = sp.csr_array(
+            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(sets), len(kept))
+        )
+        counts = np.array([frequency[term] for term in kept], dtype=np.float64)
+        return Vocabulary(tuple(kept), presence, np.log(len(sets) / np.maximum(counts, 1)))
+
+    def distinctive(self, items: Sequence[int], most: int) -> list[str]:
+        """The terms that set a history apart: highest TF-IDF, TF being how many of its items have the term.
+
+        Terms of a single item count only in histories too short to repeat themselves. Ties go to the
+        alphabetically first.
+        """
+        counts = self.presence[np.asarray(items, dtype=np.int64)].sum(axis=0)
+        least = 2 if len(items) > 3 else 1
+        present = np.flatnonzero(counts >= least)
+        weight = counts[present] * self.idf[present]
+        order = present[np.argsort(-weight, kind="stable")][:most]
+        return [self.terms[v] for v in order]
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of three letters or more, plural and possessive endings left as they are."""
+    return [match.group().lower() for match in _WORD.finditer(text)]
+
+
+def standouts(
+    chosen: Counter[str], n_chosen: int, catalogue: Counter[str], n_catalogue: int, *, most: int, least: int
+) -> list[tuple[str, int]]:
+    """Labels that are commoner in a history than in the catalogue, with their counts.
+
+    Ordered by the log-likelihood of the count against the catalogue's share; ties alphabetical.
+    """
+    scored = []
+    for label, count in chosen.items():
+        expected = n_chosen * catalogue[label] / n_catalogue
+        if count >= least and count > expected:
+            scored.append((count * float(np.log(count / expected)), label, count))
+    scored.sort(key=lambda row: (-row[0], row[1]))
+    return [(label, count) for _, label, count in scored[:most]]

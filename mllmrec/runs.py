@@ -1,0 +1,200 @@
+"""A run folder: one sub-folder a stage, each whole or not there, each knowing what it was made from.
+
+A stage is fresh when its fingerprint (its config, its version, and the content of what it reads) is the one
+in its `stage.json` and its files still hash to what is written there. A stage that is fresh is not run
+again; so a killed run, started again, goes on at the stage that the kill hit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mllmrec import storage
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset
+from mllmrec.errors import InputError, MismatchError, StorageError
+from mllmrec.machine import describe_machine, versions
+
+SCHEMA_VERSION = 1
+LEAKY = "LEAKY"
+T = TypeVar("T")
+
+
+class Run:
+    """An open run folder; one process at a time."""
+
+    def __init__(self, folder: Path, dataset: Dataset, config: Config, command: str) -> None:
+        self.folder = folder
+        self.leaky = config.leaky
+        self._record: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": dataset.name,
+            "dataset_folder": str(dataset.folder),
+            "train_digest": dataset.train_digest,
+            "dataset_digest": storage.hash_value(dict(dataset.manifest)),
+            "leaky": config.leaky,
+            "command": command,
+            "seed": config.seed,
+            "config": config.model_dump(mode="json"),
+            "versions": versions(),
+            "machine": describe_machine(),
+            "stages": {},
+        }
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What run.json holds."""
+        return self._record
+
+    def file(self, stage: str, name: str) -> Path:
+        """Where a stage keeps one of its files; a leaky run says so in every name."""
+        return stage_file(self.folder, stage, name, leaky=self.leaky)
+
+    def step(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        *,
+        load: Callable[[Callable[[str], Path]], T],
+        compute: Callable[[Path], T],
+        save: Callable[[T, Callable[[str], Path]], list[str]],
+    ) -> T:
+        """Run one stage, or load it where it is fresh.
+
+        Args:
+            stage: its name, also its folder's.
+            inputs: everything that shapes the result, JSON-like.
+            load: reads the artefact, given a function from file name to path.
+            compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
+                finds again, and which is removed at the end or when the inputs have changed.
+            save: writes it and returns the names of the files written.
+        """
+
+        def path(name: str) -> Path:
+            return self.file(stage, name)
+
+        fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
+        if self._is_fresh(stage, fingerprint):
+            self._record["stages"].setdefault(stage, {})["reused"] = True
+            self._write()
+            return load(path)
+        started = time.perf_counter()
+        scratch = self._scratch(stage, fingerprint)
+        artefact = compute(scratch)
+        before = self._outputs(stage)
+        names = save(artefact, path)
+        outputs = {path(name).name: storage.hash_file(path(name)) for name in names}
+        storage.write_json(
+            self.folder / stage / "stage.json",
+            {"stage": stage, "fingerprint": fingerprint, "leaky": self.leaky, "outputs": outputs},
+        )
+        for stale in before.keys() - outputs.keys():
+            (self.folder / stage / stale).unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+        seconds = round(time.perf_counter() - started, 3)
+        self._record["stages"][stage] = {"seconds": seconds, "reused": False}
+        self._write()
+        return artefact
+
+    def _scratch(self, stage: str, fingerprint: str) -> Path:
+        """Where a stage keeps unfinished work; that of other inputs is thrown away."""
+        mine = self.folder / stage / f".unfinished-{fingerprint[:16]}"
+        for old in (self.folder / stage).glob(".unfinished-*"):
+            if old != mine:
+                shutil.rmtree(old, ignore_errors=True)
+        return mine
+
+    def digest(self, stage: str) -> str:
+        """Content hash of a finished stage's files: what the next stage's fingerprint holds."""
+        return storage.hash_value(storage.read_json(self.folder / stage / "stage.json")["outputs"])
+
+    def _outputs(self, stage: str) -> dict[str, str]:
+        try:
+            outputs: dict[str, str] = storage.read_json(self.folder / stage / "stage.json")["outputs"]
+        except (InputError, KeyError, TypeError):
+            return {}
+        return outputs
+
+    def _is_fresh(self, stage: str, fingerprint: str) -> bool:
+        outputs = self._outputs(stage)
+        if not outputs:
+            return False
+        if storage.read_json(self.folder / stage / "stage.json").get("fingerprint") != fingerprint:
+            return False
+        files = {self.folder / stage / name: sha for name, sha in outputs.items()}
+        return all(file.is_file() and storage.hash_file(file) == sha for file, sha in files.items())
+
+    def _write(self) -> None:
+        storage.write_json(self.folder / "run.json", self._record)
+
+    def begin(self) -> None:
+        """Take over the timings of an earlier start, or refuse what is not the same run.
+
+        Raises:
+            MismatchError: the folder holds a run of another dataset or split, or of another honesty.
+        """
+        path = self.folder / "run.json"
+        if path.exists():
+            earlier = storage.read_json(path)
+            for key, what in (("train_digest", "another dataset or split"), ("leaky", "another honesty")):
+                if earlier.get(key) != self._record[key]:
+                    raise MismatchError(
+                        f"{self.folder} holds a run of {what} ({key} {earlier.get(key)!r}, now "
+                        f"{self._record[key]!r}); choose another --out"
+                    )
+            self._record["stages"] = earlier.get("stages", {})
+        self._write()
+
+
+def stage_file(folder: Path, stage: str, name: str, *, leaky: bool) -> Path:
+    """RUN/stage/name, or RUN/stage/name with LEAKY in it."""
+    if leaky:
+        stem, dot, suffix = name.rpartition(".")
+        name = f"{stem}.{LEAKY}{dot}{suffix}"
+    return folder / stage / name
+
+
+@contextmanager
+def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> Iterator[Run]:
+    """Open (or make) a run folder and hold its lock.
+
+    Raises:
+        StorageError: the folder cannot be written to, or another process holds it.
+        MismatchError: it holds a run of another dataset.
+    """
+    storage.make_folder(folder)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(
+                f"{folder} is in use by another mllmrec process; wait for it to end"
+            ) from error
+        run = Run(folder, dataset, config, command)
+        run.begin()
+        yield run
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a run folder.
+
+    Raises:
+        InputError: `folder` is no run.
+    """
+    if not (folder / "run.json").is_file():
+        raise InputError(
+            f"{folder} is not a run: it has no run.json; make one with mllmrec run DATASET --out"
+        )
+    record: dict[str, Any] = storage.read_json(folder / "run.json")
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise MismatchError(
+            f"{folder} was written with run schema {record.get('schema_version')}, this version reads "
+            f"{SCHEMA_VERSION}; run it again into a new folder"
+        )
+    return record
