@@ -7,6 +7,7 @@ knows is an error.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -175,3 +176,14 @@ def _explain(detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         return f"unknown config key {key!r}{near_miss(key, [*keys(), *Config.model_fields])}"
     return f"config key {key!r}: {detail['msg']}; got {detail['input']!r}"
+
+
+def to_toml(config: Config) -> str:
+    """The whole config as TOML that `load_config` reads back."""
+    values = config.model_dump(mode="json")
+    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    for stage, settings in values.items():
+        if isinstance(settings, dict):
+            lines += ["", f"[{stage}]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items())]
+    return "\n".join(lines) + "\n"

@@ -66,6 +66,15 @@ class Features:
     histories: str
     cuts: Cuts
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        (items, width), cuts = self.items.shape, self.cuts
+        return (
+            f"{items:,} items and {len(self.users):,} users in {width} dimensions; "
+            f"{cuts.items_cut:,} documents and {cuts.profiles_cut:,} profiles shortened"
+        )
+
     def check(self, histories: Histories) -> None:
         """Refuse features of another split or size.
 
@@ -202,7 +211,7 @@ class Encoder:
 
     @staticmethod
     def identity(config: EncodeConfig) -> str:
-        """What tells encoders of one name apart: the content of their small files, the sizes of the others."""
+        """What tells encoders of one name apart: the content of their small files, sizes of the rest."""
         folder = Path(_locate(config.model))
         if not folder.is_dir():
             return config.model

@@ -42,6 +42,12 @@ class Evaluation:
     users: Mapping[str, int]
     per_user: pl.DataFrame
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        models, users = len(self.means["test"]), self.users["test"]
+        return f"{models} models on {users:,} test users{', LEAKY' if self.leaky else ''}"
+
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write metrics.json and per_user.parquet."""
         notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means}

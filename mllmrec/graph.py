@@ -70,6 +70,15 @@ class ItemGraph:
     histories: str
     statistics: GraphStatistics
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        made = self.statistics
+        return (
+            f"{made.edges:,} edges: {made.semantic:,} semantic, {made.cooccurrence:,} co-occurrence, "
+            f"{made.both:,} both; {made.isolated:,} isolated items"
+        )
+
     def check(self, histories: Histories) -> None:
         """Refuse a graph of another split or size.
 

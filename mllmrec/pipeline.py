@@ -8,6 +8,7 @@ the last one runs them all; `Run.step` loads what an earlier start made of the v
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,7 +24,7 @@ from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.runs import LEAKY, Run, open_run
+from mllmrec.runs import LEAKY, Run, StageRecord, open_run
 from mllmrec.train import Trained, train_model
 
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
@@ -76,6 +77,21 @@ class Artefacts:
         self._training = dataset.histories("train")
         self._profiled = dataset.histories(config.profile.history)
 
+    @property
+    def leaky(self) -> bool:
+        """Whether the profiles saw held-out interactions."""
+        return self._run.leaky
+
+    @property
+    def stages(self) -> Mapping[str, StageRecord]:
+        """What run.json says of each stage that was asked for."""
+        return self._run.stages
+
+    @property
+    def evaluated(self) -> Evaluation | None:
+        """The evaluation, where the run got so far."""
+        return self.__dict__.get("evaluate")
+
     @cached_property
     def describe(self) -> Descriptions:
         """Item images -> text."""
@@ -83,9 +99,8 @@ class Artefacts:
         return self._run.step(
             "describe",
             {"config": config.model_dump(), "items": self._dataset.items_digest},
-            load=Descriptions.load,
-            compute=lambda _: describe_items(self._dataset, config, self._generations, self._progress),
-            save=Descriptions.save,
+            Descriptions,
+            lambda _: describe_items(self._dataset, config, self._generations, self._progress),
         )
 
     @cached_property
@@ -100,11 +115,10 @@ class Artefacts:
                 "items": self._dataset.items_digest,
                 "describe": self._run.digest("describe"),
             },
-            load=Profiles.load,
-            compute=lambda _: profile_users(
+            Profiles,
+            lambda _: profile_users(
                 self._dataset, self._profiled, described, config, self._generations, self._progress
             ),
-            save=Profiles.save,
         )
 
     @cached_property
@@ -120,11 +134,10 @@ class Artefacts:
                 "describe": self._run.digest("describe"),
                 "profile": self._run.digest("profile"),
             },
-            load=Features.load,
-            compute=lambda scratch: encode_texts(
+            Features,
+            lambda scratch: encode_texts(
                 self._dataset, self._profiled, described, profiled, config, scratch, self._progress
             ),
-            save=Features.save,
         )
 
     @cached_property
@@ -138,9 +151,8 @@ class Artefacts:
                 "histories": self._training.digest,
                 "encode": self._run.digest("encode"),
             },
-            load=ItemGraph.load,
-            compute=lambda _: build_graph(features.items, self._training, config),
-            save=ItemGraph.save,
+            ItemGraph,
+            lambda _: build_graph(features.items, self._training, config),
         )
 
     @cached_property
@@ -156,8 +168,8 @@ class Artefacts:
                 "encode": self._run.digest("encode"),
                 "graph": self._run.digest("graph"),
             },
-            load=Trained.load,
-            compute=lambda scratch: train_model(
+            Trained,
+            lambda scratch: train_model(
                 features,
                 graph,
                 self._training,
@@ -168,7 +180,6 @@ class Artefacts:
                 checkpoint=scratch / "checkpoint.safetensors",
                 progress=self._progress,
             ),
-            save=Trained.save,
         )
 
     @cached_property
@@ -184,15 +195,14 @@ class Artefacts:
                 "encode": self._run.digest("encode"),
                 "train": self._run.digest("train"),
             },
-            load=Evaluation.load,
-            compute=lambda _: evaluate_models(
+            Evaluation,
+            lambda _: evaluate_models(
                 baselines(features.items, self._training) | {name: trained.scorer},
                 self._dataset,
                 config,
                 leaky=self._run.leaky,
                 progress=self._progress,
             ),
-            save=Evaluation.save,
         )
 
     @cached_property
@@ -207,7 +217,6 @@ class Artefacts:
                 "items": self._dataset.items_digest,
                 "train": self._run.digest("train"),
             },
-            load=Recommendations.load,
-            compute=lambda _: recommend_items(trained, self._dataset, config),
-            save=Recommendations.save,
+            Recommendations,
+            lambda _: recommend_items(trained, self._dataset, config),
         )

@@ -36,6 +36,11 @@ class Recommendations:
     items: pl.DataFrame
     suffix: str
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users"
+
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write recommendations and similar_items, as parquet or as JSON lines."""
         names = [f"{table}.{self.suffix}" for table in TABLES]

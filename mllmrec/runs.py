@@ -13,17 +13,45 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
 from mllmrec import storage
-from mllmrec.config import Config
+from mllmrec.config import Config, to_toml
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.machine import describe_machine, versions
 
 SCHEMA_VERSION = 1
 LEAKY = "LEAKY"
-T = TypeVar("T")
+
+
+class StageRecord(TypedDict):
+    """What run.json says of a stage: how long it took when it last ran, and what it made."""
+
+    seconds: float
+    reused: bool
+    summary: str
+
+
+class Artefact(Protocol):
+    """What a stage makes."""
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        ...
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write it, given a function from file name to path; the names of the files written."""
+        ...
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> Any:
+        """Read what save wrote."""
+        ...
+
+
+A = TypeVar("A", bound=Artefact)
 
 
 class Run:
@@ -32,10 +60,12 @@ class Run:
     def __init__(self, folder: Path, dataset: Dataset, config: Config, command: str) -> None:
         self.folder = folder
         self.leaky = config.leaky
+        self.stages: dict[str, StageRecord] = {}
+        self._config = config
         self._record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "dataset": dataset.name,
-            "dataset_folder": str(dataset.folder),
+            "dataset_folder": str(dataset.folder.resolve()),
             "train_digest": dataset.train_digest,
             "dataset_digest": storage.hash_value(dict(dataset.manifest)),
             "leaky": config.leaky,
@@ -44,36 +74,21 @@ class Run:
             "config": config.model_dump(mode="json"),
             "versions": versions(),
             "machine": describe_machine(),
-            "stages": {},
         }
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """What run.json holds."""
-        return self._record
 
     def file(self, stage: str, name: str) -> Path:
         """Where a stage keeps one of its files; a leaky run says so in every name."""
         return stage_file(self.folder, stage, name, leaky=self.leaky)
 
-    def step(
-        self,
-        stage: str,
-        inputs: Mapping[str, Any],
-        *,
-        load: Callable[[Callable[[str], Path]], T],
-        compute: Callable[[Path], T],
-        save: Callable[[T, Callable[[str], Path]], list[str]],
-    ) -> T:
+    def step(self, stage: str, inputs: Mapping[str, Any], kind: type[A], compute: Callable[[Path], A]) -> A:
         """Run one stage, or load it where it is fresh.
 
         Args:
             stage: its name, also its folder's.
             inputs: everything that shapes the result, JSON-like.
-            load: reads the artefact, given a function from file name to path.
+            kind: what the stage makes.
             compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
                 finds again, and which is removed at the end or when the inputs have changed.
-            save: writes it and returns the names of the files written.
         """
 
         def path(name: str) -> Path:
@@ -81,26 +96,33 @@ class Run:
 
         fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
-            self._record["stages"].setdefault(stage, {})["reused"] = True
-            self._write()
-            return load(path)
+            artefact: A = kind.load(path)
+            before = self.stages.get(stage)
+            self._note(stage, artefact, before["seconds"] if before else 0.0, reused=True)
+            return artefact
         started = time.perf_counter()
         scratch = self._scratch(stage, fingerprint)
         artefact = compute(scratch)
+        self._keep(stage, fingerprint, artefact.save(path))
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._note(stage, artefact, round(time.perf_counter() - started, 3), reused=False)
+        return artefact
+
+    def _keep(self, stage: str, fingerprint: str, names: list[str]) -> None:
+        """Seal a stage's files; whatever its last run wrote under other names is removed."""
         before = self._outputs(stage)
-        names = save(artefact, path)
-        outputs = {path(name).name: storage.hash_file(path(name)) for name in names}
+        files = [self.file(stage, name) for name in names]
+        outputs = {file.name: storage.hash_file(file) for file in files}
         storage.write_json(
             self.folder / stage / "stage.json",
             {"stage": stage, "fingerprint": fingerprint, "leaky": self.leaky, "outputs": outputs},
         )
         for stale in before.keys() - outputs.keys():
             (self.folder / stage / stale).unlink(missing_ok=True)
-        shutil.rmtree(scratch, ignore_errors=True)
-        seconds = round(time.perf_counter() - started, 3)
-        self._record["stages"][stage] = {"seconds": seconds, "reused": False}
-        self._write()
-        return artefact
+
+    def _note(self, stage: str, artefact: Artefact, seconds: float, *, reused: bool) -> None:
+        self.stages[stage] = {"seconds": seconds, "reused": reused, "summary": artefact.summary}
+        storage.write_json(self.folder / "run.json", {**self._record, "stages": self.stages})
 
     def _scratch(self, stage: str, fingerprint: str) -> Path:
         """Where a stage keeps unfinished work; that of other inputs is thrown away."""
@@ -130,9 +152,6 @@ class Run:
         files = {self.folder / stage / name: sha for name, sha in outputs.items()}
         return all(file.is_file() and storage.hash_file(file) == sha for file, sha in files.items())
 
-    def _write(self) -> None:
-        storage.write_json(self.folder / "run.json", self._record)
-
     def begin(self) -> None:
         """Take over the timings of an earlier start, or refuse what is not the same run.
 
@@ -148,8 +167,9 @@ class Run:
                         f"{self.folder} holds a run of {what} ({key} {earlier.get(key)!r}, now "
                         f"{self._record[key]!r}); choose another --out"
                     )
-            self._record["stages"] = earlier.get("stages", {})
-        self._write()
+            self.stages = earlier.get("stages", {})
+        storage.write_json(path, {**self._record, "stages": self.stages})
+        storage.write_text(self.folder / "config.toml", to_toml(self._config))
 
 
 def stage_file(folder: Path, stage: str, name: str, *, leaky: bool) -> Path:

@@ -68,6 +68,12 @@ class Trained:
     histories: str
 
     @property
+    def summary(self) -> str:
+        """One line for a person."""
+        best = self.curve[self.best_epoch - 1]
+        return f"epoch {self.best_epoch} of {len(self.curve)}, validation Recall@20 {best.recall:.4f}"
+
+    @property
     def scorer(self) -> VectorScorer:
         """The model as the evaluation sees it."""
         return VectorScorer(self.users, self.items)

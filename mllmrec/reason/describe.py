@@ -37,6 +37,16 @@ class Descriptions:
         """[I] D_s of each item, empty where there is none."""
         return self.table["description"].to_list()
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        counts = dict(self.table["status"].value_counts().iter_rows())
+        refused = self.table.filter((pl.col("status") == "text-only") & (pl.col("reason") != ""))
+        return (
+            f"{counts.get('ok', 0):,} items described, {counts.get('text-only', 0):,} text only "
+            f"({len(refused):,} pictures unusable), {counts.get('failed', 0):,} failed"
+        )
+
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write descriptions.parquet."""
         storage.write_table(path("descriptions.parquet"), self.table)

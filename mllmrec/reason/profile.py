@@ -47,6 +47,17 @@ class Profiles:
         """[U] P_u of each user."""
         return self.table["profile"].to_list()
 
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        counts = dict(self.table["status"].value_counts().iter_rows())
+        if "mean" in counts:
+            return f"{counts['mean']:,} users stand as the mean of their items"
+        return (
+            f"{counts.get('ok', 0):,} profiles, {counts.get('empty', 0):,} users without history, "
+            f"{counts.get('failed', 0):,} failed"
+        )
+
     def check(self, histories: Histories) -> None:
         """Refuse profiles that were not made from these histories.
 

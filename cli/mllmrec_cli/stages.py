@@ -1,0 +1,144 @@
+"""Verbs of the method: run, and each stage by itself."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.panel import Panel
+
+from mllmrec_cli import console
+
+if TYPE_CHECKING:
+    from mllmrec.evaluate import Evaluation
+    from mllmrec.pipeline import Artefacts, Stage
+
+_COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+Dataset = Annotated[Path, typer.Argument(help="A dataset made by mllmrec prepare.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run goes on there.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see mllmrec config.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as graph.threshold=0.5."),
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="Generation cache; by default the user's own, for all runs.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
+
+_STAGES = {
+    "describe": "Turn item pictures into descriptions.",
+    "profile": "Turn each user's training history into a preference profile.",
+    "encode": "Turn texts into vectors.",
+    "graph": "Build the item graph.",
+    "train": "Train the projectors.",
+    "evaluate": "Judge the model beside its yardsticks, by full ranking.",
+    "recommend": "Write top-N lists for users, and similar items.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(name="run")(_verb("recommend", "Run all stages, or go on with an interrupted run."))
+    for stage, said in _STAGES.items():
+        app.command(name=stage)(_verb(stage, f"{said} Earlier stages that are not done yet are run first."))
+    app.command()(config)
+
+
+def _verb(until: Any, said: str) -> Any:
+    def verb(
+        dataset: Dataset,
+        out: Out,
+        config: ConfigFile = None,
+        assignments: Assignments = None,
+        cache: Cache = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
+        if json:
+            console.print_json(_summary(made, out))
+        elif not quiet:
+            _print(made, out, until)
+
+    verb.__doc__ = f"{said}\n\nExample: mllmrec {'run' if until == 'recommend' else until} dataset --out run"
+    return verb
+
+
+def _run(
+    dataset: Path,
+    out: Path,
+    config: Path | None,
+    assignments: list[str],
+    cache: Path | None,
+    until: Stage,
+    *,
+    quiet: bool,
+) -> Artefacts:
+    from mllmrec.config import load_config
+    from mllmrec.dataset import load
+    from mllmrec.storage import make_folder
+
+    resolved = load_config(config, assignments)
+    make_folder(out)  # before anything heavy is imported or loaded
+    from mllmrec.pipeline import run
+
+    command = shlex.join(["mllmrec", *sys.argv[1:]])
+    with console.progress(quiet=quiet) as hook:
+        return run(load(dataset), out, resolved, until=until, cache=cache, command=command, progress=hook)
+
+
+def _summary(made: Artefacts, out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = {"run": str(out), "leaky": made.leaky, "stages": made.stages}
+    if made.evaluated:
+        summary |= {"users": made.evaluated.users, "metrics": made.evaluated.means}
+    return summary
+
+
+def _print(made: Artefacts, out: Path, until: str) -> None:
+    if made.leaky:
+        console.out.print(
+            Panel(
+                "LEAKY: the profiles were made from validation and test items too (profile.history = "
+                '"all"). No number of this run says how well the model recommends.',
+                style="bold red",
+            )
+        )
+    rows = [
+        (stage, "unchanged" if done["reused"] else "done", f"{done['seconds']:,.1f} s", done["summary"])
+        for stage, done in made.stages.items()
+    ]
+    console.out.print(console.table(f"{out}", ("stage", "", "took", "made"), rows, words=2))
+    if made.evaluated:
+        print_results(made.evaluated)
+    if until == "recommend":
+        console.out.print(f"look at it: mllmrec show {shlex.quote(str(out))}", markup=False)
+
+
+def print_results(evaluation: Evaluation) -> None:
+    """The test table: the model beside its yardsticks."""
+    from mllmrec.evaluate import title
+
+    shown = evaluation.means["test"]
+    names = [name for name in _COLUMNS if name in next(iter(shown.values()))]
+    rows = [(model, *(f"{means[name]:.4f}" for name in names)) for model, means in shown.items()]
+    heading = f"{title('test', leaky=evaluation.leaky)}, {evaluation.users['test']:,} users"
+    console.out.print(console.table(heading, ("model", *names), rows))
+
+
+def config(
+    file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Print the whole config as TOML: the defaults, overlaid by a file and by --set.
+
+    Example: mllmrec config > mine.toml
+    """
+    from mllmrec.config import load_config, to_toml
+
+    typer.echo(to_toml(load_config(file, assignments or [])), nl=False)
