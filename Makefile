@@ -1,0 +1,59 @@
+# Every target sets up what it needs from nothing but Python 3.11+, pip and a C compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.PHONY: help demo test test-all check bench format clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.embedded  ## generate a small shop, run everything on it, look at the result
+	test -f demo/dataset/manifest.json || $(BIN)/mllmrec prepare demo/shop --format catalogue --out demo/dataset
+	$(BIN)/mllmrec run demo/dataset --out demo/run --cache demo/generations.sqlite
+	$(BIN)/mllmrec show demo/run
+
+test: $(VENV)/.test  ## the tests, but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.test  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.check  ## apply the formatter
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench  ## every kernel against its peers, in one process
+	$(BIN)/python -m pytest bench --benchmark-only -o python_files='bench_*.py'
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.embedded: $(VENV)/.python $(PINS)
+	$(INSTALL) --editable '.[embedded]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.embedded $(PINS)
+	$(INSTALL) --editable '.[embedded,test]'
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test $(PINS)
+	$(INSTALL) --editable '.[embedded,test,check]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test $(PINS)
+	$(INSTALL) --editable '.[embedded,test,bench]'
+	touch $@
