@@ -137,15 +137,13 @@ def encode_texts(
     if config.features:
         if wants_profiles:
             raise EngineError(
-                f"encode.features={config.features!r} has no encoder for profile texts; "
-                "add --set profile.kind=mean"
+                f"encode.features={config.features!r} has no encoder for profile texts; add --set profile.kind=mean"
             )
         items, cuts = _given(dataset, config.features), Cuts(0, 0, 0, 0)
         return Features(items, mean_of_items(items, histories), histories.digest, cuts)
     encoder = Encoder(config)
     documents = [
-        encoder.fit(parts_of(item, text))
-        for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)
+        encoder.fit(parts_of(item, text)) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)
     ]
     items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
     _check_finite(items, dataset.item_ids.to_list(), "item")
@@ -217,10 +215,7 @@ class Encoder:
             return config.model
         files = sorted(file for file in folder.rglob("*") if file.suffix in (".json", ".txt", ".safetensors"))
         return storage.hash_value(
-            [
-                (file.name, storage.hash_file(file) if file.suffix == ".json" else file.stat().st_size)
-                for file in files
-            ]
+            [(file.name, storage.hash_file(file) if file.suffix == ".json" else file.stat().st_size) for file in files]
         )
 
     def fit(self, parts: Sequence[str]) -> tuple[str, int]:
@@ -314,9 +309,7 @@ def _check_finite(vectors: Vectors, ids: Sequence[Any], what: str) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         named = ", ".join(repr(ids[n]) for n in bad[:5])
-        raise InputError(
-            f"the vectors of {len(bad)} {what}s hold NaN or infinity: {named}; mend or drop them"
-        )
+        raise InputError(f"the vectors of {len(bad)} {what}s hold NaN or infinity: {named}; mend or drop them")
 
 
 def _count_cuts(documents: Sequence[tuple[str, int]], profiles: Sequence[tuple[str, int]]) -> Cuts:

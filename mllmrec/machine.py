@@ -75,8 +75,7 @@ def _processor() -> str:
 def examine() -> list[Finding]:
     """Import what the toolkit needs and say what is missing or broken, and how to mend it."""
     findings = [
-        Finding(name, "ok" if version != "absent" else "broken", version)
-        for name, version in versions().items()
+        Finding(name, "ok" if version != "absent" else "broken", version) for name, version in versions().items()
     ]
     findings.append(_torchvision())
     findings.append(_model_classes())
@@ -120,9 +119,7 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", "absent", "no CUDA device; everything runs on the CPU")
     capability = ".".join(map(str, torch.cuda.get_device_capability()))
-    return Finding(
-        "GPU", "ok", f"{torch.cuda.get_device_name()} (sm {capability}), CUDA {torch.version.cuda}"
-    )
+    return Finding("GPU", "ok", f"{torch.cuda.get_device_name()} (sm {capability}), CUDA {torch.version.cuda}")
 
 
 def _cupy() -> Finding:

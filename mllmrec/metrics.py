@@ -23,9 +23,7 @@ METRICS = ("recall", "ndcg", "precision", "map")
 Floats = NDArray[np.float64]
 
 
-def per_user(
-    ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs: Sequence[int]
-) -> dict[str, Floats]:
+def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs: Sequence[int]) -> dict[str, Floats]:
     """Metrics of each user.
 
     Args:

@@ -193,9 +193,7 @@ def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> It
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StorageError(
-                f"{folder} is in use by another mllmrec process; wait for it to end"
-            ) from error
+            raise StorageError(f"{folder} is in use by another mllmrec process; wait for it to end") from error
         run = Run(folder, dataset, config, command)
         run.begin()
         yield run
@@ -208,9 +206,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: `folder` is no run.
     """
     if not (folder / "run.json").is_file():
-        raise InputError(
-            f"{folder} is not a run: it has no run.json; make one with mllmrec run DATASET --out"
-        )
+        raise InputError(f"{folder} is not a run: it has no run.json; make one with mllmrec run DATASET --out")
     record: dict[str, Any] = storage.read_json(folder / "run.json")
     if record.get("schema_version") != SCHEMA_VERSION:
         raise MismatchError(

@@ -244,9 +244,7 @@ class _Trainer:
         kept = negatives >= 0
         return users[kept], positives[kept], negatives[kept]
 
-    def _loss(
-        self, users: NDArray[np.int64], positives: NDArray[np.int32], negatives: NDArray[np.int32]
-    ) -> Tensor:
+    def _loss(self, users: NDArray[np.int64], positives: NDArray[np.int32], negatives: NDArray[np.int32]) -> Tensor:
         rows, which_user = np.unique(users, return_inverse=True)
         columns, which_item = np.unique(np.concatenate([positives, negatives]), return_inverse=True)
         h_user = self.model.user(self._user_features[self._ids(rows)])
@@ -306,9 +304,7 @@ class _Trainer:
                 notes = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except SafetensorError as error:
-            raise MismatchError(
-                f"the checkpoint {path} is damaged ({error}); remove it to start over"
-            ) from error
+            raise MismatchError(f"the checkpoint {path} is damaged ({error}); remove it to start over") from error
         if notes.get("identity") != self._identity():
             raise MismatchError(
                 f"the checkpoint {path} was made from other data or another config; remove it to start over"

@@ -1,1 +1,18 @@
 """Files -> Dataset: readers, cleaning, splits, and the folder they end in."""
+
+from mllmrec.dataset.columns import parse_columns
+from mllmrec.dataset.dataset import Dataset, Histories
+from mllmrec.dataset.preparation import PrepareOptions, prepare
+from mllmrec.dataset.store import load
+from mllmrec.dataset.summary import Statistics, statistics
+
+__all__ = [
+    "Dataset",
+    "Histories",
+    "PrepareOptions",
+    "Statistics",
+    "load",
+    "parse_columns",
+    "prepare",
+    "statistics",
+]

@@ -1,4 +1,4 @@
-"""The dataset as every later stage sees it: ids mapped, split made, nothing held out within reach by accident.
+"""The dataset as every later stage sees it: ids mapped, split made, held-out rows out of reach by accident.
 
 Stages that learn (profile, graph, train) are handed `Histories`, never the dataset's held-out rows.
 """
@@ -114,7 +114,7 @@ class Dataset:
         return self.items["id"]
 
     def histories(self, scope: Scope = "train") -> Histories:
-        """Each user's items, oldest first; `scope="all"` holds the held-out ones too and marks a run LEAKY."""
+        """Each user's items, oldest first; `scope="all"` holds held-out ones too and marks a run LEAKY."""
         rows = self.interactions if scope == "all" else self.interactions.filter(pl.col("split") == 0)
         counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])

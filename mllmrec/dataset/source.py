@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-INTERACTIONS = pl.Schema(
-    {
-        "user": pl.String,
-        "item": pl.String,
-        "rating": pl.Float64,  # null where the source has none
-        "timestamp": pl.Int64,  # unix seconds, or any integer that orders a user's rows; null where unknown
-        "split": pl.String,  # "train", "valid", "test", or null where the source gives no split
-    }
-)
-ITEMS = pl.Schema(
-    {
-        "item": pl.String,
-        "title": pl.String,
-        "brand": pl.String,
-        "categories": pl.List(pl.String),
-        "description": pl.String,
-        "price": pl.Float64,
-        "images": pl.List(pl.String),  # local files, absolute
-        "image_urls": pl.List(pl.String),  # not fetched
-    }
-)
+INTERACTIONS: dict[str, pl.DataType] = {
+    "user": pl.String(),
+    "item": pl.String(),
+    "rating": pl.Float64(),  # null where the source has none
+    "timestamp": pl.Int64(),  # unix seconds, or any integer that orders a user's rows; null where unknown
+    "split": pl.String(),  # as the source names it; null where it gives no split
+}
+ITEMS: dict[str, pl.DataType] = {
+    "item": pl.String(),
+    "title": pl.String(),
+    "brand": pl.String(),
+    "categories": pl.List(pl.String()),
+    "description": pl.String(),
+    "price": pl.Float64(),
+    "images": pl.List(pl.String()),  # local files, absolute
+    "image_urls": pl.List(pl.String()),  # not fetched
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +43,8 @@ class Source:
     Attributes:
         name: short name of the data, from its folder.
         kind: which reader read it: "tables", "amazon" or "mmrec".
-        interactions: schema INTERACTIONS, rows in file order.
-        items: schema ITEMS, one row an item, in file order; missing text is null.
+        interactions: columns INTERACTIONS, rows in file order.
+        items: columns ITEMS, one row an item, in file order; missing text is null.
         features: item features that came with the data, float32 [rows of items, d] each.
         rejected: rows left out by the reader.
         rows_read: data rows seen, rejected ones included.
@@ -64,9 +59,3 @@ class Source:
     rejected: tuple[Rejected, ...] = ()
     rows_read: int = 0
     warnings: tuple[str, ...] = ()
-
-    def replace(self, **changes: Any) -> Source:
-        """A copy with some fields changed."""
-        import dataclasses
-
-        return dataclasses.replace(self, **changes)

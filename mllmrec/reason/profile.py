@@ -136,9 +136,7 @@ def _newest(histories: Histories, user: int, texts: Sequence[str], most: int) ->
         int(histories.indptr[user + 1]),
     )
     return tuple(
-        HistoryItem(
-            int(histories.items[n]), texts[histories.items[n]], None if times is None else int(times[n])
-        )
+        HistoryItem(int(histories.items[n]), texts[histories.items[n]], None if times is None else int(times[n]))
         for n in span
     )
 

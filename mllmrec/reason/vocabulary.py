@@ -41,9 +41,7 @@ class Vocabulary:
         columns = [sorted(index[term] for term in terms if term in index) for terms in sets]
         indptr = np.cumsum([0, *map(len, columns)])
         indices = np.array([v for row in columns for v in row], dtype=np.int32)
-        presence = sp.csr_array(
-            (np.ones(len(indices), np.float32), indices, indptr), shape=(len(sets), len(kept))
-        )
+        presence = sp.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(sets), len(kept)))
         counts = np.array([frequency[term] for term in kept], dtype=np.float64)
         return Vocabulary(tuple(kept), presence, np.log(len(sets) / np.maximum(counts, 1)))
 

@@ -111,9 +111,7 @@ class ExtractiveProfiler:
         items = [entry.item for entry in history]
         cut = len(items) - len(items) // 3
         before = {label for label, _ in self._categories.standouts(items[:cut], most=4)}
-        lately = [
-            label for label, _ in self._categories.standouts(items[cut:], most=3) if label not in before
-        ]
+        lately = [label for label, _ in self._categories.standouts(items[cut:], most=3) if label not in before]
         return f"Lately turns to {_join(lately)}." if lately else ""
 
     def _examples(self, items: Sequence[int]) -> str:

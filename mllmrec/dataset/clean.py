@@ -1,0 +1,65 @@
+"""Rules that every source goes through: ratings, clocks, duplicates, k-core.
+
+Duplicates: of the rows of one user with one item the earliest stays, and of equally early ones the first in
+the file. Rows of equal time keep the order of the file.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mllmrec.errors import LeakError
+
+# Seconds since 1970 stay below this until the year 5138; anything larger counts in smaller units.
+_SECONDS_BELOW = 100_000_000_000
+
+
+def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.DataFrame:
+    """Rows rated `least` or better; unrated rows stay."""
+    if least is None:
+        return interactions
+    return interactions.filter(pl.col("rating").is_null() | (pl.col("rating") >= least))
+
+
+def to_seconds(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Timestamps in milli-, micro- and nanoseconds told by their size, as seconds; and how many there were."""
+    value = pl.col("timestamp")
+    scaled: pl.Expr = value // 10**9
+    for power in (6, 3, 0):
+        scaled = pl.when(value.abs() < _SECONDS_BELOW * 10**power).then(value // 10**power).otherwise(scaled)
+    converted = interactions.filter(value.abs() >= _SECONDS_BELOW).height
+    return interactions.with_columns(timestamp=scaled), converted
+
+
+def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """One row a user and item, the earliest; rows come sorted by time within a user, users as they appeared.
+
+    Raises:
+        LeakError: a given split has one user-item pair in two of its parts.
+    """
+    split = interactions.filter(pl.col("split").is_not_null())
+    torn = split.group_by("user", "item", maintain_order=True).agg(pl.col("split").n_unique())
+    torn = torn.filter(pl.col("split") > 1)
+    if len(torn):
+        user, item, _ = torn.row(0)
+        raise LeakError(
+            f"the given split has {len(torn)} user-item pairs in more than one of its parts, the first is user "
+            f"{user!r} with item {item!r}; give each pair one part"
+        )
+    ordered = interactions.with_columns(
+        first=pl.int_range(pl.len()).min().over("user"),
+    ).sort("first", "timestamp", maintain_order=True, nulls_last=False)
+    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True).drop("first")
+    return kept, len(interactions) - len(kept)
+
+
+def k_core(interactions: pl.DataFrame, k: int) -> tuple[pl.DataFrame, int]:
+    """The largest part in which every user and every item has at least k rows; and the rounds it took."""
+    rounds = 0
+    while k > 1:
+        rounds += 1
+        kept = interactions.filter((pl.len().over("user") >= k) & (pl.len().over("item") >= k))
+        if len(kept) == len(interactions):
+            break
+        interactions = kept
+    return interactions, rounds

@@ -1,0 +1,189 @@
+"""Source -> Dataset: read, clean, k-core, map ids, split, save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from mllmrec.dataset import clean, splits, store
+from mllmrec.dataset.amazon import looks_like_amazon, read_amazon
+from mllmrec.dataset.dataset import Dataset
+from mllmrec.dataset.mmrec import looks_like_mmrec, read_mmrec
+from mllmrec.dataset.source import ITEMS, Source
+from mllmrec.dataset.tables import INTERACTION_STEMS, find_file, read_tables
+from mllmrec.errors import InputError
+from mllmrec.progress import Progress, silent
+
+_RAW_CORE = 5  # the usual core of this literature
+
+
+class PrepareOptions(BaseModel):
+    """How raw data becomes a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal["auto", "tables", "amazon", "mmrec"] = "auto"
+    k_core: Annotated[int, Field(ge=0)] | None = None  # None: 5, or 0 where the split is given
+    min_rating: float | None = None
+    split: Literal["auto", "random", "leave-one-out", "global-time", "given"] = "auto"
+    split_column: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 999
+    columns: Mapping[str, str] = {}
+    category: str = ""
+    max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Dataset:
+    """Make a dataset folder from a shop's files.
+
+    Args:
+        source: folder with the files.
+        out: the dataset folder.
+        options: format, filters, split.
+        force: replace an existing dataset.
+        progress: told how far it is.
+
+    Raises:
+        InputError: the files are not what was wanted, or nothing is left of them.
+        LeakError: a given split has one interaction in two parts.
+        StorageError: `out` is taken or cannot be written.
+    """
+    options = options or PrepareOptions()
+    store.check_free(Path(out), force=force)
+    raw = _read(Path(source), options)
+    _check_rejected(raw, options.max_rejected)
+    rule = _rule(raw, options)
+    interactions, steps, warnings = _clean(raw, rule, options)
+    users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
+    interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
+    facts: dict[str, Any] = {
+        "name": raw.name,
+        "kind": raw.kind,
+        "category": options.category,
+        "options": options.model_dump(mode="json"),
+        "split": {"rule": rule, "seed": options.seed if rule == "random" else None},
+        "steps": steps,
+        "rejected": len(raw.rejected),
+        "warnings": [*raw.warnings, *warnings],
+    }
+    store.save(
+        Path(out),
+        users=users,
+        items=items,
+        interactions=interactions,
+        features=features,
+        rejected=raw.rejected,
+        facts=facts,
+        force=force,
+        progress=progress,
+    )
+    return store.load(Path(out))
+
+
+def _read(source: Path, options: PrepareOptions) -> Source:
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder; name the folder that holds the shop's files")
+    form = options.format if options.format != "auto" else _detect(source)
+    if form == "mmrec":
+        return read_mmrec(source)
+    if form == "amazon":
+        return read_amazon(source)
+    return read_tables(source, options.columns, options.split_column)
+
+
+def _detect(source: Path) -> str:
+    if looks_like_mmrec(source):
+        return "mmrec"
+    if find_file(source, INTERACTION_STEMS, ("parquet", "csv", "tsv")):
+        return "tables"
+    if looks_like_amazon(source):
+        return "amazon"
+    held = ", ".join(sorted(path.name for path in source.iterdir())[:8]) or "nothing"
+    raise InputError(
+        f"{source} holds {held}; wanted interactions.parquet/.csv/.tsv with items.jsonl, Amazon review dumps, "
+        "or an MMRec .inter file (or name the form with --format)"
+    )
+
+
+def _check_rejected(raw: Source, most: float) -> None:
+    if raw.rejected and len(raw.rejected) > most * raw.rows_read:
+        first = raw.rejected[0]
+        raise InputError(
+            f"{len(raw.rejected)} of {raw.rows_read} rows cannot be read, the first at {first.where}: "
+            f"{first.reason}; mend them, or bear more with --max-rejected"
+        )
+
+
+def _rule(raw: Source, options: PrepareOptions) -> str:
+    given = raw.interactions["split"].null_count() < len(raw.interactions)
+    if options.split == "auto":
+        return "given" if given else "random"
+    if options.split == "given" and not given:
+        raise InputError("--split given: the interactions have no split column; name it with --split-column")
+    return options.split
+
+
+def _core(rule: str, options: PrepareOptions) -> int:
+    if options.k_core is not None:
+        return options.k_core
+    return 0 if rule == "given" else _RAW_CORE
+
+
+def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
+    """Interactions after every filter; what each step dropped; warnings."""
+    table = raw.interactions if rule == "given" else raw.interactions.with_columns(split=pl.lit(None, pl.String))
+    rated = clean.drop_low_ratings(table, options.min_rating)
+    timed, converted = clean.to_seconds(rated)
+    single, repeats = clean.drop_repeats(timed)
+    core, rounds = clean.k_core(single, _core(rule, options))
+    if not len(core):
+        emptied = (
+            f"the {_core(rule, options)}-core" if len(single) else "the minimum rating" if len(table) else "reading"
+        )
+        raise InputError(f"no interactions are left after {emptied}; lower --k-core or --min-rating")
+    steps = {
+        "interactions read": len(table),
+        "dropped by rating": len(table) - len(rated),
+        "dropped as repeats": repeats,
+        "dropped by k-core": len(single) - len(core),
+        "k-core rounds": rounds,
+    }
+    warnings = [f"{converted} timestamps were not in seconds and were converted"] if converted else []
+    if repeats:
+        warnings.append(f"{repeats} interactions repeat a user and item; the earliest of each is kept")
+    return core, steps, warnings
+
+
+def _map_ids(
+    raw: Source, interactions: pl.DataFrame, *, keep_all: bool
+) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame, dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
+    """The only place where the shop's ids become indices.
+
+    Users go by first appearance; items in the order of the item table, then those that only interactions name.
+    """
+    users = interactions["user"].unique(maintain_order=True)
+    seen = interactions["item"].unique(maintain_order=True)
+    listed = raw.items if keep_all else raw.items.filter(pl.col("item").is_in(seen.implode()))
+    rows = raw.items.with_row_index("row").join(listed.select("item"), on="item", maintain_order="left")["row"]
+    unlisted = seen.filter(~seen.is_in(raw.items["item"].implode()))
+    items = pl.concat([listed, pl.DataFrame({"item": unlisted}, schema={"item": ITEMS["item"]})], how="diagonal")
+    mapped = interactions.select(
+        pl.col("user").replace_strict(users, np.arange(len(users)), return_dtype=pl.Int32),
+        pl.col("item").replace_strict(items["item"], np.arange(len(items)), return_dtype=pl.Int32),
+        "rating",
+        "timestamp",
+        "split",
+    ).sort("user", maintain_order=True)
+    features = {name: array[rows.to_numpy()] for name, array in raw.features.items()}
+    return users, items.rename({"item": "id"}), mapped, features

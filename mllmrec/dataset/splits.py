@@ -1,0 +1,92 @@
+"""Which interactions are held out (method 2.9). Rows come sorted by time within a user.
+
+| rule | held out |
+|---|---|
+| random | by user: of n < 10 one to validation, one to test; else floor(n / 5), half (rounded down) to validation |
+| leave-one-out | by user: the last to test, the one before to validation |
+| global-time | the last tenth of all interactions to test, the tenth before to validation, cut at whole timestamps |
+| given | what the source's own column says |
+
+Users with fewer than three interactions are not held out from, but by `global-time` and `given`. A user
+whom a rule leaves without a training item is never evaluated.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllmrec.errors import InputError
+
+_FEW = 3
+_NAMES = {"train": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "1": 1, "test": 2, "2": 2}
+
+
+def assign(interactions: pl.DataFrame, rule: str, seed: int) -> NDArray[np.int8]:
+    """The part of each row: 0 train, 1 validation, 2 test.
+
+    Args:
+        interactions: user, item (indices), timestamp, split (the source's, for `given`); by user, oldest first.
+        rule: "random", "leave-one-out", "global-time" or "given".
+        seed: of the random rule; its result does not depend on the order of the rows.
+
+    Raises:
+        InputError: the rule needs time, or a given split, and the data has none.
+    """
+    if rule == "given":
+        return _given(interactions["split"])
+    if rule == "random":
+        return _random(interactions, seed)
+    if interactions["timestamp"].null_count():
+        raise InputError(
+            f"--split {rule} needs a time for every interaction, and {interactions['timestamp'].null_count()} "
+            "have none; name the column with --column timestamp=NAME, or use --split random"
+        )
+    if rule == "global-time":
+        return _global_time(interactions["timestamp"].to_numpy())
+    return _from_the_end(_from_end(interactions["user"].to_numpy()))
+
+
+def _given(split: pl.Series) -> NDArray[np.int8]:
+    named = split.str.to_lowercase()
+    unknown = split.filter(named.is_null() | ~named.is_in(list(_NAMES)))
+    if len(unknown):
+        raise InputError(
+            f"the given split says {unknown[0]!r} in {len(unknown)} rows; wanted train, valid or test (or 0, 1, 2)"
+        )
+    return named.replace_strict(_NAMES, return_dtype=pl.Int8).to_numpy()
+
+
+def _random(interactions: pl.DataFrame, seed: int) -> NDArray[np.int8]:
+    users, items = interactions["user"].to_numpy(), interactions["item"].to_numpy()
+    canonical = np.lexsort((items, users))
+    draw = np.empty(len(users))
+    draw[canonical] = np.random.default_rng(seed).random(len(users))
+    shuffled = np.lexsort((draw, users))
+    part = np.empty(len(users), dtype=np.int8)
+    place, size = _from_end(users[shuffled])
+    held = np.where(size < 10, 2, size // 5)
+    tested = held - held // 2
+    part[shuffled] = np.select([size < _FEW, place < tested, place < held], [0, 2, 1], 0)
+    return part
+
+
+def _from_the_end(place_and_size: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.int8]:
+    place, size = place_and_size
+    return np.select([size < _FEW, place == 0, place == 1], [0, 2, 1], 0).astype(np.int8)
+
+
+def _from_end(users: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of rows grouped by user: how many of the user's rows follow each row, and how many there are in all."""
+    starts = np.flatnonzero(np.diff(users, prepend=-1)) if len(users) else np.empty(0, np.int64)
+    sizes = np.diff(np.append(starts, len(users)))
+    size = np.repeat(sizes, sizes)
+    return size - 1 - (np.arange(len(users)) - np.repeat(starts, sizes)), size
+
+
+def _global_time(times: NDArray[np.int64]) -> NDArray[np.int8]:
+    # Whole timestamps: what happened at the moment of a cut goes to the earlier part.
+    ordered = np.sort(times)
+    cuts = [ordered[max(0, int(len(times) * share) - 1)] for share in (0.8, 0.9)]
+    return np.searchsorted(cuts, times, side="left").astype(np.int8)

@@ -1,0 +1,60 @@
+"""A dataset in the MMRec toolbox's layout, so that its models can be run on the very same split.
+
+    <name>.inter  i_id_mapping.csv  u_id_mapping.csv  <feature>.npy ...
+
+The mapping files hold the shop's ids exactly as they are, for they are read back; open them in a spreadsheet
+only with the id column imported as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mllmrec import storage
+from mllmrec.dataset import Dataset
+from mllmrec.encode import Vectors
+from mllmrec.errors import MismatchError
+
+
+def export_mmrec(dataset: Dataset, out: Path, *, item_features: Mapping[str, Vectors]) -> list[Path]:
+    """Write the layout; the paths written.
+
+    Args:
+        dataset: what to write; its own item features go along.
+        out: folder.
+        item_features: more features, float32 [I, d], by file stem.
+
+    Raises:
+        MismatchError: a feature has not one row an item.
+        StorageError: the folder cannot be written.
+    """
+    given = {name: np.asarray(storage.read_array(path)) for name, path in dataset.features.items()}
+    features = given | dict(item_features)
+    for name, array in features.items():
+        if len(array) != dataset.n_items:
+            raise MismatchError(f"feature {name!r} has {len(array)} rows, the dataset {dataset.n_items} items")
+    storage.make_folder(out)
+    written = [_write_tsv(out / f"{dataset.name}.inter", _inter(dataset))]
+    for side, ids, column in (("u", dataset.users, "userID"), ("i", dataset.item_ids, "itemID")):
+        mapping = pl.DataFrame({"id": ids, column: np.arange(len(ids))})
+        written.append(_write_tsv(out / f"{side}_id_mapping.csv", mapping))
+    for name, array in features.items():
+        storage.write_array(out / f"{name}.npy", np.asarray(array, dtype=np.float32))
+        written.append(out / f"{name}.npy")
+    return written
+
+
+def _inter(dataset: Dataset) -> pl.DataFrame:
+    return dataset.interactions.select(
+        userID="user", itemID="item", rating="rating", timestamp="timestamp", x_label="split"
+    )
+
+
+def _write_tsv(path: Path, table: pl.DataFrame) -> Path:
+    with storage.atomic(path) as temporary:
+        table.write_csv(temporary, separator="\t")
+    return path
