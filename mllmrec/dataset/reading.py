@@ -80,7 +80,8 @@ def _locate(path: Path, data: bytes, delimiter: str, error: Exception) -> str:
             if len(row) > width:
                 return f"{path.name}:{reader.line_num}: {len(row)} fields, wanted {width}; quote or mend it"
     except UnicodeDecodeError as wrong:
-        return f"{path.name}:{data.count(b'\n', 0, wrong.start) + 1}: not UTF-8 text; save the file as UTF-8"
+        line = data.count(b"\n", 0, wrong.start) + 1
+        return f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8"
     except csv.Error as wrong:
         return f"{path.name}: {wrong}"
     return f"{path.name} cannot be read: {str(error).splitlines()[0]}"

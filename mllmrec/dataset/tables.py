@@ -80,14 +80,15 @@ def read_interactions(
 
 
 def _unreadable(raw: pl.DataFrame, table: pl.DataFrame, optional: Mapping[str, str | None]) -> pl.DataFrame:
-    reason = pl.when(pl.col("user").is_null()).then(pl.lit("no user"))
-    reason = reason.when(pl.col("item").is_null()).then(pl.lit("no item"))
+    """(line, reason) of the rows that cannot be used."""
+    reasons = [pl.when(pl.col(role).is_null()).then(pl.lit(f"no {role}")) for role in ("user", "item")]
     for role in ("rating", "timestamp"):
         name = optional[role]
         if name:
-            table = table.with_columns(given=raw[name].is_not_null()).rename({"given": f"has_{role}"})
-            reason = reason.when(pl.col(f"has_{role}") & pl.col(role).is_null()).then(pl.lit(f"{role} is no number"))
-    return table.select("line", reason=reason.otherwise(None)).drop_nulls()
+            table = table.with_columns(raw[name].is_not_null().alias(f"has_{role}"))
+            unread = pl.col(f"has_{role}") & pl.col(role).is_null()
+            reasons.append(pl.when(unread).then(pl.lit(f"{role} is no number")))
+    return table.select("line", reason=pl.coalesce(reasons)).drop_nulls()
 
 
 def _as_id(raw: pl.DataFrame, name: str, role: str, path: Path) -> pl.Series:
