@@ -1,0 +1,1 @@
+"""Measurements of pixels: colours, texture, shape, layout. No weights, no guesses."""

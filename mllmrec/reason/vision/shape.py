@@ -1,0 +1,142 @@
+"""A single thing on a plain ground: how much of the picture it fills, where, in what outline and pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mllmrec.reason.vision.colours import Lab
+
+Mask = NDArray[np.bool_]  # [h, w]
+_FAR = 14.0  # CIELAB distance at which a pixel is no longer the ground
+_PLAIN = 0.95  # share of the border that must be one colour
+_SINGLE = 0.9  # share of what is not ground that one thing must hold: a scene or a page of type is no object
+_DIRECTIONS = ("vertical", "diagonal", "horizontal", "diagonal")  # of stripes, by gradient angle
+
+
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """What stands on a plain ground.
+
+    Attributes:
+        mask: its pixels, holes of the drawing filled.
+        share: of the picture, 0..1.
+        outline: "round", "square", "wide rectangular", "tall rectangular", "triangular", "star-shaped",
+            "ring-shaped", "diamond-shaped" or "irregular".
+        pattern: "plain", "horizontal stripes", "vertical stripes", "diagonal stripes", "checks" or "dots".
+    """
+
+    mask: Mask
+    share: float
+    outline: str
+    pattern: str
+
+
+def find_foreground(lab: Lab) -> tuple[Foreground | None, NDArray[np.float32] | None]:
+    """(the largest thing that differs from a plain border, the border's colour), or Nones where it is not plain."""
+    border = np.concatenate(
+        [lab[:2].reshape(-1, 3), lab[-2:].reshape(-1, 3), lab[:, :2].reshape(-1, 3), lab[:, -2:].reshape(-1, 3)]
+    )
+    ground = np.median(border, axis=0)
+    if (np.linalg.norm(border - ground, axis=1) < _FAR).mean() < _PLAIN:
+        return None, None
+    labels, count = ndimage.label(np.linalg.norm(lab - ground, axis=2) >= _FAR)
+    if count == 0:
+        return None, ground
+    sizes = np.bincount(labels.ravel())[1:]
+    body = labels == 1 + int(sizes.argmax())
+    filled = ndimage.binary_fill_holes(body)
+    share = float(filled.mean())
+    single = sizes.max() >= _SINGLE * sizes.sum()
+    if not single or not 0.03 <= share <= 0.8:
+        return None, ground
+    return Foreground(filled, share, _outline(filled, body), _pattern(lab, filled)), ground
+
+
+def _outline(filled: Mask, body: Mask) -> str:
+    rows, columns = np.nonzero(filled)
+    height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    area = float(filled.sum())
+    if (filled & ~body).sum() > 0.12 * area and _central_hole(filled & ~body, rows, columns):
+        return "ring-shaped"
+    extent, spread = area / (height * width), _radial_spread(filled, rows, columns)
+    if extent > 0.9:
+        ratio = width / height
+        return "wide rectangular" if ratio > 1.25 else "tall rectangular" if ratio < 0.8 else "square"
+    if spread < 0.06:
+        return "round"
+    return _pointed(filled, extent, spread)
+
+
+def _pointed(filled: Mask, extent: float, spread: float) -> str:
+    """Outlines told by how many corners stand out around the middle."""
+    corners = _corners(filled)
+    if corners == 3 or (corners < 4 and 0.42 < extent < 0.6):
+        return "triangular"
+    if corners == 4 and extent < 0.62:
+        return "diamond-shaped"
+    if corners >= 5 and spread > 0.14:
+        return "star-shaped"
+    return "irregular"
+
+
+def _central_hole(hole: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> bool:
+    return bool(hole[int(rows.mean()), int(columns.mean())])
+
+
+def _profile(
+    filled: Mask, rows: NDArray[np.intp] | None = None, columns: NDArray[np.intp] | None = None
+) -> NDArray[np.float64]:
+    """[72] distance from the centre of mass to the outline, every five degrees, over its mean."""
+    if rows is None or columns is None:
+        rows, columns = np.nonzero(filled)
+    centre = rows.mean(), columns.mean()
+    angle = np.degrees(np.arctan2(rows - centre[0], columns - centre[1])) % 360
+    radius = np.hypot(rows - centre[0], columns - centre[1])
+    reach = np.zeros(72)
+    np.maximum.at(reach, (angle // 5).astype(int) % 72, radius)
+    profile: NDArray[np.float64] = reach / max(float(reach.mean()), 1e-9)
+    return profile
+
+
+def _radial_spread(filled: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
+    return float(_profile(filled, rows, columns).std())
+
+
+def _corners(filled: Mask) -> int:
+    reach = ndimage.gaussian_filter1d(_profile(filled), 1.5, mode="wrap")
+    peaks = (reach > np.roll(reach, 1)) & (reach >= np.roll(reach, -1)) & (reach > 1.06)
+    return int(peaks.sum())
+
+
+def _pattern(lab: Lab, filled: Mask) -> str:
+    """The pattern inside the outline, from the directions of its edges."""
+    inner = ndimage.binary_erosion(filled, iterations=4)
+    if inner.sum() < 150:
+        return "plain"
+    light = ndimage.gaussian_filter(lab.mean(axis=2), 0.7)
+    gy, gx = ndimage.sobel(light, axis=0), ndimage.sobel(light, axis=1)
+    strength = np.hypot(gy, gx)
+    edges = inner & (strength > 12)
+    density = edges.sum() / inner.sum()
+    if density < 0.08:
+        return "plain"
+    angle = np.degrees(np.arctan2(gy[edges], gx[edges])) % 180
+    share = np.bincount(((angle + 22.5) // 45).astype(int) % 4, weights=strength[edges], minlength=4)
+    share = share / share.sum()
+    if share.max() > 0.55:
+        return f"{_DIRECTIONS[int(share.argmax())]} stripes"
+    if share[0] + share[2] > 0.62 and min(share[0], share[2]) > 0.2:
+        return "checks"
+    return "dots" if _blobs(light, inner) >= 4 else "plain"
+
+
+def _blobs(light: NDArray[np.float32], inner: Mask) -> int:
+    """Small islands that differ from what most of the inside looks like."""
+    usual = np.median(light[inner])
+    labels, count = ndimage.label(inner & (np.abs(light - usual) > 6))
+    sizes = np.bincount(labels.ravel())[1:] if count else np.empty(0)
+    return int(((sizes >= 4) & (sizes < 0.12 * inner.sum())).sum())
