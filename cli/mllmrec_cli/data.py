@@ -113,9 +113,8 @@ def export(
 
     Example: mllmrec export dataset --format mmrec --run run --out mmrec/shop
     """
-    from mllmrec.export import export_mmrec
-
     from mllmrec.dataset import load
+    from mllmrec.export import export_mmrec
     from mllmrec.views import RunView
 
     features = {"text_feat": RunView(run).features.items} if run else {}

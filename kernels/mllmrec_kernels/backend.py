@@ -105,9 +105,7 @@ def choose(requested: str, array: Any, *, cpu: Sequence[str], gpu: Sequence[str]
         reasons = "; ".join(f"{name}: {missing(name)} ({INSTALL[name]})" for name in wanted)
         raise BackendUnavailableError(f"no backend can run this call: {reasons}")
     if requested not in offered:
-        raise KernelInputError(
-            f"backend {requested!r} is not one of auto, {', '.join(dict.fromkeys(offered))}"
-        )
+        raise KernelInputError(f"backend {requested!r} is not one of auto, {', '.join(dict.fromkeys(offered))}")
     if missing(requested):
         raise BackendUnavailableError(f"backend {requested!r}: {missing(requested)}; {INSTALL[requested]}")
     return requested

@@ -35,9 +35,7 @@ class CSR:
         self._check_dtypes()
         indptr, indices = self.indptr, self.indices
         if indptr.ndim != 1 or len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(indices):
-            raise KernelInputError(
-                f"CSR indptr must run from 0 to nnz={len(indices)}; got shape {indptr.shape}"
-            )
+            raise KernelInputError(f"CSR indptr must run from 0 to nnz={len(indices)}; got shape {indptr.shape}")
         if (indptr[1:] < indptr[:-1]).any():
             raise KernelInputError("CSR indptr must not fall")
         if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < self.n_columns):
@@ -121,9 +119,7 @@ class CSR:
         return CSR(csr.indptr.astype(np.int64), csr.indices.astype(np.int32), data, int(csr.shape[1]))
 
     @staticmethod
-    def from_pairs(
-        rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, int]
-    ) -> CSR:
+    def from_pairs(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, int]) -> CSR:
         """The binary matrix with ones at (rows[n], columns[n]); repeated pairs count once."""
         for name, ids, size in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
             if len(ids) and not (int(ids.min()) >= 0 and int(ids.max()) < size):

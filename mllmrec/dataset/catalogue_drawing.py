@@ -21,6 +21,7 @@ COLOURS = {
 MOTIFS = ("round", "square", "triangular", "star-shaped", "diamond-shaped", "ring-shaped")
 PATTERNS = ("plain", "horizontal stripes", "vertical stripes", "dots")
 _WHITE = (252, 252, 250)
+_RIM = 4  # pixels of plain colour around a pattern
 
 
 def draw(motif: str, colour: str, pattern: str, label: str, generator: np.random.Generator) -> Image.Image:
@@ -30,11 +31,13 @@ def draw(motif: str, colour: str, pattern: str, label: str, generator: np.random
     tint = np.clip(np.array(COLOURS[colour]) + generator.integers(-14, 15, size=3), 0, 255)
     mask = Image.new("L", (SIDE, SIDE), 0)
     _outline(ImageDraw.Draw(mask), motif, float(centre[0]), float(centre[1]), radius)
-    body = Image.new("RGB", (SIDE, SIDE), tuple(int(c) for c in tint))
+    rim = Image.new("RGB", (SIDE, SIDE), tuple(int(c) for c in tint))
+    body = rim.copy()
     _fill(ImageDraw.Draw(body), pattern)
     ground = int(generator.integers(243, 252))
     picture = Image.new("RGB", (SIDE, SIDE), (ground, ground, ground))
-    picture.paste(body, mask=mask.filter(ImageFilter.GaussianBlur(0.6)))
+    picture.paste(rim, mask=mask.filter(ImageFilter.GaussianBlur(0.6)))
+    picture.paste(body, mask=mask.filter(ImageFilter.MinFilter(2 * _RIM + 1)))
     ink = ImageDraw.Draw(picture)
     ink.text((SIDE / 2, SIDE - 7), label, fill=(150, 150, 150), font=ImageFont.load_default(9), anchor="mm")
     noise = generator.normal(0, 2.0, size=(SIDE, SIDE, 3))

@@ -79,9 +79,7 @@ def test_an_item_both_held_out_and_excluded_is_refused() -> None:
     x = gaussian(np.random.default_rng(3), 9, 4)
     a = CSR.from_pairs(np.array([3, 8]), np.array([2, 8]), (9, 9))
     b = CSR.from_pairs(np.array([1, 3]), np.array([2, 2]), (9, 9))
-    with pytest.raises(
-        KernelInputError, match="1 held-out items are also excluded, the first: user 3, item 2"
-    ):
+    with pytest.raises(KernelInputError, match="1 held-out items are also excluded, the first: user 3, item 2"):
         rank_heldout(x, x, a, b)
 
 

@@ -45,9 +45,7 @@ def test_negatives_are_seen_by_somebody_else(case: Interactions):
 def test_a_user_who_has_seen_everything_gets_minus_one(backend: str):
     # Item 3 is in nobody's row: user 0 has seen all there is to see.
     user_items = from_rows([[0, 1, 2], [1]], 4)
-    negatives = sample_negatives(
-        user_items, np.array([0, 1, 0]), generator=np.random.default_rng(0), backend=backend
-    )
+    negatives = sample_negatives(user_items, np.array([0, 1, 0]), generator=np.random.default_rng(0), backend=backend)
     assert negatives[[0, 2]].tolist() == [-1, -1]
     assert negatives[1] in (0, 2)
 
@@ -93,9 +91,7 @@ def test_torch_in_torch_out():
     assert got.dtype == torch.int32
     wanted = sample_negatives(user_items, users, generator=np.random.default_rng(3))
     np.testing.assert_array_equal(got.numpy(), wanted)
-    by_torch = [
-        sample_negatives(user_items, users, generator=torch.Generator().manual_seed(3)) for _ in range(2)
-    ]
+    by_torch = [sample_negatives(user_items, users, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
     np.testing.assert_array_equal(*by_torch)
 
 

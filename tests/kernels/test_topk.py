@@ -47,9 +47,7 @@ def test_cosine_equals_reference(case: VectorCase, backend: str) -> None:
     x, k, threshold = case.items(), case.k, case.threshold
     for include_self in (False, True):
         asked = {"threshold": threshold, "include_self": include_self}
-        assert_same(
-            topk_cosine(x, k, backend=backend, **asked), topk_cosine(x, k, backend="reference", **asked)
-        )
+        assert_same(topk_cosine(x, k, backend=backend, **asked), topk_cosine(x, k, backend="reference", **asked))
 
 
 @each_case
@@ -75,9 +73,7 @@ def test_reference_equals_brute_force(case: VectorCase) -> None:
     q, x, k = case.queries(), case.items(), case.k
     ids, scores = topk_dot(q, x, k, backend="reference")
     full = q.astype(np.float64) @ x.astype(np.float64).T
-    sizes = np.linalg.norm(q.astype(np.float64), axis=1) * np.linalg.norm(x.astype(np.float64), axis=1).max(
-        initial=0.0
-    )
+    sizes = np.linalg.norm(q.astype(np.float64), axis=1) * np.linalg.norm(x.astype(np.float64), axis=1).max(initial=0.0)
     assert (ids >= 0).sum() == len(q) * min(k, len(x))
     for row, row_ids, row_scores, size in zip(full, ids, scores, sizes, strict=True):
         kept = row_ids[row_ids >= 0]

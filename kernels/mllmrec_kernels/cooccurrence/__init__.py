@@ -63,9 +63,7 @@ def cooccurrence_topk(
     return cpu.cooccurrence_topk(user_items, k, measure, window, times, max_bytes)
 
 
-def _check(
-    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None
-) -> None:
+def _check(user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None) -> None:
     if k < 1:
         raise KernelInputError(f"k must be at least 1; got {k}")
     if measure not in MEASURES:

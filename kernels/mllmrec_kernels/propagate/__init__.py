@@ -45,15 +45,11 @@ def normalise(graph: CSR, *, how: str = "symmetric", backend: str = "auto") -> C
 
 
 @overload
-def propagate(
-    graph: CSR, features: Floats, *, layers: int, combine: str = "sum", backend: str = "auto"
-) -> Floats: ...
+def propagate(graph: CSR, features: Floats, *, layers: int, combine: str = "sum", backend: str = "auto") -> Floats: ...
 
 
 @overload
-def propagate(
-    graph: CSR, features: Tensor, *, layers: int, combine: str = "sum", backend: str = "auto"
-) -> Tensor: ...
+def propagate(graph: CSR, features: Tensor, *, layers: int, combine: str = "sum", backend: str = "auto") -> Tensor: ...
 
 
 def propagate(graph: CSR, features: Any, *, layers: int, combine: str = "sum", backend: str = "auto") -> Any:
@@ -124,6 +120,4 @@ def _check_entries(graph: CSR) -> None:
     wrong = np.flatnonzero(~((graph.data >= 0) & (graph.data < np.inf)))
     if len(wrong):
         row = int(np.searchsorted(graph.indptr, wrong[0], side="right")) - 1
-        raise KernelInputError(
-            f"graph entries must be finite and not negative; row {row} holds {graph.data[wrong[0]]}"
-        )
+        raise KernelInputError(f"graph entries must be finite and not negative; row {row} holds {graph.data[wrong[0]]}")

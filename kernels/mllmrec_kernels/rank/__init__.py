@@ -73,9 +73,7 @@ def _check_disjoint(exclude: CSR, heldout: CSR) -> None:
     both = np.intersect1d(_keys(exclude), _keys(heldout), assume_unique=True)
     if len(both):
         user, item = divmod(int(both[0]), exclude.n_columns)
-        raise KernelInputError(
-            f"{len(both)} held-out items are also excluded, the first: user {user}, item {item}"
-        )
+        raise KernelInputError(f"{len(both)} held-out items are also excluded, the first: user {user}, item {item}")
 
 
 def _keys(matrix: CSR) -> NDArray[np.int64]:

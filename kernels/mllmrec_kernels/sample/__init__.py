@@ -82,6 +82,4 @@ def _check(user_items: CSR, users: NDArray[np.integer]) -> None:
     if users.ndim != 1 or users.dtype not in (np.int32, np.int64):
         raise KernelInputError(f"users must be int32 or int64 [B]; got {users.dtype} {users.shape}")
     if len(users) and not (int(users.min()) >= 0 and int(users.max()) < user_items.n_rows):
-        raise KernelInputError(
-            f"users must lie in [0, {user_items.n_rows}); got [{users.min()}, {users.max()}]"
-        )
+        raise KernelInputError(f"users must lie in [0, {user_items.n_rows}); got [{users.min()}, {users.max()}]")

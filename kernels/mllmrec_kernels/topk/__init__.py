@@ -61,9 +61,7 @@ def topk_cosine(
     else:
         from mllmrec_kernels.topk import cpu
 
-        result = cpu.topk_cosine(
-            asked, x, k, threshold=threshold, without_self=without_self, max_bytes=max_bytes
-        )
+        result = cpu.topk_cosine(asked, x, k, threshold=threshold, without_self=without_self, max_bytes=max_bytes)
     ids, scores = inputs.like(features, result)
     return ids, scores
 

@@ -35,9 +35,7 @@ def topk_cosine(
     return select(scores, allowed, k)
 
 
-def topk_dot(
-    queries: NDArray[np.float32], items: NDArray[np.float32], k: int, *, exclude: CSR | None
-) -> TopK:
+def topk_dot(queries: NDArray[np.float32], items: NDArray[np.float32], k: int, *, exclude: CSR | None) -> TopK:
     """Exact top-k by inner product; see the verb."""
     scores = dot_reference(queries, items).astype(np.float32)  # [Q, I]
     allowed = np.ones(scores.shape, dtype=bool)

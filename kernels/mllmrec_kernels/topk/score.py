@@ -100,9 +100,7 @@ def float32_error(d: int) -> float:
     return n / (1.0 - n) if n < 0.5 else float("inf")
 
 
-def as_unit(
-    vectors: NDArray[np.float32], scale: NDArray[np.float64], out: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def as_unit(vectors: NDArray[np.float32], scale: NDArray[np.float64], out: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows times their scale (N,), in float64, rounded into `out`; float32, shape (N, d)."""
     np.multiply(vectors, scale[:, None], out=out, casting="same_kind")
     return out

@@ -60,7 +60,7 @@ def _outline(filled: Mask, body: Mask) -> str:
     rows, columns = np.nonzero(filled)
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     area = float(filled.sum())
-    if (filled & ~body).sum() > 0.12 * area and _central_hole(filled & ~body, rows, columns):
+    if _central_hole(filled & ~body, rows, columns) > 0.1 * area:
         return "ring-shaped"
     extent, spread = area / (height * width), _radial_spread(filled, rows, columns)
     if extent > 0.9:
@@ -68,23 +68,28 @@ def _outline(filled: Mask, body: Mask) -> str:
         return "wide rectangular" if ratio > 1.25 else "tall rectangular" if ratio < 0.8 else "square"
     if spread < 0.06:
         return "round"
-    return _pointed(filled, extent, spread)
+    balance = abs(float(rows.mean()) - (rows.min() + rows.max()) / 2) / height
+    return _pointed(filled, extent, spread, balance)
 
 
-def _pointed(filled: Mask, extent: float, spread: float) -> str:
-    """Outlines told by how many corners stand out around the middle."""
-    corners = _corners(filled)
-    if corners == 3 or (corners < 4 and 0.42 < extent < 0.6):
-        return "triangular"
-    if corners == 4 and extent < 0.62:
-        return "diamond-shaped"
-    if corners >= 5 and spread > 0.14:
+def _pointed(filled: Mask, extent: float, spread: float, balance: float) -> str:
+    """Outlines with corners: many that stand out, or a half-filled box that stands on its base or on its tip."""
+    if spread > 0.14 and _corners(filled) >= 5:
         return "star-shaped"
+    if 0.42 < extent < 0.62:
+        return "triangular" if balance > 0.08 else "diamond-shaped"
     return "irregular"
 
 
-def _central_hole(hole: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> bool:
-    return bool(hole[int(rows.mean()), int(columns.mean())])
+def _central_hole(holes: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> int:
+    """Pixels of the hole in the middle, where it is as wide as high: a gap between stripes is not."""
+    labels, _ = ndimage.label(holes)
+    middle = labels[int(rows.mean()), int(columns.mean())]
+    if middle == 0:
+        return 0
+    inside = np.nonzero(labels == middle)
+    height, width = (int(np.ptp(side)) + 1 for side in inside)
+    return len(inside[0]) if 0.7 < width / height < 1.4 else 0
 
 
 def _profile(
@@ -117,10 +122,11 @@ def _pattern(lab: Lab, filled: Mask) -> str:
     inner = ndimage.binary_erosion(filled, iterations=4)
     if inner.sum() < 150:
         return "plain"
-    light = ndimage.gaussian_filter(lab.mean(axis=2), 0.7)
+    usual = np.median(lab[inner], axis=0)
+    light = ndimage.gaussian_filter(np.linalg.norm(lab - usual, axis=2), 0.7)
     gy, gx = ndimage.sobel(light, axis=0), ndimage.sobel(light, axis=1)
     strength = np.hypot(gy, gx)
-    edges = inner & (strength > 12)
+    edges = inner & (strength > 25)
     density = edges.sum() / inner.sum()
     if density < 0.08:
         return "plain"
@@ -136,7 +142,6 @@ def _pattern(lab: Lab, filled: Mask) -> str:
 
 def _blobs(light: NDArray[np.float32], inner: Mask) -> int:
     """Small islands that differ from what most of the inside looks like."""
-    usual = np.median(light[inner])
-    labels, count = ndimage.label(inner & (np.abs(light - usual) > 6))
+    labels, count = ndimage.label(inner & (light > 12))
     sizes = np.bincount(labels.ravel())[1:] if count else np.empty(0)
     return int(((sizes >= 4) & (sizes < 0.12 * inner.sum())).sum())
