@@ -46,7 +46,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     """A table whose first `words` columns are words, and the others numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for n, column in enumerate(columns):
-        made.add_column(column, justify="left" if n < words else "right", no_wrap=n >= words)
+        made.add_column(column, justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
     for row in rows:
         made.add_row(*(plain(cell) for cell in row))
     return made

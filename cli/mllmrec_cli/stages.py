@@ -110,10 +110,10 @@ def _print(made: Artefacts, out: Path, until: str) -> None:
             )
         )
     rows = [
-        (stage, "unchanged" if done["reused"] else "done", f"{done['seconds']:,.1f} s", done["summary"])
+        (stage, f"{done['seconds']:,.1f} s{' (earlier)' if done['reused'] else ''}", done["summary"])
         for stage, done in made.stages.items()
     ]
-    console.out.print(console.table(f"{out}", ("stage", "", "took", "made"), rows, words=2))
+    console.out.print(console.table(str(out), ("stage", "took", "made"), rows, words=3))
     if made.evaluated:
         print_results(made.evaluated)
     if until == "recommend":
