@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mllmrec_kernels import CSR
 from safetensors.torch import save
 
 from mllmrec.config import GraphConfig, TrainConfig
@@ -14,12 +15,11 @@ from mllmrec.encode import Cuts, Features, mean_of_items
 from mllmrec.errors import LeakError, MismatchError, TrainingError
 from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.train import Trained, train_model
-from mllmrec_kernels import CSR
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
 
 
-class Stop(Exception):
+class StoppedError(Exception):
     """Raised by a progress hook, as a kill would end the process."""
 
 
@@ -45,10 +45,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(inputs) -> None
 def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(inputs, tmp_path: Path, killed_after: int) -> None:
     def kill(label: str, done: int, total: int | None) -> None:
         if done > killed_after:
-            raise Stop
+            raise StoppedError
 
     file = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         train_model(*inputs, QUICK, seed=1, checkpoint=file, progress=kill)
     assert file.exists()
     resumed = train_model(*inputs, QUICK, seed=1, checkpoint=file)
@@ -61,9 +61,9 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(inputs, tmp
 def stopped_checkpoint(inputs, file: Path) -> None:
     def kill(label: str, done: int, total: int | None) -> None:
         if done > 1:
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         train_model(*inputs, QUICK, seed=1, checkpoint=file, progress=kill)
 
 

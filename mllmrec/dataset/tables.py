@@ -129,10 +129,11 @@ class _Items:
 
     def read(self, path: Path, rejected: list[Rejected]) -> None:
         seen: set[str] = set()
-        names: dict[str, str | None] = {}
+        # Rows of JSON lines need not have the same keys.
+        known: dict[tuple[str, ...], dict[str, str | None]] = {}
         for number, row in _objects(path, rejected):
-            if not names or not names["item"] or names["item"] not in row:
-                names = self._names(list(row), f"{path.name}:{number}")
+            keys = tuple(row)
+            names = known.get(keys) or known.setdefault(keys, self._names(list(keys), f"{path.name}:{number}"))
             name = text_id(row, names["item"])
             if name is None:
                 rejected.append(Rejected(f"{path.name}:{number}", "no usable item id"))
