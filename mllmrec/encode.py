@@ -103,7 +103,7 @@ class Features:
     def load(path: Callable[[str], Path]) -> Features:
         """Read what save wrote."""
         notes = storage.read_json(path("encode.json"))
-        items, users = (np.asarray(storage.read_array(path(name))) for name in ("items.npy", "users.npy"))
+        items, users = (np.array(storage.read_array(path(name))) for name in ("items.npy", "users.npy"))
         return Features(items, users, notes["histories"], Cuts(**notes["cuts"]))
 
 
@@ -302,7 +302,7 @@ def _given(dataset: Dataset, name: str) -> Vectors:
     if name not in dataset.features:
         known = ", ".join(sorted(dataset.features)) or "none"
         raise InputError(f"{dataset.folder} has no item feature {name!r}; it has: {known}")
-    vectors = np.asarray(storage.read_array(dataset.features[name]), dtype=np.float32)
+    vectors = np.array(storage.read_array(dataset.features[name]), dtype=np.float32)
     _check_finite(vectors, dataset.item_ids.to_list(), "item")
     return normalise_rows(vectors)
 

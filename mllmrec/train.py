@@ -93,7 +93,7 @@ class Trained:
     def load(path: Callable[[str], Path]) -> Trained:
         """Read what save wrote."""
         notes = storage.read_json(path("train.json"))
-        users, items = (np.asarray(storage.read_array(path(name))) for name in ("users.npy", "items.npy"))
+        users, items = (np.array(storage.read_array(path(name))) for name in ("users.npy", "items.npy"))
         curve = tuple(Epoch(**row) for row in pl.read_csv(path("curve.csv")).iter_rows(named=True))
         weights = load_file(path("model.safetensors"))
         return Trained(users, items, weights, curve, notes["best_epoch"], notes["histories"])

@@ -73,9 +73,8 @@ def prepare(
     """
     from dataclasses import asdict
 
-    from mllmrec.dataset.catalogue import ensure_catalogue
-
     from mllmrec import dataset as data
+    from mllmrec.dataset.catalogue import ensure_catalogue
 
     if form is Format.catalogue:
         ensure_catalogue(source, seed=seed)

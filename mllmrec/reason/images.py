@@ -49,6 +49,8 @@ def open_image(path: Path, *, side: int | None = None) -> Image.Image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except ImageRefusedError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageRefusedError("the header promises more pixels than any picture has") from error
     except Exception as error:  # decoders raise what they like on hostile bytes
         reason = str(error).split(str(path))[0].strip(" '\"") or type(error).__name__
         if "identify" in reason:
