@@ -277,7 +277,7 @@ def _load(config: EncodeConfig) -> SentenceTransformer:
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
 
-            logging.disable_progress_bar()  # the stage has a progress of its own
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
             return SentenceTransformer(str(source), device=device, trust_remote_code=False)
     except Exception as error:  # the loader raises what the hub, the files or torch raise
         raise EngineError(

@@ -6,6 +6,7 @@ command line itself cannot be read; 130 interrupted.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -47,13 +48,22 @@ stages.register(app)
 inspect.register(app)
 
 
+class _InterruptedError(BaseException):
+    """Ctrl-C; not a KeyboardInterrupt, which typer would swallow without a word."""
+
+
+def _interrupt(*_: object) -> None:
+    raise _InterruptedError
+
+
 def main() -> None:
     """Entry point of the `mllmrec` command."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except (MllmrecError, KernelError) as error:
         err.print(f"error: {' '.join(str(error).split())}", markup=False, style="red", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except _InterruptedError:
         err.print("interrupted; the same command goes on where this one stopped", markup=False)
         sys.exit(130)

@@ -44,13 +44,13 @@ _STAGES = {
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command(name="run")(_verb("recommend", "Run all stages, or go on with an interrupted run."))
+    app.command(name="run")(_verb("run", "recommend", "Run all stages, or go on with an interrupted run."))
     for stage, said in _STAGES.items():
-        app.command(name=stage)(_verb(stage, f"{said} Earlier stages that are not done yet are run first."))
+        app.command(name=stage)(_verb(stage, stage, f"{said} Earlier stages that are not done yet are run first."))
     app.command()(config)
 
 
-def _verb(until: Any, said: str) -> Any:
+def _verb(name: str, until: Any, said: str) -> Any:
     def verb(
         dataset: Dataset,
         out: Out,
@@ -66,7 +66,7 @@ def _verb(until: Any, said: str) -> Any:
         elif not quiet:
             _print(made, out, until)
 
-    verb.__doc__ = f"{said}\n\nExample: mllmrec {'run' if until == 'recommend' else until} dataset --out run"
+    verb.__doc__ = f"{said}\n\nExample: mllmrec {name} dataset --out run"
     return verb
 
 

@@ -1,0 +1,160 @@
+"""The command line as a user meets it: one line for every fault, exit codes, JSON, and the README's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mllmrec.dataset import Dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+VERBS = (
+    "prepare",
+    "export",
+    "run",
+    "describe",
+    "profile",
+    "encode",
+    "graph",
+    "train",
+    "evaluate",
+    "recommend",
+    "show",
+    "doctor",
+    "config",
+)
+
+
+def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mllmrec_cli", *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment | {"COLUMNS": "80"}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("words", [("--help",), *((verb, "--help") for verb in VERBS)])
+def test_every_verb_explains_itself_in_eighty_columns(words: tuple[str, ...]) -> None:
+    done = mllmrec(*words)
+    assert done.returncode == 0
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert words == ("--help",) or f"mllmrec {words[0]}" in done.stdout
+
+
+def fault(*words: object, **environment: str) -> str:
+    """The single line that a faulty command prints; its exit code is 1."""
+    done = mllmrec(*words, **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr.strip()
+
+
+def test_bad_input_is_one_line_and_exit_code_one(dataset: Dataset, tmp_path: Path) -> None:
+    data = dataset.folder
+    assert "is not a folder" in fault("prepare", tmp_path / "none", "--out", tmp_path / "d")
+    assert "is no dataset" in fault("run", tmp_path, "--out", tmp_path / "r")
+    assert "did you mean 'graph.threshold'?" in fault("run", data, "--out", tmp_path / "r", "--set", "graph.treshold=1")
+    assert "is not a run" in fault("show", tmp_path)
+    (tmp_path / "file").touch()
+    assert "cannot write to" in fault("run", data, "--out", tmp_path / "file" / "r")
+    assert "holds a dataset already" in fault("prepare", tmp_path, "--out", data)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(dataset: Dataset, tmp_path: Path) -> None:
+    """A file-size limit stands in for the full disk: the write fails in the middle, as it would there."""
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.argv[0] = 'mllmrec'; from mllmrec_cli.main import main; main()"
+    )
+    words = ["describe", dataset.folder, "--out", tmp_path / "r", "--cache", tmp_path / "c.sqlite", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: cannot (use the generation cache|write) .*", done.stderr.strip()), done.stderr
+    assert not list((tmp_path / "r").rglob("*.tmp"))
+
+
+def test_an_interrupt_says_how_to_go_on(dataset: Dataset, tmp_path: Path) -> None:
+    words = [
+        "run",
+        dataset.folder,
+        "--out",
+        tmp_path / "r",
+        "--cache",
+        tmp_path / "c.sqlite",
+        "--quiet",
+        "--set",
+        "train.patience=9999",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mllmrec_cli", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "r" / "describe").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip() == "interrupted; the same command goes on where this one stopped"
+
+
+def test_results_come_as_json(dataset: Dataset, tmp_path: Path) -> None:
+    done = mllmrec(
+        "evaluate",
+        dataset.folder,
+        "--out",
+        tmp_path / "r",
+        "--cache",
+        tmp_path / "c.sqlite",
+        "--json",
+        "--set",
+        "train.epochs=2",
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["metrics"]["test"]) == {"popularity", "content, untrained", "item-kNN", "MLLMRec"}
+    assert result["stages"]["train"]["seconds"] > 0
+    assert "graph.threshold" not in done.stdout
+
+
+def test_hostile_titles_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    shop = tmp_path / "s"
+    shop.mkdir()
+    rows = "".join(f"u{u},i{i}\n" for u in range(8) for i in range(8) if (u + i) % 3)
+    (shop / "interactions.csv").write_text("user,item\n" + rows)
+    title = "[bold red]x[/] \x1b[2J \u202e<script>"
+    (shop / "items.jsonl").write_text("".join(json.dumps({"item": f"i{n}", "title": title}) + "\n" for n in range(8)))
+    for words in (
+        ("prepare", shop, "--out", tmp_path / "d", "--k-core", "2"),
+        ("run", tmp_path / "d", "--out", tmp_path / "r", "--cache", tmp_path / "c.sqlite", "--set", "train.epochs=1"),
+        ("show", tmp_path / "r"),
+    ):
+        done = mllmrec(*words)
+        assert done.returncode == 0, done.stderr
+    assert "[bold red]x[/]" in done.stdout
+    assert not {"\x1b", "\u202e"} & set(done.stdout)
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("mllmrec ") and "shared/data" not in line]
+
+
+def test_the_commands_of_the_readme_run(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop, tmp_path / "shop")
+    commands = readme_commands()
+    assert len(commands) >= 8
+    for command in commands:
+        done = mllmrec(
+            *command.split()[1:], cwd=tmp_path, MLLMREC_CACHE=str(tmp_path / "c.sqlite"), MLLMREC_TRAIN__EPOCHS="2"
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
