@@ -2,8 +2,8 @@
 
     <name>.inter  i_id_mapping.csv  u_id_mapping.csv  <feature>.npy ...
 
-The mapping files hold the shop's ids exactly as they are, for they are read back; open them in a spreadsheet
-only with the id column imported as text.
+The mapping files hold the shop's ids exactly as they are, for they are read back. For eyes and a spreadsheet,
+`spreadsheet=True` puts an apostrophe before ids that a spreadsheet would run as a formula.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from mllmrec.encode import Vectors
 from mllmrec.errors import MismatchError
 
 
-def export_mmrec(dataset: Dataset, out: Path, *, item_features: Mapping[str, Vectors]) -> list[Path]:
+def export_mmrec(
+    dataset: Dataset, out: Path, *, item_features: Mapping[str, Vectors], spreadsheet: bool = False
+) -> list[Path]:
     """Write the layout; the paths written.
 
     Args:
         dataset: what to write; its own item features go along.
         out: folder.
         item_features: more features, float32 [I, d], by file stem.
+        spreadsheet: defuse ids that begin like a formula; such a mapping is not for reading back.
 
     Raises:
         MismatchError: a feature has not one row an item.
@@ -40,12 +43,16 @@ def export_mmrec(dataset: Dataset, out: Path, *, item_features: Mapping[str, Vec
     storage.make_folder(out)
     written = [_write_tsv(out / f"{dataset.name}.inter", _inter(dataset))]
     for side, ids, column in (("u", dataset.users, "userID"), ("i", dataset.item_ids, "itemID")):
-        mapping = pl.DataFrame({"id": ids, column: np.arange(len(ids))})
+        mapping = pl.DataFrame({"id": _defused(ids) if spreadsheet else ids, column: np.arange(len(ids))})
         written.append(_write_tsv(out / f"{side}_id_mapping.csv", mapping))
     for name, array in features.items():
         storage.write_array(out / f"{name}.npy", np.asarray(array, dtype=np.float32))
         written.append(out / f"{name}.npy")
     return written
+
+
+def _defused(ids: pl.Series) -> pl.Series:
+    return pl.select(pl.when(ids.str.contains(r"^[=+\-@\t\r]")).then("'" + ids).otherwise(ids)).to_series()
 
 
 def _inter(dataset: Dataset) -> pl.DataFrame:

@@ -107,6 +107,9 @@ def export(
     run: Annotated[
         Path | None, typer.Option(help="A run of this dataset: its item vectors are written as well.")
     ] = None,
+    spreadsheet: Annotated[
+        bool, typer.Option("--spreadsheet", help="Put an apostrophe before ids that begin like a formula.")
+    ] = False,
 ) -> None:
     """Write a dataset so that another toolbox can load it.
 
@@ -117,6 +120,6 @@ def export(
     from mllmrec.views import RunView
 
     features = {"text_feat": RunView(run).features.items} if run else {}
-    written = export_mmrec(load(dataset), out, item_features=features)
+    written = export_mmrec(load(dataset), out, item_features=features, spreadsheet=spreadsheet)
     for path in written:
         console.out.print(str(path), markup=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mllmrec.dataset import Dataset, prepare
+from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.export import export_mmrec
 
@@ -80,3 +80,15 @@ def test_features_with_nan_or_of_another_length_are_refused(tmp_path: Path, data
 def test_a_missing_column_names_the_near_miss(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no column 'x_label' \\(did you mean 'xlabel'\\?\\)"):
         prepare(inter(tmp_path / "s", "userID\titemID\txlabel\n0\t0\t0\n"), tmp_path / "d")
+
+
+def test_ids_that_look_like_formulas_can_be_defused(tmp_path: Path) -> None:
+    shop = tmp_path / "s"
+    shop.mkdir()
+    (shop / "interactions.csv").write_text("user,item\n=cmd(),-1\n@x,plain\n")
+    made = prepare(shop, tmp_path / "d", PrepareOptions(k_core=0))
+    export_mmrec(made, tmp_path / "exact", item_features={})
+    export_mmrec(made, tmp_path / "safe", item_features={}, spreadsheet=True)
+    assert (tmp_path / "exact" / "u_id_mapping.csv").read_text().splitlines()[1:] == ["=cmd()\t0", "@x\t1"]
+    assert (tmp_path / "safe" / "u_id_mapping.csv").read_text().splitlines()[1:] == ["'=cmd()\t0", "'@x\t1"]
+    assert (tmp_path / "safe" / "i_id_mapping.csv").read_text().splitlines()[1:] == ["'-1\t0", "plain\t1"]
