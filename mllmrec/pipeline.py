@@ -22,6 +22,8 @@ from mllmrec.models.baselines import baselines
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
+from mllmrec.reason.engines import extractive_profile
+from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.runs import LEAKY, Run, StageRecord, open_run
@@ -98,7 +100,11 @@ class Artefacts:
         config = self._config.describe
         return self._run.step(
             "describe",
-            {"config": config.model_dump(), "items": self._dataset.items_digest},
+            {
+                "config": config.model_dump(),
+                "engine": ExtractiveDescriber.fingerprint,
+                "items": self._dataset.items_digest,
+            },
             Descriptions,
             lambda _: describe_items(self._dataset, config, self._generations, self._progress),
         )
@@ -111,6 +117,7 @@ class Artefacts:
             "profile",
             {
                 "config": config.model_dump(),
+                "engine": extractive_profile.VERSION,
                 "histories": self._profiled.digest,
                 "items": self._dataset.items_digest,
                 "describe": self._run.digest("describe"),

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 _WORD = re.compile(r"[^\W\d_][\w'-]{2,}", re.UNICODE)
-_COMMON = 0.2  # a word in more than this share of the items tells users apart no more, in any language
+_COMMON = 0.1  # a word in more than this share of the items tells users apart no more, in any language
 _RARE = 2  # a word in fewer items cannot be shared by two of a user's items
 
 
@@ -46,17 +46,20 @@ class Vocabulary:
         return Vocabulary(tuple(kept), presence, np.log(len(sets) / np.maximum(counts, 1)))
 
     def distinctive(self, items: Sequence[int], most: int) -> list[str]:
-        """The terms that set a history apart: highest TF-IDF, TF being how many of its items have the term.
+        """The terms that set a history apart, by TF-IDF against chance.
 
-        Terms of a single item count only in histories too short to repeat themselves. Ties go to the
-        alphabetically first.
+        TF is how many of the history's items have the term, n, and the IDF is ln(n / m), m being how many would
+        have it in a history of this length drawn at random: words that are merely common fall to nothing, in
+        any language. Terms of a single item count only in histories too short to repeat themselves. Ties go to
+        the alphabetically first.
         """
         counts = self.presence[np.asarray(items, dtype=np.int64)].sum(axis=0)
         least = 2 if len(items) > 3 else 1
         present = np.flatnonzero(counts >= least)
-        weight = counts[present] * self.idf[present]
-        order = present[np.argsort(-weight, kind="stable")][:most]
-        return [self.terms[v] for v in order]
+        chance = np.minimum(len(items) * np.exp(-self.idf[present]), len(items))
+        weight = counts[present] * np.log(counts[present] / chance)
+        order = np.argsort(-weight, kind="stable")[:most]
+        return [self.terms[present[n]] for n in order if weight[n] > 0]
 
 
 def words(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from mllmrec.reason.engine import Answer, HistoryItem, Item
 from mllmrec.reason.engines.extractive import attributes
 from mllmrec.reason.vocabulary import Vocabulary, standouts, words
 
-_VERSION = "extractive-profile 1"
+VERSION = "extractive-profile 2"
 _TURN = 6  # the shortest history in which the last third says something of its own
 _NAMED = 5  # titles a profile names
 
@@ -68,7 +68,7 @@ class ExtractiveProfiler:
     @property
     def fingerprint(self) -> str:
         """Version, wording and the statistics of the whole catalogue, which a profile is set against."""
-        return f"{_VERSION} terms={self._terms} catalogue={self._statistics}"
+        return f"{VERSION} terms={self._terms} catalogue={self._statistics}"
 
     def profile(self, histories: Sequence[Sequence[HistoryItem]]) -> list[Answer]:
         """One profile a history."""
