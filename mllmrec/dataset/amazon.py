@@ -23,9 +23,11 @@ from mllmrec.dataset import text
 from mllmrec.dataset.reading import lines, open_text, read_table, suffix
 from mllmrec.dataset.source import INTERACTIONS, ITEMS, Rejected, Source
 from mllmrec.errors import InputError
+from mllmrec.progress import Progress, silent
 
 _LITERAL_BYTES = 1 << 20
 _LITERAL_DEPTH = 32
+_TOLD = 20_000  # lines between two words of progress
 _ASIN = 10  # characters; reviewer ids are longer
 _REVIEWER = ("reviewerID", "user_id")
 _PRODUCT = ("parent_asin", "asin")
@@ -36,7 +38,7 @@ def looks_like_amazon(folder: Path) -> bool:
     return _interactions_file(folder) is not None
 
 
-def read_amazon(folder: Path) -> Source:
+def read_amazon(folder: Path, progress: Progress = silent) -> Source:
     """A folder with one dump of reviews or ratings, and its meta file where there is one.
 
     Raises:
@@ -46,9 +48,9 @@ def read_amazon(folder: Path) -> Source:
     if path is None:
         raise InputError(f"{folder} holds no Amazon dump; wanted reviews_X.json.gz, X.jsonl.gz or ratings_X.csv")
     rejected: list[Rejected] = []
-    interactions = _ratings(path) if suffix(path) == "csv" else _reviews(path, rejected)
+    interactions = _ratings(path) if suffix(path) == "csv" else _reviews(path, rejected, progress)
     meta = next((file for file in sorted(folder.glob("meta*")) if suffix(file) in ("json", "jsonl")), None)
-    items = list(_items(meta, rejected)) if meta else []
+    items = list(_items(meta, rejected, progress)) if meta else []
     unique = list({row["item"]: row for row in reversed(items)}.values())[::-1]
     return Source(
         name=path.name.split(".")[0].removeprefix("reviews_").removeprefix("ratings_"),
@@ -110,13 +112,13 @@ def _is_asin(ids: pl.Series) -> bool:
     return bool((lengths == _ASIN).all())
 
 
-def _reviews(path: Path, rejected: list[Rejected]) -> pl.DataFrame:
+def _reviews(path: Path, rejected: list[Rejected], progress: Progress) -> pl.DataFrame:
     # Columns, not rows: a dump of ten million reviews must not be held as objects.
     users: list[str] = []
     items: list[str] = []
     ratings: list[float | None] = []
     times: list[int | None] = []
-    for number, row in _objects(path, rejected):
+    for number, row in _objects(path, rejected, progress):
         user, item = (_first_id(row, names) for names in (_REVIEWER, _PRODUCT))
         if user is None or item is None:
             rejected.append(Rejected(f"{path.name}:{number}", f"no {'user' if user is None else 'item'}"))
@@ -146,8 +148,8 @@ def _number(value: Any) -> float | None:
     return None
 
 
-def _items(path: Path, rejected: list[Rejected]) -> Iterator[dict[str, Any]]:
-    for number, row in _objects(path, rejected):
+def _items(path: Path, rejected: list[Rejected], progress: Progress) -> Iterator[dict[str, Any]]:
+    for number, row in _objects(path, rejected, progress):
         item = _first_id(row, _PRODUCT)
         if item is None:
             rejected.append(Rejected(f"{path.name}:{number}", "no item"))
@@ -175,8 +177,10 @@ def _urls(row: dict[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _objects(path: Path, rejected: list[Rejected]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(path: Path, rejected: list[Rejected], progress: Progress) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in lines(path, rejected):
+        if number % _TOLD == 0:
+            progress(f"read {path.name}", number, None)
         try:
             value = parse_object(line)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:

@@ -61,7 +61,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     store.check_free(Path(out), force=force)
-    raw = _read(Path(source), options)
+    raw = _read(Path(source), options, progress)
     _check_rejected(raw, options.max_rejected)
     rule = _rule(raw, options)
     interactions, steps, warnings = _clean(raw, rule, options)
@@ -91,14 +91,14 @@ def prepare(
     return store.load(Path(out))
 
 
-def _read(source: Path, options: PrepareOptions) -> Source:
+def _read(source: Path, options: PrepareOptions, progress: Progress) -> Source:
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; name the folder that holds the shop's files")
     form = options.format if options.format != "auto" else _detect(source)
     if form == "mmrec":
         return read_mmrec(source)
     if form == "amazon":
-        return read_amazon(source)
+        return read_amazon(source, progress)
     return read_tables(source, options.columns, options.split_column)
 
 
