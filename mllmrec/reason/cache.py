@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from mllmrec.reason.engine import Answer
 from mllmrec.storage import make_folder
 
 SCHEMA_VERSION = 1
+_BUSY_SECONDS = 60
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # primary result codes; extended ones carry more above bit 8
 _BATCH = 500  # keys a query, below SQLite's limit of host parameters
 
 
@@ -33,6 +36,20 @@ def default_path() -> Path:
 def _checksum(key: str, answer: Answer) -> str:
     fields = "\x00".join((key, answer.text, answer.status, answer.reason))
     return hashlib.sha256(fields.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new file to WAL, once; SQLite's own busy timeout does not cover two processes that both try."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 class GenerationCache:
@@ -55,7 +72,7 @@ class GenerationCache:
                 ) from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=60)
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA_VERSION):
             connection.close()
@@ -63,7 +80,7 @@ class GenerationCache:
                 f"{self.path} has cache schema {version}, this version of mllmrec reads {SCHEMA_VERSION}; "
                 "name another file with --cache"
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS generations (key TEXT PRIMARY KEY, text TEXT NOT NULL, "

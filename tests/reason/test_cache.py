@@ -61,6 +61,24 @@ def test_processes_share_one_file_and_lose_nothing(tmp_path: Path) -> None:
         assert len(cache.get([f"{name}-{n}" for name in "ab" for n in range(60)])) == 120
 
 
+def test_many_may_open_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from mllmrec.reason.cache import GenerationCache\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for n in range(60): GenerationCache(Path(sys.argv[1]) / f'{n}.sqlite').close()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    ended = [process.communicate("go\n", timeout=120) for process in running]
+    assert [error for _, error in ended] == [""] * 4
+
+
 def test_another_schema_and_what_is_no_cache_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     connection.execute("PRAGMA user_version = 99")
