@@ -14,13 +14,47 @@ error; it never supplies a score. `float32_error` is that bound for a float32 pr
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 LANES = 8
 # Half of the last float32 step above zero, and the step that flushing to zero would make of it.
 TINY = 2.0**-149
 FLUSHED = 2.0**-126
+
+
+@intrinsic
+def _dot_at(typing_context, x, x_at, y, y_at, d):  # type: ignore[no-untyped-def]
+    """`dot` of d float32 from entry x_at of array x on, and from entry y_at of array y on.
+
+    Written for the compiler because its own vectoriser keeps the eight sums apart: a third of the time.
+    """
+    signature = types.float64(x, types.int64, y, types.int64, types.int64)
+
+    def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+        single, wide = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), ir.DoubleType()))
+        starts = [
+            b.gep(context.make_array(signature.args[n])(context, b, arguments[n]).data, [arguments[n + 1]])
+            for n in (0, 2)
+        ]
+        kind = ir.FunctionType(wide, [wide] * 3)
+        add = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f64")  # type: ignore[no-untyped-call]
+        sums = cgutils.alloca_once_value(b, ir.Constant(wide, [0.0] * LANES))  # type: ignore[no-untyped-call]
+        with cgutils.for_range(b, b.sdiv(arguments[4], ir.Constant(ir.IntType(64), LANES))) as loop:
+            left, right = (
+                b.fpext(b.load(b.gep(b.bitcast(p, single.as_pointer()), [loop.index]), align=4), wide) for p in starts
+            )
+            b.store(b.call(add, [left, right, b.load(sums)]), sums)
+        lanes = [b.extract_element(b.load(sums), ir.Constant(ir.IntType(32), n)) for n in range(LANES)]
+        while len(lanes) > 1:
+            half = len(lanes) // 2
+            lanes = [b.fadd(x, y) for x, y in zip(lanes[:half], lanes[half:], strict=True)]
+        return lanes[0]
+
+    return signature, generate
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -31,20 +65,19 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
         x: float32, shape (d,), contiguous.
         y: float32, shape (d,), contiguous.
     """
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
-    whole = len(x) - len(x) % LANES
-    for j in range(0, whole, LANES):
-        s0 += np.float64(x[j]) * np.float64(y[j])
-        s1 += np.float64(x[j + 1]) * np.float64(y[j + 1])
-        s2 += np.float64(x[j + 2]) * np.float64(y[j + 2])
-        s3 += np.float64(x[j + 3]) * np.float64(y[j + 3])
-        s4 += np.float64(x[j + 4]) * np.float64(y[j + 4])
-        s5 += np.float64(x[j + 5]) * np.float64(y[j + 5])
-        s6 += np.float64(x[j + 6]) * np.float64(y[j + 6])
-        s7 += np.float64(x[j + 7]) * np.float64(y[j + 7])
-    total = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
-    for j in range(whole, len(x)):
+    total: float = _dot_at(x, 0, y, 0, len(x))  # type: ignore[call-arg]
+    for j in range(len(x) - len(x) % LANES, len(x)):
         total += np.float64(x[j]) * np.float64(y[j])
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> float:
+    """`dot` of row i of x and row j of y, both contiguous float32 [., d]; no view of either is made."""
+    d = x.shape[1]
+    total: float = _dot_at(x, i * d, y, j * d, d)  # type: ignore[call-arg]
+    for c in range(d - d % LANES, d):
+        total += np.float64(x[i, c]) * np.float64(y[j, c])
     return total
 
 

@@ -1,0 +1,47 @@
+"""One pool of threads at a time.
+
+Two pools fight: BLAS workers spin after each product and take the cores from Numba's. Where both are needed,
+Python threads hold the cores, BLAS runs on one thread in each, and compiled code beside it without a pool
+of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+
+from numba import get_num_threads
+from threadpoolctl import ThreadpoolController
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """BLAS on the calling thread alone, for small products between pieces of Numba code."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+def over_chunks(work: Callable[[int, int], None], total: int, chunk: int) -> None:
+    """Call work(start, stop) for each chunk of range(total), on as many threads as Numba may use.
+
+    Args:
+        work: must release the GIL where it matters, and call no parallel Numba code.
+        total: the length of the range.
+        chunk: the length of a chunk; the last may be shorter.
+    """
+    spans = [(start, min(start + chunk, total)) for start in range(0, total, chunk)]
+    with single_threaded():
+        if len(spans) < 2 or get_num_threads() == 1:
+            for start, stop in spans:
+                work(start, stop)
+            return
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            for done in [pool.submit(work, start, stop) for start, stop in spans]:
+                done.result()

@@ -1,0 +1,225 @@
+"""How a product in int8 will be made: on which axes, how many of them first, at which scale.
+
+Rows are scaled to norm at most 1 and turned onto the principal axes of a sample. For two rows x and y, with
+p their first m coordinates and r the others,
+
+    x.y = p_x.p_y + r_x.r_y <= p_x.p_y + |r_x| |r_y|                        (Cauchy-Schwarz)
+
+so m coordinates and one more, |r|, bound the product from above. Embeddings have a steep spectrum, and a
+bound from a third of the axes lets through so few pairs that looking at those again is cheaper than
+multiplying all axes for everyone. Inside the two groups of axes the rows are turned at random: the products
+stay the same, while no coordinate sticks out, which is what int8 is precise for.
+
+m is chosen by cost on a sample: bytes to multiply for every pair, plus what the pairs that pass would cost.
+Where too many pass whatever m is, as for rows that are all but equal, there is no plan, and the float32
+product does the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec_kernels.threads import single_threaded
+from mllmrec_kernels.topk.microtile import DEPTH
+from mllmrec_kernels.topk.score import as_unit, float32_error
+
+LARGEST = 127  # of an int8 coordinate, and of its negative
+_HEADROOM = 1.05  # the scale is the sample's largest coordinate and a bit; what exceeds it is clipped and counted
+_TALLEST = 1.001  # |r| of a row of norm at most 1, roundings included
+
+# Costs in bytes multiplied: of a pair that needs a second look, of one that must be scored in float64, and of a
+# float32 product's multiply-add; fitted to times of 50,000 embeddings at every m, AVX-512, two cores.
+_SECOND_LOOK, _EXACT, _FLOAT32 = 24_000, 53_000, 3
+# While lists fill, bars stand lower than in the end. On the average over all pairs, as many pass as would if the
+# bars stood where those of lists this many times as long end.
+_EARLY = 16
+
+_SPARE_BYTES = 8  # what the residual takes, about
+_TURN_FROM = 8_192  # rows; below, the eigenvectors cost more than they save
+_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128
+# A row turned at random has Gaussian coordinates, the largest of all rows at 4.6 standard deviations or so, and
+# rounding takes a uniform error of 1 / sqrt(12) steps off each: |z - its int8| is this share of |z|.
+_ROUNDED_SHARE = 4.6 / LARGEST / 12**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The axes and scales of one product.
+
+    Attributes:
+        axes: float32 [d, d], one axis a row, or None for the rows' own.
+        prefix: m, coordinates multiplied for every pair.
+        spares: bytes a row that hold |r|: spares * h^2 scale^2 stands for |r|^2, h at most 127.
+        left_scale, right_scale: what one step of int8 is worth.
+        error: bound of |x.y - z_x.z_y| that comes from turning, for computed coordinates z.
+    """
+
+    axes: NDArray[np.float32] | None
+    prefix: int
+    spares: int
+    left_scale: float
+    right_scale: float
+    error: float
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row that are multiplied for every pair."""
+        return -(-self.prefix // DEPTH) * DEPTH + self.spares
+
+    def turn(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coordinates on the axes, float32 [n, d]."""
+        return rows if self.axes is None else rows @ self.axes.T
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Some queries against some items, all of norm at most 1."""
+
+    left: NDArray[np.float32]  # [Q, d]
+    right: NDArray[np.float32]  # [I, d]
+    others: NDArray[np.float32]  # [I', d], other items, to take axes from: on their own rows axes look too good
+    bars: NDArray[np.float32]  # [Q], where lists are likely to end
+
+
+def make_plan(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    to_unit: NDArray[np.float64],
+    shrink: NDArray[np.float64],
+    k: int,
+    floor: float,
+) -> Plan | None:
+    """The cheapest plan, None where the float32 product is cheaper than any.
+
+    Args:
+        queries, items: float32 [Q, d] and [N, d]; one array for a graph of rows among themselves.
+        to_unit, shrink: float64 [Q] and [N], what scales their rows to norm at most 1.
+        k: entries a list.
+        floor: lowest score that a list takes, in units of rows so scaled.
+    """
+    with single_threaded():
+        return _cheapest(queries, items, to_unit, shrink, k, floor)
+
+
+def _cheapest(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    to_unit: NDArray[np.float64],
+    shrink: NDArray[np.float64],
+    k: int,
+    floor: float,
+) -> Plan | None:
+    itself = queries is items
+    sample = _draw(queries, items, to_unit, shrink, k, floor, itself=itself)
+    d = queries.shape[1]
+    if max(len(queries), len(items)) >= _TURN_FROM:
+        principal = _principal_axes(sample.others)
+        costs = {m: _cost_turned(principal, m, sample) for m in _prefixes(d)}
+        m = min(costs, key=costs.__getitem__)
+        plan, cost = _scaled(_axes(principal, m), m, sample, itself=itself), costs[m]
+    else:
+        plan = _scaled(None, d, sample, itself=itself)
+        cost = _cost(sample.left @ sample.right.T, _rounding(sample, plan), d, d, sample)
+    # The float32 product scores what passes it, too, and does both triangles.
+    plain = _FLOAT32 * d + _EXACT * float((sample.left @ sample.right.T >= sample.bars[:, None]).mean())
+    return plan if cost < plain * (2 if itself else 1) else None
+
+
+def _prefixes(d: int) -> list[int]:
+    return [*(m for m in (64, 96, 128, 160, 192, 256, 320) if m < d), d]
+
+
+def _draw(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    to_unit: NDArray[np.float64],
+    shrink: NDArray[np.float64],
+    k: int,
+    floor: float,
+    *,
+    itself: bool,
+) -> _Sample:
+    generator = np.random.default_rng(0)
+    mixed = generator.permutation(len(items))
+    drawn, others = np.sort(mixed[:_SAMPLED_ROWS]), np.sort(mixed[_SAMPLED_ROWS : 2 * _SAMPLED_ROWS])
+    asked = drawn if itself else generator.permutation(len(queries))[:_SAMPLED_ROWS]
+    asked = asked[:: max(1, len(asked) // _SAMPLED_QUERIES)]
+    left, right, rest = (
+        as_unit(rows[at], scale[at], np.empty((len(at), rows.shape[1]), np.float32))
+        for rows, scale, at in ((queries, to_unit, asked), (items, shrink, drawn), (items, shrink, others))
+    )
+    products = left @ right.T
+    if itself:
+        products[asked[:, None] == drawn[None, :]] = -np.inf
+    # Of so many in N, the sample holds its share; at least one, so a bar is never guessed above what was seen.
+    place = min(len(drawn), max(1, round(_EARLY * k * len(drawn) / len(items))))
+    bars = np.partition(products, -place, axis=1)[:, -place]
+    return _Sample(left, right, rest, np.maximum(bars, np.float32(floor)))
+
+
+def _principal_axes(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Axes of falling energy (second moment about the origin, as products are), float64 [d, d]."""
+    wide = rows.astype(np.float64)
+    return np.ascontiguousarray(np.linalg.eigh(wide.T @ wide)[1][:, ::-1].T)
+
+
+def _axes(principal: NDArray[np.float64], m: int) -> NDArray[np.float32]:
+    """The first m axes turned at random among themselves, then the others likewise; float32 [d, d]."""
+    generator = np.random.default_rng(m)
+    groups = [principal[:m], principal[m:]]
+    turned = [np.linalg.qr(generator.standard_normal((len(g), len(g))))[0] @ g for g in groups if len(g)]
+    return np.ascontiguousarray(np.concatenate(turned), dtype=np.float32)
+
+
+def _scaled(axes: NDArray[np.float32] | None, m: int, sample: _Sample, *, itself: bool) -> Plan:
+    """Scales from the sample's largest coordinate, and as many spare bytes as |r| = 1 needs at them."""
+    bare = Plan(axes, m, 0, 1.0, 1.0, 0.0 if axes is None else _turning_error(axes))
+    right = _HEADROOM * float(np.abs(bare.turn(sample.right)).max(initial=0.0)) / LARGEST
+    left = right if itself else _HEADROOM * float(np.abs(bare.turn(sample.left)).max(initial=0.0)) / LARGEST
+    left, right = (scale if scale > 0 else 1.0 / LARGEST for scale in (left, right))
+    spares = int(np.ceil((_TALLEST / (LARGEST * min(left, right))) ** 2 / DEPTH)) * DEPTH
+    return replace(bare, left_scale=left, right_scale=right, spares=spares if m < sample.left.shape[1] else 0)
+
+
+def _turning_error(axes: NDArray[np.float32]) -> float:
+    """Bound of |x.y - z_x.z_y| for z computed in float32 and rows of norm at most 1.
+
+    |x.y - Ux.Uy| <= |U^T U - 1|, at most its Frobenius norm; and each coordinate of z is off by at most
+    gamma_d |u_j| |x|, so z as a whole by gamma_d |U|_F, once for x and once for y, whose norms |U|_2 < 1.01
+    bounds.
+    """
+    wide = axes.astype(np.float64)
+    skew = float(np.linalg.norm(wide.T @ wide - np.eye(len(wide))))
+    return skew + 2.02 * float32_error(len(wide)) * float(np.linalg.norm(wide))
+
+
+def _cost_turned(principal: NDArray[np.float64], m: int, sample: _Sample) -> float:
+    axes = principal.astype(np.float32).T
+    left, right = sample.left @ axes, sample.right @ axes
+    bound = left[:, :m] @ right[:, :m].T
+    bound += np.linalg.norm(left[:, m:], axis=1)[:, None] * np.linalg.norm(right[:, m:], axis=1)
+    energy = float(np.linalg.norm(right[:, :m])) / max(float(np.linalg.norm(right)), 1e-30)
+    slack = 2 * _ROUNDED_SHARE * energy + 0.001
+    return _cost(bound, slack, m, principal.shape[1], sample)
+
+
+def _cost(bound: NDArray[np.float32], slack: float, m: int, d: int, sample: _Sample) -> float:
+    """Bytes' worth of work a pair."""
+    bars = sample.bars[:, None]
+    passed = float((bound + slack >= bars).mean())
+    if m == d:
+        return m + passed * _EXACT
+    settled = float((sample.left @ sample.right.T + 2 * _ROUNDED_SHARE >= bars).mean())
+    return m + _SPARE_BYTES + passed * _SECOND_LOOK + settled * _EXACT
+
+
+def _rounding(sample: _Sample, plan: Plan) -> float:
+    """A typical sum of |z - its int8| over both sides."""
+    total = 0.0
+    for z, scale in ((plan.turn(sample.left), plan.left_scale), (plan.turn(sample.right), plan.right_scale)):
+        off = z - np.clip(np.rint(z / scale), -LARGEST, LARGEST) * scale
+        total += float(np.median(np.linalg.norm(off, axis=1))) if len(z) else 0.0
+    return total

@@ -1,0 +1,105 @@
+"""The int8 path of topk: every plan gives the reference's lists, on every case, whatever it would choose itself."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from mllmrec_kernels.topk import certified, cpu, packed, topk_cosine, topk_dot
+from mllmrec_kernels.topk import plan as plans
+from mllmrec_kernels.topk.ask import Lists, cosine
+from mllmrec_kernels.topk.microtile import supported
+from mllmrec_kernels.topk.plan import Plan
+
+from tests.kernels.cases import VECTOR_CASES, VectorCase, clustered, gaussian, random_pairs
+
+pytestmark = pytest.mark.skipif(not supported(), reason="this processor has no AVX-512 VNNI: the float32 path runs")
+
+each_case = pytest.mark.parametrize("case", VECTOR_CASES, ids=lambda case: case.name)
+
+
+def forced(m_of_d: int | None):
+    """make_plan with a prefix of d / m_of_d principal axes, or on the rows' own axes; and how often it was asked."""
+    calls = []
+
+    def make_plan(queries, items, to_unit, shrink, k, floor) -> Plan:  # type: ignore[no-untyped-def]
+        calls.append(k)
+        itself, d = queries is items, queries.shape[1]
+        sample = plans._draw(queries, items, to_unit, shrink, k, floor, itself=itself)
+        if m_of_d is None:
+            return plans._scaled(None, d, sample, itself=itself)
+        m = max(1, d // m_of_d)
+        return plans._scaled(plans._axes(plans._principal_axes(sample.right), m), m, sample, itself=itself)
+
+    return make_plan, calls
+
+
+def same(got: tuple[np.ndarray, np.ndarray], wanted: tuple[np.ndarray, np.ndarray]) -> None:
+    np.testing.assert_array_equal(got[0], wanted[0])
+    np.testing.assert_array_equal(got[1], wanted[1])
+
+
+@each_case
+@pytest.mark.parametrize("m_of_d", [None, 1, 3], ids=["own axes", "all axes", "a third"])
+def test_every_plan_gives_the_reference(case: VectorCase, m_of_d: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_plan, calls = forced(m_of_d)
+    monkeypatch.setattr(cpu, "make_plan", make_plan)
+    monkeypatch.setattr(cpu, "FEW_PAIRS", 0)
+    x, q, k, cut = case.items(), case.queries(), case.k, {"threshold": case.threshold}
+    barred = random_pairs(case.rng(), (len(q), len(x)), 0.3)
+    same(topk_cosine(x, k, **cut), topk_cosine(x, k, backend="reference", **cut))
+    same(topk_cosine(x, k, queries=q, **cut), topk_cosine(x, k, queries=q, backend="reference", **cut))
+    same(topk_dot(q, x, k, exclude=barred), topk_dot(q, x, k, exclude=barred, backend="reference"))
+    assert len(calls) == sum(len(x) > 0 and rows > 0 for rows in (len(x), len(q), len(q)))
+
+
+def test_blocks_that_are_packed_again_and_again_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = clustered(np.random.default_rng(0), 1_500, 24)
+    make_plan, _ = forced(2)
+    monkeypatch.setattr(cpu, "make_plan", make_plan)
+    whole = topk_cosine(x, 9)
+    per_row = packed.row_bytes(make_plan(x, x, np.ones(1500), np.ones(1500), 9, -np.inf), 24)
+    tight = packed.chunk_bytes(24) + 4 * len(x) + 2 * per_row * packed.PANEL
+    queried = topk_cosine(x, 9, queries=x)
+    same(topk_cosine(x, 9, max_bytes=tight), whole)
+    same(topk_cosine(x, 9, queries=x, max_bytes=tight + 4 * len(x)), queried)
+    same(whole, topk_cosine(x, 9, backend="reference"))
+
+
+@pytest.mark.parametrize("recipe", [gaussian, clustered])
+def test_bounds_hold_for_every_pair(recipe) -> None:  # type: ignore[no-untyped-def]
+    """The inequality of certified.py itself: no pair's product exceeds what its tile sum and margin allow."""
+    x = recipe(np.random.default_rng(3), 960, 40)
+    ask = cosine(x, x, 5, None, alone=True)
+    plan = forced(3)[0](x, x, ask.to_unit, ask.shrink, 5, -np.inf)
+    side = packed.pack(
+        packed.empty(960, 40, plan), x, ask.shrink, ask.b, np.arange(960, dtype=np.int32), plan, plan.right_scale
+    )
+    reach = certified.reach(side, side, plan)
+    left = side.left.reshape(960, plan.stride).astype(np.int64)
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    bound = (left @ left.T) * reach[2] + (reach[0] * side.near + reach[1] + reach[3])[:, None]
+    assert (unit @ unit.T <= bound).all()
+    assert (bound - unit @ unit.T).mean() < 1  # and is no empty promise
+
+
+def test_every_pair_of_panels_meets_once() -> None:
+    for players in (1, 2, 3, 6, 7):
+        rounds = certified._circle(players)
+        met = [tuple(sorted(pair)) for pairs in rounds for pair in pairs.tolist()]
+        assert sorted(met) == [(i, j) for i in range(players) for j in range(i, players)]
+        assert all(len(set(pairs.ravel().tolist())) == pairs.size for pairs in rounds[1:])
+    for left, right in ((1, 4), (4, 1), (3, 5), (5, 3)):
+        rounds = certified._shifts(left, right)
+        met = sorted(tuple(pair) for pairs in rounds for pair in pairs.tolist())
+        assert met == [(i, j) for i in range(left) for j in range(right)]
+        assert all(len(set(pairs[:, 1].tolist())) == len(pairs) for pairs in rounds)
+
+
+def test_nearly_equal_rows_fall_back_to_float32() -> None:
+    x = gaussian(np.random.default_rng(0), 1, 64) + 1e-4 * gaussian(np.random.default_rng(1), 1_200, 64)
+    ask = cosine(x, x, 10, None, alone=True)
+    assert plans.make_plan(x, x, ask.to_unit, ask.shrink, 10, -np.inf) is None
+    lists = Lists(np.full((1200, 10), -1, np.int32), np.full((1200, 10), -np.inf, np.float32), np.zeros(1200, np.int64))
+    assert not cpu._fill_certified(ask, lists, os.cpu_count() or 1)
