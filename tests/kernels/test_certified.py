@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not supported(), reason="this processor has no A
 each_case = pytest.mark.parametrize("case", VECTOR_CASES, ids=lambda case: case.name)
 
 
-def forced(m_of_d: int | None):
+def forced(m_of_d: int | None, *, fine: bool = False):
     """make_plan with a prefix of d / m_of_d principal axes, or on the rows' own axes; and how often it was asked."""
     calls = []
 
@@ -28,7 +28,7 @@ def forced(m_of_d: int | None):
         itself, d = queries is items, queries.shape[1]
         sample = plans._draw(queries, items, to_unit, shrink, k, floor, itself=itself)
         if m_of_d is None:
-            return plans._scaled(None, d, sample, itself=itself)
+            return plans._scaled(None, d, sample, itself=itself, fine=fine)
         m = max(1, d // m_of_d)
         return plans._scaled(plans._axes(plans._principal_axes(sample.right), m), m, sample, itself=itself)
 
@@ -41,9 +41,15 @@ def same(got: tuple[np.ndarray, np.ndarray], wanted: tuple[np.ndarray, np.ndarra
 
 
 @each_case
-@pytest.mark.parametrize("m_of_d", [None, 1, 3], ids=["own axes", "all axes", "a third"])
-def test_every_plan_gives_the_reference(case: VectorCase, m_of_d: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_plan, calls = forced(m_of_d)
+@pytest.mark.parametrize(
+    ("m_of_d", "fine"),
+    [(None, False), (None, True), (1, False), (3, False)],
+    ids=["own axes", "fine", "all axes", "a third"],
+)
+def test_every_plan_gives_the_reference(
+    case: VectorCase, m_of_d: int | None, fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plan, calls = forced(m_of_d, fine=fine)
     monkeypatch.setattr(cpu, "make_plan", make_plan)
     monkeypatch.setattr(cpu, "FEW_PAIRS", 0)
     x, q, k, cut = case.items(), case.queries(), case.k, {"threshold": case.threshold}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelInputError
-from mllmrec_kernels.rank import rank_heldout
+from mllmrec_kernels.rank import cpu, rank_heldout
 from mllmrec_kernels.topk import topk_dot
 from numba import get_num_threads, set_num_threads
 
@@ -25,6 +25,24 @@ def test_equals_reference(case: VectorCase, backend: str) -> None:
     exclude, heldout = split_pairs(case.rng(), (len(users), len(items)))
     ranks = rank_heldout(users, items, exclude, heldout, backend=backend)
     assert ranks.dtype == np.int32
+    np.testing.assert_array_equal(ranks, rank_heldout(users, items, exclude, heldout, backend="reference"))
+
+
+@each_case
+def test_the_float32_product_gives_the_same(case: VectorCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What processors without the int8 instruction run."""
+    monkeypatch.setattr(cpu, "supported", lambda: False)
+    users, items = case.queries(), case.items()
+    exclude, heldout = split_pairs(case.rng(), (len(users), len(items)))
+    ranks = rank_heldout(users, items, exclude, heldout)
+    np.testing.assert_array_equal(ranks, rank_heldout(users, items, exclude, heldout, backend="reference"))
+
+
+def test_many_coordinates_take_one_byte_each() -> None:
+    """Beyond 512 coordinates two bytes would leave int32; the plain tile counts."""
+    users, items = gaussian(np.random.default_rng(1), 20, 600), gaussian(np.random.default_rng(2), 70, 600)
+    exclude, heldout = split_pairs(np.random.default_rng(3), (20, 70))
+    ranks = rank_heldout(users, items, exclude, heldout)
     np.testing.assert_array_equal(ranks, rank_heldout(users, items, exclude, heldout, backend="reference"))
 
 

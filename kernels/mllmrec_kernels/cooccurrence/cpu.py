@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.prefetch import prefetch
 
+_AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
@@ -51,6 +53,17 @@ def _key(measure, c, d_i, d_j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _is_hopeless(measure, c, d_i, d_j, bar):  # type: ignore[no-untyped-def]
+    """Whether the key is surely below `bar`: a product instead of the division, with room for its rounding."""
+    low = bar * (1 - 1e-9)
+    if measure == 0:
+        return c < low
+    if measure == 1:
+        return np.float64(c) * np.float64(c) < low * np.float64(d_j)
+    return np.float64(c) < low * np.float64(d_i + d_j - c)
+
+
+@njit(cache=True)
 def _insert(keys, ids, filled, key, j):  # type: ignore[no-untyped-def]
     """Put (key, j) into the descending list; the caller has checked that it belongs there."""
     at = min(filled, len(keys) - 1)
@@ -71,7 +84,7 @@ def _keep_best(i, touched, n_touched, counter, degrees, measure, keys, ids, scor
         j = touched[t]
         c = counter[j]
         counter[j] = 0
-        if j == i:
+        if j == i or (filled == k and _is_hopeless(measure, c, degrees[i], degrees[j], keys[k - 1])):
             continue
         key = _key(measure, c, degrees[i], degrees[j])
         if filled == k and (key < keys[k - 1] or (key == keys[k - 1] and j > ids[k - 1])):
@@ -95,8 +108,12 @@ def _count_block(  # type: ignore[no-untyped-def]
         # Items are dealt out in turn: popular ones, often neighbours in id, spread over the threads.
         for i in range(low + thread, high, n_threads):
             n_touched = 0
-            for p in range(starts[i - low], starts[i - low + 1]):
+            stop = starts[i - low + 1]
+            for p in range(starts[i - low], stop):
                 u = users[p]
+                if p + 2 * _AHEAD < stop:
+                    prefetch(indptr, users[p + 2 * _AHEAD])  # type: ignore[call-arg]
+                    prefetch(indices, indptr[users[p + _AHEAD]])
                 for e in range(indptr[u], indptr[u + 1]):
                     if len(times) and abs(times[e] - times[entries[p]]) > window:
                         continue

@@ -16,10 +16,12 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.propagate.gather import STRETCH_BYTES, gather
 from mllmrec_kernels.propagate.reference import Floats
 
 # contract: a multiply-add may be one instruction; nothing is reordered, so results stay reproducible.
 _FAST = {"contract"}
+_ROWS = 64  # a thread takes at a time
 
 
 @njit(cache=True)
@@ -49,25 +51,42 @@ def normalise(graph: CSR, how: str) -> NDArray[np.float32]:
     return out
 
 
-@njit(cache=True, parallel=True, fastmath=_FAST)
-def _layer(indptr, indices, data, weighted, current, base, scale, keep, following, out):  # type: ignore[no-untyped-def]
-    """out = (base + A current) scale, base left out where it is empty; `following` = A current where kept."""
+@njit(cache=True, fastmath=_FAST)
+def _row(indptr, indices, data, current, i, total):  # type: ignore[no-untyped-def]
+    """total = row i of A current."""
     width = current.shape[1]
-    for i in prange(len(indptr) - 1):
-        total = np.zeros(width, current.dtype)
-        for e in range(indptr[i], indptr[i + 1]):
-            weight = data[e] if weighted else np.float32(1)
-            source = current[indices[e]]
-            for c in range(width):
-                total[c] += weight * source[c]
+    whole = width - width % (STRETCH_BYTES // total.itemsize)
+    for column in range(0, whole, STRETCH_BYTES // total.itemsize):
+        gather(indices, data, indptr[i], indptr[i + 1], current, column, total)  # type: ignore[call-arg]
+    total[whole:] = 0
+    for e in range(indptr[i], indptr[i + 1] if whole < width else indptr[i]):
+        weight = data[e] if len(data) else np.float32(1)
+        for c in range(whole, width):
+            total[c] += weight * current[indices[e], c]
+
+
+@njit(cache=True, fastmath=_FAST)
+def _rows(indptr, indices, data, current, base, scale, keep, following, out, start, stop):  # type: ignore[no-untyped-def]
+    total = np.empty(current.shape[1], current.dtype)
+    for i in range(start, stop):
+        _row(indptr, indices, data, current, i, total)
         if keep:
             following[i] = total
         if len(base):
-            for c in range(width):
+            for c in range(len(total)):
                 out[i, c] = (base[i, c] + total[c]) * scale
         else:
-            for c in range(width):
+            for c in range(len(total)):
                 out[i, c] = total[c] * scale
+
+
+@njit(cache=True, parallel=True)
+def _layer(indptr, indices, data, current, base, scale, keep, following, out):  # type: ignore[no-untyped-def]
+    """out = (base + A current) scale, base left out where it is empty; `following` = A current where kept."""
+    n = len(indptr) - 1
+    for block in prange((n + _ROWS - 1) // _ROWS):
+        start = block * _ROWS
+        _rows(indptr, indices, data, current, base, scale, keep, following, out, start, min(start + _ROWS, n))
 
 
 def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
@@ -84,8 +103,7 @@ def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats
         scale = current.dtype.type(1 / (layers + 1) if last and combine == "mean" else 1)
         following = nothing if last else np.empty_like(current)
         _layer(
-            graph.indptr, graph.indices, data, graph.data is not None, current, running, scale, not last,
-            following, out,
+            graph.indptr, graph.indices, data, current, running, scale, not last, following, out,
         )  # fmt: skip
         current = following
         running = nothing if combine == "last" else out

@@ -23,7 +23,7 @@ from mllmrec_kernels.topk.certified import reach
 from mllmrec_kernels.topk.heap import before
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, count_above, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, row_bytes
-from mllmrec_kernels.topk.plan import LARGEST, Plan
+from mllmrec_kernels.topk.plan import LARGEST, MOST_FINE, Plan
 from mllmrec_kernels.topk.score import dot_rows
 
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
@@ -45,7 +45,7 @@ def count(
         max_bytes: working memory.
     """
     d = ask.queries.shape[1]
-    plan = Plan(None, d, 0, _step(ask.queries, ask.to_unit), _step(ask.items, ask.shrink), 0.0)
+    plan = Plan(None, d, d <= MOST_FINE, 0, _step(ask.queries, ask.to_unit), _step(ask.items, ask.shrink), 0.0)
     at_most = (max_bytes - chunk_bytes(d)) // (2 * (row_bytes(plan, d) + 12)) // PANEL * PANEL
     if at_most < PANEL:
         return False
@@ -61,7 +61,7 @@ def count(
                 theirs = pack(right_room, ask.items, ask.shrink, ask.b, block, plan, plan.right_scale)
             low, high = _bars(mine, theirs, ask, own[span], plan)
             above = np.zeros(len(mine.ids), np.int32)
-            _count_panels(mine, theirs, low, high, above, heldout[span], own[span], ask, plan.stride)
+            _count_panels(mine, theirs, low, high, above, heldout[span], own[span], ask, plan.depth)
             # The rows that fill the last panel are items whose every sum is 0.
             fillers = len(theirs.ids) - len(block)
             ranks[span] += (above - fillers * (high < 0))[: len(users[span])]
@@ -93,23 +93,25 @@ def _bars(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _count_panels(
-    mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, stride: Any
+    mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, depth: Any
 ) -> None:
     for panel in prange(len(mine.ids) // PANEL):
-        _count_panel(panel * PANEL, mine, theirs, low, high, above, heldout, own, ask, stride)
+        _count_panel(panel * PANEL, mine, theirs, low, high, above, heldout, own, ask, depth)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _count_panel(
-    first: Any, mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, stride: Any
+    first: Any, mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, depth: Any
 ) -> None:
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     left, starts, right, users, items = mine.left, mine.starts, theirs.right, mine.ids, theirs.ids
     queries, vectors = ask.queries, ask.items
+    begin, groups, shift = depth
+    stride = groups * DEPTH
     for column in range(0, len(items), COLUMNS):
         for row in range(first, first + PANEL, ROWS):
             if not count_above(  # type: ignore[call-arg]
-                left, row, stride, starts, right, column * stride, stride // DEPTH, high, low, above, sums, masks
+                left, row, stride, starts, right, column * stride, begin, groups, shift, high, low, above, sums, masks
             ):
                 continue
             for r in range(row, min(row + ROWS, len(own))):

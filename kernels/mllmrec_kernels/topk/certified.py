@@ -109,7 +109,7 @@ def _meet_rounds(
         _set_bars(theirs, ask, lists, near)
     for pairs in rounds:
         if len(pairs):
-            _meet_pairs(mine, theirs, pairs, ask, lists, far, near, plan.stride, plan.spares, _NEVER)
+            _meet_pairs(mine, theirs, pairs, ask, lists, far, near, plan.depth, plan.spares, _NEVER)
 
 
 def _against_items(
@@ -124,7 +124,7 @@ def _against_items(
                 theirs = pack(right_room, ask.items, ask.shrink, ask.b, other, plan, plan.right_scale)
             far = reach(mine, theirs, plan)
             _set_bars(mine, ask, lists, far)
-            _meet_panels(mine, theirs, ask, lists, far, plan.stride, plan.spares, _NEVER)
+            _meet_panels(mine, theirs, ask, lists, far, plan.depth, plan.spares, _NEVER)
 
 
 def _circle(players: int) -> list[NDArray[np.int32]]:
@@ -151,7 +151,8 @@ def reach(mine: Packed, theirs: Packed, plan: Plan) -> NDArray[np.float64]:
     """What bounds need of the other side: its longest row, its worst rounding; and the steps, the error; [4]."""
     longest = float(theirs.length.max(initial=0.0))
     worst = float(mine.length.max(initial=0.0)) * float(theirs.near.max(initial=0.0))
-    return np.array([longest, worst, plan.left_scale * plan.right_scale, plan.error])
+    left_out = float(mine.low.max(initial=0.0)) * float(theirs.low.max(initial=0.0))
+    return np.array([longest, worst, plan.steps, plan.error + left_out])
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
@@ -184,45 +185,59 @@ def _least_sum(lowest: Any, unit: Any, margin: Any, steps: Any) -> int:
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _meet_pairs(
-    mine: Any, theirs: Any, pairs: Any, ask: Any, lists: Any, far: Any, near: Any, stride: Any, spares: Any, never: Any
+    mine: Any, theirs: Any, pairs: Any, ask: Any, lists: Any, far: Any, near: Any, depth: Any, spares: Any, never: Any
 ) -> None:
     for n in prange(len(pairs)):
         # A panel with itself is a full square: each of its lists is offered the pair from its own side.
         one, other = pairs[n, 0], pairs[n, 1]
         both = mine.ids[one * PANEL] != theirs.ids[other * PANEL]
-        _meet(mine, theirs, one, other, both, ask, lists, far, near, stride, spares, never)
+        _meet(mine, theirs, one, other, both, ask, lists, far, near, depth, spares, never)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _meet_panels(mine: Any, theirs: Any, ask: Any, lists: Any, far: Any, stride: Any, spares: Any, never: Any) -> None:
+def _meet_panels(mine: Any, theirs: Any, ask: Any, lists: Any, far: Any, depth: Any, spares: Any, never: Any) -> None:
     for one in prange(len(mine.ids) // PANEL):
         for other in range(len(theirs.ids) // PANEL):
-            _meet(mine, theirs, one, other, False, ask, lists, far, far, stride, spares, never)
+            _meet(mine, theirs, one, other, False, ask, lists, far, far, depth, spares, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _meet(
-    mine: Any, theirs: Any, one: Any, other: Any, both: Any, ask: Any, lists: Any, far: Any, near: Any, stride: Any,
+    mine: Any, theirs: Any, one: Any, other: Any, both: Any, ask: Any, lists: Any, far: Any, near: Any, depth: Any,
     spares: Any, never: Any,
 ) -> None:  # fmt: skip
     """Every row of panel `one` with every row of panel `other`, offered to the first's list or to both."""
     found = np.empty((PANEL * COLUMNS, 3), np.int32)  # row, column, sum of what a strip of columns lets through
     bars = theirs.bars[other * PANEL : (other + 1) * PANEL] if both else never
     for c in range(0, PANEL, COLUMNS):
-        n = _strip(mine, theirs, one * PANEL, other * PANEL + c, stride, bars, c, found)
+        n = _strip(mine, theirs, one * PANEL, other * PANEL + c, depth, bars, c, found)
         if n:
             _settle(found[:n], mine, theirs, both, ask, lists, far, near, spares)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _strip(mine: Any, theirs: Any, first: Any, column: Any, stride: Any, bars: Any, bars_at: Any, found: Any) -> int:
+def _strip(mine: Any, theirs: Any, start: Any, column: Any, depth: Any, bars: Any, bars_at: Any, found: Any) -> int:
     """A panel of rows with 32 columns: the pairs that reach a bar, and how many they are."""
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
+    first, groups, shift = depth
     left, starts, right, row_bars = mine.left, mine.starts, theirs.right, mine.bars
-    n = 0
-    for row in range(first, first + PANEL, ROWS):
+    n, stride = 0, groups * DEPTH
+    for row in range(start, start + PANEL, ROWS):
         if not candidates(  # type: ignore[call-arg]
-            left, row, stride, starts, right, column * stride, stride // DEPTH, row_bars, bars, bars_at, sums, masks
+            left,
+            row,
+            stride,
+            starts,
+            right,
+            column * stride,
+            first,
+            groups,
+            shift,
+            row_bars,
+            bars,
+            bars_at,
+            sums,
+            masks,
         ):
             continue
         for r in range(ROWS):

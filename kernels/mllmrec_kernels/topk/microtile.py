@@ -1,6 +1,8 @@
 """The inner loop of every certified product: 12 rows x 32 columns of int8, summed and compared in registers.
 
-    sums[r, c] = starts[r] + sum_j left[r, j] right[c, j],    left int8, right uint8, sums int32, exact
+    sums[r, c] = starts[r] + 2^shift sum_{j < first} left[r, j] right[c, j] + sum_{j >= first} left[r, j] right[c, j]
+
+with left int8, right uint8, sums int32, all exact. The shift is for rows of two bytes a coordinate (packed.py).
 
 AVX-512 VNNI multiplies 64 pairs of bytes an instruction; 24 accumulators, two vectors of columns and one
 broadcast of four bytes of a row fill 27 of the 32 registers. The tile is compared with its bars before it
@@ -70,30 +72,37 @@ class _Tile:
         """at + by."""
         return self._b.add(at, ir.Constant(_I64, by))
 
-    def product(self, left: int, starts: int, right: int, groups: Any) -> list[Any]:
-        """The tile's sums as stack slots that the optimiser keeps in registers, row by row, vector by vector."""
-        b, (row, stride, at) = (
-            self._b,
-            (self._arguments[left + 1], self._arguments[left + 2], self._arguments[right + 1]),
-        )
-        sums = [cgutils.alloca_once(b, _VECTOR) for _ in range(ROWS * _VECTORS)]  # type: ignore[no-untyped-call]
-        rows = []
-        for r in range(ROWS):
-            start = self.row_value(starts, row, r)
-            for v in range(_VECTORS):
-                b.store(start, sums[r * _VECTORS + v])
-            first = b.gep(self.pointer(left), [b.mul(self.offset(row, r), stride)])
-            rows.append(b.bitcast(first, _I32.as_pointer()))
+    def product(self, left: int, starts: int, right: int, depth: int) -> list[Any]:
+        """The tile's sums, row by row, vector by vector; arguments by the place of the first of each kind."""
+        b, arguments = self._b, self._arguments
+        row, stride, at = arguments[left + 1], arguments[left + 2], arguments[right + 1]
+        first, groups, shift = arguments[depth], arguments[depth + 1], arguments[depth + 2]
+        # Stack slots that the optimiser turns into registers.
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_VECTOR, [0] * _LANES)) for _ in range(ROWS * _VECTORS)]  # type: ignore[no-untyped-call]
+        rows = [
+            b.bitcast(b.gep(self.pointer(left), [b.mul(self.offset(row, r), stride)]), _I32.as_pointer())
+            for r in range(ROWS)
+        ]
         columns = b.bitcast(b.gep(self.pointer(right), [at]), _VECTOR.as_pointer())
-        with cgutils.for_range(b, groups) as loop:
-            at = b.mul(loop.index, ir.Constant(_I64, _VECTORS))
-            loaded = [b.load(b.gep(columns, [self.offset(at, v)]), align=4) for v in range(_VECTORS)]
-            for r in range(ROWS):
-                bytes_of_row = self.splat(b.load(b.gep(rows[r], [loop.index]), align=1))
-                for v in range(_VECTORS):
-                    slot = sums[r * _VECTORS + v]
-                    b.store(b.call(_DOT, [b.load(slot), loaded[v], bytes_of_row]), slot)
-        return [b.load(slot) for slot in sums]
+        with cgutils.for_range(b, first) as loop:
+            self._multiply(sums, rows, columns, loop.index)
+        by = self.splat(b.trunc(shift, _I32))
+        for slot in sums:
+            b.store(b.shl(b.load(slot), by), slot)
+        with cgutils.for_range(b, groups, start=first) as loop:
+            self._multiply(sums, rows, columns, loop.index)
+        begun = [self.row_value(starts, row, r) for r in range(ROWS)]
+        return [b.add(b.load(slot), begun[n // _VECTORS]) for n, slot in enumerate(sums)]
+
+    def _multiply(self, sums: list[Any], rows: list[Any], columns: Any, group: Any) -> None:
+        """Add four bytes of every row times those of every column."""
+        b = self._b
+        at = b.mul(group, ir.Constant(_I64, _VECTORS))
+        loaded = [b.load(b.gep(columns, [self.offset(at, v)]), align=4) for v in range(_VECTORS)]
+        for n, slot in enumerate(sums):
+            if n % _VECTORS == 0:
+                bytes_of_row = self.splat(b.load(b.gep(rows[n // _VECTORS], [group]), align=1))
+            b.store(b.call(_DOT, [b.load(slot), loaded[n % _VECTORS], bytes_of_row]), slot)
 
     def report(self, sums: list[Any], masks: list[Any], sums_out: int, masks_out: int) -> Any:
         """Write sums and masks where any lane is set; int32 1 or 0."""
@@ -112,14 +121,29 @@ class _Tile:
 
 @intrinsic
 def candidates(  # type: ignore[no-untyped-def]
-    typing_context, left, row, stride, starts, right, at, groups, row_bars, column_bars, column, sums, masks
+    typing_context,
+    left,
+    row,
+    stride,
+    starts,
+    right,
+    at,
+    first,
+    groups,
+    shift,
+    row_bars,
+    column_bars,
+    column,
+    sums,
+    masks,
 ):
     """Which sums reach the bar of their row or that of their column.
 
     Args:
         left, row, stride: int8 rows, the tile's first row, bytes a row.
         starts: int32, one a row of `left`.
-        right, at, groups: uint8 columns, where the tile's group of 32 begins in it, its depth / 4.
+        right, at: uint8 columns, where the tile's group of 32 begins in it.
+        first, groups, shift: the depth before the shift and in all, / 4, and the shift.
         row_bars, column_bars, column: int32 bars, and the tile's first column in `column_bars`.
         sums, masks: int32 (12 * 32,) and uint32 (12,), written only where a bar is reached.
 
@@ -127,30 +151,32 @@ def candidates(  # type: ignore[no-untyped-def]
         Whether any was.
     """
     signature = types.int32(
-        left, types.int64, types.int64, starts, right, types.int64, types.int64, row_bars, column_bars, types.int64,
-        sums, masks,
+        left, types.int64, types.int64, starts, right, types.int64, types.int64, types.int64, types.int64,
+        row_bars, column_bars, types.int64, sums, masks,
     )  # fmt: skip
 
     def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         tile = _Tile(context, b, signature, arguments)
-        found = tile.product(left=0, starts=3, right=4, groups=arguments[6])
-        columns = tile.vectors(8, arguments[9])
+        found = tile.product(left=0, starts=3, right=4, depth=6)
+        columns = tile.vectors(10, arguments[11])
         hits = []
         for n, total in enumerate(found):
-            bar, other = tile.row_value(7, arguments[1], n // _VECTORS), columns[n % _VECTORS]
+            bar, other = tile.row_value(9, arguments[1], n // _VECTORS), columns[n % _VECTORS]
             lower = b.select(b.icmp_signed("<", bar, other), bar, other)
             hits.append(b.bitcast(b.icmp_signed(">=", total, lower), _I16))
-        return tile.report(found, hits, sums_out=10, masks_out=11)
+        return tile.report(found, hits, sums_out=12, masks_out=13)
 
     return signature, generate
 
 
 @intrinsic
-def count_above(typing_context, left, row, stride, starts, right, at, groups, high, low, above, sums, masks):  # type: ignore[no-untyped-def]
+def count_above(  # type: ignore[no-untyped-def]
+    typing_context, left, row, stride, starts, right, at, first, groups, shift, high, low, above, sums, masks
+):
     """Count the sums above `high` of their row into `above`, and say which lie from `low` to `high`.
 
     Args:
-        left, row, stride, starts, right, at, groups, sums, masks: as for `candidates`.
+        left, row, stride, starts, right, at, first, groups, shift, sums, masks: as for `candidates`.
         high, low: int32, one a row of `left`.
         above: int32, one a row of `left`, added to.
 
@@ -158,26 +184,27 @@ def count_above(typing_context, left, row, stride, starts, right, at, groups, hi
         Whether any sum lies in between.
     """
     signature = types.int32(
-        left, types.int64, types.int64, starts, right, types.int64, types.int64, high, low, above, sums, masks
-    )
+        left, types.int64, types.int64, starts, right, types.int64, types.int64, types.int64, types.int64,
+        high, low, above, sums, masks,
+    )  # fmt: skip
 
     def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         tile = _Tile(context, b, signature, arguments)
-        found = tile.product(left=0, starts=3, right=4, groups=arguments[6])
+        found = tile.product(left=0, starts=3, right=4, depth=6)
         popcount = b.module.declare_intrinsic("llvm.ctpop", [_I16])
         between = []
         for r in range(ROWS):
             row_at = [tile.offset(arguments[1], r)]
-            high_bar, low_bar = tile.row_value(7, arguments[1], r), tile.row_value(8, arguments[1], r)
-            total = b.load(b.gep(tile.pointer(9), row_at))
+            high_bar, low_bar = tile.row_value(9, arguments[1], r), tile.row_value(10, arguments[1], r)
+            total = b.load(b.gep(tile.pointer(11), row_at))
             for v in range(_VECTORS):
                 value = found[r * _VECTORS + v]
                 over = b.bitcast(b.icmp_signed(">", value, high_bar), _I16)
                 reached = b.bitcast(b.icmp_signed(">=", value, low_bar), _I16)
                 total = b.add(total, b.zext(b.call(popcount, [over]), _I32))
                 between.append(b.and_(reached, b.not_(over)))
-            b.store(total, b.gep(tile.pointer(9), row_at))
-        return tile.report(found, between, sums_out=10, masks_out=11)
+            b.store(total, b.gep(tile.pointer(11), row_at))
+        return tile.report(found, between, sums_out=12, masks_out=13)
 
     return signature, generate
 

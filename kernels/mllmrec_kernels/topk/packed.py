@@ -28,6 +28,7 @@ class Packed(NamedTuple):
         right: uint8 [R * stride], the same as the tile's columns.
         rest: int8 [R, d - m], the other coordinates.
         height: int32 [R], h: |r| <= sqrt(spares) h scale.
+        low: float64 [R], norm of the second bytes, z' = scale q' / 256; 0 where there are none.
         near: float64 [R], bound of |p - its int8|.
         off: float64 [R], bound of |z - its int8|.
         length: float64 [R], bound of |z| and of its int8's norm.
@@ -42,6 +43,7 @@ class Packed(NamedTuple):
     right: NDArray[np.uint8]
     rest: NDArray[np.int8]
     height: NDArray[np.int32]
+    low: NDArray[np.float64]
     near: NDArray[np.float64]
     off: NDArray[np.float64]
     length: NDArray[np.float64]
@@ -53,7 +55,7 @@ class Packed(NamedTuple):
 
 def row_bytes(plan: Plan, d: int) -> int:
     """Bytes that a packed row takes."""
-    return 2 * plan.stride + (d - plan.prefix) + 4 * 4 + 6 * 8
+    return 2 * plan.stride + (d - plan.prefix) + 4 * 4 + 7 * 8
 
 
 def chunk_bytes(d: int) -> int:
@@ -76,6 +78,7 @@ def empty(rows: int, d: int, plan: Plan, *, as_rows: bool = True) -> Packed:
         np.zeros(size * plan.stride, np.uint8),
         np.zeros((size, d - plan.prefix), np.int8),
         np.zeros(size, np.int32),
+        low=np.zeros(size),
         near=np.zeros(size),
         off=np.zeros(size),
         length=np.zeros(size),
@@ -108,7 +111,10 @@ def pack(
         z = np.zeros((stop - start, d), np.float32)
         part = rows[start:stop]
         z[: len(part)] = plan.turn(as_unit(vectors[part], scale[part], np.empty((len(part), d), np.float32)))
-        _quantise(z, start, plan.prefix, plan.stride, plan.spares, step, made)
+        if plan.fine:
+            _quantise_fine(z, start, plan.stride, step, made)
+        else:
+            _quantise(z, start, plan.prefix, plan.stride, plan.spares, step, made)
 
     over_chunks(pack_chunk, size, _CHUNK)
     return made
@@ -147,9 +153,43 @@ def _quantise_row(z: Any, row: Any, m: Any, stride: Any, spares: Any, step: Any,
         total += spares * height
     out.starts[row] = -128 * total
     out.height[row] = height
+    out.low[row] = 0.0
     out.near[row] = _UPWARD * np.sqrt(near)
     out.off[row] = _UPWARD * np.sqrt(near + lost)
     out.length[row] = _UPWARD * np.sqrt(max(first + others, rounded))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantise_fine(z: Any, at: Any, stride: Any, step: Any, out: Any) -> None:
+    for r in range(len(z)):
+        _quantise_row_fine(z[r], at + r, stride, step, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantise_row_fine(z: Any, row: Any, stride: Any, step: Any, out: Any) -> None:
+    """Two bytes a coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
+    width = stride // 3
+    upper, lower = 0, 0
+    off = low = length = rounded = 0.0
+    for j in range(width):
+        q, rest = 0, 0
+        if j < len(z):
+            q = _rounded(z[j], step)
+            rest = _rounded((z[j] - q * step) * 256, step)
+            made = (q + rest / 256) * step
+            off += (z[j] - made) ** 2
+            low += (rest * step / 256) ** 2
+            length += np.float64(z[j]) ** 2
+            rounded += made**2
+        upper, lower = upper + q, lower + rest
+        _put_both(out, row, j, stride, q, q)
+        _put_both(out, row, width + j, stride, rest, q)
+        _put_both(out, row, 2 * width + j, stride, q, rest)
+    out.starts[row] = np.int32(-128 * (256 * upper + upper + lower))
+    out.height[row] = 0
+    out.low[row] = _UPWARD * np.sqrt(low)
+    out.near[row] = out.off[row] = _UPWARD * np.sqrt(off)
+    out.length[row] = _UPWARD * np.sqrt(max(length, rounded))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -159,7 +199,12 @@ def _rounded(value: Any, step: Any) -> int:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _put(out: Any, row: Any, j: Any, stride: Any, q: Any) -> None:
+    _put_both(out, row, j, stride, q, q)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _put_both(out: Any, row: Any, j: Any, stride: Any, left: Any, right: Any) -> None:
     if len(out.left):
-        out.left[row * stride + j] = q
+        out.left[row * stride + j] = left
     group, column = row // COLUMNS, row % COLUMNS
-    out.right[((group * (stride // DEPTH) + j // DEPTH) * COLUMNS + column) * DEPTH + j % DEPTH] = q + 128
+    out.right[((group * (stride // DEPTH) + j // DEPTH) * COLUMNS + column) * DEPTH + j % DEPTH] = right + 128

@@ -27,31 +27,36 @@ from mllmrec_kernels.topk.microtile import DEPTH
 from mllmrec_kernels.topk.score import as_unit, float32_error
 
 LARGEST = 127  # of an int8 coordinate, and of its negative
+MOST_FINE = 512  # coordinates of two bytes whose tile's sum stays within int32: d 127^2 2^8 and the mixed products
 _HEADROOM = 1.05  # the scale is the sample's largest coordinate and a bit; what exceeds it is clipped and counted
 _TALLEST = 1.001  # |r| of a row of norm at most 1, roundings included
 
 # Costs in bytes multiplied: of a pair that needs a second look, of one that must be scored in float64, and of a
-# float32 product's multiply-add; fitted to times of 50,000 embeddings at every m, AVX-512, two cores.
-_SECOND_LOOK, _EXACT, _FLOAT32 = 24_000, 53_000, 3
+# float32 product's multiply-add and of reading its result; fitted to times of 50,000 embeddings at every m,
+# AVX-512, two cores.
+_SECOND_LOOK, _EXACT, _FLOAT32, _SCANNED = 24_000, 53_000, 3, 100
 # While lists fill, bars stand lower than in the end. On the average over all pairs, as many pass as would if the
 # bars stood where those of lists this many times as long end.
 _EARLY = 16
 
 _SPARE_BYTES = 8  # what the residual takes, about
 _TURN_FROM = 8_192  # rows; below, the eigenvectors cost more than they save
+_TURN_WIDTH = 96  # coordinates; below, there is little to leave out
 _SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128
 # A row turned at random has Gaussian coordinates, the largest of all rows at 4.6 standard deviations or so, and
 # rounding takes a uniform error of 1 / sqrt(12) steps off each: |z - its int8| is this share of |z|.
 _ROUNDED_SHARE = 4.6 / LARGEST / 12**0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """The axes and scales of one product.
 
     Attributes:
         axes: float32 [d, d], one axis a row, or None for the rows' own.
         prefix: m, coordinates multiplied for every pair.
+        fine: two bytes a coordinate, z = scale (q + q' / 256) and what is left: the tile multiplies q q',
+            256 times, and the two mixed products; what it leaves out is q' q', 2^-16 of the scales.
         spares: bytes a row that hold |r|: spares * h^2 scale^2 stands for |r|^2, h at most 127.
         left_scale, right_scale: what one step of int8 is worth.
         error: bound of |x.y - z_x.z_y| that comes from turning, for computed coordinates z.
@@ -59,6 +64,7 @@ class Plan:
 
     axes: NDArray[np.float32] | None
     prefix: int
+    fine: bool
     spares: int
     left_scale: float
     right_scale: float
@@ -67,7 +73,21 @@ class Plan:
     @property
     def stride(self) -> int:
         """Bytes of a row that are multiplied for every pair."""
-        return -(-self.prefix // DEPTH) * DEPTH + self.spares
+        return (3 if self.fine else 1) * self._width + self.spares
+
+    @property
+    def depth(self) -> tuple[int, int, int]:
+        """What the tile multiplies before its shift and in all, in steps of 4 bytes, and the shift."""
+        return (self._width // DEPTH, self.stride // DEPTH, 8) if self.fine else (0, self.stride // DEPTH, 0)
+
+    @property
+    def steps(self) -> float:
+        """What 1 in the tile's sum is worth."""
+        return self.left_scale * self.right_scale / (256 if self.fine else 1)
+
+    @property
+    def _width(self) -> int:
+        return -(-self.prefix // DEPTH) * DEPTH
 
     def turn(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Coordinates on the axes, float32 [n, d]."""
@@ -115,17 +135,21 @@ def _cheapest(
     itself = queries is items
     sample = _draw(queries, items, to_unit, shrink, k, floor, itself=itself)
     d = queries.shape[1]
-    if max(len(queries), len(items)) >= _TURN_FROM:
-        principal = _principal_axes(sample.others)
-        costs = {m: _cost_turned(principal, m, sample) for m in _prefixes(d)}
-        m = min(costs, key=costs.__getitem__)
-        plan, cost = _scaled(_axes(principal, m), m, sample, itself=itself), costs[m]
-    else:
-        plan = _scaled(None, d, sample, itself=itself)
-        cost = _cost(sample.left @ sample.right.T, _rounding(sample, plan), d, d, sample)
+    products = sample.left @ sample.right.T
     # The float32 product scores what passes it, too, and does both triangles.
-    plain = _FLOAT32 * d + _EXACT * float((sample.left @ sample.right.T >= sample.bars[:, None]).mean())
-    return plan if cost < plain * (2 if itself else 1) else None
+    plain = (_cost(products, 0.0, d, d, sample) + (_FLOAT32 - 1) * d + _SCANNED) * (2 if itself else 1)
+    coarse, fine = (_scaled(None, d, sample, itself=itself, fine=fine) for fine in (False, True))
+    costs: dict[Plan | int | None, float] = {
+        None: plain,
+        coarse: _cost(products, _rounding(sample, coarse), d, d, sample),
+    }
+    if d <= MOST_FINE:
+        costs[fine] = _cost(products, _rounding(sample, coarse) / 128, d, d, sample) + 2 * d
+    if max(len(queries), len(items)) >= _TURN_FROM and d >= _TURN_WIDTH:
+        principal = _principal_axes(sample.others)
+        costs |= {m: _cost_turned(principal, m, sample) for m in _prefixes(d)}
+    best = min(costs, key=costs.__getitem__)
+    return _scaled(_axes(principal, best), best, sample, itself=itself) if isinstance(best, int) else best
 
 
 def _prefixes(d: int) -> list[int]:
@@ -174,9 +198,9 @@ def _axes(principal: NDArray[np.float64], m: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.concatenate(turned), dtype=np.float32)
 
 
-def _scaled(axes: NDArray[np.float32] | None, m: int, sample: _Sample, *, itself: bool) -> Plan:
+def _scaled(axes: NDArray[np.float32] | None, m: int, sample: _Sample, *, itself: bool, fine: bool = False) -> Plan:
     """Scales from the sample's largest coordinate, and as many spare bytes as |r| = 1 needs at them."""
-    bare = Plan(axes, m, 0, 1.0, 1.0, 0.0 if axes is None else _turning_error(axes))
+    bare = Plan(axes, m, fine, 0, 1.0, 1.0, 0.0 if axes is None else _turning_error(axes))
     right = _HEADROOM * float(np.abs(bare.turn(sample.right)).max(initial=0.0)) / LARGEST
     left = right if itself else _HEADROOM * float(np.abs(bare.turn(sample.left)).max(initial=0.0)) / LARGEST
     left, right = (scale if scale > 0 else 1.0 / LARGEST for scale in (left, right))
@@ -210,10 +234,12 @@ def _cost(bound: NDArray[np.float32], slack: float, m: int, d: int, sample: _Sam
     """Bytes' worth of work a pair."""
     bars = sample.bars[:, None]
     passed = float((bound + slack >= bars).mean())
+    # Of scoring, a third does not depend on d.
+    exact = _EXACT * (1 / 3 + d / 576)
     if m == d:
-        return m + passed * _EXACT
+        return m + passed * exact
     settled = float((sample.left @ sample.right.T + 2 * _ROUNDED_SHARE >= bars).mean())
-    return m + _SPARE_BYTES + passed * _SECOND_LOOK + settled * _EXACT
+    return m + _SPARE_BYTES + passed * _SECOND_LOOK + settled * exact
 
 
 def _rounding(sample: _Sample, plan: Plan) -> float:
