@@ -45,6 +45,7 @@ IN_REGISTERS = 2048  # longest list that a program sorts; longer ones are left t
 BLOCK, GROUP, WARPS, STAGES = 128, 16, 8, 3  # tile of products; blocks of queries beside a block of items
 ENTRIES = 1024  # list entries that a program of `drop` takes
 _EMPTY = -(2**63)
+_FREE = -2.0
 _INFINITE = 0x7F800000  # the upper half of a key whose score is infinite
 
 
@@ -225,7 +226,7 @@ class _Block:
         most = min(int(wanted.max()), BLOCK)
         gpu_tiles.sample_bars[(triton.cdiv(n, BLOCK),)](
             self.half, self.items.sample, self.items.sample_alive, wanted, out, n, len(self.items.sample), most,
-            D=self.half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES,
+            D=self.half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
         )  # fmt: skip
         return torch.where(wanted > most, -torch.inf, out)
 
@@ -275,7 +276,7 @@ class _Block:
                 gpu_tiles.collect[(grid,)](
                     self.half, encoded, rows, bars, alive, keys, counts, len(rows), len(encoded), first, band,
                     keys.shape[1], SYMMETRIC=symmetric, GROUP=GROUP, D=encoded.shape[1], BM=BLOCK, BN=BLOCK,
-                    BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES,
+                    BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
                 )  # fmt: skip
         self._drop(keys, counts, rows)
         longest = int(counts.max()) if len(rows) else 0
@@ -288,7 +289,7 @@ class _Block:
         if keys.numel():
             gpu_tiles.drop[(triton.cdiv(keys.numel(), ENTRIES),)](
                 keys, counts, rows, indptr, indices, self.first, keys.numel(), keys.shape[1], steps,
-                WITHOUT_SELF=self.sides.without_self, EXCLUDE=exclude is not None, B=ENTRIES,
+                WITHOUT_SELF=self.sides.without_self, EXCLUDE=exclude is not None, B=ENTRIES, **gpu_score.FUSED,
             )  # fmt: skip
 
     def _decide(self, keys: Tensor, bars: Tensor, rows: Tensor) -> Tensor:
@@ -305,14 +306,14 @@ class _Block:
         if keys.numel():
             gpu_tiles.rescore[(triton.cdiv(keys.numel(), gpu_score.SCORED),)](
                 keys, bars, rows, self.x, sides.y, self.a, sides.b, sides.floor, keys.numel(), keys.shape[1],
-                sides.y.shape[1], B=gpu_score.SCORED,
+                sides.y.shape[1], B=gpu_score.SCORED, **gpu_score.FUSED,
             )  # fmt: skip
 
     def _scan(self, rows: Tensor, answer: Tensor, together: int) -> None:
         """Score every item for these queries, `together` of them at a time at most."""
         n, capacity = len(self.sides.y), SCAN
         for some in rows.split(max(1, together // 8)):
-            best, free = answer[some], torch.full((len(some),), -torch.inf, device=rows.device)
+            best, free = answer[some], torch.full((len(some),), _FREE, device=rows.device)
             for first in range(0, n, capacity):
                 item = torch.arange(first, min(first + capacity, n), device=rows.device)
                 keys = ((_INFINITE << 32) | (2**31 - 1 - item)).expand(len(some), -1).contiguous()
@@ -327,9 +328,10 @@ def _sorted(keys: Tensor, width: int) -> Tensor:
     if width > IN_REGISTERS:
         return keys[:, :width].sort(dim=1, descending=True).values
     if len(keys):
-        gpu_tiles.sort_rows[(len(keys),)](keys, keys.shape[1], W=width)
+        gpu_tiles.sort_rows[(len(keys),)](keys, keys.shape[1], W=width, **gpu_score.FUSED)
     return keys[:, :width]
 
 
 def _number(bars: Tensor) -> Tensor:
-    return torch.where(bars.isnan(), -torch.inf, bars)
+    """A bar that every product meets (none is below -1.01) in place of none at all."""
+    return torch.where(bars.isnan(), _FREE, bars.clamp(min=_FREE))

@@ -32,6 +32,8 @@ from mllmrec_kernels.topk.score import LANES, TINY
 ENCODED = 32
 SCORED = 128
 STEP = 64
+# Said in so many words because Triton's default changes; no result depends on it (see exact_dot).
+FUSED = {"enable_fp_fusion": True}
 
 
 @triton.jit
@@ -93,7 +95,7 @@ def encode(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     half = torch.empty((n, padded(d)), dtype=torch.float16, device=x.device)
     rest = torch.empty(n, dtype=torch.float64, device=x.device)
     if n:
-        encode_rows[(triton.cdiv(n, ENCODED),)](x, scale, half, rest, n, d, D=padded(d), B=ENCODED, STEP=STEP)
+        encode_rows[(triton.cdiv(n, ENCODED),)](x, scale, half, rest, n, d, D=padded(d), B=ENCODED, STEP=STEP, **FUSED)
     return half, rest
 
 
@@ -102,7 +104,7 @@ def dots(x: Tensor, y: Tensor, x_rows: Tensor, y_rows: Tensor) -> Tensor:
     n = len(x_rows)
     out = torch.empty(n, dtype=torch.float64, device=x.device)
     if n:
-        pair_dots[(triton.cdiv(n, SCORED),)](x, y, x_rows, y_rows, out, n, x.shape[1], B=SCORED)
+        pair_dots[(triton.cdiv(n, SCORED),)](x, y, x_rows, y_rows, out, n, x.shape[1], B=SCORED, **FUSED)
     return out
 
 

@@ -76,10 +76,22 @@ def sample_bars(
 
 
 @triton.jit
-def _append(keys, counts, places, hit, key, capacity):  # type: ignore[no-untyped-def]
-    """Each hit takes the next slot of its list; those past the capacity are counted alone."""
-    slots = tl.atomic_add(counts + places, 1, mask=hit, sem="relaxed")
-    tl.store(keys + places.to(tl.int64) * capacity + slots, key, mask=hit & (slots < capacity))
+def _append(keys, counts, places, bar, items, tile, capacity, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Move what is at or above its bar from the tile to the lists along its other axis, one a list and turn.
+
+    Few turns: a tile holds a handful of such pairs. A list that is full takes no more, and its count says so.
+    """
+    numbers = tl.expand_dims(items, 1 - AXIS)
+    top = tl.max(tile, axis=AXIS)
+    while tl.max((top >= bar).to(tl.int32), axis=0) > 0:
+        hit = top >= bar
+        item = tl.min(tl.where(tile == tl.expand_dims(top, AXIS), numbers, 2147483647), axis=AXIS)
+        slot = tl.atomic_add(counts + places, 1, mask=hit, sem="relaxed")
+        full = slot >= capacity
+        tl.store(keys + places.to(tl.int64) * capacity + slot, pack(top, item), mask=hit & (full == 0))
+        bar = tl.where(hit & full, float("inf"), bar)
+        tile = tl.where(numbers == tl.expand_dims(item, AXIS), float("-inf"), tile)
+        top = tl.max(tile, axis=AXIS)
 
 
 @triton.jit
@@ -112,17 +124,14 @@ def collect(
     tile = product(x, y, x_rows, tl.minimum(columns, n_items - 1), D, BM, BN, BK)
     bar = tl.load(bars + places, mask=places < n_rows, other=float("inf"))
     usable = tl.load(alive + columns, mask=columns < n_items, other=0.0) > 0
-    hit = (tile >= bar[:, None]) & usable[None, :]
-    zeros = tl.zeros([BM, BN], tl.int32)
-    if tl.max(tl.max(hit.to(tl.int32), axis=1), axis=0) > 0:
-        _append(keys, counts, places[:, None] + zeros, hit, pack(tile, first_item + columns[None, :] + zeros), capacity)
+    shown = tl.where(usable[None, :], tile, float("-inf"))
+    _append(keys, counts, places, bar, first_item + columns, shown, capacity, 1)
     if SYMMETRIC:
         if m != n:
             bar = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
             usable = tl.load(alive + places, mask=places < n_rows, other=0.0) > 0
-            hit = (tile >= bar[None, :]) & usable[:, None]
-            if tl.max(tl.max(hit.to(tl.int32), axis=1), axis=0) > 0:
-                _append(keys, counts, columns[None, :] + zeros, hit, pack(tile, places[:, None] + zeros), capacity)
+            shown = tl.where(usable[:, None], tile, float("-inf"))
+            _append(keys, counts, columns, bar, places, shown, capacity, 0)
 
 
 @triton.jit
