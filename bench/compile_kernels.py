@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.topk import gpu, gpu_score, gpu_tiles
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -61,6 +62,10 @@ def kernels() -> list[Kernel]:
         Kernel("sort_rows, 2048", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu.IN_REGISTERS}),
         Kernel("rescore", gpu_tiles.rescore, (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),
+        Kernel("count_ahead", rank.count_ahead, (HALF, HALF, LONG, FLOAT, FLOAT, INT, INT, INT, "i32", "i32", "i32", "i32"),
+               {"GROUP": rank.GROUP, **TILE}, **PRODUCT),
+        Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
+               {"B": rank.LISTED}),
     ]  # fmt: skip
 
 

@@ -136,12 +136,12 @@ def _cosine_on_device(
 
 
 def _dot_on_device(queries: Any, items: Any, k: int, exclude: CSR | None, max_bytes: int | None) -> tuple[Any, Any]:
-    from mllmrec_kernels.topk import gpu
+    from mllmrec_kernels.topk import gpu, gpu_score
 
     device = backends.device_of(queries)
     x = inputs.on_device("queries", queries, device)
     y = inputs.on_device("items", items, device, d=x.shape[1])
-    gpu.check_products(x, y)
+    gpu_score.check_products(x, y)
     if exclude is not None:
         inputs.csr("exclude", exclude, (len(x), len(y)))
     ids, scores = inputs.back(queries, gpu.topk_dot(x, y, k, exclude=exclude, max_bytes=max_bytes))

@@ -35,7 +35,7 @@ from torch import Tensor
 from mllmrec_kernels import resident
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelError, KernelInputError
-from mllmrec_kernels.topk import gpu_score, gpu_tiles, inputs
+from mllmrec_kernels.topk import gpu_score, gpu_tiles
 
 STRIDE = 16  # one item in so many is in the sample
 CAPACITY, PER_NEIGHBOUR = 512, 32  # keys that a list holds: at least, and for each of the k; powers of two
@@ -100,7 +100,7 @@ def topk_dot(
 ) -> tuple[Tensor, Tensor]:
     """Exact top-k by inner product of float32 tensors on one device; see the verb."""
     lengths, others = gpu_score.norms(queries), gpu_score.norms(items)
-    largest = largest_of(others)
+    largest = gpu_score.largest_of(others)
     shrink = gpu_score.inverse(largest).expand(len(items)).contiguous()
     left_out = None if exclude is None else resident.on_device(exclude, queries.device)
     floor = lengths.new_full((1,), -torch.inf)
@@ -109,23 +109,6 @@ def topk_dot(
         lengths * largest, floor, left_out, without_self=False,
     )  # fmt: skip
     return _shrinking(sides, k, max_bytes)
-
-
-def check_products(x: Tensor, y: Tensor) -> None:
-    """Refuse vectors whose inner products may leave float32."""
-    inputs.check_products(*(largest_of(gpu_score.norms(side)).cpu().numpy() for side in (x, y)))
-
-
-def largest_of(values: Tensor) -> Tensor:
-    """The largest, 0 of none; shape [1]."""
-    return torch.cat([values, values.new_zeros(1)]).amax(dim=0, keepdim=True)
-
-
-def working_memory(device: torch.device, max_bytes: int | None) -> int:
-    """`max_bytes`, or where that is None a quarter of what the device has free."""
-    if max_bytes is not None:
-        return max_bytes
-    return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else 2**26
 
 
 def _plan(n_queries: int, n_items: int, d: int, k: int, max_bytes: int) -> Plan:
@@ -144,7 +127,7 @@ def _shrinking(sides: Sides, k: int, max_bytes: int | None) -> tuple[Tensor, Ten
     best = torch.full((q, k), -torch.inf, device=sides.x.device)
     if not (q and n):
         return ids, best
-    plan = _plan(q, n, d, min(k, n), working_memory(sides.x.device, max_bytes))
+    plan = _plan(q, n, d, min(k, n), gpu_score.working_memory(sides.x.device, max_bytes))
     while True:
         try:
             _run(sides, min(k, n), plan, ids, best)
@@ -179,26 +162,14 @@ def key_scores(keys: Tensor) -> Tensor:
     return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
-class _Items:
-    """The items in encoded chunks, and the sample; one chunk that holds all is encoded once."""
+class _Items(gpu_score.Encoded):
+    """The items in encoded chunks, and a sample of them that fits in one."""
 
     def __init__(self, sides: Sides, chunk: int) -> None:
-        self.sides, self.chunk = sides, chunk
-        y, shrink = sides.y, sides.shrink
-        stride = max(STRIDE, -(-len(y) // chunk))
-        self.stride = stride
-        self.sample, _ = gpu_score.encode(y[::stride].contiguous(), shrink[::stride].contiguous())
-        self.sample_alive = sides.b[::stride].contiguous()
-        self.whole = gpu_score.encode(y, shrink) if chunk >= len(y) else None
-        parts = [self.encoded(first)[1] for first in range(0, len(y), chunk)]
-        self.largest_rest = largest_of(torch.cat([largest_of(part) for part in parts]))
-
-    def encoded(self, first: int) -> tuple[Tensor, Tensor]:
-        """float16 [chunk, padded d] from item `first` on, and what rounding took, float64 [chunk]."""
-        if self.whole is not None:
-            return self.whole
-        last = first + self.chunk
-        return gpu_score.encode(self.sides.y[first:last], self.sides.shrink[first:last])
+        super().__init__(sides.y, sides.shrink, chunk)
+        self.stride = max(STRIDE, -(-len(sides.y) // chunk))
+        self.sample, _ = gpu_score.encode(sides.y[:: self.stride].contiguous(), sides.shrink[:: self.stride].contiguous())
+        self.sample_alive = sides.b[:: self.stride].contiguous()
 
 
 class _Block:
@@ -208,7 +179,7 @@ class _Block:
         self.sides, self.items, self.first, self.k = sides, items, first, k
         self.x, self.a = sides.x[first:last], sides.a[first:last]
         same = items.whole is not None and sides.x is sides.y and last - first == len(sides.y)
-        self.half, rest = items.encoded(0) if same else gpu_score.encode(self.x, sides.to_unit[first:last])
+        self.half, rest = items.at(0) if same else gpu_score.encode(self.x, sides.to_unit[first:last])
         unit = sides.unit[first:last]
         self.error = gpu_score.error_bound(rest, items.largest_rest, unit, sides.x.shape[1])
         floor = gpu_score.rounded_down(sides.floor / unit - self.error)
@@ -266,8 +237,8 @@ class _Block:
     def _collect(self, rows: Tensor, bars: Tensor, keys: Tensor, *, symmetric: bool) -> tuple[Tensor, Tensor]:
         """The lists of `rows`, in order, int64 [rows, width], and how many pairs met each bar, int32 [rows]."""
         counts = torch.zeros_like(rows)
-        for first in range(0, len(self.sides.y), self.items.chunk):
-            encoded, _ = self.items.encoded(first)
+        for first in self.items.starts:
+            encoded, _ = self.items.at(first)
             alive = self.sides.b[first : first + len(encoded)]
             blocks, others = triton.cdiv(len(rows), BLOCK), triton.cdiv(len(encoded), BLOCK)
             # One launch; for a self graph one a band of GROUP query blocks, which leaves out what lies before it.

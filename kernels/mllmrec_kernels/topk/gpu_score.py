@@ -26,6 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mllmrec_kernels.topk import inputs
 from mllmrec_kernels.topk.score import LANES, TINY
 
 # Rows a program encodes, entries a program scores, and the step over columns of the product, to which rows are padded.
@@ -99,6 +100,23 @@ def encode(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return half, rest
 
 
+class Encoded:
+    """Items in encoded chunks, made when asked for; a single chunk that holds all of them is made once."""
+
+    def __init__(self, y: Tensor, shrink: Tensor, chunk: int) -> None:
+        self.y, self.shrink, self.chunk = y, shrink, chunk
+        self.starts = range(0, len(y), chunk)
+        self.whole = encode(y, shrink) if chunk >= len(y) else None
+        self.largest_rest = largest_of(torch.cat([largest_of(self.at(first)[1]) for first in self.starts]))
+
+    def at(self, first: int) -> tuple[Tensor, Tensor]:
+        """float16 [chunk, padded d] from item `first` on, and what rounding took, float64 [chunk]."""
+        if self.whole is not None:
+            return self.whole
+        last = first + self.chunk
+        return encode(self.y[first:last], self.shrink[first:last])
+
+
 def dots(x: Tensor, y: Tensor, x_rows: Tensor, y_rows: Tensor) -> Tensor:
     """float64 [n]: the inner product of row x_rows[p] of x with row y_rows[p] of y; rows int32."""
     n = len(x_rows)
@@ -119,6 +137,11 @@ def inverse(lengths: Tensor) -> Tensor:
     return torch.where(lengths > 0, 1.0 / lengths, torch.zeros_like(lengths))
 
 
+def largest_of(values: Tensor) -> Tensor:
+    """The largest of values that are not negative, 0 of none; shape [1]."""
+    return torch.cat([values, values.new_zeros(1)]).amax(dim=0, keepdim=True)
+
+
 def error_bound(rest_x: Tensor, largest_rest_y: Tensor, unit: Tensor, d: int) -> Tensor:
     """|P - score / unit| at most, float64 [Q]; infinite where unit is 0. `unit` is the score of the scaled rows' 1.
 
@@ -132,3 +155,20 @@ def rounded_down(values: Tensor) -> Tensor:
     near = values.to(torch.float32)
     lower = torch.nextafter(near, torch.full_like(near, -torch.inf))
     return torch.where(near.to(torch.float64) > values, lower, near)
+
+
+def rounded_up(values: Tensor) -> Tensor:
+    """float64 to float32, never downwards."""
+    return -rounded_down(-values)
+
+
+def check_products(x: Tensor, y: Tensor) -> None:
+    """Refuse vectors whose inner products may leave float32."""
+    inputs.check_products(*(largest_of(norms(side)).cpu().numpy() for side in (x, y)))
+
+
+def working_memory(device: torch.device, max_bytes: int | None) -> int:
+    """`max_bytes`, or where that is None a quarter of what the device has free."""
+    if max_bytes is not None:
+        return max_bytes
+    return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else inputs.MAX_BYTES
