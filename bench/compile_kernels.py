@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
+from mllmrec_kernels.sample import gpu as sample
 from mllmrec_kernels.topk import gpu, gpu_score, gpu_tiles
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -43,6 +45,7 @@ class Kernel:
 TILE = {"D": 384, "BM": gpu.BLOCK, "BN": gpu.BLOCK, "BK": gpu_score.STEP}
 PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES}
 COLLECT = (HALF, HALF, INT, FLOAT, DOUBLE, LONG, INT, "i32", "i32", "i32", "i32", "i32")
+LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
 
 
@@ -66,6 +69,10 @@ def kernels() -> list[Kernel]:
                {"GROUP": rank.GROUP, **TILE}, **PRODUCT),
         Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
                {"B": rank.LISTED}),
+        Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 5, "i32", "i32"), LAYER, warps=1),
+        Kernel("layer_rows, float64", propagate.layer_rows, (LONG, INT, FLOAT, *(DOUBLE,) * 4, "i32", "i32"), LAYER, warps=1),
+        Kernel("sample_rows", sample.sample_rows, (LONG, INT, LONG, LONG, INT, INT, INT, "i32", "i32", "i32"),
+               {"B": sample.SAMPLES}),
     ]  # fmt: skip
 
 

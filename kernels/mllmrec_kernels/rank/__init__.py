@@ -80,11 +80,13 @@ def _on_device(user_vectors: Any, item_vectors: Any, exclude: CSR, heldout: CSR,
     device = backends.device_of(user_vectors)
     x = inputs.on_device("user_vectors", user_vectors, device)
     y = inputs.on_device("item_vectors", item_vectors, device, d=x.shape[1])
-    gpu_score.check_products(x, y)
     inputs.csr("exclude", exclude, (len(x), len(y)))
     inputs.csr("heldout", heldout, (len(x), len(y)))
     _check_disjoint(exclude, heldout)
-    return inputs.back(user_vectors, (gpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes),))[0]
+    with backends.on(device):
+        gpu_score.check_products(x, y)
+        ranks = gpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes)
+    return inputs.back(user_vectors, (ranks,))[0]
 
 
 def _check_disjoint(exclude: CSR, heldout: CSR) -> None:

@@ -130,7 +130,8 @@ def _cosine_on_device(
     device = backends.device_of(features)
     y = inputs.on_device("features", features, device)
     x = y if queries is None else inputs.on_device("queries", queries, device, d=y.shape[1])
-    result = gpu.topk_cosine(x, y, k, threshold=threshold, without_self=without_self, max_bytes=max_bytes)
+    with backends.on(device):
+        result = gpu.topk_cosine(x, y, k, threshold=threshold, without_self=without_self, max_bytes=max_bytes)
     ids, scores = inputs.back(features, result)
     return ids, scores
 
@@ -141,8 +142,10 @@ def _dot_on_device(queries: Any, items: Any, k: int, exclude: CSR | None, max_by
     device = backends.device_of(queries)
     x = inputs.on_device("queries", queries, device)
     y = inputs.on_device("items", items, device, d=x.shape[1])
-    gpu_score.check_products(x, y)
     if exclude is not None:
         inputs.csr("exclude", exclude, (len(x), len(y)))
-    ids, scores = inputs.back(queries, gpu.topk_dot(x, y, k, exclude=exclude, max_bytes=max_bytes))
+    with backends.on(device):
+        gpu_score.check_products(x, y)
+        result = gpu.topk_dot(x, y, k, exclude=exclude, max_bytes=max_bytes)
+    ids, scores = inputs.back(queries, result)
     return ids, scores
