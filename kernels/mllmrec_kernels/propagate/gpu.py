@@ -42,7 +42,9 @@ def layer_rows(
         edge = first + tl.arange(0, EDGES)
         live = edge < stop
         column = tl.load(indices + edge, mask=live, other=0).to(tl.int64)
-        gathered = tl.load(current + column[:, None] * width + c[None, :], mask=live[:, None] & inside[None, :], other=0.0)
+        gathered = tl.load(
+            current + column[:, None] * width + c[None, :], mask=live[:, None] & inside[None, :], other=0.0
+        )
         if WEIGHTED:
             gathered *= tl.load(data + edge, mask=live, other=0.0).to(dtype)[:, None]
         total += tl.sum(gathered, axis=0)

@@ -68,7 +68,9 @@ def _on_device(
     from mllmrec_kernels.propagate import gpu
 
     device = backends.device_of(features)
-    graph = _kept(source, (device, transposed), lambda: gpu.DeviceGraph.of(_graph(source, transposed=transposed), device))
+    graph = _kept(
+        source, (device, transposed), lambda: gpu.DeviceGraph.of(_graph(source, transposed=transposed), device)
+    )
     with backends.on(device):
         return gpu.propagate(graph, features.to(device), layers, combine).to(features.device)
 

@@ -54,7 +54,7 @@ def count_ahead(
     items = first_item + columns
     start = tl.load(indptr + places, mask=places < n_users, other=0)
     stop = tl.load(indptr + places + 1, mask=places < n_users, other=0)
-    for turn in range(0, tl.max(stop - start, axis=0)):
+    for turn in range(tl.max(stop - start, axis=0)):
         h = start + turn
         live = h < stop
         above = tl.load(high + h, mask=live, other=float("inf"))

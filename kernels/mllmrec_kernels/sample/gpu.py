@@ -28,7 +28,7 @@ def sample_rows(
 ):  # type: ignore[no-untyped-def] # fmt: skip
     """out[b] = a seen item that users[b] has not seen, -1 where there is none; int32 [n].
 
-    indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen int32 [n_seen], number int32 [I].
+    indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen, number int32 [n_seen], [I].
     """
     b = tl.program_id(0) * B + tl.arange(0, B)
     live = b < n
@@ -43,7 +43,7 @@ def sample_rows(
     many = choices.to(tl.uint64)
     r = (((z >> 32) * many + (((z & 0xFFFFFFFF) * many) >> 32)) >> 32).to(tl.int64)
     low, high = start, stop
-    for _ in range(0, search_steps):
+    for _ in range(search_steps):
         open_ = low < high
         middle = (low + high) // 2
         item = tl.load(indices + middle, mask=live & open_, other=0)

@@ -26,7 +26,6 @@ A zero score is +0 here whatever the sign of the zero that rounding left.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import triton
@@ -116,7 +115,9 @@ def _plan(n_queries: int, n_items: int, d: int, k: int, max_bytes: int) -> Plan:
     row, item = 8 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
     rows, chunk = max_bytes // 2 // row, max_bytes // 2 // item
     if not (rows and chunk):
-        raise KernelInputError(f"max_bytes={max_bytes} holds no list at d={d}, k={k}; give at least {2 * max(row, item)}")
+        raise KernelInputError(
+            f"max_bytes={max_bytes} holds no list at d={d}, k={k}; give at least {2 * max(row, item)}"
+        )
     return Plan(min(rows, n_queries), min(chunk, n_items), capacity)
 
 
@@ -168,7 +169,9 @@ class _Items(gpu_score.Encoded):
     def __init__(self, sides: Sides, chunk: int) -> None:
         super().__init__(sides.y, sides.shrink, chunk)
         self.stride = max(STRIDE, -(-len(sides.y) // chunk))
-        self.sample, _ = gpu_score.encode(sides.y[:: self.stride].contiguous(), sides.shrink[:: self.stride].contiguous())
+        self.sample, _ = gpu_score.encode(
+            sides.y[:: self.stride].contiguous(), sides.shrink[:: self.stride].contiguous()
+        )
         self.sample_alive = sides.b[:: self.stride].contiguous()
 
 
@@ -197,7 +200,8 @@ class _Block:
         most = min(int(wanted.max()), BLOCK)
         gpu_tiles.sample_bars[(triton.cdiv(n, BLOCK),)](
             self.half, self.items.sample, self.items.sample_alive, wanted, out, n, len(self.items.sample), most,
-            D=self.half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
+            D=self.half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES,
+            **gpu_score.FUSED,
         )  # fmt: skip
         return torch.where(wanted > most, -torch.inf, out)
 

@@ -1,13 +1,14 @@
 """The score of a pair on the device, the bits of topk/score.py, and the half-precision rows that propose pairs.
 
-    score(x, y) = float32( dot(x, y) * (a * b) ),   dot in float64: eight interleaved sums, folded by halves, then the tail
+    score(x, y) = float32( dot(x, y) * (a * b) ),   dot in float64: eight interleaved sums, folded, then the tail
 
 The product of two float32 numbers is exact in float64, so fused and plain multiply-adds agree, and each fold
 adds two numbers, in either order the same: what remains is the order of summation, and that is score.py's.
 
 **The bound.** A row x is scaled to x̂ = x a of norm at most 1 and rounded to float16 as x̃; r(x) = |x̂ - x̃| is
-measured in float64, whatever the rounding did (float16 has the exponents that rows of norm 1 need, and eight times
-the precision of bfloat16 at the same speed). The tensor cores multiply float16 exactly and add in float32. For the product P they return
+measured in float64, whatever the rounding did (float16 has the exponents that rows of norm 1 need, and eight
+times the precision of bfloat16 at the same speed). The tensor cores multiply float16 exactly and add in float32.
+For the product P that they return
 
     |P - x̂.ŷ| <= |x̂ - x̃| |ŷ| + |x̃| |ŷ - ỹ| + |P - x̃.ỹ|                                 (Cauchy-Schwarz)
               <= r(x) + (1 + r(x)) max r(y) + (d + 16) 2^-21

@@ -68,10 +68,10 @@ def sample_bars(
         best = tl.maximum(best, tl.where(usable[None, :], tile, float("-inf")))
     need = tl.load(wanted + rows, mask=rows < n_rows, other=0)
     bar = tl.full([BM], float("-inf"), tl.float32)
-    for place in range(0, most):
+    for place in range(most):
         top = tl.max(best, axis=1)
         bar = tl.where(place < need, top, bar)
-        best = tl.where(best == top[:, None], float("-inf"), best)  # equal maxima go together: the bar is lower, and holds
+        best = tl.where(best == top[:, None], float("-inf"), best)  # equal maxima go together: a lower bar holds too
     tl.store(out + rows, bar, mask=rows < n_rows)
 
 
@@ -126,7 +126,7 @@ def collect(
     usable = tl.load(alive + columns, mask=columns < n_items, other=0.0) > 0
     shown = tl.where(usable[None, :], tile, float("-inf"))
     _append(keys, counts, places, bar, first_item + columns, shown, capacity, 1)
-    if SYMMETRIC:
+    if SYMMETRIC:  # noqa: SIM102 - the outer is decided when compiling, the inner when running
         if m != n:
             bar = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
             usable = tl.load(alive + places, mask=places < n_rows, other=0.0) > 0
@@ -157,7 +157,7 @@ def drop(
         stop = tl.load(indptr + query + 1, mask=live, other=0)
         low = tl.load(indptr + query, mask=live, other=0)
         high = stop
-        for _ in range(0, search_steps):
+        for _ in range(search_steps):
             open_ = low < high
             middle = (low + high) // 2
             below = tl.load(excluded + middle, mask=live & open_, other=0) < item
