@@ -91,8 +91,8 @@ class Usage:
     shared: int
 
 
-def compiled(kernel: Kernel, capability: int) -> Usage:
-    """Compile for one target, and read what ptxas says."""
+def compiled(kernel: Kernel, capability: int, *, ones: bool = False) -> Usage:
+    """Compile for one target, and read what ptxas made of it; with `ones`, as a launch does whose sizes are all 1."""
     signature, constants = {}, {}
     types = iter(kernel.types)
     attributes: dict[tuple[int], list[list[Any]]] = {}
@@ -101,6 +101,8 @@ def compiled(kernel: Kernel, capability: int) -> Usage:
             signature[name], constants[name] = "constexpr", kernel.constants[name]
             continue
         signature[name] = next(types)
+        if ones and not signature[name].startswith("*"):  # a launch makes a constant of an integer that is 1
+            signature[name], constants[name] = "constexpr", 1
         if signature[name].startswith("*"):  # torch aligns what it allocates
             attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel.function, signature, constants, attributes)
@@ -126,8 +128,8 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
     """The page: one line a kernel, registers / spilled / shared memory for each target."""
     lines = [
         "# Triton kernels, compiled", "",
-        f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers a thread, bytes spilled",
-        "a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an array there)",
+        f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers a thread, bytes",
+        "spilled a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an array there)",
         "are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
         "| kernel | warps | " + " | ".join(TARGETS[c][0] for c in TARGETS) + " |",
         "|---|---|" + "---|" * len(TARGETS),

@@ -57,6 +57,11 @@ def test_compiles_without_a_spill_into_what_a_block_may_hold(
     assert use.registers * 32 * kernel.warps <= 65_536  # the registers of one processor
 
 
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_compiles_where_every_size_is_one(kernel: Kernel) -> None:
+    compile_kernels.compiled(kernel, 90, ones=True)
+
+
 def test_the_table_is_what_compiling_gives(usage: dict[tuple[str, int], Usage]) -> None:
     """Names always; spills and shared memory where this is the Triton that made it. Registers are not held."""
     made, page = compile_kernels.table(lambda kernel, target: usage[kernel.name, target]), TABLE.read_text()

@@ -53,7 +53,7 @@ def layer_rows(
         tl.store(following + at, total, mask=inside)
     if BASE:
         total += tl.load(base + at, mask=inside, other=0.0)
-    tl.store(out + at, total / parts.to(dtype), mask=inside)
+    tl.store(out + at, total / parts, mask=inside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,7 @@ class _Block:
             blocks, others = triton.cdiv(len(rows), BLOCK), triton.cdiv(len(encoded), BLOCK)
             # One launch; for a self graph one a band of GROUP query blocks, which leaves out what lies before it.
             for band in range(0, blocks if symmetric else min(1, blocks), GROUP):
-                grid = GROUP * others if symmetric else blocks * others
+                grid = GROUP * (others - band) if symmetric else blocks * others
                 gpu_tiles.collect[(grid,)](
                     self.half, encoded, rows, bars, alive, keys, counts, len(rows), len(encoded), first, band,
                     keys.shape[1], SYMMETRIC=symmetric, GROUP=GROUP, D=encoded.shape[1], BM=BLOCK, BN=BLOCK,
