@@ -129,8 +129,8 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
     lines = [
         "# Triton kernels, compiled", "",
         f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers a thread, bytes",
-        "spilled a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an array there)",
-        "are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
+        "spilled a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an",
+        "array there) are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
         "| kernel | warps | " + " | ".join(TARGETS[c][0] for c in TARGETS) + " |",
         "|---|---|" + "---|" * len(TARGETS),
     ]  # fmt: skip

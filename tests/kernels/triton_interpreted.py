@@ -20,7 +20,12 @@ from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, split_pairs
 from tests.kernels.sparse_cases import GRAPHS, INTERACTIONS, Graph, Interactions, ids, random_graph
 
-SMALL = [replace(case, n=min(case.n, 52), q=min(case.q, 5), d=min(case.d, 70)) for case in VECTOR_CASES]
+# Of the recipes with a k beyond n two will do: the list is the whole row, and every row is alike.
+SMALL = [
+    replace(case, n=min(case.n, 40), q=min(case.q, 4), d=min(case.d, 70))
+    for case in VECTOR_CASES
+    if not case.name.endswith("_320") or case.name in ("duplicates_320", "zeros_among_320")
+]
 each_case = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 named = {case.name: case for case in SMALL}
 
@@ -29,7 +34,7 @@ named = {case.name: case for case in SMALL}
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     triton_checks.poison(monkeypatch)
     for module, values in (
-        (gpu, {"BLOCK": 32, "GROUP": 2, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 37, "ENTRIES": 2**12,
+        (gpu, {"BLOCK": 32, "GROUP": 1, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 37, "ENTRIES": 2**12,
                "IN_REGISTERS": 0}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
         (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
@@ -79,7 +84,7 @@ def test_out_of_memory_halves_the_block(monkeypatch: pytest.MonkeyPatch, failure
 
     monkeypatch.setattr(gpu, "_run", fails_first)
     triton_checks.check_cosine(replace(named["duplicates_7"], k=3), "cpu")
-    assert plans == [52 >> turn for turn in range(failures + 1)]
+    assert plans == [40 >> turn for turn in range(failures + 1)]
 
 
 def test_rank_halves_its_block_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ CAPACITY, PER_NEIGHBOUR = 512, 32  # keys that a list holds: at least, and for e
 ROUNDS = 3  # passes before a query that still overflows is scanned
 SCAN = 4096  # items a step of the scan
 IN_REGISTERS = 2048  # longest list that a program sorts; longer ones are left to torch
+SYMMETRIC = True  # for a self graph whose lists all fit, whether one product serves both sides of a pair
 BLOCK, GROUP, WARPS, STAGES = 128, 16, 8, 3  # tile of products; blocks of queries beside a block of items
 ENTRIES = 1024  # list entries that a program of `drop` takes
 _EMPTY = -(2**63)
@@ -143,7 +144,7 @@ def _shrinking(sides: Sides, k: int, max_bytes: int | None) -> tuple[Tensor, Ten
 def _run(sides: Sides, k: int, plan: Plan, ids: Tensor, best: Tensor) -> None:
     whole = plan.chunk >= len(sides.y)
     items = _Items(sides, plan.chunk)
-    symmetric = whole and plan.rows >= len(sides.x) and sides.x is sides.y
+    symmetric = SYMMETRIC and whole and plan.rows >= len(sides.x) and sides.x is sides.y
     lists = torch.empty((plan.rows, plan.capacity), dtype=torch.int64, device=ids.device)
     for first in range(0, len(sides.x), plan.rows):
         block = _Block(sides, items, first, min(first + plan.rows, len(sides.x)), k)

@@ -131,7 +131,9 @@ def collect(
             bar = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
             usable = tl.load(alive + places, mask=places < n_rows, other=0.0) > 0
             shown = tl.where(usable[:, None], tile, float("-inf"))
-            _append(keys, counts, columns, bar, places, shown, capacity, 0)
+            # Asked row by row first: a maximum down the columns goes through every thread of a warp.
+            if tl.max(tl.max((shown >= bar[None, :]).to(tl.int32), axis=1), axis=0) > 0:
+                _append(keys, counts, columns, bar, places, shown, capacity, 0)
 
 
 @triton.jit
