@@ -24,10 +24,10 @@ COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes a thread and edge in flight
 
 
 @triton.jit
-def layer_rows(
+def layer_rows(  # type: ignore[no-untyped-def]
     indptr, indices, data, current, base, following, out, width, parts,
     WEIGHTED: tl.constexpr, BASE: tl.constexpr, KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """Row program_id(0), panel program_id(1) of one layer: out = (base + A current) / parts, following = A current.
 
     indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or unread; the rest float32 or float64 [N, width].

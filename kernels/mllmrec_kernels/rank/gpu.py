@@ -34,10 +34,10 @@ LISTED = 64  # list entries that a program scores at a time
 
 
 @triton.jit
-def count_ahead(
+def count_ahead(  # type: ignore[no-untyped-def]
     x, y, indptr, low, high, ahead, near, lists, n_users, n_items, first_item, capacity,
     GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """Add to ahead[h] the items whose product is above high[h]; list the ids of those in [low[h], high[h]].
 
     x float16 [n_users, D]; y float16 [n_items, D], the items first_item...; user p of x holds out h = indptr[p] to
@@ -76,9 +76,9 @@ def count_ahead(
 
 
 @triton.jit
-def count_before(
+def count_before(  # type: ignore[no-untyped-def]
     x, y, users, own, own_items, ids, starts, stops, out, d, B: tl.constexpr
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """out[h] = how many of ids[starts[h]:stops[h]] stand before own_items[h], whose score is own[h], for users[h].
 
     x, y float32 [., d]; own float32; users, own_items, ids, out int32; starts, stops int64.

@@ -23,9 +23,9 @@ SAMPLES = 256
 
 
 @triton.jit
-def sample_rows(
+def sample_rows(  # type: ignore[no-untyped-def]
     indptr, indices, users, seed, seen, number, out, n, n_seen, search_steps, B: tl.constexpr
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """out[b] = a seen item that users[b] has not seen, -1 where there is none; int32 [n].
 
     indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen, number int32 [n_seen], [I].

@@ -50,10 +50,10 @@ def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.cons
 
 
 @triton.jit
-def sample_bars(
+def sample_bars(  # type: ignore[no-untyped-def]
     x, sample, alive, wanted, out, n_rows, n_sample, most,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """out[q] = the wanted[q]-th largest of BN group maxima, group g being the sampled items g, g + BN, ...
 
     x float16 [n_rows, D], sample float16 [n_sample, D], alive float64 [n_sample], wanted int32 [n_rows] <= most.
@@ -95,11 +95,11 @@ def _append(keys, counts, places, bar, items, tile, capacity, AXIS: tl.constexpr
 
 
 @triton.jit
-def collect(
+def collect(  # type: ignore[no-untyped-def]
     x, y, rows, bars, alive, keys, counts, n_rows, n_items, first_item, first_block, capacity,
     SYMMETRIC: tl.constexpr, GROUP: tl.constexpr,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """Append to list p the key of every item whose product with row rows[p] of x is at least bars[p].
 
     x float16 [., D]; y float16 [n_items, D], the items first_item...; rows int32 and bars float32 [n_rows];
@@ -137,10 +137,10 @@ def collect(
 
 
 @triton.jit
-def drop(
+def drop(  # type: ignore[no-untyped-def]
     keys, counts, rows, indptr, excluded, first_query, n, width, search_steps,
     WITHOUT_SELF: tl.constexpr, EXCLUDE: tl.constexpr, B: tl.constexpr,
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """Set to EMPTY what no list may hold: slots past the count, the query itself, its excluded items.
 
     keys int64 [n / width, width]; counts, rows int32 [n / width]: list p is of query first_query + rows[p];
@@ -178,9 +178,9 @@ def sort_rows(keys, stride, W: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def rescore(
+def rescore(  # type: ignore[no-untyped-def]
     keys, bars, rows, x, y, a, b, floor, n, width, d, B: tl.constexpr
-):  # type: ignore[no-untyped-def] # fmt: skip
+):  # fmt: skip
     """Replace the fast score in each key by the exact one; EMPTY where the bar or the floor is not met.
 
     keys int64 [n / width, width]; bars float32, rows int32 [n / width]; x, y float32 [., d], a, b float64 [.]: see
