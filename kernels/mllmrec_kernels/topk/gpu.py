@@ -288,7 +288,7 @@ class _Block:
     def _scan(self, rows: Tensor, answer: Tensor, together: int) -> None:
         """Score every item for these queries, `together` of them at a time at most."""
         n, capacity = len(self.sides.y), SCAN
-        for some in torch.split(rows, max(1, together // 8)):  # type: ignore[no-untyped-call]
+        for some in torch.split(rows, max(1, together // 8)):
             best, free = answer[some], torch.full((len(some),), _FREE, device=rows.device)
             for first in range(0, n, capacity):
                 item = torch.arange(first, min(first + capacity, n), device=rows.device)
