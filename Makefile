@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check bench format clean
+.PHONY: help demo test test-all check bench bench-gpu kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ format: $(VENV)/.check  ## apply the formatter
 
 bench: $(VENV)/.bench  ## every kernel against its peers, in one process
 	$(BIN)/python -m pytest bench --benchmark-only -o python_files='bench_*.py'
+
+bench-gpu: $(VENV)/.test  ## the kernels of a CUDA device against their peers there
+	$(BIN)/python -m bench.bench_gpu
+
+kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm_100: docs/kernels-compiled.md
+	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

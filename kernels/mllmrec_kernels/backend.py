@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -109,3 +110,22 @@ def choose(requested: str, array: Any, *, cpu: Sequence[str], gpu: Sequence[str]
     if missing(requested):
         raise BackendUnavailableError(f"backend {requested!r}: {missing(requested)}; {INSTALL[requested]}")
     return requested
+
+
+def device_of(array: Any) -> Any:
+    """The torch device on which a Triton backend runs for `array`: its own, else the current CUDA device.
+
+    Under Triton's interpreter, on a machine without CUDA, that is the CPU.
+    """
+    import torch
+
+    if is_cuda(array):
+        return array.device
+    return torch.device("cuda", torch.cuda.current_device()) if _has_cuda_torch() else torch.device("cpu")
+
+
+def on(device: Any) -> AbstractContextManager[Any]:
+    """Make a CUDA device the current one, which is where Triton launches; nothing to do for the CPU."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -22,7 +22,7 @@ def cooccurrence_topk(
     window: int | None = None,
     times: NDArray[np.int64] | None = None,
     backend: str = "auto",
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k items that share the most users with each item (method 2.6, issue 3).
 
@@ -40,8 +40,9 @@ def cooccurrence_topk(
         measure: "jaccard", "cosine" or "count".
         window: c_ij counts only users who touched i and j at most this far apart in time; d_i stays.
         times: int64, shape (nnz,), the time of each entry of `user_items.indices`; needed by `window`.
-        backend: "auto", "numba" or "reference".
-        max_bytes: working memory beyond input and output; the transpose is made in blocks to fit it.
+        backend: "auto", "numba", "cupy" or "reference". A CSR lives on the host, so "auto" is never CuPy.
+        max_bytes: working memory beyond input and output; the transpose is made in blocks to fit it. None is
+            16 MiB on the CPU, a quarter of what is free on a GPU.
 
     Returns:
         ids int32 [I, k], padded with -1, and scores float32 [I, k], padded with 0. They do not depend on
@@ -55,12 +56,16 @@ def cooccurrence_topk(
     _check(user_items, k, measure, window, times)
     if window is None:
         times = None
-    chosen = backends.choose(backend, user_items.indices, cpu=("numba",), gpu=())
+    chosen = backends.choose(backend, user_items.indices, cpu=("numba",), gpu=("cupy",))
     if chosen == "reference":
         return reference.cooccurrence_topk(user_items, k, measure, window, times)
+    if chosen == "cupy":
+        from mllmrec_kernels.cooccurrence import gpu
+
+        return gpu.cooccurrence_topk(user_items, k, measure, window, times, max_bytes)
     from mllmrec_kernels.cooccurrence import cpu
 
-    return cpu.cooccurrence_topk(user_items, k, measure, window, times, max_bytes)
+    return cpu.cooccurrence_topk(user_items, k, measure, window, times, MAX_BYTES if max_bytes is None else max_bytes)
 
 
 def _check(user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None) -> None:

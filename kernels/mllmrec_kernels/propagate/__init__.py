@@ -64,7 +64,7 @@ def propagate(graph: CSR, features: Any, *, layers: int, combine: str = "sum", b
         features: float32 or float64, shape (N, d), NumPy or torch.
         layers: L >= 0; with 0 the result is a copy of the features.
         combine: "sum" of E^(0)..E^(L), their "mean", or the "last" alone.
-        backend: "auto", "numba", "torch" (its CSR product) or "reference".
+        backend: "auto", "numba", "triton", "torch" (its CSR product) or "reference".
 
     Returns:
         Shape (N, d), the features' dtype, where the features live. Sums run in that dtype, in the order
@@ -89,9 +89,11 @@ def propagate(graph: CSR, features: Any, *, layers: int, combine: str = "sum", b
 def on_numpy(graph: CSR, features: Floats, layers: int, combine: str, backend: str) -> Floats:
     """The verb for NumPy features, its arguments but the features checked."""
     check_features(graph, features.shape, str(features.dtype))
-    chosen = backends.choose(backend, features, cpu=("numba", "torch"), gpu=())
+    chosen = choose(backend, features)
     if chosen == "reference":
         return reference.propagate(graph, features, layers, combine)
+    if chosen == "triton":
+        return _on_device(graph, features, layers, combine)
     if chosen == "torch":
         from mllmrec_kernels.propagate import torch_csr
 
@@ -99,6 +101,23 @@ def on_numpy(graph: CSR, features: Floats, layers: int, combine: str, backend: s
     from mllmrec_kernels.propagate import cpu
 
     return cpu.propagate(graph, features, layers, combine)
+
+
+def choose(backend: str, features: Any) -> str:
+    """The backend that propagates these features."""
+    return backends.choose(backend, features, cpu=("numba", "torch"), gpu=("triton", "torch"))
+
+
+def _on_device(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
+    import torch
+
+    from mllmrec_kernels.propagate import gpu
+
+    device = backends.device_of(features)
+    copy = gpu.DeviceGraph.of(graph, device)
+    with backends.on(device):
+        result: Floats = gpu.propagate(copy, torch.from_numpy(features).to(device), layers, combine).cpu().numpy()
+    return result
 
 
 def check_features(graph: CSR, shape: tuple[int, ...], dtype: str) -> None:

@@ -26,7 +26,7 @@ def rank_heldout(
     heldout: CSR,
     *,
     backend: str = "auto",
-    max_bytes: int = inputs.MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> Any:
     """0-based rank of each held-out item among the items its user may be shown (full ranking; issue 3).
 
@@ -42,7 +42,8 @@ def rank_heldout(
         exclude: CSR of shape (U, I), items that are not candidates (training items, say).
         heldout: CSR of shape (U, I), the items to rank.
         backend: "auto", "numba", "triton", or "reference".
-        max_bytes: working memory beyond input and output.
+        max_bytes: working memory beyond input and output; None is 64 MiB on the CPU, a quarter of what is free on
+            a GPU.
 
     Returns:
         int32, shape (heldout.nnz,), in the order of heldout.indices; a tensor on the device of
@@ -53,20 +54,39 @@ def rank_heldout(
             that is both held out and excluded.
         BackendUnavailableError: the backend asked for cannot run here.
     """
+    max_bytes = inputs.memory(max_bytes)
+    chosen = backends.choose(backend, user_vectors, cpu=_CPU, gpu=_GPU)
+    if chosen == "triton":
+        return _on_device(user_vectors, item_vectors, exclude, heldout, max_bytes)
     x = inputs.vectors("user_vectors", user_vectors)
     y = inputs.vectors("item_vectors", item_vectors, d=x.shape[1])
-    max_bytes = inputs.count("max_bytes", max_bytes)
     inputs.check_products(score.norms(x), score.norms(y))
     inputs.csr("exclude", exclude, (len(x), len(y)))
     inputs.csr("heldout", heldout, (len(x), len(y)))
     _check_disjoint(exclude, heldout)
-    if backends.choose(backend, user_vectors, cpu=_CPU, gpu=_GPU) == "reference":
+    if chosen == "reference":
         ranks = reference.rank_heldout(x, y, exclude, heldout)
     else:
         from mllmrec_kernels.rank import cpu
 
-        ranks = cpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes)
+        ranks = cpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes or inputs.MAX_BYTES)
     return inputs.like(user_vectors, (ranks,))[0]
+
+
+def _on_device(user_vectors: Any, item_vectors: Any, exclude: CSR, heldout: CSR, max_bytes: int | None) -> Any:
+    from mllmrec_kernels.rank import gpu
+    from mllmrec_kernels.topk import gpu_score
+
+    device = backends.device_of(user_vectors)
+    x = inputs.on_device("user_vectors", user_vectors, device)
+    y = inputs.on_device("item_vectors", item_vectors, device, d=x.shape[1])
+    inputs.csr("exclude", exclude, (len(x), len(y)))
+    inputs.csr("heldout", heldout, (len(x), len(y)))
+    _check_disjoint(exclude, heldout)
+    with backends.on(device):
+        gpu_score.check_products(x, y)
+        ranks = gpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes)
+    return inputs.back(user_vectors, (ranks,))[0]
 
 
 def _check_disjoint(exclude: CSR, heldout: CSR) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,22 @@ def vectors(name: str, array: Any, *, d: int | None = None) -> NDArray[np.float3
     if is_tensor(array):
         array = array.detach().cpu().numpy()
     array = np.asarray(array)
-    if array.ndim != 2 or array.shape[1] == 0 or (d is not None and array.shape[1] != d):
-        wanted = f"(rows, {'d' if d is None else d})"
-        raise KernelInputError(f"{name} must have shape {wanted}; got {array.shape}")
+    check_shape(name, array.shape, d)
     if not np.issubdtype(array.dtype, np.floating):
         raise KernelInputError(f"{name} must be floating; got {array.dtype}")
-    if len(array) >= 2**31:
-        raise KernelInputError(f"{name} has {len(array)} rows; ids are int32, so at most {2**31 - 1}")
     with np.errstate(over="ignore"):
         out = np.ascontiguousarray(array, dtype=np.float32)
     _check_finite(name, out)
     return out
+
+
+def check_shape(name: str, shape: Sequence[int], d: int | None) -> None:
+    """Refuse what is not (rows, d), d at least 1, or has more rows than int32 ids can name."""
+    if len(shape) != 2 or shape[1] == 0 or (d is not None and shape[1] != d):
+        wanted = f"(rows, {'d' if d is None else d})"
+        raise KernelInputError(f"{name} must have shape {wanted}; got {tuple(shape)}")
+    if shape[0] >= 2**31:
+        raise KernelInputError(f"{name} has {shape[0]} rows; ids are int32, so at most {2**31 - 1}")
 
 
 def _check_finite(name: str, array: NDArray[np.float32]) -> None:
@@ -49,7 +55,12 @@ def _check_finite(name: str, array: NDArray[np.float32]) -> None:
     for start in range(0, len(array), rows):
         finite = np.isfinite(array[start : start + rows]).all(axis=1)
         bad.extend((start + np.flatnonzero(~finite)).tolist())
-    if bad:
+    check_rows(name, bad)
+
+
+def check_rows(name: str, bad: Sequence[int] | NDArray[np.int64]) -> None:
+    """Refuse, by number, rows that hold NaN or infinity."""
+    if len(bad):
         first = ", ".join(str(row) for row in bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
         raise KernelInputError(f"{name} must be finite; {len(bad)} rows hold NaN or infinity: {first}")
 
@@ -59,6 +70,11 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise KernelInputError(f"{name} must be an integer of at least {least}; got {value!r}")
     return int(value)
+
+
+def memory(max_bytes: Any) -> int | None:
+    """`max_bytes`, checked; None leaves it to the backend."""
+    return None if max_bytes is None else count("max_bytes", max_bytes)
 
 
 def csr(name: str, matrix: Any, shape: tuple[int, int]) -> CSR:
@@ -83,3 +99,28 @@ def like(array: Any, results: tuple[NDArray[Any], ...]) -> tuple[Any, ...]:
         return results
     torch = sys.modules["torch"]
     return tuple(torch.from_numpy(result).to(array.device) for result in results)
+
+
+def on_device(name: str, array: Any, device: Any, *, d: int | None = None) -> Any:
+    """`array` as a contiguous float32 tensor of shape (rows, d) on `device`; refused as `vectors` refuses.
+
+    A tensor that is on the device already is checked there, and not copied where it is float32.
+    """
+    import torch
+
+    if not (is_tensor(array) and array.device == device):
+        return torch.from_numpy(vectors(name, array, d=d)).to(device)
+    check_shape(name, array.shape, d)
+    if not array.dtype.is_floating_point:
+        raise KernelInputError(f"{name} must be floating; got {str(array.dtype).removeprefix('torch.')}")
+    out = array.detach().to(torch.float32).contiguous()
+    finite = [torch.isfinite(rows).all(dim=1) for rows in out.split(max(1, 2**24 // out.shape[1]))]
+    check_rows(name, np.flatnonzero(~torch.cat(finite).cpu().numpy()) if finite else np.zeros(0, np.int64))
+    return out
+
+
+def back(array: Any, results: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Device tensors to where `array` lives: its device for a tensor, NumPy arrays otherwise."""
+    if is_tensor(array):
+        return tuple(result.to(array.device) for result in results)
+    return tuple(result.cpu().numpy() for result in results)

@@ -1,0 +1,147 @@
+"""Every Triton kernel compiled for GPUs that need not be here: `python -m bench.compile_kernels` writes the table.
+
+Triton compiles for a named target; registers and stack are read from the cubin by the cuobjdump that comes with it
+(-res-usage), shared memory is what Triton asks of a launch. The shapes are those of 384-dimensional embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton
+from mllmrec_kernels.propagate import gpu as propagate
+from mllmrec_kernels.rank import gpu as rank
+from mllmrec_kernels.sample import gpu as sample
+from mllmrec_kernels.topk import gpu, gpu_score, gpu_tiles
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "kernels-compiled.md"
+# Compute capability: (name of the architecture, shared memory of one block in bytes).
+TARGETS = {80: ("sm_80", 166_912), 90: ("sm_90a", 232_448), 100: ("sm_100a", 232_448)}
+HALF, FLOAT, DOUBLE, INT, LONG = "*fp16", "*fp32", "*fp64", "*i32", "*i64"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel as a launcher compiles it: types of its arguments, constants, warps and stages."""
+
+    name: str
+    function: Any
+    types: tuple[str, ...]
+    constants: dict[str, Any] = field(default_factory=dict)
+    warps: int = 4
+    stages: int = 3
+
+
+TILE = {"D": 384, "BM": gpu.BLOCK, "BN": gpu.BLOCK, "BK": gpu_score.STEP}
+PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES}
+COLLECT = (HALF, HALF, INT, FLOAT, DOUBLE, LONG, INT, "i32", "i32", "i32", "i32", "i32")
+LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
+DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
+
+
+def kernels() -> list[Kernel]:
+    """Every Triton kernel of the package, in each form that matters."""
+    return [
+        Kernel("pair_dots", gpu_score.pair_dots, (FLOAT, FLOAT, INT, INT, DOUBLE, "i32", "i32"),
+               {"B": gpu_score.SCORED}),
+        Kernel("encode_rows", gpu_score.encode_rows, (FLOAT, DOUBLE, HALF, DOUBLE, "i32", "i32"),
+               {"D": 384, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
+        Kernel("sample_bars", gpu_tiles.sample_bars, (HALF, HALF, DOUBLE, INT, FLOAT, "i32", "i32", "i32"), TILE,
+               **PRODUCT),
+        Kernel("collect", gpu_tiles.collect, COLLECT, {"SYMMETRIC": False, "GROUP": gpu.GROUP, **TILE}, **PRODUCT),
+        Kernel("collect, symmetric", gpu_tiles.collect, COLLECT, {"SYMMETRIC": True, "GROUP": gpu.GROUP, **TILE},
+               **PRODUCT),
+        Kernel("drop", gpu_tiles.drop, DROP, {"WITHOUT_SELF": True, "EXCLUDE": False, "B": gpu.ENTRIES}),
+        Kernel("drop, excluded", gpu_tiles.drop, DROP, {"WITHOUT_SELF": False, "EXCLUDE": True, "B": gpu.ENTRIES}),
+        Kernel("sort_rows, 32", gpu_tiles.sort_rows, (LONG, "i32"), {"W": 32}),
+        Kernel("sort_rows, 512", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu.CAPACITY}),
+        Kernel("sort_rows, 2048", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu.IN_REGISTERS}),
+        Kernel("rescore", gpu_tiles.rescore,
+               (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
+               {"B": gpu_score.SCORED}),
+        Kernel("count_ahead", rank.count_ahead,
+               (HALF, HALF, LONG, FLOAT, FLOAT, INT, INT, INT, "i32", "i32", "i32", "i32"),
+               {"GROUP": rank.GROUP, **TILE}, **PRODUCT),
+        Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
+               {"B": rank.LISTED}),
+        Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 5, "i32", "i32"), LAYER, warps=1),
+        Kernel("layer_rows, float64", propagate.layer_rows, (LONG, INT, FLOAT, *(DOUBLE,) * 4, "i32", "i32"), LAYER,
+               warps=1),
+        Kernel("sample_rows", sample.sample_rows, (LONG, INT, LONG, LONG, INT, INT, INT, "i32", "i32", "i32"),
+               {"B": sample.SAMPLES}),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one compiled kernel takes: registers a thread, bytes spilled a thread, bytes of shared memory a block."""
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+def compiled(kernel: Kernel, capability: int, *, ones: bool = False) -> Usage:
+    """Compile for one target, and read what ptxas made of it; with `ones`, as a launch does whose sizes are all 1."""
+    signature, constants = {}, {}
+    types = iter(kernel.types)
+    attributes: dict[tuple[int], list[list[Any]]] = {}
+    for place, name in enumerate(kernel.function.arg_names):
+        if name in kernel.constants:
+            signature[name], constants[name] = "constexpr", kernel.constants[name]
+            continue
+        signature[name] = next(types)
+        if ones and not signature[name].startswith("*"):  # a launch makes a constant of an integer that is 1
+            signature[name], constants[name] = "constexpr", 1
+        if signature[name].startswith("*"):  # torch aligns what it allocates
+            attributes[place,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel.function, signature, constants, attributes)
+    options = {"num_warps": kernel.warps, "num_stages": kernel.stages, "enable_fp_fusion": True}
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    registers, spilled = _resources(binary.asm["cubin"])
+    return Usage(registers, spilled, binary.metadata.shared)
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers a thread, and bytes of its stack: no kernel keeps an array there, so they are spilled registers."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
+    assert found, report
+    return int(found[1]), int(found[2])
+
+
+def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
+    """The page: one line a kernel, registers / spilled / shared memory for each target."""
+    lines = [
+        "# Triton kernels, compiled", "",
+        f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers a thread, bytes",
+        "spilled a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an",
+        "array there) are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
+        "| kernel | warps | " + " | ".join(TARGETS[c][0] for c in TARGETS) + " |",
+        "|---|---|" + "---|" * len(TARGETS),
+    ]  # fmt: skip
+    for kernel in kernels():
+        cells = [measure(kernel, capability) for capability in TARGETS]
+        shown = " | ".join(f"{use.registers} / {use.spilled} / {use.shared:,}" for use in cells)
+        lines.append(f"| {kernel.name} | {kernel.warps} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text(table())
+    sys.stdout.write(TABLE.read_text())

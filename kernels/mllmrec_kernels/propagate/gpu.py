@@ -1,0 +1,99 @@
+"""Sparse rows times dense features in Triton, the layers combined in the same pass.
+
+    next[i] = sum_e a_e current[col_e];   out[i] = base[i] + next[i],   over the number of layers for the mean
+
+Bytes a layer, N rows of d features and nnz edges: nnz d 4 gathered, N d 4 written for `next` and for `out`, N d 4
+read as `base`; FLOPs 2 nnz d: bound by the gathers. They go panel by panel of COLUMNS features, all rows of a panel
+before the next one, so that what is gathered (N COLUMNS 4 bytes) stays in L2 while it is.
+One program owns a row of a panel, and adds EDGES entries at a time in the order they are stored: always the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.topk.gpu_score import FUSED
+
+COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes a thread and edge in flight
+
+
+@triton.jit
+def layer_rows(  # type: ignore[no-untyped-def]
+    indptr, indices, data, current, base, following, out, width, parts,
+    WEIGHTED: tl.constexpr, BASE: tl.constexpr, KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Row program_id(0), panel program_id(1) of one layer: out = (base + A current) / parts, following = A current.
+
+    indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or unread; the rest float32 or float64 [N, width].
+    """
+    row = tl.program_id(0)
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = c < width
+    dtype = current.dtype.element_ty
+    total = tl.zeros([COLUMNS], dtype)
+    stop = tl.load(indptr + row + 1)
+    for first in range(tl.load(indptr + row), stop, EDGES):
+        edge = first + tl.arange(0, EDGES)
+        live = edge < stop
+        column = tl.load(indices + edge, mask=live, other=0).to(tl.int64)
+        gathered = tl.load(
+            current + column[:, None] * width + c[None, :], mask=live[:, None] & inside[None, :], other=0.0
+        )
+        if WEIGHTED:
+            gathered *= tl.load(data + edge, mask=live, other=0.0).to(dtype)[:, None]
+        total += tl.sum(gathered, axis=0)
+    at = row.to(tl.int64) * width + c
+    if KEEP:
+        tl.store(following + at, total, mask=inside)
+    if BASE:
+        total += tl.load(base + at, mask=inside, other=0.0)
+    tl.store(out + at, total / parts, mask=inside)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGraph:
+    """A graph on a device: indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or None where all are ones."""
+
+    indptr: Tensor
+    indices: Tensor
+    data: Tensor | None
+
+    @staticmethod
+    def of(graph: CSR, device: torch.device) -> DeviceGraph:
+        """A copy of `graph` on `device`."""
+        data = None if graph.data is None else torch.from_numpy(graph.data).to(device)
+        return DeviceGraph(torch.from_numpy(graph.indptr).to(device), torch.from_numpy(graph.indices).to(device), data)
+
+
+def _layer(
+    graph: DeviceGraph, current: Tensor, base: Tensor | None, following: Tensor | None, out: Tensor, parts: int
+) -> None:
+    n, width = current.shape
+    layer_rows[(n, triton.cdiv(width, COLUMNS))](
+        graph.indptr, graph.indices, graph.indices if graph.data is None else graph.data,
+        current, current if base is None else base, out if following is None else following, out, width, parts,
+        WEIGHTED=graph.data is not None, BASE=base is not None, KEEP=following is not None,
+        EDGES=EDGES, COLUMNS=COLUMNS, num_warps=1, **FUSED,
+    )  # fmt: skip
+
+
+def propagate(graph: DeviceGraph, features: Tensor, layers: int, combine: str) -> Tensor:
+    """E^(l+1) = A E^(l) combined over l = 0..layers, shape (N, d), dtype and device of `features`; see the verb."""
+    if layers == 0 or not features.numel():
+        return features.clone(memory_format=torch.contiguous_format)
+    current = features.contiguous()
+    out = torch.empty_like(current)
+    base = None if combine == "last" else current
+    for layer in range(layers):
+        last = layer == layers - 1
+        following = None if last else torch.empty_like(current)
+        _layer(graph, current, base, following, out, layers + 1 if last and combine == "mean" else 1)
+        current = out if following is None else following
+        base = None if combine == "last" else out
+    return out

@@ -1,0 +1,226 @@
+"""rank_heldout on the GPU: a float16 product counts what it can prove, the float64 score the rest.
+
+With P, unit and error as in topk/gpu_score.py, an item of P > high is ahead of the held-out item h and one of
+P < low is not, with low, high = score(u, h) / unit -+ error. The few between go to a list of h (in any order, for
+they are only counted), and are scored as h itself was. Excluded items are counted with the rest and taken off
+again, each scored exactly. A list that overflows is thrown away and every item scored for its h.
+
+Bytes, for U users that hold something out and I items of d columns: 2 d (U + I) encoded, 4 CAPACITY a held-out item
+in flight, 4 d a scored pair; FLOPs 2 U I d. Bound by the tensor cores, and by the lists where d is small. `max_bytes`
+bounds lists and encoded rows, by smaller blocks; they are halved when the device runs out of memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mllmrec_kernels import resident
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.errors import KernelError, KernelInputError
+from mllmrec_kernels.topk import gpu_score
+from mllmrec_kernels.topk.gpu_score import exact_dot
+from mllmrec_kernels.topk.gpu_tiles import product
+
+CAPACITY, SHARE = 256, 64  # ids that a list holds: at least, and one in so many of the items
+BLOCK, GROUP, WARPS, STAGES = 128, 16, 8, 3
+LISTED = 64  # list entries that a program scores at a time
+
+
+@triton.jit
+def count_ahead(  # type: ignore[no-untyped-def]
+    x, y, indptr, low, high, ahead, near, lists, n_users, n_items, first_item, capacity,
+    GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Add to ahead[h] the items whose product is above high[h]; list the ids of those in [low[h], high[h]].
+
+    x float16 [n_users, D]; y float16 [n_items, D], the items first_item...; user p of x holds out h = indptr[p] to
+    indptr[p + 1] - 1; low, high float32, ahead, near int32 [heldout]; lists int32 [heldout, capacity].
+    """
+    width = GROUP * tl.cdiv(n_items, BN)
+    pid = tl.program_id(0)
+    first = (pid // width) * GROUP
+    height = tl.minimum(tl.cdiv(n_users, BM) - first, GROUP)
+    places = (first + (pid % width) % height) * BM + tl.arange(0, BM)
+    columns = ((pid % width) // height) * BN + tl.arange(0, BN)
+    tile = product(x, y, tl.minimum(places, n_users - 1), tl.minimum(columns, n_items - 1), D, BM, BN, BK)
+    tile = tl.where((columns < n_items)[None, :], tile, float("-inf"))
+    items = first_item + columns
+    start = tl.load(indptr + places, mask=places < n_users, other=0)
+    stop = tl.load(indptr + places + 1, mask=places < n_users, other=0)
+    for turn in range(tl.max(stop - start, axis=0)):
+        h = start + turn
+        live = h < stop
+        above = tl.load(high + h, mask=live, other=float("inf"))
+        below = tl.load(low + h, mask=live, other=float("inf"))
+        sure = tl.sum((tile > above[:, None]).to(tl.int32), axis=1)
+        tl.atomic_add(ahead + h, sure, mask=live & (sure > 0), sem="relaxed")
+        # The others leave the tile's copy one a list and turn, lowest product first.
+        rest = tl.where((tile >= below[:, None]) & (tile <= above[:, None]), tile, float("inf"))
+        lowest = tl.min(rest, axis=1)
+        while tl.min(lowest, axis=0) < float("inf"):
+            hit = lowest < float("inf")
+            item = tl.min(tl.where(rest == lowest[:, None], items[None, :], 2147483647), axis=1)
+            slot = tl.atomic_add(near + h, 1, mask=hit, sem="relaxed")
+            full = slot >= capacity
+            tl.store(lists + h.to(tl.int64) * capacity + slot, item, mask=hit & (full == 0))
+            gone = (items[None, :] == item[:, None]) | full[:, None]
+            rest = tl.where(gone, float("inf"), rest)
+            lowest = tl.min(rest, axis=1)
+
+
+@triton.jit
+def count_before(  # type: ignore[no-untyped-def]
+    x, y, users, own, own_items, ids, starts, stops, out, d, B: tl.constexpr
+):  # fmt: skip
+    """out[h] = how many of ids[starts[h]:stops[h]] stand before own_items[h], whose score is own[h], for users[h].
+
+    x, y float32 [., d]; own float32; users, own_items, ids, out int32; starts, stops int64.
+    """
+    h = tl.program_id(0)
+    start, stop = tl.load(starts + h), tl.load(stops + h)
+    mine, score = tl.load(own_items + h), tl.load(own + h)
+    row = x + tl.load(users + h).to(tl.int64) * d + tl.zeros([B], tl.int64)
+    total = tl.zeros([B], tl.int32)
+    for at in range(start, stop, B):
+        entry = at + tl.arange(0, B)
+        live = entry < stop
+        item = tl.load(ids + entry, mask=live, other=0)
+        other = exact_dot(row, y + item.to(tl.int64) * d, live, d, B).to(tl.float32)
+        total += (live & ((other > score) | ((other == score) & (item < mine)))).to(tl.int32)
+    tl.store(out + h, tl.sum(total, axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Heldout:
+    """Held-out items on the device in the order of their users: int32 users, int32 items, float32 scores, all [H]."""
+
+    users: Tensor
+    items: Tensor
+    scores: Tensor
+
+    def part(self, which: slice | Tensor) -> _Heldout:
+        """Some of them."""
+        return _Heldout(self.users[which], self.items[which], self.scores[which])
+
+    def before(self, x: Tensor, y: Tensor, ids: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
+        """int32 [H]: how many of ids[starts[h]:stops[h]] stand before each."""
+        out = torch.empty_like(self.users)
+        if len(out):
+            count_before[(len(out),)](
+                x, y, self.users, self.scores, self.items, ids, starts, stops, out, x.shape[1], B=LISTED,
+                **gpu_score.FUSED,
+            )  # fmt: skip
+        return out
+
+
+def rank_heldout(
+    user_vectors: Tensor, item_vectors: Tensor, exclude: CSR, heldout: CSR, *, max_bytes: int | None
+) -> Tensor:
+    """0-based rank of each held-out item, int32 [heldout.nnz], for float32 tensors on one device; see the verb."""
+    x, y, device = user_vectors, item_vectors, user_vectors.device
+    ranks = torch.zeros(heldout.nnz, dtype=torch.int32, device=device)
+    if not heldout.nnz:
+        return ranks
+    users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
+    items = resident.on_device(heldout, device).indices
+    asked = _Heldout(users, items, gpu_score.dots(x, y, users, items).to(torch.float32))
+    work = _Work(x, y, heldout.indptr, asked, *_plan(len(y), x.shape[1], gpu_score.working_memory(device, max_bytes)))
+    while True:
+        try:
+            work.count(ranks)
+        except torch.OutOfMemoryError:
+            if work.rows == 1 and work.chunk == 1:
+                raise KernelError(f"ranking {len(y)} items of {x.shape[1]}: the device is out of memory") from None
+            work = replace(work, rows=max(1, work.rows // 2), chunk=max(1, work.chunk // 2))
+        else:
+            break
+    left_out, row = resident.on_device(exclude, device), users.long()
+    return ranks - asked.before(x, y, left_out.indices, left_out.indptr[row], left_out.indptr[row + 1])
+
+
+def _plan(n_items: int, d: int, max_bytes: int) -> tuple[int, int, int]:
+    """(ids a list holds, held-out items in flight, items encoded at a time)."""
+    capacity = max(CAPACITY, triton.next_power_of_2(n_items // SHARE))
+    row, item = 4 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
+    rows, chunk = max_bytes // 2 // row, max_bytes // 2 // item
+    if not (rows and chunk):
+        raise KernelInputError(f"max_bytes={max_bytes} holds no list at d={d}; give at least {2 * max(row, item)}")
+    return capacity, rows, min(chunk, n_items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Users x float32 [U, d], items y float32 [I, d], and the held-out items of user u from indptr[u] on.
+
+    Attributes:
+        capacity: ids that a list holds.
+        rows: held-out items in flight; a user's stay together, however many they are.
+        chunk: items encoded at a time.
+    """
+
+    x: Tensor
+    y: Tensor
+    indptr: NDArray[np.int64]
+    asked: _Heldout
+    capacity: int
+    rows: int
+    chunk: int
+
+    def count(self, ranks: Tensor) -> None:
+        """ranks[h] = the number of items ahead of h, excluded ones among them."""
+        largest = gpu_score.largest_of(gpu_score.norms(self.y))
+        shrink = gpu_score.inverse(largest).expand(len(self.y)).contiguous()
+        items = gpu_score.Encoded(self.y, shrink, self.chunk)
+        asking = np.flatnonzero(np.diff(self.indptr))
+        while len(asking):
+            held = np.searchsorted(self.indptr[asking + 1], self.indptr[asking[0]] + self.rows, side="right")
+            users, asking = asking[: max(1, held)], asking[max(1, held) :]
+            which = slice(int(self.indptr[users[0]]), int(self.indptr[users[-1] + 1]))
+            ranks[which] = self._block(users, self.asked.part(which), items, largest)
+
+    def _block(self, users: NDArray[np.int64], held: _Heldout, items: gpu_score.Encoded, largest: Tensor) -> Tensor:
+        device = self.x.device
+        degrees = torch.from_numpy(np.diff(self.indptr)[users]).to(device)
+        indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
+        x = self.x[torch.from_numpy(users).to(device)]
+        lengths = gpu_score.norms(x)
+        half, rest = gpu_score.encode(x, gpu_score.inverse(lengths))
+        unit = lengths * largest
+        error = gpu_score.error_bound(rest, items.largest_rest, unit, x.shape[1])
+        low, high = _band(held.scores, unit.repeat_interleave(degrees), error.repeat_interleave(degrees))
+        ahead, near = torch.zeros_like(held.users), torch.zeros_like(held.users)
+        lists = torch.empty((len(ahead), self.capacity), dtype=torch.int32, device=device)
+        for first in items.starts:
+            y, _ = items.at(first)
+            count_ahead[(triton.cdiv(len(half), BLOCK) * triton.cdiv(len(y), BLOCK),)](
+                half, y, indptr, low, high, ahead, near, lists, len(half), len(y), first, self.capacity,
+                GROUP=GROUP, D=half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP,
+                num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
+            )  # fmt: skip
+        return self._resolved(held, ahead, near, lists)
+
+    def _resolved(self, held: _Heldout, ahead: Tensor, near: Tensor, lists: Tensor) -> Tensor:
+        """The counts with what is near scored exactly; int32 [H]."""
+        starts = torch.arange(len(ahead), device=ahead.device) * self.capacity
+        fits = near <= self.capacity
+        counts = ahead + held.before(self.x, self.y, lists, starts, starts + near * fits)
+        overflowed = torch.nonzero(~fits).ravel()
+        every = torch.arange(len(self.y), dtype=torch.int32, device=ahead.device)
+        zeros = torch.zeros_like(overflowed)
+        counts[overflowed] = held.part(overflowed).before(self.x, self.y, every, zeros, zeros + len(every))
+        return counts
+
+
+def _band(scores: Tensor, unit: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [H]: below the first no product is ahead, above the second every one is; all between where unit is 0."""
+    middle, finite = scores.double() / unit, torch.isfinite(error)
+    low = torch.where(finite, middle - error, -torch.inf)
+    high = torch.where(finite, middle + error, torch.inf)
+    return gpu_score.rounded_down(low), gpu_score.rounded_up(high)

@@ -1,0 +1,178 @@
+"""The Triton kernels in Triton's interpreter, on the shared cases made small; test_triton.py runs this file.
+
+Blocks, lists and the sample are small as well, so that a few dozen rows pass every path: several blocks, lists that
+overflow, rows that are scanned, bands of a self graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from mllmrec_kernels import propagate, rank_heldout, sample_negatives, topk_cosine
+from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.rank import gpu as rank
+from mllmrec_kernels.topk import gpu, gpu_score
+
+from tests.kernels import triton_checks
+from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, split_pairs
+from tests.kernels.sparse_cases import GRAPHS, INTERACTIONS, Graph, Interactions, ids, random_graph
+
+# Of the recipes with a k beyond n two will do: the list is the whole row, and every row is alike.
+SMALL = [
+    replace(case, n=min(case.n, 40), q=min(case.q, 4), d=min(case.d, 70))
+    for case in VECTOR_CASES
+    if not case.name.endswith("_320") or case.name in ("duplicates_320", "zeros_among_320")
+]
+each_case = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+named = {case.name: case for case in SMALL}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton_checks.poison(monkeypatch)
+    for module, values in (
+        (gpu, {"BLOCK": 32, "GROUP": 1, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 37, "ENTRIES": 2**12,
+               "IN_REGISTERS": 0}),
+        (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
+        (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
+    ):  # fmt: skip
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+
+
+@each_case
+def test_cosine(case: VectorCase) -> None:
+    triton_checks.check_cosine(case, "cpu")
+
+
+@pytest.mark.parametrize("name", ["odd", "zeros_among_7", "clusters_cut", "wide_norms_7", "no_queries"])
+def test_cosine_of_queries(name: str) -> None:
+    triton_checks.check_queries(named[name], "cpu")
+
+
+@each_case
+def test_dot(case: VectorCase) -> None:
+    triton_checks.check_dot(case, "cpu", share=0.3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.95])
+def test_dot_with_few_and_many_excluded(share: float) -> None:
+    triton_checks.check_dot(named["clusters"], "cpu", share=share)
+
+
+@pytest.mark.parametrize("max_bytes", [6_000, 2**15, 2**26])
+def test_memory_changes_nothing(max_bytes: int) -> None:
+    case = replace(named["clusters"], k=3)
+    triton_checks.check_cosine(case, "cpu", max_bytes=max_bytes, include_self=True)
+    triton_checks.check_rank(case, "cpu", max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_out_of_memory_halves_the_block(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """Row 13 of the list of faults: a smaller tile, the same graph, bit for bit."""
+    plans, run = [], gpu._run
+
+    def fails_first(sides: object, k: int, plan: gpu.Plan, *out: torch.Tensor) -> None:
+        plans.append(plan.rows)
+        if len(plans) <= failures:
+            out[0].fill_(7)  # what a run leaves behind when it fails half-way
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        run(sides, k, plan, *out)
+
+    monkeypatch.setattr(gpu, "_run", fails_first)
+    triton_checks.check_cosine(replace(named["duplicates_7"], k=3), "cpu")
+    assert plans == [40 >> turn for turn in range(failures + 1)]
+
+
+def test_rank_halves_its_block_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, count = [], rank._Work.count
+
+    def fails_first(work: rank._Work, ranks: torch.Tensor) -> None:
+        seen.append(work.rows)
+        if len(seen) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        count(work, ranks)
+
+    monkeypatch.setattr(rank._Work, "count", fails_first)
+    triton_checks.check_rank(named["odd"], "cpu")
+    assert seen == [seen[0], seen[0] // 2]
+
+
+def test_one_program_sorts_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "IN_REGISTERS", 64)
+    keys = torch.randint(-(2**62), 2**62, (3, 80), generator=torch.manual_seed(0))
+    keys[1, 5:] = gpu._EMPTY
+    wanted = keys[:, :64].sort(dim=1, descending=True).values
+    assert torch.equal(gpu._sorted(keys.clone(), 64), wanted)
+
+
+def test_scores_of_the_device_are_scores() -> None:
+    """Every length of the tail, bit for bit."""
+    from mllmrec_kernels.topk.score import dot_reference, norms
+
+    for d in (1, 7, 8, 9, 35):
+        x = gaussian(np.random.default_rng(d), 6, d) * np.float32(1e3)
+        left, right = np.divmod(np.arange(36, dtype=np.int32), np.int32(6))
+        tensor = torch.from_numpy(x)
+        got = gpu_score.dots(tensor, tensor, torch.from_numpy(left), torch.from_numpy(right))
+        np.testing.assert_array_equal(got.numpy().reshape(6, 6), dot_reference(x, x))
+        np.testing.assert_array_equal(gpu_score.norms(tensor).numpy(), norms(x))
+
+
+@each_case
+def test_rank(case: VectorCase) -> None:
+    triton_checks.check_rank(case, "cpu")
+
+
+@pytest.mark.parametrize("case", GRAPHS[:8], ids=ids(GRAPHS[:8]))
+@pytest.mark.parametrize(("dtype", "layers", "combine"), [(np.float32, 2, "sum"), (np.float64, 3, "mean")])
+def test_propagate(case: Graph, dtype: type, layers: int, combine: str) -> None:
+    triton_checks.check_propagate(case, "cpu", dtype, layers, combine)
+
+
+@pytest.mark.parametrize(("layers", "combine"), [(0, "mean"), (1, "sum"), (2, "last")])
+def test_propagate_combines(layers: int, combine: str) -> None:
+    triton_checks.check_propagate(Graph("wide", lambda: random_graph(9, 11), 131), "cpu", np.float32, layers, combine)
+
+
+def test_propagate_goes_back_through_the_transpose() -> None:
+    graph = random_graph(7, 3)
+    x = torch.randn(7, 2, dtype=torch.float64, generator=torch.manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: propagate(graph, x, layers=2, combine="mean", backend="triton"), (x,))
+
+
+@pytest.mark.parametrize("case", INTERACTIONS, ids=ids(INTERACTIONS))
+def test_sample(case: Interactions) -> None:
+    triton_checks.check_sample(case, "cpu", 300)
+    triton_checks.check_sample(case, "cpu", 3, np.int32)
+
+
+def test_numpy_in_numpy_out() -> None:
+    x = gaussian(np.random.default_rng(3), 20, 12)
+    results = [
+        *topk_cosine(x, 2, backend="triton"),
+        rank_heldout(x, x, *split_pairs(np.random.default_rng(4), (20, 20)), backend="triton"),
+        propagate(random_graph(20, 2), x, layers=1, backend="triton"),
+        sample_negatives(INTERACTIONS[4].make(), np.zeros(3, np.int64), generator=torch.Generator(), backend="triton"),
+    ]
+    assert all(isinstance(result, np.ndarray) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: topk_cosine(x, 1, queries=x[:, :2], backend="triton"), r"queries must have shape \(rows, 4\); got"),
+        (lambda x: topk_cosine(x.int(), 1, backend="triton"), "features must be floating; got int32"),
+        (lambda x: topk_cosine(x / 0, 1, backend="triton"), r"9 rows hold NaN or infinity: 0, 1, 2, \.\.\."),
+        (lambda x: topk_cosine(x, 1, max_bytes=8, backend="triton"), "max_bytes=8 holds no list at d=4, k=1; give at"),
+        (lambda x: topk_cosine(x, 1, max_bytes=0, backend="triton"), "max_bytes must be an integer of at least 1"),
+        (lambda x: sample_negatives(INTERACTIONS[4].make(), torch.tensor([0, 5]), generator=torch.Generator(),
+                                    backend="triton"), r"users must lie in \[0, 1\); got \[0, 5\]"),
+    ],
+)  # fmt: skip
+def test_refusals(call: object, message: str) -> None:
+    with pytest.raises(KernelInputError, match=message):
+        call(torch.ones(9, 4))  # type: ignore[operator]
