@@ -182,7 +182,7 @@ def _scaled_json(lines: list[Result]) -> dict[str, object]:
     from mllmrec.measure.results import as_json
     from mllmrec.measure.scale import fits
 
-    return {"results": as_json(lines), "fits": {name: asdict(fit) for name, fit in fits(lines).items()}}
+    return {"results": as_json(lines), "fits": {curve.name: asdict(fit) for curve, fit in fits(lines).items()}}
 
 
 def _print_scale(lines: list[Result]) -> None:
@@ -190,15 +190,15 @@ def _print_scale(lines: list[Result]) -> None:
 
     extra = curves(lines, "extra MiB")
     fitted = fits(lines)
-    for name, points in curves(lines, "seconds").items():
-        more = {point.n: f"{point.result.median:,.1f}" for point in extra.get(name, [])}
+    for curve, points in curves(lines, "seconds").items():
+        more = {point.n: f"{point.result.median:,.1f}" for point in extra.get(curve, [])}
         rows = [
             (f"{p.n:,}", *(f"{t:,.3f}" for t in (p.result.median, p.result.p20, p.result.p80)), more.get(p.n, "?"))
             for p in points
         ]
-        console.out.print(console.table(name, ("items", "median s", "p20", "p80", "extra MiB"), rows))
-        if name in fitted:
-            console.out.print(f"  time grows as N^{fitted[name].exponent:.2f}", markup=False)
+        console.out.print(console.table(curve.name, ("items", "median s", "p20", "p80", "extra MiB"), rows))
+        if curve in fitted:
+            console.out.print(f"  time grows as N^{fitted[curve].exponent:.2f}", markup=False)
 
 
 def plots(

@@ -6,7 +6,7 @@ and commit stand below the picture, or how many of them there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mllmrec import storage
 from mllmrec.measure.results import Result
 from mllmrec.measure.scale import OPS as SCALED
-from mllmrec.measure.scale import Point, curves, fits
+from mllmrec.measure.scale import Curve, Fit, Point, curves, fits
 
 # Okabe and Ito's palette: told apart by those who do not see red and green alike.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,14 +38,10 @@ def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
     with mpl.rc_context(_STYLE):
         for op in sorted({line.op for line in last if line.metric == "times mllmrec"}):
             written += _write(_bars([line for line in last if line.op == op]), folder / op)
-        if any(len(points) > 1 for points in curves(_scaled(lines), "seconds").values()):
-            written += _write(_curves(_scaled(lines)), folder / "scale")
+        scaling = [line for line in lines if line.op in SCALED]
+        if any(len(points) > 1 for points in curves(scaling, "seconds").values()):
+            written += _write(_curves(scaling), folder / "scale")
     return written
-
-
-def _scaled(lines: Iterable[Result]) -> list[Result]:
-    """Lines of scaling curves: those of data that is generated at any size."""
-    return [line for line in lines if line.op in SCALED and line.case.startswith(("generated", "isotropic"))]
 
 
 def _bars(lines: Sequence[Result]) -> Figure:
@@ -90,31 +87,55 @@ def _wrapped(case: str) -> str:
 
 
 def _curves(lines: Sequence[Result]) -> Figure:
-    """Time and extra memory over N, with the fitted exponents."""
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    """Time and extra memory over N, with the fitted exponents; a colour a method, a mark a width and data."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
     panels: Any = figure.subplots(1, 2)
-    timed, extra, fitted = curves(lines, "seconds"), curves(lines, "extra MiB"), fits(lines)
+    extra, fitted = curves(lines, "extra MiB"), fits(lines)
+    timed = {curve: points for curve, points in curves(lines, "seconds").items() if len(points) > 1}
+    methods = list(dict.fromkeys(curve.method for curve in timed))
+    variants = list(dict.fromkeys((curve.d, curve.data, curve.asked) for curve in timed))
     handles, labels = [], []
-    for number, (name, points) in enumerate(timed.items()):
-        colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
+    for curve, points in timed.items():
+        colour = _COLOURS[methods.index(curve.method) % len(_COLOURS)]
+        mark = _MARKS[variants.index((curve.d, curve.data, curve.asked)) % len(_MARKS)]
         handles.append(_curve(panels[0], points, colour, mark))
-        labels.append(name)
-        if name in fitted:
-            labels[-1] += f": N^{fitted[name].exponent:.2f}"
-            _line(panels[0], fitted[name].seconds_at_one, fitted[name].exponent, points, colour)
-        if name in extra:
-            _curve(panels[1], extra[name], colour, mark, joined=True)
-    for axes, title in zip(panels, ("time of one call (s)", "peak memory beyond input and result (MiB)"), strict=True):
-        axes.set(xscale="log", xlabel="items N", ylabel=title)
-        axes.grid(visible=True, which="major", alpha=0.3)
-    panels[0].set(yscale="log", title="Time, with the fitted power of N")
-    panels[1].set(ylim=(0, None), title="Memory")
-    figure.legend(handles, labels, loc="outside lower left", frameon=False, title=_origin(lines), fontsize=8)
+        _line(panels[0], fitted[curve], points, colour)
+        _curve(panels[1], extra.get(curve, []), colour, mark, joined=True)
+        labels.append(f"{_short(curve, variants)}: N^{fitted[curve].exponent:.2f}")
+    _label(panels)
+    figure.suptitle(_shared(variants), x=0.01, ha="left")
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, title=_origin(lines), fontsize=8)
     return figure
 
 
+def _label(panels: Any) -> None:
+    for axes, title in zip(panels, ("time of one call (s)", "peak memory beyond input and result (MiB)"), strict=True):
+        axes.set(xscale="log", xlabel="items N", ylabel=title)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", labelrotation=30)
+        axes.grid(visible=True, which="major", alpha=0.3)
+    panels[0].set(yscale="log", title="Time, with the fitted power of N")
+    panels[1].set(ylim=(0, None), title="Memory")
+
+
+def _short(curve: Curve, variants: Sequence[tuple[int, str, str]]) -> str:
+    """A curve's name without what all curves share."""
+    parts = [f"d={curve.d}", curve.data, curve.asked]
+    kept = [part for n, part in enumerate(parts) if len({variant[n] for variant in variants}) > 1]
+    return ", ".join([curve.method, *kept])
+
+
+def _shared(variants: Sequence[tuple[int, str, str]]) -> str:
+    """What all curves share."""
+    first = f"d={variants[0][0]}", variants[0][1], variants[0][2]
+    kept = [part for n, part in enumerate(first) if len({variant[n] for variant in variants}) == 1]
+    return "Graph construction: " + ", ".join(kept)
+
+
 def _curve(axes: Any, points: Sequence[Point], colour: str, mark: str, *, joined: bool = False) -> Any:
-    medians = np.array([point.result.median for point in points])
+    medians = np.array([point.result.median for point in points], dtype=float)
     below = medians - [point.result.p20 for point in points]
     above = [point.result.p80 for point in points] - medians
     return axes.errorbar(
@@ -123,9 +144,9 @@ def _curve(axes: Any, points: Sequence[Point], colour: str, mark: str, *, joined
     )  # fmt: skip
 
 
-def _line(axes: Any, start: float, exponent: float, points: Sequence[Point], colour: str) -> None:
+def _line(axes: Any, law: Fit, points: Sequence[Point], colour: str) -> None:
     ends = np.array([points[0].n, points[-1].n], dtype=float)
-    axes.plot(ends, start * ends**exponent, color=colour, linewidth=1)
+    axes.plot(ends, law.seconds_at_one * ends**law.exponent, color=colour, linewidth=1)
 
 
 def _origin(lines: Sequence[Result]) -> str:

@@ -35,7 +35,7 @@ from mllmrec.progress import Progress, silent
 
 OPS = ("topk_cosine", "build_graph")
 _USERS_AN_ITEM, _INTERACTIONS_A_USER = 2, 8  # as in Amazon's 5-cores
-_POINT = re.compile(r"^(?P<what>.*?) N=(?P<n>[\d,]+) d=(?P<d>[\d,]+) (?P<rest>.*)$")
+_CASE = re.compile(r"^(?P<data>(?:generated|isotropic).*?) N=(?P<n>[\d,]+) d=(?P<d>[\d,]+) (?P<asked>.*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,41 +93,53 @@ def fit(sizes: Sequence[int], seconds: Sequence[float]) -> Fit | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """What is the same along a scaling curve: who did what, in how many dimensions, on what data, how asked."""
+
+    op: str
+    backend: str
+    d: int
+    data: str
+    asked: str
+
+    @property
+    def method(self) -> str:
+        """Who did what."""
+        return self.op if self.backend == OURS else f"{self.op}, {self.backend}"
+
+    @property
+    def name(self) -> str:
+        """All of it, for a person."""
+        return f"{self.method}, {self.data}, d={self.d} {self.asked}"
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
-    """A line of the CSV that belongs to a scaling curve: N, d, and what is the same along the curve."""
+    """N, and the line of the CSV that was measured there."""
 
     n: int
-    d: int
-    curve: str
     result: Result
 
-    @staticmethod
-    def of(result: Result) -> Point | None:
-        """The point of a line; None for a line of another kind."""
-        found = _POINT.match(result.case)
-        if not found or result.op not in OPS:
-            return None
-        n, d = (int(found[name].replace(",", "")) for name in ("n", "d"))
-        return Point(n, d, f"{result.op}, {result.backend}, {found['what']}, d={d}, {found['rest']}", result)
 
-
-def curves(lines: Iterable[Result], metric: str) -> dict[str, list[Point]]:
+def curves(lines: Iterable[Result], metric: str) -> dict[Curve, list[Point]]:
     """Points of one metric by curve, each rising in N; of points measured more than once, the last."""
-    found: dict[str, dict[int, Point]] = {}
+    found: dict[Curve, dict[int, Point]] = {}
     for line in lines:
-        point = Point.of(line)
-        if point and line.metric == metric:
-            found.setdefault(point.curve, {})[point.n] = point
-    return {name: [points[n] for n in sorted(points)] for name, points in sorted(found.items())}
+        case = _CASE.match(line.case)
+        if case and line.op in OPS and line.metric == metric:
+            n, d = (int(case[name].replace(",", "")) for name in ("n", "d"))
+            curve = Curve(line.op, line.backend, d, case["data"], case["asked"])
+            found.setdefault(curve, {})[n] = Point(n, line)
+    return {curve: [points[n] for n in sorted(points)] for curve, points in found.items()}
 
 
-def fits(lines: Iterable[Result]) -> dict[str, Fit]:
+def fits(lines: Iterable[Result]) -> dict[Curve, Fit]:
     """The fitted power law of every curve with at least two sizes."""
     made = {
-        name: fit([point.n for point in points], [point.result.median for point in points])
-        for name, points in curves(lines, "seconds").items()
+        curve: fit([point.n for point in points], [point.result.median for point in points])
+        for curve, points in curves(lines, "seconds").items()
     }
-    return {name: one for name, one in made.items() if one}
+    return {curve: one for curve, one in made.items() if one}
 
 
 def sweep(asked: Range, like: Source, path: Path, progress: Progress = silent) -> Iterator[tuple[list[Result], bool]]:

@@ -23,7 +23,7 @@ from mllmrec.errors import ConfigError
 from mllmrec.measure.memory import peak_extra
 from mllmrec.progress import Progress, silent
 
-_PAUSE = 0.03  # seconds; OpenBLAS spins for about 20 ms
+PAUSE = 0.03  # seconds; OpenBLAS spins for about 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,20 @@ class Race:
         for method in self.methods:
             method.run()
 
-    def run(self, method: Method) -> None:
-        """Run one method, timed."""
-        time.sleep(_PAUSE)
-        if method.name not in self._extra:
-            self._extra[method.name] = peak_extra(lambda: self._timed(method))
-        else:
-            self._timed(method)
+    def see_memory(self, method: Method) -> None:
+        """Measure a method's peak memory in an untimed run."""
+        self._extra[method.name] = peak_extra(method.run)
 
-    def _timed(self, method: Method) -> Any:
+    def turn(self, method: Method) -> None:
+        """A method's turn: a pause, then one timed run."""
+        time.sleep(PAUSE)
+        if method.name in self._extra:
+            self.record(method)
+        else:
+            self._extra[method.name] = peak_extra(lambda: self.record(method))
+
+    def record(self, method: Method) -> Any:
+        """Run a method, timed, and nothing else; its result."""
         started = time.perf_counter()
         result = method.run()
         self._seconds[method.name].append(time.perf_counter() - started)
@@ -108,7 +113,7 @@ class Race:
         started = time.perf_counter()
         for number in range(1, count + 1):
             for method in self.methods:
-                self.run(method)
+                self.turn(method)
             self._progress(self._label, number, count)
             if time.perf_counter() - started > budget:
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +55,13 @@ def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str
 def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
     """A peer that needs NumPy and scipy alone."""
     return Peer(name, "scipy", "pip install scipy", prepare, differs)
+
+
+def library(name: str) -> Any:
+    """Import a peer's module; what it says of itself while it loads (deprecations, BLAS threads) is kept quiet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
 
 
 def block_rows(columns: int) -> int:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
-from mllmrec.measure.peers.case import Case, Peer, scipy_peer, sizes
+from mllmrec.measure.peers.case import Case, Peer, library, scipy_peer, sizes
 
 
 def cooccurrence_topk(user_items: CSR, k: int, *, threads: int, data: str) -> Case:
@@ -79,22 +79,18 @@ def _best_of_row(shared: Any, item: int, k: int, best: NDArray[np.int64]) -> Non
 
 
 def _sparse_dot_topn(user_items: CSR, k: int, threads: int) -> Callable[[], Any]:
-    from sparse_dot_topn import sp_matmul_topn
-
+    product = library("sparse_dot_topn").sp_matmul_topn
     matrix = _narrow(user_items)
     turned = matrix.T.tocsr()
-    return lambda: sp_matmul_topn(turned, matrix, top_n=k + 1, sort=True, n_threads=threads)
+    return lambda: product(turned, matrix, top_n=k + 1, sort=True, n_threads=threads)
 
 
 def _implicit(user_items: CSR, k: int, threads: int) -> Callable[[], Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notices about BLAS threads, which are set here
-        from implicit.nearest_neighbours import CosineRecommender
-
+    recommender = library("implicit.nearest_neighbours").CosineRecommender
     matrix = _narrow(user_items)
 
     def run() -> Any:
-        model = CosineRecommender(K=k + 1, num_threads=threads)
+        model = recommender(K=k + 1, num_threads=threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own CSR, turned, is a COO to it
             model.fit(matrix, show_progress=False)

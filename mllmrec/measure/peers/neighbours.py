@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec.encode import Vectors
-from mllmrec.measure.peers.case import Case, Peer, block_rows, sizes, torch_peer
+from mllmrec.measure.peers.case import Case, Peer, block_rows, library, sizes, torch_peer
 
 _FAISS = "pip install faiss-cpu"
 Lists = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -78,9 +78,7 @@ def _range(vectors: Vectors, k: int, threshold: float) -> Callable[[], Lists]:
 
 
 def _index(vectors: Vectors) -> Any:
-    import faiss
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
+    index = library("faiss").IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     return index
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 
 from mllmrec.encode import Vectors
-from mllmrec.measure.peers.case import Case, Peer, block_rows, sizes, torch_peer
+from mllmrec.measure.peers.case import Case, Peer, block_rows, library, sizes, torch_peer
 
 _LISTS = "lists only: ranks beyond them stay unknown"
 
@@ -89,10 +88,7 @@ def _torch(users: Vectors, items: Vectors, exclude: CSR, k: int) -> Callable[[],
 
 
 def _implicit(users: Vectors, items: Vectors, exclude: CSR, k: int, threads: int) -> Callable[[], Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its notices about BLAS threads, which are set here
-        from implicit.cpu.topk import topk
-
+    topk = library("implicit.cpu.topk").topk
     indptr = exclude.indptr.astype(np.int32)
     liked = sp.csr_matrix((exclude.values(), exclude.indices, indptr), shape=exclude.shape)
     return lambda: topk(items, users, min(k, len(items)), filter_query_items=liked, num_threads=threads)
