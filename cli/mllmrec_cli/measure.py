@@ -54,8 +54,9 @@ def bench(
 ) -> None:
     """Time every kernel beside its peers: faiss, torch, scipy, implicit, sparse_dot_topn.
 
-    All methods in turn, in one process, with the same number of threads. A peer that is not installed is
-    named with its pip command and left out.
+    All methods in turn, in one process, with the same number of threads; the table has medians, the 20th and
+    80th percentile, each peer's time over mllmrec's, and the peak memory beyond input and result. A peer that
+    is not installed is named with its pip command and left out.
 
     Example: mllmrec bench topk_cosine --items 50000
     """
@@ -114,8 +115,10 @@ def _print(done: Measured) -> None:
         ratio = "" if timed is done.ours else f"{timed.slower_than(done.ours).median:.2f}"
         name = f"{timed.name}{' *' if timed is strongest else ''}"
         rows.append((name, *(f"{1000 * t:,.1f}" for t in (seconds.median, seconds.p20, seconds.p80)), ratio, extra))
-    columns = ("method", "median ms", "p20", "p80", "times ours", "extra MiB")
+    columns = ("method", "ms", "p20", "p80", "ratio", "extra MiB")
     console.out.print(console.table(f"{done.case.op}: {done.case.name}", columns, rows))
+    if done.case.about:
+        console.out.print(f"  input: {done.case.about}", markup=False)
     for timed in done.others:
         if difference := done.differs(timed.name):
             console.out.print(f"  {timed.name}: {difference}", markup=False)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.measure import peers
+from mllmrec.measure.embeddings import likeness
 from mllmrec.measure.material import Material, normalised, sampled_users
 from mllmrec.measure.peers import Case, Peer
 from mllmrec.measure.results import Result, Stamp
@@ -49,8 +50,11 @@ class Op:
 
 
 def _topk_cosine(material: Material, settings: Settings) -> list[Case]:
-    thresholds = (None, settings.threshold)
-    return [peers.topk_cosine(material.vectors, settings.k, cut, data=material.name) for cut in thresholds]
+    about = likeness(material.vectors).summary
+    cases = [
+        peers.topk_cosine(material.vectors, settings.k, cut, data=material.name) for cut in (None, settings.threshold)
+    ]
+    return [replace(case, about=about) for case in cases]
 
 
 def _topk_dot(material: Material, settings: Settings) -> list[Case]:

@@ -208,7 +208,12 @@ class _Shared:
 
 
 def _neighbours(rows: Vectors, k: int, sample: int, seed: int) -> tuple[Vectors, float]:
-    """Cosines of the k nearest of a random sample of rows, falling, [sample, k]; share of pairs >= 0.7."""
+    """Cosines of the k nearest of a random sample of rows, falling, [sample, k]; share of pairs >= 0.7.
+
+    Where a row has fewer than k others, there are as many columns as it has, and at least one.
+    """
+    others = len(rows) - 1
+    k = max(1, min(k, others))
     rng = np.random.default_rng(seed)
     chosen = np.arange(len(rows)) if sample >= len(rows) else np.sort(rng.choice(len(rows), sample, replace=False))
     best, close = [], 0
@@ -218,7 +223,7 @@ def _neighbours(rows: Vectors, k: int, sample: int, seed: int) -> tuple[Vectors,
         cosines[np.arange(len(asked)), asked] = -2
         close += int((cosines >= _CLOSE).sum())
         best.append(-np.sort(-np.partition(cosines, len(rows) - k, axis=1)[:, len(rows) - k :], axis=1))
-    return np.concatenate(best), close / (len(chosen) * (len(rows) - 1))
+    return np.concatenate(best), close / (len(chosen) * max(1, others))
 
 
 def _moment(rows: Vectors, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,10 +14,15 @@ from click.testing import Result as Said
 from mllmrec_cli.main import app
 from typer.testing import CliRunner
 
+from mllmrec.config import GraphConfig
 from mllmrec.dataset import Dataset
+from mllmrec.encode import Cuts, Features
 from mllmrec.errors import MllmrecError
+from mllmrec.graph import build_graph
 from mllmrec.measure.embeddings import isotropic
 from mllmrec.measure.results import read
+from mllmrec.runs import SCHEMA_VERSION
+from mllmrec.storage import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--items", "80", "--users", "60", "--interactions", "500", "--rounds", "2", "--threads", "1", "--quiet")
@@ -68,6 +73,28 @@ def test_bench_takes_the_users_own_data(dataset: Dataset, tmp_path: Path) -> Non
         assert done.exit_code == 0, done.output
     cases = {line.case for line in read(tmp_path / "r.csv")}
     assert any(f"U={dataset.n_users} I={dataset.n_items} nnz={dataset.train.nnz}" in case for case in cases)
+
+
+def unfinished_run(dataset: Dataset, folder: Path) -> Path:
+    """A run that has got as far as its graph."""
+    vectors = isotropic(dataset.n_items, 16)
+    graph = build_graph(vectors, dataset.histories(), GraphConfig())
+    made = {"encode": Features(vectors, isotropic(dataset.n_users, 16), "", Cuts(0, 0, 0, 0)), "graph": graph}
+    for stage, artefact in made.items():
+        (folder / stage).mkdir(parents=True)
+        artefact.save(lambda name, stage=stage: folder / stage / name)
+        write_json(folder / stage / "stage.json", {})
+    record = {"schema_version": SCHEMA_VERSION, "leaky": False, "dataset_folder": str(dataset.folder)}
+    write_json(folder / "run.json", record)
+    return folder
+
+
+def test_bench_takes_a_runs_vectors_and_graph(dataset: Dataset, tmp_path: Path) -> None:
+    run = unfinished_run(dataset, tmp_path / "run")
+    done = mllmrec("bench", "propagate", "--run", run, "--csv", tmp_path / "r.csv", *SMALL)
+    assert done.exit_code == 0, done.output
+    assert f"{dataset.name} (a run) N={dataset.n_items} edges=" in read(tmp_path / "r.csv")[0].case
+    assert "has not finished 'train'" in str(mllmrec("bench", "topk_dot", "--run", run, *SMALL).exception)
 
 
 def test_faults_are_errors_of_one_line(features: Path, dataset: Dataset, tmp_path: Path) -> None:

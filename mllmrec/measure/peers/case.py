@@ -39,12 +39,14 @@ class Case:
         name: sizes and settings.
         run: calls the verb.
         peers: who else can do it.
+        about: one line on the input, for a person.
     """
 
     op: str
     name: str
     run: Callable[[], Any]
     peers: tuple[Peer, ...]
+    about: str = ""
 
 
 def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
