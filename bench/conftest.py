@@ -22,7 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from mllmrec.dataset import PrepareOptions, prepare
 from mllmrec.measure import interactions, results
-from mllmrec.measure.bench import OPS, measured, methods
+from mllmrec.measure.bench import OPS, Measured, measured, methods
 from mllmrec.measure.embeddings import enlarge
 from mllmrec.measure.peers import Case
 from mllmrec.measure.source import dataset_vectors, demo_vectors
@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
 ROUNDS = 5
 LEFT_OUT: dict[str, str] = {}
+REPORT: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,11 +79,28 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
         results.append(request.config.getoption("--results"), done.results(results.Stamp.now(usable_cores())))
         for other in done.others:
             benchmark.extra_info[other.name] = round(other.slower_than(done.ours).median, 3)
+        REPORT.append(sentence(done))
 
     return run
 
 
+def sentence(done: Measured) -> str:
+    """A case in one line: the strongest peer's time over mllmrec's, and both peaks of memory."""
+    strongest = done.strongest
+    if strongest is None:
+        return f"{done.case.op}: {done.case.name}: no peer is installed"
+    times = strongest.slower_than(done.ours)
+    extra = ["?" if one.extra_bytes is None else f"{one.extra_bytes / 2**20:.1f}" for one in (done.ours, strongest)]
+    return (
+        f"{done.case.op}: {done.case.name}: {strongest.name} takes {times.median:.2f} times as long "
+        f"({times.p20:.2f}-{times.p80:.2f}); extra MiB {extra[0]}, theirs {extra[1]}"
+    )
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("mllmrec beside the strongest peer")
+    for line in REPORT:
+        terminalreporter.write_line(line)
     for name, install in sorted(LEFT_OUT.items()):
         terminalreporter.write_line(f"{name} is not installed, and left out: {install}")
 

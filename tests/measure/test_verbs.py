@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_a_bench_reports_on_an_op_whose_tests_are_green(tmp_path: Path) -> None:
     (tmp_path / "test_sample.py").write_text("def test_planted():\n    assert 1 == 1\n")
     done = bench_file(tmp_path, tmp_path / "r.csv")
     assert done.returncode == 0, done.stdout
+    assert re.search(r"sample_negatives: generated .* takes \d+\.\d\d times as long", done.stdout)
     lines = read(tmp_path / "r.csv")
     assert {line.op for line in lines} == {"sample_negatives"}
     assert {line.backend for line in lines} >= {"mllmrec", "Python rejection loop"}
