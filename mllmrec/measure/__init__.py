@@ -3,6 +3,7 @@
     source.py        where real vectors come from: a file, a dataset, a run, or the demo shop's text
     embeddings.py    N rows with the spectrum and the neighbours of n real ones
     interactions.py  long-tailed interactions, graphs, vectors of users and items
+    material.py      what the ops are measured on: generated data, a dataset, a run
     timing.py        methods in turn, one number of threads, quantiles
     memory.py        peak memory of one call
     peers/           each kernel beside what a user would otherwise pick
