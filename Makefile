@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check bench bench-gpu kernel-table format clean
+.PHONY: help demo test test-all check bench bench-plots bench-gpu kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,8 +30,11 @@ format: $(VENV)/.check  ## apply the formatter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## every kernel against its peers, in one process
+bench: $(VENV)/.bench  ## every kernel against its peers, in one process; about ten minutes on two cores
 	$(BIN)/python -m pytest bench --benchmark-only -o python_files='bench_*.py'
+
+bench-plots: $(VENV)/.embedded  ## draw bench/results.csv, which make bench appends to
+	$(BIN)/mllmrec plots bench/results.csv --out bench/plots
 
 bench-gpu: $(VENV)/.test  ## the kernels of a CUDA device against their peers there
 	$(BIN)/python -m bench.bench_gpu

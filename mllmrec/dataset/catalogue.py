@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -65,6 +65,28 @@ def generate_catalogue(folder: Path, options: CatalogueOptions) -> None:
         _shop(utility, _names(facets), generator).write_csv(temporary)
 
 
+def catalogue_texts(n: int, *, seed: int = 7) -> list[list[str]]:
+    """What such a shop says of n goods, no two alike and none drawn: title, brand, categories, description.
+
+    n is at most 2,560, which is how many there are.
+    """
+    shape = (len(_GOODS), 4, len(_BRANDS), len(_LINES))
+    chosen = np.random.default_rng(seed).permutation(int(np.prod(shape)))[:n]
+    said = (_said(*(int(at) for at in facets)) for facets in zip(*np.unravel_index(chosen, shape), strict=True))
+    return [[one["title"], one["brand"], " ".join(one["categories"]), one["description"]] for one in said]
+
+
+def _said(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
+    """The catalogue's words for an item of these facets."""
+    room, group, kinds, praise = _GOODS[goods]
+    return {
+        "title": f"{_BRANDS[brand]} {_LINES[line]} {kinds[kind]}",
+        "brand": _BRANDS[brand],
+        "categories": [room, group],
+        "description": f"{kinds[kind]} of the {_LINES[line]} line. {praise}",
+    }
+
+
 def _facets(n: int, generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
     """[I] each, what an item is (goods, kind, brand, line) and how it looks (colour, motif, pattern)."""
     sizes = {
@@ -88,19 +110,15 @@ def _write_items(folder: Path, facets: dict[str, NDArray[np.int64]], generator: 
     colours, names, lines = list(COLOURS), _names(facets), []
     (folder / "images").mkdir(exist_ok=True)
     for n, name in enumerate(names):
-        room, group, kinds, praise = _GOODS[facets["goods"][n]]
-        kind, brand, line = kinds[facets["kind"][n]], _BRANDS[facets["brand"][n]], _LINES[facets["line"][n]]
+        said = _said(*(int(facets[name][n]) for name in ("goods", "kind", "brand", "line")))
         look = colours[facets["colour"][n]], PATTERNS[facets["pattern"][n]]
-        picture = draw(MOTIFS[facets["motif"][n]], *look, brand, generator)
+        picture = draw(MOTIFS[facets["motif"][n]], *look, said["brand"], generator)
         with storage.atomic(folder / "images" / f"{name}.png") as temporary:
             picture.save(temporary, format="PNG")
         lines.append(
             {
                 "item": name,
-                "title": f"{brand} {line} {kind}",
-                "brand": brand,
-                "categories": [room, group],
-                "description": f"{kind} of the {line} line. {praise}",
+                **said,
                 "price": float(round(5 + 60 * generator.beta(1.5, 4), 2)),
                 "image": f"images/{name}.png",
             }

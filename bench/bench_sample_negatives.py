@@ -1,0 +1,15 @@
+"""sample_negatives beside rejection in Python and in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from mllmrec_kernels import CSR
+
+from mllmrec.measure.peers import Case, sample_negatives
+
+
+def test_generated(compare: Callable[[Case], None], shop: CSR) -> None:
+    users = np.random.default_rng(0).choice(shop.rows(), min(100_000, shop.nnz))
+    compare(sample_negatives(shop, users, data="generated"))

@@ -1,0 +1,17 @@
+"""topk_dot beside chunked torch and implicit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mllmrec_kernels import CSR
+
+from mllmrec.measure import interactions
+from mllmrec.measure.peers import Case, topk_dot
+from mllmrec.measure.timing import usable_cores
+
+
+def test_generated(compare: Callable[[Case], None], shop: CSR) -> None:
+    users, items = interactions.towers(*shop.shape, 64)
+    exclude, _ = interactions.held_out(shop)
+    compare(topk_dot(users, items, exclude, 50, threads=usable_cores(), data="generated"))
