@@ -143,29 +143,42 @@ def read_results(path: Path, expected: Collection[str]) -> BatchResults:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise InputError(f"{path} holds no batch results; wanted the .jsonl that the batch wrote, or its folder")
-    rejected: list[Rejected] = []
-    replies: dict[str, Reply] = dict.fromkeys(expected, _MISSING)
-    doubled = foreign = failed = 0
+    match = _Match(expected)
     for file in files:
-        for _, row in read_lines(file, rejected):
-            key = row.get("custom_id")
-            if not isinstance(key, str):
-                rejected.append(Rejected(file.name, "no custom_id"))
-            elif key not in replies:
-                foreign += 1
-            else:
-                reply = _reply(row)
-                failed += reply.finish == "failed"
-                doubled += replies[key] is not _MISSING
-                if replies[key].finish == "failed":
-                    replies[key] = reply
-    missing = sum(reply is _MISSING for reply in replies.values())
-    if replies and missing == len(replies):
+        for _, row in read_lines(file, match.rejected):
+            match.add(file.name, row)
+    missing = sum(reply is _MISSING for reply in match.replies.values())
+    if match.replies and missing == len(match.replies):
         raise InputError(
-            f"{path}: none of its {foreign} readable results answers a request of this run; were they made from "
-            "another dataset, prompt or model?"
+            f"{path}: none of its {match.foreign} readable results answers a request of this run; were they made "
+            "from another dataset, prompt or model?"
         )
-    return BatchResults(replies, missing, failed, doubled, foreign, len(rejected))
+    counts = match.failed, match.doubled, match.foreign, len(match.rejected)
+    return BatchResults(match.replies, missing, *counts)
+
+
+class _Match:
+    """Rows as they come, in any order, beside what was expected."""
+
+    def __init__(self, expected: Collection[str]) -> None:
+        self.replies: dict[str, Reply] = dict.fromkeys(expected, _MISSING)
+        self.rejected: list[Rejected] = []
+        self.failed = self.doubled = self.foreign = 0
+
+    def add(self, where: str, row: Mapping[str, Any]) -> None:
+        key = row.get("custom_id")
+        if not isinstance(key, str):
+            self.rejected.append(Rejected(where, "no custom_id"))
+            return
+        before = self.replies.get(key)
+        if before is None:
+            self.foreign += 1
+            return
+        reply = _reply(row)
+        self.failed += reply.finish == "failed"
+        self.doubled += before is not _MISSING
+        if before.finish == "failed":
+            self.replies[key] = reply
 
 
 def _reply(row: Mapping[str, Any]) -> Reply:

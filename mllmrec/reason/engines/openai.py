@@ -113,9 +113,8 @@ def identity(listed: Any, model: str) -> dict[str, Any]:
     (`meta`); both shape replies. Times and owners do not.
     """
     rows = listed.get("data") if isinstance(listed, Mapping) else None
-    found = (
-        [row for row in rows if isinstance(row, Mapping) and row.get("id") == model] if isinstance(rows, list) else []
-    )
+    rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    found = [row for row in rows if row.get("id") == model]
     if not found:
         return {}
     meta = found[0].get("meta")
