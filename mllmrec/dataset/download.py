@@ -20,7 +20,7 @@ import httpx
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from mllmrec.dataset.picture_store import PictureStore, open_store
+from mllmrec.dataset.picture_store import FAILED, PictureStore, open_store
 from mllmrec.errors import MllmrecError
 from mllmrec.images import ImageRefusedError
 from mllmrec.progress import Progress, silent
@@ -97,6 +97,11 @@ class ImageDownloader:
         self.limits = limits or DownloadLimits()
         self._allow_loopback = allow_loopback
 
+    @property
+    def failures(self) -> Path:
+        """Where the reasons are of what could not be fetched."""
+        return self.folder / FAILED
+
     def fetch(self, urls: Iterable[str], progress: Progress = silent) -> Downloads:
         """Fetch each address once.
 
@@ -120,8 +125,9 @@ def add_pictures(
 ) -> tuple[pl.DataFrame, Downloads]:
     """The item table with fetched pictures behind the local ones, up to the limit an item."""
     most = downloader.limits.images_per_item
-    local = [row or [] for row in items["images"]]
-    chosen = [list(urls or ())[: max(0, most - len(own))] for urls, own in zip(items["image_urls"], local, strict=True)]
+    local = [row or [] for row in items["images"].to_list()]
+    named = [row or [] for row in items["image_urls"].to_list()]
+    chosen = [urls[: max(0, most - len(own))] for urls, own in zip(named, local, strict=True)]
     done = downloader.fetch((url for urls in chosen for url in urls), progress)
     images = [
         [*own, *(str(done.files[url]) for url in urls if url in done.files)]

@@ -23,6 +23,8 @@ from mllmrec.dataset.reading import read_lines
 from mllmrec.images import check_image
 from mllmrec.progress import Progress
 
+FAILED = "failed.jsonl"
+_INDEX = "index.jsonl"
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z]{3,4}")
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
@@ -33,8 +35,8 @@ class PictureStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writing = threading.Lock()
-        self._index = folder / "index.jsonl"
-        self._failed = folder / "failed.jsonl"
+        self._index = folder / _INDEX
+        self._failed = folder / FAILED
 
     def known(self) -> dict[str, Path]:
         """The picture of each address that was fetched and is still there."""

@@ -44,7 +44,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def server_at(url: str, **changes: object) -> ChatServer:
-    settings = {"model": "tiny", "request_seconds": 0.6, "concurrency": 8, **changes}
+    settings = {"model": "tiny", "request_seconds": 1.5, "concurrency": 8, **changes}
     return ChatServer(ChatServerConfig(base_url=f"{url}/v1", **settings))  # type: ignore[arg-type]
 
 
@@ -75,7 +75,7 @@ FAULTS: dict[str, Behaviour] = {
     "429, a date": lambda x: x.send(429, b"{}", {"Retry-After": soon()}),
     "500": lambda x: x.send(500, b"<html>oops</html>"),
     "503": lambda x: x.send(503),
-    "slow": lambda x: x.hang(1.5),
+    "slow": lambda x: x.hang(9),
     "short": lambda x: x.cut(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + COMPLETE),
     "cut JSON": lambda x: x.send(200, COMPLETE[:40]),
     "wrong content type": lambda x: x.send(200, b"<html>hello</html>", {"Content-Type": "text/html"}),
@@ -109,7 +109,7 @@ def test_what_never_gets_better_fails_alone_with_its_reason() -> None:
     wanted = {
         "429, seconds": "HTTP status 429",
         "500": "HTTP status 500: <html>oops</html> \\(attempt 2\\)",
-        "slow": "no complete answer within 0.6 s",
+        "slow": "no complete answer within 1.5 s",
         "short": "no usable answer: peer closed connection",
         "cut JSON": "no JSON, or JSON that is cut off",
         "huge": "a body of 5,242,880 bytes, more than 4,194,304",
