@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ from mllmrec.reason.engines.openai import ChatServer, identity
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.generate import generate
 from mllmrec.web import retry
-from tests.servers import Exchange, free_port, serve
+from tests.servers import Exchange, LoopbackServer, free_port, serve
 
 KEY = "sk-verysecret0123456789"
 Behaviour = Callable[[Exchange], None]
@@ -41,6 +42,19 @@ Behaviour = Callable[[Exchange], None]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_FIRST_SECONDS", 0.01)
     monkeypatch.setenv("NO_PROXY", "*")
+
+
+def chats(behave: Behaviour, port: int = 0) -> AbstractContextManager[LoopbackServer]:
+    """A server that keeps no list of models, and answers chats as it is told."""
+
+    def route(exchange: Exchange) -> None:
+        if exchange.path == "/v1/models":
+            exchange.server.seen.pop()
+            exchange.send(404)
+        else:
+            behave(exchange)
+
+    return serve(route, port)
 
 
 def server_at(url: str, **changes: object) -> ChatServer:
@@ -99,7 +113,7 @@ def test_every_fault_is_survived_and_no_answer_moves() -> None:
         (list(FAULTS.values())[n % len(FAULTS)] if met[n] == 1 else good)(exchange)
 
     count = 3 * len(FAULTS)
-    with serve(behave) as server:
+    with chats(behave) as server:
         assert server_at(server.url).complete(questions(count)) == answers(count)
     assert set(met.values()) == {2}
     assert server.peak <= 8
@@ -121,7 +135,7 @@ def test_what_never_gets_better_fails_alone_with_its_reason() -> None:
         n = number(exchange)
         (good if n % 2 else FAULTS[list(wanted)[n // 2]])(exchange)
 
-    with serve(behave) as server:
+    with chats(behave) as server:
         replies = server_at(server.url, attempts=2).complete(questions(2 * len(wanted)))
     assert replies[1::2] == answers(2 * len(wanted))[1::2]
     for reply, reason in zip(replies[::2], wanted.values(), strict=True):
@@ -138,7 +152,7 @@ def test_a_bad_request_is_not_repeated_and_endings_are_told_apart() -> None:
             4: lambda: exchange.complete("nul \0 and \ud800 gone"),
         }[number(exchange)]()
 
-    with serve(behave) as server:
+    with chats(behave) as server:
         replies = server_at(server.url).complete(questions(5))
         assert len(server.seen) == 5
     assert replies == [
@@ -160,10 +174,10 @@ def test_a_wait_is_kept_by_all_and_one_beyond_the_total_time_is_a_failure() -> N
         else:
             good(exchange)
 
-    with serve(behave) as server:
+    with chats(behave) as server:
         assert server_at(server.url, concurrency=1).complete(questions(3)) == answers(3)
         assert times[1] - times[0] >= 0.39
-    with serve(lambda x: x.send(503, b"", {"Retry-After": "9999"})) as server:
+    with chats(lambda x: x.send(503, b"", {"Retry-After": "9999"})) as server:
         (reply,) = server_at(server.url, total_seconds=5).complete(questions(1))
         assert len(server.seen) == 1
     assert "a wait of 9999 s would be over the total time" in reply.reason
@@ -185,7 +199,7 @@ def test_what_fails_every_request_stops_at_once(status: int, message: str, monke
         location = {"Location": "https://other/v1/?key=1"} if status == 308 else {}
         exchange.send(status, b'{"error": "wrong"}', location)
 
-    with serve(behave) as server:
+    with chats(behave) as server:
         engine = server_at(server.url, api_key_env="CHAT_KEY", concurrency=1)
         with pytest.raises(EngineError, match=message):
             engine.complete(questions(50))
@@ -196,7 +210,7 @@ def test_what_fails_every_request_stops_at_once(status: int, message: str, monke
 
 
 def test_replies_that_came_before_a_refusal_are_kept() -> None:
-    with serve(lambda x: good(x) if number(x) < 5 else x.send(401)) as server:
+    with chats(lambda x: good(x) if number(x) < 5 else x.send(401)) as server:
         engine = server_at(server.url, concurrency=1)
         replies = engine.complete(questions(20))
         assert replies[:5] == answers(5) and {reply.finish for reply in replies[5:]} == {"failed"}
@@ -230,25 +244,35 @@ def test_a_server_that_dies_midway_costs_what_it_had_not_answered(tmp_path: Path
         if len(exchange.server.seen) == 25:
             exchange.server.die()
 
-    with serve(dying, port) as server:
+    with chats(dying, port) as server:
         first = run(server_at(server.url, attempts=3))
     done = [n for n, answer in enumerate(first) if answer.status == "ok"]
     assert 20 <= len(done) < count
     assert all(first[n].text == f"answer {n}" for n in done)
     assert all(re.search("no connection|no usable answer", a.reason) for a in first if a.status == "failed")
-    with serve(good, port) as server:
+    with chats(good, port) as server:
         second = run(server_at(server.url))
         asked = {int(re.findall(rb"question (\d+)", content)[0]) for _, _, content in server.seen}
     assert asked == set(range(count)) - set(done)
     assert [answer.text for answer in second] == [f"answer {n}" for n in range(count)]
 
 
-def test_no_server_at_all_is_one_line() -> None:
-    address = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(EngineError, match=rf"{address}/v1 does not answer: no connection: .*; start it, or set its"):
-        _ = server_at(address).fingerprint
-    replies = server_at(address, attempts=2).complete(questions(30))
-    assert all(reply.finish == "failed" and "no connection" in reply.reason for reply in replies)
+def test_no_server_at_all_is_one_line_and_the_cache_works_without_it() -> None:
+    port = free_port()
+    engine = server_at(f"http://127.0.0.1:{port}")
+    assert "model='tiny' revision=''" in engine.fingerprint
+    with pytest.raises(EngineError, match=rf"127.0.0.1:{port}/v1 does not answer: no connection: .*; start it, or set"):
+        engine.complete(questions(30))
+    with chats(good, port):  # the same server as was assumed
+        assert engine.complete(questions(3)) == answers(3)
+    late = server_at(f"http://127.0.0.1:{port}")
+    assert late.fingerprint == engine.fingerprint
+    with (
+        serve(lambda x: x.send(200, b'{"data": [{"id": "tiny", "root": "another"}]}'), port) as server,
+        pytest.raises(EngineError, match="could not be asked about 'tiny' when this command began, and now can"),
+    ):
+        late.complete(questions(3))
+    assert [path for path, *_ in server.seen] == ["/v1/models"]
 
 
 def test_pictures_are_sent_as_new_jpegs_before_the_text(tmp_path: Path) -> None:
@@ -258,7 +282,7 @@ def test_pictures_are_sent_as_new_jpegs_before_the_text(tmp_path: Path) -> None:
     Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif)
     (tmp_path / "b.jpg").write_text("<html>")
     requests = [ChatRequest("q 0", "be brief", (tmp_path / "a.jpg",)), ChatRequest("q 1", images=(tmp_path / "b.jpg",))]
-    with serve(lambda x: x.complete("seen")) as server:
+    with chats(lambda x: x.complete("seen")) as server:
         replies = server_at(server.url, image_side=64, max_tokens=9).complete(requests)
         ((path, _, content),) = server.seen
     assert replies == [Reply("seen"), Reply("", "failed", replies[1].reason)]
@@ -292,7 +316,7 @@ def test_the_identity_is_the_model_and_never_the_address() -> None:
             assert "model='tiny' revision=''" in server_at(server.url).fingerprint
             assert server_at(server.url, max_tokens=7).fingerprint != server_at(server.url).fingerprint
     with serve(lambda x: x.send(401)) as server, pytest.raises(EngineError, match="without a key; set api_key_env"):
-        _ = server_at(server.url).fingerprint
+        server_at(server.url).complete(questions(1))
     assert identity({"data": [{"id": "m", "meta": {"n_params": 7, "size": 9}}]}, "m") == {"n_params": 7, "size": 9}
     assert [identity(odd, "m") for odd in (None, [], {"data": 3}, {"data": [None, {"id": "m", "root": []}]})] == [
         {}
@@ -349,7 +373,7 @@ def test_an_interrupt_ends_the_wait_and_the_requests() -> None:
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with serve(lambda x: x.hang(20)) as server:
+        with chats(lambda x: x.hang(20)) as server:
             signal.setitimer(signal.ITIMER_REAL, 0.5)
             started = time.monotonic()
             with pytest.raises(Interrupted):
@@ -364,7 +388,7 @@ def test_a_caller_with_an_event_loop_of_its_own_may_ask() -> None:
     async def notebook(engine: ChatServer) -> list[Reply]:
         return engine.complete(questions(3))
 
-    with serve(good) as server:
+    with chats(good) as server:
         assert asyncio.run(notebook(server_at(server.url))) == answers(3)
 
 
@@ -373,4 +397,4 @@ def test_what_is_missing_is_said_before_anything_is_asked(monkeypatch: pytest.Mo
     with pytest.raises(EngineError, match="no model is named"):
         ChatServer(ChatServerConfig())
     with pytest.raises(EngineError, match="environment variable CHAT_KEY is not set"):
-        ChatServer(ChatServerConfig(model="tiny", api_key_env="CHAT_KEY"))
+        ChatServer(ChatServerConfig(model="tiny", api_key_env="CHAT_KEY")).complete(questions(1))

@@ -18,8 +18,9 @@ from mllmrec.reason.engines.openai_session import FatalError, Session, Transient
 from mllmrec.web import background
 from mllmrec.web.concurrency import ConcurrencyPolicy
 
-_CALL = 8  # requests a call for each that may be under way: few waits at the end of a call
+_CALL = 8  # requests a call for each that is under way: few places stay empty towards its end
 _SIZES = ("n_params", "size", "n_vocab")  # what llama.cpp tells of the weights
+_START_ATTEMPTS = 3  # at a server that is not there, nobody should wait long to hear it
 
 
 class ChatServer:
@@ -29,57 +30,54 @@ class ChatServer:
         config: which server, which model, and how.
 
     Raises:
-        EngineError: no model is named, or the key's environment variable is not set.
+        EngineError: no model is named.
     """
 
     def __init__(self, config: ChatServerConfig) -> None:
         if not config.model:
             raise EngineError("no model is named for the chat server; set its model to what the server calls it")
         self.config = config
-        self._key = _key(config.api_key_env)
         self._policy = ConcurrencyPolicy(config.concurrency)
+        self._told: dict[str, str | int] | None = None  # what the server tells of its model
+        self._confirmed = False
         self._fatal = ""
-        self._fingerprint = ""
 
     @property
     def batch_size(self) -> int:
-        """How many requests one call should hold."""
-        return _CALL * self.config.concurrency
+        """How many requests one call should hold; grows with what the server turns out to bear."""
+        return max(2 * self.config.concurrency, _CALL * self._policy.limit)
 
     @property
     def fingerprint(self) -> str:
         """The model by its name and by what the server tells of its weights, and the decoding; never the address.
 
-        Raises:
-            EngineError: the server cannot be reached, or refuses.
+        A server that is not there is taken to tell no more than the name: what is in the cache can be used
+        without it. `complete` makes sure of that before it asks anything.
         """
-        if not self._fingerprint:
-            config, told = self.config, background.run(self._identify())
-            parts = {
-                "model": config.model,
-                "revision": config.revision,
-                "max_tokens": config.max_tokens,
-                "temperature": config.temperature,
-                "seed": config.seed,
-                "image_side": config.image_side,
-                **told,
-            }
-            self._fingerprint = " ".join([form.VERSION, *(f"{name}={value!r}" for name, value in parts.items())])
-        return self._fingerprint
+        if self._told is None:
+            try:
+                self._told = background.run(self._identify(attempts=1))
+                self._confirmed = True
+            except EngineError:
+                self._told = {}
+        return fingerprint(self.config, self._told)
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
         """One reply a request, in order.
 
         Raises:
-            EngineError: the server refuses the key, the model or the address, before any reply came.
+            EngineError: the server cannot be reached, or refuses the key, the model or the address, before any
+                reply came; the key's environment variable is not set; or the server now tells more of its model
+                than it did for the fingerprint.
         """
         if self._fatal:
             raise EngineError(self._fatal)
         return background.run(self._complete(requests)) if requests else []
 
     async def _complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        await self._confirm()
         replies: list[Reply | None] = [None] * len(requests)
-        async with Session(self.config, self._key, self._policy) as session:
+        async with self._session() as session:
 
             async def ask(n: int, request: ChatRequest) -> None:
                 if not self._fatal:
@@ -94,10 +92,22 @@ class ChatServer:
         # Some were answered before the server began to refuse: theirs are kept, the next call raises.
         return [reply or Reply("", "failed", self._fatal) for reply in replies]
 
-    async def _identify(self) -> dict[str, Any]:
-        async with Session(self.config, self._key, self._policy) as session:
+    async def _confirm(self) -> None:
+        """Make sure, once, that the server is there and tells of its model what the fingerprint says."""
+        if self._confirmed:
+            return
+        told = await self._identify(attempts=_START_ATTEMPTS)
+        if self._told not in (None, told):
+            raise EngineError(
+                f"the chat server at {self.config.base_url} could not be asked about {self.config.model!r} when this "
+                "command began, and now can; start the command again, so that its answers are kept under the right name"
+            )
+        self._told, self._confirmed = told, True
+
+    async def _identify(self, attempts: int) -> dict[str, str | int]:
+        async with self._session() as session:
             try:
-                return identity(await session.models(), self.config.model)
+                return identity(await session.models(attempts), self.config.model)
             except FatalError as error:
                 raise EngineError(str(error)) from error
             except TransientError as error:
@@ -105,8 +115,23 @@ class ChatServer:
                     f"the chat server at {self.config.base_url} does not answer: {error}; start it, or set its base_url"
                 ) from error
 
+    def _session(self) -> Session:
+        return Session(self.config, _key(self.config.api_key_env), self._policy)
 
-def identity(listed: Any, model: str) -> dict[str, Any]:
+
+def fingerprint(config: ChatServerConfig, told: Mapping[str, str | int]) -> str:
+    """Everything beside the request that shapes a reply: the model and the decoding, not where it runs.
+
+    Args:
+        config: model and decoding.
+        told: what the server tells of the model, see `identity`; nothing for a batch file.
+    """
+    names = ("model", "revision", "max_tokens", "temperature", "seed", "image_side")
+    parts = {name: getattr(config, name) for name in names} | dict(told)
+    return " ".join([form.VERSION, *(f"{name}={value!r}" for name, value in parts.items())])
+
+
+def identity(listed: Any, model: str) -> dict[str, str | int]:
     """What a server's list of models tells of a model's weights, beside its name.
 
     vLLM names the folder or repository that an alias stands for (`root`), llama.cpp the sizes of the weights

@@ -20,7 +20,6 @@ from mllmrec.web.retry import BUSY, OVERLOADED, backoff, retry_after
 
 T = TypeVar("T")
 _CONNECT_SECONDS = 10.0
-_START_ATTEMPTS = 3  # at a server that is not there, nobody should wait long to hear it
 _NO_LIST = frozenset({400, 404, 405, 500, 501})  # of models; servers that keep none answer chats all the same
 
 
@@ -83,14 +82,14 @@ class Session:
         except TransientError as error:
             return Reply("", "failed", str(error))
 
-    async def models(self) -> Any:
+    async def models(self, attempts: int) -> Any:
         """What the server lists as its models, None where it keeps no list.
 
         Raises:
             FatalError: it refuses the key.
             TransientError: it cannot be reached.
         """
-        return await self._persist(self._list, "models", min(_START_ATTEMPTS, self._config.attempts))
+        return await self._persist(self._list, "models", attempts)
 
     async def _persist(self, exchange: Callable[[], Awaitable[T]], name: object, attempts: int) -> T:
         """The result of an exchange, tried again while that may help and there is time."""
