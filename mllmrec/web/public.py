@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -18,6 +17,7 @@ import httpcore
 import httpx
 
 from mllmrec.errors import MllmrecError
+from mllmrec.web.tls import certificates
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -105,9 +105,9 @@ class PublicTransport(httpx.AsyncBaseTransport):
         allow_loopback: for tests alone: this machine's own addresses may be called as well.
     """
 
-    def __init__(self, *, connections: int, allow_loopback: bool = False, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, connections: int, allow_loopback: bool = False) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpx.create_ssl_context(),
+            ssl_context=certificates(),
             max_connections=connections,
             keepalive_expiry=10.0,
             network_backend=_PublicBackend(allow_loopback=allow_loopback),

@@ -22,7 +22,7 @@ from mllmrec.dataset.download import Downloads
 from mllmrec.web import retry
 from tests.servers import Exchange, LoopbackServer, serve, wait_until
 
-LIMITS = DownloadLimits(seconds=1.5, attempts=2, concurrency=8, image_bytes=1 << 20)
+LIMITS = DownloadLimits(seconds=20, attempts=2, concurrency=8, image_bytes=1 << 20)
 Behaviour = Callable[[Exchange], None]
 
 
@@ -97,7 +97,6 @@ BAD: dict[str, tuple[Behaviour, str]] = {
         lambda x: x.send(200, gzip.compress(picture(3))[:-20], {"Content-Encoding": "gzip"}),
         "a packed body that is cut off",
     ),
-    "/loris": (loris, "not complete within 1.5 s"),
     "/loop": (moved("/loop"), "more than 5 redirects"),
     "/metadata": (
         moved("http://169.254.169.254/latest"),
@@ -138,25 +137,34 @@ def test_good_pictures_come_and_every_bad_one_costs_itself_alone(tmp_path: Path)
     assert f"{len(BAD)} of {len(BAD) + len(GOOD)} image addresses gave no picture" in done.warnings[0]
 
 
+def test_a_server_that_never_ends_is_left(tmp_path: Path) -> None:
+    limits = LIMITS.model_copy(update={"seconds": 0.5, "attempts": 1})
+    with serve(lambda x: x.hang(30) if x.path == "/hang" else loris(x)) as server:
+        done = fetch(server, tmp_path, "/loris", "/hang", limits=limits)
+    assert set(done.failed.values()) == {"not complete within 0.5 s"}
+
+
 def test_what_is_there_is_not_fetched_again_and_what_failed_is(tmp_path: Path) -> None:
     healthy = False
 
     def behave(exchange: Exchange) -> None:
         exchange.send(200, picture(int(exchange.path[1:]))) if healthy or exchange.path != "/3" else exchange.send(404)
 
-    paths = [f"/{n}" for n in range(6)]
+    paths, folder = [f"/{n}" for n in range(6)], tmp_path / "p"
     with serve(behave) as server:
-        assert list(fetch(server, tmp_path, *paths).failed) == [f"{server.url}/3"]
+        assert list(fetch(server, folder, *paths).failed) == [f"{server.url}/3"]
         healthy = True
-        with (tmp_path / "index.jsonl").open("ab") as index:  # a hostile line, and one that a kill cut
-            index.write(b'{"url": "%s/0", "file": "../../etc/passwd"}\n{"url": "ht' % server.url.encode())
+        (tmp_path / "secret.png").write_bytes(picture(99))
+        with (folder / "index.jsonl").open("ab") as index:  # a hostile line, and one that a kill cut
+            index.write(b'{"url": "%s/6", "file": "../secret.png"}\n{"url": "ht' % server.url.encode())
         server.seen.clear()
-        done = fetch(server, tmp_path, *paths, "/6")
+        done = fetch(server, folder, *paths, "/6")
         assert sorted(path for path, *_ in server.seen) == ["/3", "/6"]
+        assert done.files[f"{server.url}/6"].read_bytes() == picture(6)
         assert (len(done.files), done.failed, done.fetched) == (7, {}, 2)
         server.seen.clear()
-        assert fetch(server, tmp_path, *paths, "/6").fetched == 0 and not server.seen
-    assert (tmp_path / "failed.jsonl").read_text() == ""
+        assert fetch(server, folder, *paths, "/6").fetched == 0 and not server.seen
+    assert (folder / "failed.jsonl").read_text() == ""
 
 
 def test_a_busy_server_is_asked_again_and_not_all_at_once(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_a_busy_server_is_asked_again_and_not_all_at_once(tmp_path: Path) -> Non
 
     with serve(behave) as server:
         done = fetch(server, tmp_path, *(f"/{n}" for n in range(40)))
-    assert len(done.files) == 40 and set(met.values()) == {2}
+    assert len(done.files) == 40 and min(met.values()) >= 2
     assert server.peak <= LIMITS.concurrency
 
 

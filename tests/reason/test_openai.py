@@ -32,7 +32,7 @@ from mllmrec.reason.engines.openai import ChatServer, identity
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.generate import generate
 from mllmrec.web import retry
-from tests.servers import Exchange, LoopbackServer, free_port, serve
+from tests.servers import Exchange, LoopbackServer, free_port, serve, wait_until
 
 KEY = "sk-verysecret0123456789"
 Behaviour = Callable[[Exchange], None]
@@ -58,7 +58,7 @@ def chats(behave: Behaviour, port: int = 0) -> AbstractContextManager[LoopbackSe
 
 
 def server_at(url: str, **changes: object) -> ChatServer:
-    settings = {"model": "tiny", "request_seconds": 1.5, "concurrency": 8, **changes}
+    settings = {"model": "tiny", "request_seconds": 20, "concurrency": 8, **changes}
     return ChatServer(ChatServerConfig(base_url=f"{url}/v1", **settings))  # type: ignore[arg-type]
 
 
@@ -89,7 +89,7 @@ FAULTS: dict[str, Behaviour] = {
     "429, a date": lambda x: x.send(429, b"{}", {"Retry-After": soon()}),
     "500": lambda x: x.send(500, b"<html>oops</html>"),
     "503": lambda x: x.send(503),
-    "slow": lambda x: x.hang(9),
+    "slow": lambda x: x.hang(30),
     "short": lambda x: x.cut(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + COMPLETE),
     "cut JSON": lambda x: x.send(200, COMPLETE[:40]),
     "wrong content type": lambda x: x.send(200, b"<html>hello</html>", {"Content-Type": "text/html"}),
@@ -114,8 +114,8 @@ def test_every_fault_is_survived_and_no_answer_moves() -> None:
 
     count = 3 * len(FAULTS)
     with chats(behave) as server:
-        assert server_at(server.url).complete(questions(count)) == answers(count)
-    assert set(met.values()) == {2}
+        assert server_at(server.url, request_seconds=1.5).complete(questions(count)) == answers(count)
+    assert min(met.values()) >= 2
     assert server.peak <= 8
 
 
@@ -123,7 +123,6 @@ def test_what_never_gets_better_fails_alone_with_its_reason() -> None:
     wanted = {
         "429, seconds": "HTTP status 429",
         "500": "HTTP status 500: <html>oops</html> \\(attempt 2\\)",
-        "slow": "no complete answer within 1.5 s",
         "short": "no usable answer: peer closed connection",
         "cut JSON": "no JSON, or JSON that is cut off",
         "huge": "a body of 5,242,880 bytes, more than 4,194,304",
@@ -140,6 +139,18 @@ def test_what_never_gets_better_fails_alone_with_its_reason() -> None:
     assert replies[1::2] == answers(2 * len(wanted))[1::2]
     for reply, reason in zip(replies[::2], wanted.values(), strict=True):
         assert (reply.text, reply.finish) == ("", "failed") and re.search(reason, reply.reason), reply
+
+
+def test_a_server_that_never_ends_its_answer_is_left() -> None:
+    def loris(exchange: Exchange) -> None:
+        exchange.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not exchange.server.stopping.wait(0.1):
+            exchange.wfile.write(b"X-Slow: 1\r\n")
+
+    for behave in (loris, FAULTS["slow"]):
+        with chats(behave) as server:
+            (reply,) = server_at(server.url, request_seconds=0.5, attempts=1).complete(questions(1))
+        assert reply == Reply("", "failed", "no complete answer within 0.5 s (attempt 1)")
 
 
 def test_a_bad_request_is_not_repeated_and_endings_are_told_apart() -> None:
@@ -165,18 +176,25 @@ def test_a_bad_request_is_not_repeated_and_endings_are_told_apart() -> None:
 
 
 def test_a_wait_is_kept_by_all_and_one_beyond_the_total_time_is_a_failure() -> None:
-    times: list[float] = []
+    refused: list[float] = []
+    later: list[float] = []
 
     def behave(exchange: Exchange) -> None:
-        times.append(time.monotonic())
-        if len(times) == 1:
-            exchange.send(429, b"", {"Retry-After": "0.4"})
+        if refused:
+            later.append(time.monotonic() - refused[0])
+            good(exchange)
+        elif len(exchange.server.seen) == 1:
+            wait_until(lambda: exchange.server.under_way == 4, 9)  # as many as are tried at first
+            refused.append(time.monotonic())
+            exchange.send(429, b"", {"Retry-After": "1"})
         else:
+            wait_until(lambda: bool(refused), 9)
+            exchange.hang(0.3)
             good(exchange)
 
     with chats(behave) as server:
-        assert server_at(server.url, concurrency=1).complete(questions(3)) == answers(3)
-        assert times[1] - times[0] >= 0.39
+        assert server_at(server.url).complete(questions(12)) == answers(12)
+    assert len(later) == 9 and min(later) >= 0.99
     with chats(lambda x: x.send(503, b"", {"Retry-After": "9999"})) as server:
         (reply,) = server_at(server.url, total_seconds=5).complete(questions(1))
         assert len(server.seen) == 1
@@ -377,7 +395,7 @@ def test_an_interrupt_ends_the_wait_and_the_requests() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0.5)
             started = time.monotonic()
             with pytest.raises(Interrupted):
-                server_at(server.url, request_seconds=20).complete(questions(20))
+                server_at(server.url).complete(questions(20))
             assert time.monotonic() - started < 5
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

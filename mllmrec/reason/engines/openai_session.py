@@ -17,6 +17,7 @@ from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.web.body import PLAIN, BodyRefusedError, read_body
 from mllmrec.web.concurrency import ConcurrencyPolicy, Gate, Ticket
 from mllmrec.web.retry import BUSY, OVERLOADED, backoff, retry_after
+from mllmrec.web.tls import certificates
 
 T = TypeVar("T")
 _CONNECT_SECONDS = 10.0
@@ -54,6 +55,7 @@ class Session:
         self._gate = Gate(policy)
         self._down = False  # a request has used up its attempts without reaching the server
         self._client = httpx.AsyncClient(
+            verify=certificates(),
             headers={**PLAIN, **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=httpx.Timeout(config.request_seconds, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
