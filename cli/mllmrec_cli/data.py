@@ -83,7 +83,7 @@ def prepare(
 
     from mllmrec import dataset as data
     from mllmrec.dataset.catalogue import ensure_catalogue
-    from mllmrec.dataset.download import default_folder
+    from mllmrec.dataset.download import WITHOUT_PICTURE, default_folder
 
     if form is Format.catalogue:
         ensure_catalogue(source, seed=seed)
@@ -110,7 +110,7 @@ def prepare(
         return
     for warning in made.manifest["warnings"]:
         console.err.print(f"warning: {warning}", markup=False, style="yellow")
-    if downloader and made.manifest["downloads"]["failed"]:
+    if downloader and statistics.steps[WITHOUT_PICTURE]:
         console.err.print(f"reasons: {downloader.failures}", markup=False, soft_wrap=True)
     console.out.print(console.table(f"{made.name} -> {out}", ("", ""), statistics.rows()))
 

@@ -30,8 +30,17 @@ from mllmrec.web.concurrency import ConcurrencyPolicy, Gate
 from mllmrec.web.public import AddressRefusedError, PublicTransport
 from mllmrec.web.retry import BUSY, OVERLOADED, backoff, retry_after
 
+WITHOUT_PICTURE = "image addresses without a picture"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "mllmrec", "Accept": "image/*", **PLAIN}
+_CONNECTION_ERRORS = (
+    httpx.HTTPError,
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    OSError,
+    ValueError,
+)
 _CONNECT_SECONDS = 10.0
 _MOST_WAIT = 60.0  # a server that asks for more is asked again at the next start
 
@@ -61,6 +70,11 @@ class Downloads:
     files: Mapping[str, Path]
     failed: Mapping[str, str]
     fetched: int
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """The counts, by the names under which the dataset's statistics show them."""
+        return {"image addresses": len(self.files) + len(self.failed), WITHOUT_PICTURE: len(self.failed)}
 
     @property
     def warnings(self) -> list[str]:
@@ -116,8 +130,9 @@ class ImageDownloader:
             try:
                 background.run(job.run(allow_loopback=self._allow_loopback))
             finally:
-                store.report(wanted, job.failed)
-        return Downloads(files | job.files, job.failed, len(job.files))
+                files |= job.files
+                store.report([*files, *job.failed], job.failed)
+        return Downloads(files, job.failed, len(job.files))
 
 
 def add_pictures(
@@ -192,7 +207,7 @@ class _Job:
             except TimeoutError:
                 self._gate.overloaded(ticket)
                 raise _BusyError(f"not complete within {self._limits.seconds:g} s") from None
-            except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            except _CONNECTION_ERRORS as error:
                 raise _BusyError(f"the connection failed: {str(error) or type(error).__name__}"[:200]) from error
             except _BusyError as error:
                 if error.overloaded:

@@ -70,11 +70,10 @@ def prepare(
     interactions, steps, warnings = _clean(raw, rule, options)
     users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
     interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
-    fetched: dict[str, Any] = {}
     if downloader is not None:
         items, downloads = add_pictures(items, downloader, progress)
         warnings += downloads.warnings
-        fetched = {"downloads": {"pictures": len(downloads.files), "failed": len(downloads.failed)}}
+        steps |= downloads.steps
     facts: dict[str, Any] = {
         "name": raw.name,
         "kind": raw.kind,
@@ -83,7 +82,6 @@ def prepare(
         "split": {"rule": rule, "seed": options.seed if rule == "random" else None},
         "steps": steps,
         "rejected": len(raw.rejected),
-        **fetched,
         "warnings": [*raw.warnings, *warnings],
     }
     store.save(

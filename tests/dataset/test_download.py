@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.dataset import DownloadLimits, ImageDownloader, PrepareOptions, prepare
+from mllmrec.dataset import DownloadLimits, ImageDownloader, PrepareOptions, prepare, statistics
 from mllmrec.dataset.download import Downloads
+from mllmrec.dataset.picture_store import open_store
+from mllmrec.progress import silent
 from mllmrec.web import retry
 from tests.servers import Exchange, LoopbackServer, serve, wait_until
 
@@ -210,6 +213,21 @@ def test_a_kill_loses_no_picture(tmp_path: Path) -> None:
     assert not list((tmp_path / "p").glob("*.tmp"))
 
 
+def test_a_second_download_waits_for_the_first(tmp_path: Path) -> None:
+    said: list[str] = []
+    with serve(lambda x: x.send(200, picture(1))) as server:
+        second = threading.Thread(
+            target=ImageDownloader(tmp_path, LIMITS, allow_loopback=True).fetch,
+            args=([f"{server.url}/1"], lambda label, *_: said.append(label)),
+        )
+        with open_store(tmp_path, silent):
+            second.start()
+            assert wait_until(lambda: bool(said), 20)
+            assert said == ["wait for another download into this folder"] and not server.seen
+        second.join(20)
+    assert said[1:] == ["download images"]
+
+
 def shop_with(folder: Path, items: list[dict[str, object]]) -> Path:
     folder.mkdir()
     (folder / "interactions.csv").write_text("user,item\n" + "".join(f"u,{item['item']}\n" for item in items))
@@ -236,7 +254,8 @@ def test_prepare_puts_fetched_pictures_behind_local_ones(tmp_path: Path) -> None
         assert "/3" not in [path for path, *_ in server.seen]
     found = [[(made.folder / name).read_bytes() for name in names] for names in made.items["images"]]
     assert found == [[picture(1), picture(2)], [picture(9), picture(1)], [], []]
-    assert made.manifest["downloads"] == {"pictures": 2, "failed": 1}
+    steps = statistics(made).steps
+    assert (steps["image addresses"], steps["image addresses without a picture"]) == (3, 1)
     assert any("1 of 3 image addresses gave no picture (1 x HTTP status 404)" in w for w in made.manifest["warnings"])
 
 
