@@ -26,7 +26,7 @@ def _hide_credentials(value: Any) -> Any:
         return _HIDDEN
 
 
-class ChatServerConfig(BaseModel):
+class ServerConfig(BaseModel):
     """An OpenAI-compatible server: vLLM, SGLang, Ollama, llama.cpp, `transformers serve`, or a paid one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,16 +34,21 @@ class ChatServerConfig(BaseModel):
     base_url: Annotated[str, BeforeValidator(_hide_credentials), Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = (
         "http://127.0.0.1:8000/v1"
     )
-    model: str = ""  # as the server calls it
-    revision: str = ""  # free words that tell this model from an earlier one of the same name
     # The environment variable that holds the key, never the key; empty: the server wants none.
     api_key_env: Annotated[str, BeforeValidator(_hide_key), Field(pattern=_VARIABLE)] = ""
-    max_tokens: Annotated[int, Field(gt=0)] = 256  # new tokens an answer
+    revision: str = ""  # free words that tell a model from an earlier one of the same name
     temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
-    seed: Annotated[int, Field(ge=0)] = 999
     image_side: Annotated[int, Field(gt=0)] = 768  # longest side of a picture that is sent, pixels
     concurrency: Annotated[int, Field(gt=0)] = 64  # the most requests at once; how many it is, is learnt
     attempts: Annotated[int, Field(gt=0)] = 6
     request_seconds: Annotated[float, Field(gt=0)] = 300.0  # one attempt
     total_seconds: Annotated[float, Field(gt=0)] = 1800.0  # all attempts of one request, waits included
     response_bytes: Annotated[int, Field(gt=0)] = 4 << 20
+
+
+class ChatServerConfig(ServerConfig):
+    """A server, and what one stage asks of it."""
+
+    model: str = ""  # as the server calls it
+    max_tokens: Annotated[int, Field(gt=0)] = 256  # new tokens an answer
+    seed: Annotated[int, Field(ge=0)] = 999
