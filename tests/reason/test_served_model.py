@@ -53,7 +53,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         )
         try:
             address = f"http://localhost:{port}"
-            assert wait_until(lambda: process.poll() is not None or _healthy(address), 120), log.read_text()
+            assert wait_until(lambda: process.poll() is not None or _healthy(address), 240), log.read_text()
             assert process.poll() is None, log.read_text()
             yield f"{address}/v1"
         finally:

@@ -120,6 +120,8 @@ class Session:
     async def _limited(self, exchange: Callable[[], Awaitable[T]], ticket: Ticket, left: float) -> T:
         """One attempt within its time; every way in which it may fail becomes one error."""
         seconds = min(self._config.request_seconds, left)
+        if seconds <= 0:
+            raise TransientError("the total time went by in waiting for the server")
         try:
             async with asyncio.timeout(seconds):
                 return await exchange()
@@ -132,7 +134,7 @@ class Session:
         except (TimeoutError, httpx.TimeoutException) as error:
             self._gate.overloaded(ticket)
             raise TransientError(f"no complete answer within {seconds:g} s") from error
-        except (httpx.HTTPError, BodyRefusedError, form.NotACompletionError) as error:
+        except (httpx.HTTPError, OSError, ValueError, BodyRefusedError) as error:
             raise TransientError(f"no usable answer: {self._line(error)}") from error
 
     def _line(self, error: Exception) -> str:
