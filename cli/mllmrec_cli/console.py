@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -107,5 +108,7 @@ class _Lines:
             return
         self._written[label] = now
         of = f"/{total:,}" if total is not None else ""
-        rate = f", {done / (now - started):,.1f}/s" if now > started else ""
-        err.print(f"{label}: {done:,}{of}{rate}", markup=False)
+        speed = done / (now - started) if now > started else 0.0
+        rate = f", {speed:,.1f}/s" if speed else ""
+        left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed and total and done < total else ""
+        err.print(f"{label}: {done:,}{of}{rate}{left}", markup=False)

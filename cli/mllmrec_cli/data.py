@@ -62,6 +62,14 @@ def prepare(
     ] = None,
     category: Annotated[str, typer.Option(help="What the shop sells, for the prompts.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of a random split, and of a generated catalogue.")] = 999,
+    download_images: Annotated[
+        bool, typer.Option("--download-images", help="Fetch the pictures that items name by address.")
+    ] = False,
+    images_per_item: Annotated[int, typer.Option(min=1, help="Fetch so many pictures an item.")] = 1,
+    image_folder: Annotated[
+        Path | None,
+        typer.Option(help="Keep fetched pictures here.", show_default="$MLLMREC_IMAGES, or the user's cache"),
+    ] = None,
     max_rejected: Annotated[float, typer.Option(help="Share of unreadable rows that is borne.")] = 0.05,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
@@ -75,6 +83,7 @@ def prepare(
 
     from mllmrec import dataset as data
     from mllmrec.dataset.catalogue import ensure_catalogue
+    from mllmrec.dataset.download import WITHOUT_PICTURE, default_folder
 
     if form is Format.catalogue:
         ensure_catalogue(source, seed=seed)
@@ -89,14 +98,20 @@ def prepare(
         category=category,
         max_rejected=max_rejected,
     )
+    downloader = None
+    if download_images:
+        limits = data.DownloadLimits(images_per_item=images_per_item)
+        downloader = data.ImageDownloader(image_folder or default_folder(), limits)
     with console.progress(quiet=quiet) as hook:
-        made = data.prepare(source, out, options, force=force, progress=hook)
+        made = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
     statistics = data.statistics(made)
     if json:
         console.print_json(asdict(statistics))
         return
     for warning in made.manifest["warnings"]:
         console.err.print(f"warning: {warning}", markup=False, style="yellow")
+    if downloader and statistics.steps[WITHOUT_PICTURE]:
+        console.err.print(f"reasons: {downloader.failures}", markup=False, soft_wrap=True)
     console.out.print(console.table(f"{made.name} -> {out}", ("", ""), statistics.rows()))
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.amazon import looks_like_amazon, read_amazon
 from mllmrec.dataset.dataset import Dataset
+from mllmrec.dataset.download import ImageDownloader, add_pictures
 from mllmrec.dataset.mmrec import looks_like_mmrec, read_mmrec
 from mllmrec.dataset.source import ITEMS, Source
 from mllmrec.dataset.tables import INTERACTION_STEMS, find_file, read_tables
@@ -42,6 +43,7 @@ def prepare(
     out: Path,
     options: PrepareOptions | None = None,
     *,
+    downloader: ImageDownloader | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
@@ -51,6 +53,7 @@ def prepare(
         source: folder with the files.
         out: the dataset folder.
         options: format, filters, split.
+        downloader: fetches the pictures that kept items name by address; None: they are left where they are.
         force: replace an existing dataset.
         progress: told how far it is.
 
@@ -67,6 +70,10 @@ def prepare(
     interactions, steps, warnings = _clean(raw, rule, options)
     users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
     interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
+    if downloader is not None:
+        items, downloads = add_pictures(items, downloader, progress)
+        warnings += downloads.warnings
+        steps |= downloads.steps
     facts: dict[str, Any] = {
         "name": raw.name,
         "kind": raw.kind,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from mllmrec.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, Item
-from mllmrec.reason.images import ImageRefusedError, open_image
 from mllmrec.reason.vision.colours import NAMES
 from mllmrec.reason.vision.measure import SIDE, Measurements, measure
 

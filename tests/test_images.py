@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from mllmrec.reason.images import ImageRefusedError, open_image
+from mllmrec.images import ImageRefusedError, open_image
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

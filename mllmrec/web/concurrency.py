@@ -1,0 +1,117 @@
+"""How many requests at once: grown while that pays, halved when the server says no.
+
+Additive increase, multiplicative decrease, with a slow start. A round is as many replies as the limit. Its
+throughput by Little's law is limit / mean latency; a step up must gain at least half of what it would on an
+idle server, otherwise the server only queues, and the step is taken back. Refusals (429, 503) and timeouts
+halve the limit, once for all requests that were sent under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+_START = 4
+_STEPS = 16  # additive steps from none to the most
+_GAIN = 0.5  # share of the ideal gain that a step up must bring
+_HOLD = 8  # rounds at one limit before the next try to raise it
+_ROUND = 4  # replies that a round has at least
+
+
+class ConcurrencyPolicy:
+    """The limit; knows no clock but the times that it is told."""
+
+    def __init__(self, most: int) -> None:
+        self.limit = min(_START, most)
+        self._most = most
+        self._doubling = True
+        self._hold = 0
+        self._below: tuple[int, float] | None = None  # limit and throughput of the step below
+        self._since = float("-inf")  # when the limit changed last
+        self._replies, self._seconds = 0, 0.0  # of this round
+
+    def succeeded(self, sent: float, now: float) -> None:
+        """A request sent at `sent`, with as many under way as the limit allows, was answered at `now`."""
+        if sent < self._since:
+            return  # it tells of an earlier limit
+        self._replies += 1
+        self._seconds += now - sent
+        if self._replies >= max(self.limit, _ROUND):
+            before = self.limit
+            self._turn(self.limit * self._replies / max(self._seconds, 1e-9))
+            self._replies, self._seconds = 0, 0.0
+            self._since = now if self.limit != before else self._since
+
+    def _turn(self, throughput: float) -> None:
+        if self._below is not None and throughput < self._wanted(*self._below):
+            self.limit, self._below = self._below[0], None
+            self._doubling, self._hold = False, _HOLD
+        elif self._hold:
+            self._hold -= 1
+        elif self.limit < self._most:
+            self._below = self.limit, throughput
+            step = self.limit if self._doubling else max(1, self._most // _STEPS)
+            self.limit = min(self._most, self.limit + step)
+
+    def _wanted(self, limit: int, throughput: float) -> float:
+        return throughput * (1 + _GAIN * (self.limit / limit - 1))
+
+    def overloaded(self, sent: float, now: float) -> None:
+        """A request sent at `sent` was refused for want of capacity, or timed out, at `now`."""
+        if sent < self._since:
+            return
+        self.limit = max(1, self.limit // 2)
+        self._doubling, self._hold, self._below = False, 1, None
+        self._since, self._replies, self._seconds = now, 0, 0.0
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The right to one request.
+
+    Attributes:
+        sent: when it was let through, seconds of the event loop.
+        full: whether it was the last that the limit allowed.
+    """
+
+    sent: float
+    full: bool
+
+
+class Gate:
+    """Lets requests through, as many at once as the policy allows; belongs to one event loop."""
+
+    def __init__(self, policy: ConcurrencyPolicy) -> None:
+        self._policy = policy
+        self._under_way = 0
+        self._opens = float("-inf")
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[Ticket]:
+        """Wait for a place and hold it; leave without an error only when the server answered well."""
+        loop = asyncio.get_running_loop()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._under_way < self._policy.limit)
+            self._under_way += 1
+        try:
+            while (wait := self._opens - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            ticket = Ticket(loop.time(), self._under_way >= self._policy.limit)
+            yield ticket
+            if ticket.full:
+                self._policy.succeeded(ticket.sent, loop.time())
+        finally:
+            self._under_way -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    def overloaded(self, ticket: Ticket) -> None:
+        """Tell the policy that the server had no capacity for this request."""
+        self._policy.overloaded(ticket.sent, asyncio.get_running_loop().time())
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing through for so long."""
+        self._opens = max(self._opens, asyncio.get_running_loop().time() + seconds)
