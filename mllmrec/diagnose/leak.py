@@ -1,0 +1,240 @@
+"""Do the profiles know what they should not? Measured from the vectors, whatever a run says of itself.
+
+An honest profile ranks held-out items above strangers too, because tastes persist; so the height of held-out
+items proves nothing. What an honest profile can know of them is what the training items tell, and for that
+there is a reference, made here from training items alone: the mean of their vectors (for a training item, of
+the *others*). Every item is set against never-seen items of the same popularity decile that the reference
+likes as much:
+
+    surplus(u, i) = [s(p_u, i) - mean over matches j of s(p_u, j)]
+                    - b [s(r_u, i) - mean over matches j of s(r_u, j)]
+
+with s the cosine, p_u the user's vector in the run, r_u the reference, and b the least-squares slope of s(p_u, .)
+on s(r_u, .) over never-seen items, which takes out what matching left. The surplus of a training item is
+positive: the profile was written from it, the reference without it. That of a held-out item is near zero in an
+honest run, and as high as a training item's in a leaky one. So
+
+    leak index = mean over users of the surplus of held-out items / that of training items
+
+is about the share of held-out items that went into the profiles: 0 where none did, 1 where all did. Its interval
+is a bootstrap over users. Validation and test are judged apart, so that a leak of one alone shows whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec.dataset import Dataset
+from mllmrec.dataset.dataset import SPLITS, Scope, Split
+from mllmrec.encode import Features, Vectors
+from mllmrec.errors import InputError
+
+Verdict = Literal["honest", "leaking", "undecided"]
+Floats = NDArray[np.float64]
+
+LIMIT = 0.5  # of the leak index: held-out items are known half as well as training items
+_VAGUE = 0.05  # a training surplus below this share of the reference's margin is too little to divide by
+_DECILES = 10
+_MATCHES = 10  # never-seen items that an item is set against
+_TRAINING_ITEMS = 10  # drawn of each user
+_MOST_USERS, _MOST_STRANGERS = 2_000, 4_000
+_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """How far the user vectors know the items of one split; cosines, means over users.
+
+    Attributes:
+        split: "train", "valid" or "test".
+        users: users with such items.
+        margin: of the items over never-seen items of the same popularity decile.
+        reference: the same margin by the honest reference.
+        surplus: what the profiles know beyond the reference (see the module).
+        index: the leak index, None for "train".
+    """
+
+    split: Split
+    users: int
+    margin: float
+    reference: float
+    surplus: float
+    index: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeakAudit:
+    """What the profiles know of items that they must not have seen.
+
+    Attributes:
+        recorded: the histories that the run says its profiles were made from.
+        measured: the verdict from the vectors alone.
+        splits: train, valid, test; held-out splits without items are left out.
+        users: users measured.
+    """
+
+    recorded: Scope
+    measured: Verdict
+    splits: tuple[Knowledge, ...]
+    users: int
+
+    @property
+    def leaking(self) -> bool:
+        """Whether the profiles saw held-out items, by the measure or by the run's own word."""
+        return self.measured == "leaking" or self.recorded == "all"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one line."""
+        found = [f"{k.split} {k.index.value:.2f} [{k.index.low:.2f}, {k.index.high:.2f}]" for k in self._heldout]
+        told = f"leak index {', '.join(found)} (0 none, 1 all of the held-out items; limit {LIMIT:.2f})"
+        if self.measured == "leaking":
+            return f"the profiles know held-out items as only a leak explains: {told}"
+        if self.recorded == "all":
+            return f'the run was made with profile.history = "all"; measured {self.measured}: {told}'
+        if self.measured == "honest":
+            return f"the profiles know held-out items about as far as training items tell of them: {told}"
+        return (
+            f"undecided, for the profiles are too vague to tell their own training items, or the users too few: {told}"
+        )
+
+    @property
+    def _heldout(self) -> list[Knowledge]:
+        return [known for known in self.splits if known.index]
+
+
+def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int = 0) -> LeakAudit:
+    """Measure whether profiles know held-out items.
+
+    Args:
+        features: the run's vectors of items and users.
+        dataset: its split; held-out interactions are read here, to judge by.
+        scope: the histories that the run says its profiles were made from.
+        seed: of the samples (users, their training items, never-seen items) and of the bootstrap.
+
+    Raises:
+        MismatchError: the vectors do not belong to the dataset.
+        InputError: nobody has two training items, a held-out item and a vector.
+    """
+    features.check(dataset.histories(scope))
+    generator = np.random.default_rng(seed)
+    users = _judged(features, dataset, generator)
+    if len(users) == 0:
+        raise InputError(f"{dataset.folder}: no user has two training items, a held-out item and a vector to audit")
+    measured = _Measurer(features, dataset, generator)
+    values = np.array([measured.user(int(user)) for user in users])  # [B, 3 splits, 3 measures]
+    splits = tuple(_knowledge(values, n, generator) for n in range(len(SPLITS)) if not np.isnan(values[:, n, 2]).all())
+    return LeakAudit(scope, _judge(splits), splits, len(users))
+
+
+def _judged(features: Features, dataset: Dataset, generator: np.random.Generator) -> NDArray[np.int64]:
+    lengths = np.diff(dataset.train.indptr)
+    heldout = np.diff(dataset.matrix("valid").indptr) + np.diff(dataset.matrix("test").indptr)
+    users = np.flatnonzero((lengths > 1) & (heldout > 0) & features.users.any(axis=1))
+    if len(users) > _MOST_USERS:
+        users = np.sort(generator.choice(users, _MOST_USERS, replace=False))
+    return users
+
+
+class _Measurer:
+    """The three measures (margin, that of the reference, surplus) of one user's items, split by split."""
+
+    def __init__(self, features: Features, dataset: Dataset, generator: np.random.Generator) -> None:
+        self._features, self._generator = features, generator
+        self._items = [dataset.matrix(split) for split in SPLITS]
+        self._seen = dataset.histories("all").user_items()
+        counts = np.bincount(self._items[0].indices, minlength=dataset.n_items)
+        edges = np.quantile(counts, np.arange(1, _DECILES) / _DECILES)
+        self._decile = np.searchsorted(edges, counts, side="right")
+        strangers = np.arange(dataset.n_items)
+        if len(strangers) > _MOST_STRANGERS:
+            strangers = np.sort(generator.choice(strangers, _MOST_STRANGERS, replace=False))
+        self._strangers = strangers
+        self._stranger_vectors = features.items[strangers]
+
+    def user(self, user: int) -> Floats:
+        """[3, 3]: train, valid, test by margin, reference margin, surplus; NaN where there is no item."""
+        training = self._items[0].row(user)
+        total: Vectors = self._features.items[training].sum(axis=0)
+        unseen = ~np.isin(self._strangers, self._seen.row(user))
+        drawn = training
+        if len(training) > _TRAINING_ITEMS:
+            drawn = self._generator.choice(training, _TRAINING_ITEMS, replace=False)
+        held_out = [self._items[n].row(user) for n in (1, 2)]
+        return np.array(
+            [
+                self._split(user, drawn, total - self._features.items[drawn], unseen),
+                *(self._split(user, items, np.tile(total, (len(items), 1)), unseen) for items in held_out),
+            ]
+        )
+
+    def _split(self, user: int, items: NDArray[np.integer], references: Vectors, unseen: NDArray[np.bool_]) -> Floats:
+        """Means over `items`, each with its own reference [n, d]."""
+        vectors = self._features.items
+        profile = vectors[items] @ self._features.users[user], self._stranger_vectors @ self._features.users[user]
+        lengths = np.maximum(np.linalg.norm(references, axis=1), np.finfo(np.float32).tiny)
+        honest_own = (vectors[items] * references).sum(axis=1) / lengths
+        honest = (references / lengths[:, None]) @ self._stranger_vectors.T  # [n, strangers]
+        rows = []
+        for n, item in enumerate(items):
+            decile = self._decile[self._strangers[unseen]] == self._decile[item]
+            if decile.any() and references[n].any():
+                rows.append(_measure(profile[0][n], profile[1][unseen], honest_own[n], honest[n][unseen], decile))
+        return np.mean(rows, axis=0) if rows else np.full(3, np.nan)
+
+
+def _measure(
+    profile: float, profile_unseen: Vectors, honest: float, honest_unseen: Vectors, decile: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """(margin, reference margin, surplus) of one item; `unseen` are the scores of never-seen items."""
+    centred = honest_unseen - honest_unseen.mean()
+    spread = float(centred @ centred)
+    slope = float(centred @ profile_unseen) / spread if spread > 0 else 0.0
+    p, r = profile_unseen[decile], honest_unseen[decile]
+    matches = np.argsort(np.abs(r - honest), kind="stable")[:_MATCHES]
+    surplus = profile - p[matches].mean() - slope * (honest - r[matches].mean())
+    return float(profile - p.mean()), float(honest - r.mean()), float(surplus)
+
+
+def _knowledge(values: Floats, split: int, generator: np.random.Generator) -> Knowledge:
+    margins = np.nanmean(values[:, split], axis=0)
+    index = None
+    if split > 0:
+        both = values[~np.isnan(values[:, [0, split], 2]).any(axis=1)][:, [0, split], 2]
+        index = _ratio(both[:, 1], both[:, 0], generator)
+    users = int((~np.isnan(values[:, split, 2])).sum())
+    return Knowledge(SPLITS[split], users, *(float(m) for m in margins), index)
+
+
+def _ratio(above: Floats, below: Floats, generator: np.random.Generator) -> Interval:
+    """Ratio of two means over the same users, with its bootstrap interval."""
+    drawn = generator.integers(len(above), size=(_RESAMPLES, len(above)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = above[drawn].mean(axis=1) / below[drawn].mean(axis=1)
+        value = float(above.mean() / below.mean())
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def _judge(splits: Sequence[Knowledge]) -> Verdict:
+    """Leaking if one held-out split lies above the limit for certain, honest if all lie below it for certain."""
+    train, held_out = splits[0], [known.index for known in splits if known.index]
+    if train.split != "train" or train.surplus <= _VAGUE * train.reference or not held_out:
+        return "undecided"
+    if any(index.low > LIMIT for index in held_out):
+        return "leaking"
+    return "honest" if all(index.high < LIMIT for index in held_out) else "undecided"
