@@ -131,7 +131,7 @@ def _print_audit(made: LeakAudit) -> None:
             f"{known.margin:.4f}",
             f"{known.reference:.4f}",
             f"{known.surplus:.4f}",
-            f"{known.index.value:.2f} [{known.index.low:.2f}, {known.index.high:.2f}]" if known.index else "",
+            str(known.index or ""),
         )
         for known in made.splits
     ]
@@ -172,15 +172,16 @@ def _user_panel(user: UserShown) -> Panel:
 def _neighbours_panel(item: ItemNeighbours) -> Panel:
     rows = [
         console.plain(
-            f"{edge.weight:5.2f}  cosine {edge.cosine:5.2f}  {edge.shared_users:4,} users  {edge.source:<13}  "
-            f"{_short(title or name, 40)}"
+            f"{edge.weight:6.2f} {edge.cosine:6.2f} {edge.shared_users:6,}  {edge.source:<13}  "
+            f"{_short(title or name, 36)}"
         )
         for name, title, edge in item.edges[:10]
     ]
+    heading = Text("weight cosine  users  source         neighbour", style="bold")
     title = Text.assemble(
         ("item ", "bold"), console.plain(_short(item.id, 30)), " ", console.plain(_short(item.title, 40))
     )
-    return Panel(Group(*(rows or [Text("no edge")])), title=title, title_align="left")
+    return Panel(Group(*([heading, *rows] if rows else [Text("no edge")])), title=title, title_align="left")
 
 
 def _short(text: str, most: int) -> str:

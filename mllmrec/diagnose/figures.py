@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 # Colours that matplotlib writes out, and what the page puts in their place.
 _INK = "#010203"
 _SERIES = ("#0a0b01", "#0a0b02", "#0a0b03")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mllmrec",
     "font.family": "sans-serif",
@@ -47,7 +47,7 @@ def histogram(
         xlabel, ylabel: with units.
         name: unique on the page; read to those who cannot see the plot, too.
         bins: how many, or their edges.
-        log: counts on a logarithmic axis.
+        log: both axes logarithmic; the bins must then be edges above 0.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def histogram(
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55 if len(values) > 1 else 1, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
-            axes.set_yscale("log")
+            axes.set(xscale="log", yscale="log", ylim=(0.5, None))
         if len(values) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(values))
         return _inline(figure, name)

@@ -72,11 +72,11 @@ def _plots(health: GraphHealth) -> list[tuple[str, object]]:
         (
             "Component sizes: one large one is what propagation wants.",
             histogram(
-                {"": np.log10(health.components)},
-                xlabel="size of a component, log10 items",
+                {"": health.components},
+                xlabel="size of a component, items",
                 ylabel="components",
                 name="components",
-                bins=30,
+                bins=[0.7 * 2**n for n in range(int(np.log2(health.items)) + 3)],
                 log=True,
             ),
         ),

@@ -54,6 +54,9 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -100,7 +103,7 @@ class LeakAudit:
     @property
     def sentence(self) -> str:
         """The verdict in one line."""
-        found = [f"{k.split} {k.index.value:.2f} [{k.index.low:.2f}, {k.index.high:.2f}]" for k in self._heldout]
+        found = [f"{known.split} {known.index}" for known in self.splits if known.index]
         told = f"leak index {', '.join(found)} (0 none, 1 all of the held-out items; limit {LIMIT:.2f})"
         if self.measured == "leaking":
             return f"the profiles know held-out items as only a leak explains: {told}"
@@ -111,10 +114,6 @@ class LeakAudit:
         return (
             f"undecided, for the profiles are too vague to tell their own training items, or the users too few: {told}"
         )
-
-    @property
-    def _heldout(self) -> list[Knowledge]:
-        return [known for known in self.splits if known.index]
 
 
 def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int = 0) -> LeakAudit:
@@ -211,13 +210,13 @@ def _measure(
 
 
 def _knowledge(values: Floats, split: int, generator: np.random.Generator) -> Knowledge:
-    margins = np.nanmean(values[:, split], axis=0)
+    margin, reference, surplus = (float(mean) for mean in np.nanmean(values[:, split], axis=0))
     index = None
     if split > 0:
         both = values[~np.isnan(values[:, [0, split], 2]).any(axis=1)][:, [0, split], 2]
         index = _ratio(both[:, 1], both[:, 0], generator)
     users = int((~np.isnan(values[:, split, 2])).sum())
-    return Knowledge(SPLITS[split], users, *(float(m) for m in margins), index)
+    return Knowledge(SPLITS[split], users, margin, reference, surplus, index)
 
 
 def _ratio(above: Floats, below: Floats, generator: np.random.Generator) -> Interval:

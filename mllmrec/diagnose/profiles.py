@@ -5,7 +5,7 @@ at least twice as often among their training items as in the catalogue. Of a pro
 
     common    stand in at least a tenth of all profiles: the catalogue's average profile has them too
     telling   are lifted for the user, and follow the items in general: among the users whose profiles have the
-              word, it is lifted at least twice as often as among all users
+              word, it is lifted at least twice as often as among all users, and not by luck
 
 "Quality" is lifted for some users by chance, but as often for those who are not told of it: it is never telling.
 Nor is any word that a prompt's template puts into every profile. A profile is generic when hardly any of its
@@ -22,7 +22,7 @@ from itertools import chain
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import betainc, gammaln
 
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.reason.describe import Descriptions, catalogue
@@ -35,6 +35,7 @@ COMMON = 0.1  # share of the profiles from which on a word is the average profil
 _COMMON_LEAST = 5  # profiles that a word must stand in to be common, in small runs
 _BOILERPLATE = 0.5  # share of the profiles from which on a word is the template's, no content
 _LIFT = 2.0
+_LUCK = 0.1  # probability
 _FEWEST_TELLING, _LEAST_TELLING = 2, 0.08  # fewer words, or a smaller share of them, and a profile is generic
 WARN = 0.1  # share of generic, failed or repeated profiles from which on a run says so
 _BLOCK = 512  # users whose items' words are counted at once
@@ -166,7 +167,7 @@ def profile_warning(measured: ProfileWords) -> str | None:
         found.append(f"{twins:.0%} have the same text as another user's with other items")
     if failed >= WARN:
         found.append(f"{failed:.0%} of the profiles failed")
-    return f"{'; '.join(found)}; look at them with mllmrec inspect profiles" if found else None
+    return "; ".join(found) or None
 
 
 def _read_items(histories: Histories, users: NDArray[np.int64], newest: int) -> sp.csr_array:
@@ -221,7 +222,7 @@ class _Words:
 
     def common_words(self, most: int = 30) -> list[tuple[str, float]]:
         """The commonest words with the share of profiles they stand in."""
-        shares = np.asarray(self.presence.mean(axis=0)).ravel()
+        shares = np.asarray(self.presence.sum(axis=0), dtype=np.float64).ravel() / max(self.presence.shape[0], 1)
         order = np.argsort(-shares, kind="stable")[:most]
         return [(self.terms[v], float(shares[v])) for v in order if self.common[v]]
 
@@ -235,7 +236,7 @@ class _Words:
         share = np.asarray(item_terms.mean(axis=0), dtype=np.float64).ravel()
         lengths = np.diff(user_items.indptr)
         everywhere, told, counts = np.zeros(len(share)), np.zeros(len(share)), []
-        for start in range(0, len(lengths), _BLOCK):
+        for start in range(0, max(len(lengths), 1), _BLOCK):
             block = slice(start, start + _BLOCK)
             count: sp.csr_array = (user_items[block] @ item_terms).tocsr()
             lifted = count.copy()
@@ -245,7 +246,10 @@ class _Words:
             told += np.asarray(lifted.multiply(self.presence[block]).sum(axis=0)).ravel()
             counts.append(count.multiply(self.presence[block]).tocsr())  # of the profiles' own words alone
         owned = np.asarray(self.presence.sum(axis=0)).ravel()
-        follows = told * len(lengths) >= _LIFT * everywhere * owned
+        base = everywhere / max(len(lengths), 1)
+        # P(as many lifted or more), were the word told to anybody: a binomial tail.
+        by_luck = betainc(np.maximum(told, 0.5), np.maximum(owned - told, 0) + 1, base)
+        follows = (told >= _LIFT * base * owned) & (by_luck <= _LUCK)
         rows = sp.vstack(counts, format="csr")
         rows.sort_indices()
         return [self._one(rows, p, int(lengths[p]), share, follows, item_terms.shape[0]) for p in range(len(lengths))]
@@ -306,5 +310,5 @@ def _presence(sets: Sequence[set[str]], terms: Sequence[str]) -> sp.csr_array:
     return sp.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(sets), len(terms)))
 
 
-def _mean(values: NDArray[np.generic]) -> float:
+def _mean(values: NDArray[np.bool_] | Floats) -> float:
     return float(np.mean(values)) if len(values) else 0.0
