@@ -1,23 +1,24 @@
 """Do the profiles know what they should not? Measured from the vectors, whatever a run says of itself.
 
 An honest profile ranks held-out items above strangers too, because tastes persist; so the height of held-out
-items proves nothing. What an honest profile can know of them is what the training items tell, and for that
-there is a reference, made here from training items alone: the mean of their vectors (for a training item, of
-the *others*). Every item is set against never-seen items of the same popularity decile that the reference
-likes as much:
+items proves nothing. What sets an item that a profile was written from apart is that the profile knows *it*, above
+items just like it. So every item is set against its likes, the never-seen items of the nearest vectors, and what a
+training history tells of both is taken out by an honest reference, made here from training items alone: the mean of
+their vectors (for a training item, of the *others*).
 
-    surplus(u, i) = [s(p_u, i) - mean over matches j of s(p_u, j)]
-                    - b [s(r_u, i) - mean over matches j of s(r_u, j)]
+    surplus(u, i) = [s(p_u, i) - mean over likes j of s(p_u, j)]
+                    - b [s(r_u, i) - mean over likes j of s(r_u, j)]
 
 with s the cosine, p_u the user's vector in the run, r_u the reference, and b the least-squares slope of s(p_u, .)
-on s(r_u, .) over never-seen items, which takes out what matching left. The surplus of a training item is
-positive: the profile was written from it, the reference without it. That of a held-out item is near zero in an
-honest run, and as high as a training item's in a leaky one. So
+on s(r_u, .) over never-seen items. The surplus of a training item is positive: the profile was written from it, the
+reference without it. That of a held-out item is near zero in an honest run, and as high as a training item's in a
+leaky one. So
 
     leak index = mean over users of the surplus of held-out items / that of training items
 
 is about the share of held-out items that went into the profiles: 0 where none did, 1 where all did. Its interval
-is a bootstrap over users. Validation and test are judged apart, so that a leak of one alone shows whole.
+is a bootstrap over users. Validation and test are judged apart, so that a leak of one alone shows whole. Profiles
+that tell of tastes alone, and of no item, have next to no surplus: of them the audit says that it cannot tell.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ Verdict = Literal["honest", "leaking", "undecided"]
 Floats = NDArray[np.float64]
 
 LIMIT = 0.5  # of the leak index: held-out items are known half as well as training items
-_VAGUE = 0.05  # a training surplus below this share of the reference's margin is too little to divide by
+_VAGUE = 0.1  # a training surplus below this share of the margin is too little to divide by
 _DECILES = 10
-_MATCHES = 10  # never-seen items that an item is set against
+_LIKES = 10  # never-seen items that an item is set against
 _TRAINING_ITEMS = 10  # drawn of each user
 _MOST_USERS, _MOST_STRANGERS = 2_000, 4_000
 _RESAMPLES = 1_000
@@ -188,25 +189,26 @@ class _Measurer:
         lengths = np.maximum(np.linalg.norm(references, axis=1), np.finfo(np.float32).tiny)
         honest_own = (vectors[items] * references).sum(axis=1) / lengths
         honest = (references / lengths[:, None]) @ self._stranger_vectors.T  # [n, strangers]
+        alike = vectors[items] @ self._stranger_vectors.T
+        deciles = self._decile[self._strangers][unseen]
         rows = []
         for n, item in enumerate(items):
-            decile = self._decile[self._strangers[unseen]] == self._decile[item]
-            if decile.any() and references[n].any():
-                rows.append(_measure(profile[0][n], profile[1][unseen], honest_own[n], honest[n][unseen], decile))
+            same = deciles == self._decile[item]
+            if same.any() and references[n].any():
+                likes = np.argsort(-alike[n][unseen], kind="stable")[:_LIKES]
+                own, strangers = (profile[0][n], honest_own[n]), (profile[1][unseen], honest[n][unseen])
+                margins = [score - scores[same].mean() for score, scores in zip(own, strangers, strict=True)]
+                rows.append((*margins, _surplus(own, strangers, likes)))
         return np.mean(rows, axis=0) if rows else np.full(3, np.nan)
 
 
-def _measure(
-    profile: float, profile_unseen: Vectors, honest: float, honest_unseen: Vectors, decile: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """(margin, reference margin, surplus) of one item; `unseen` are the scores of never-seen items."""
-    centred = honest_unseen - honest_unseen.mean()
+def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes: NDArray[np.int64]) -> float:
+    """The surplus of one item from its scores and those of never-seen items, by profile and by reference."""
+    centred = strangers[1] - strangers[1].mean()
     spread = float(centred @ centred)
-    slope = float(centred @ profile_unseen) / spread if spread > 0 else 0.0
-    p, r = profile_unseen[decile], honest_unseen[decile]
-    matches = np.argsort(np.abs(r - honest), kind="stable")[:_MATCHES]
-    surplus = profile - p[matches].mean() - slope * (honest - r[matches].mean())
-    return float(profile - p.mean()), float(honest - r.mean()), float(surplus)
+    slope = float(centred @ strangers[0]) / spread if spread > 0 else 0.0
+    above, expected = (score - scores[likes].mean() for score, scores in zip(own, strangers, strict=True))
+    return float(above - slope * expected)
 
 
 def _knowledge(values: Floats, split: int, generator: np.random.Generator) -> Knowledge:
@@ -232,7 +234,7 @@ def _ratio(above: Floats, below: Floats, generator: np.random.Generator) -> Inte
 def _judge(splits: Sequence[Knowledge]) -> Verdict:
     """Leaking if one held-out split lies above the limit for certain, honest if all lie below it for certain."""
     train, held_out = splits[0], [known.index for known in splits if known.index]
-    if train.split != "train" or train.surplus <= _VAGUE * train.reference or not held_out:
+    if train.split != "train" or train.surplus <= _VAGUE * train.margin or not held_out:
         return "undecided"
     if any(index.low > LIMIT for index in held_out):
         return "leaking"
