@@ -216,7 +216,7 @@ def _knowledge(values: Floats, split: int, generator: np.random.Generator) -> Kn
     index = None
     if split > 0:
         both = values[~np.isnan(values[:, [0, split], 2]).any(axis=1)][:, [0, split], 2]
-        index = _ratio(both[:, 1], both[:, 0], generator)
+        index = _ratio(both[:, 1], both[:, 0], generator) if len(both) else None
     users = int((~np.isnan(values[:, split, 2])).sum())
     return Knowledge(SPLITS[split], users, margin, reference, surplus, index)
 
