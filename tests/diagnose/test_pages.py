@@ -168,3 +168,10 @@ def test_a_run_says_at_its_end_when_its_profiles_are_generic(
     done = cli.invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     assert re.search(r"warning: 100% of the profiles are generic .*; look at them with mllmrec inspect", done.stderr)
+
+
+@pytest.mark.parametrize("words", [("inspect", "profiles"), ("inspect", "graph"), ("audit", "leak")])
+def test_every_verb_explains_itself_in_eighty_columns(cli: CliRunner, words: tuple[str, ...]) -> None:
+    done = cli.invoke(app, [*words, "--help"])
+    assert done.exit_code == 0 and f"mllmrec {' '.join(words)} run" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
