@@ -14,6 +14,7 @@ from mllmrec.dataset import Dataset, load
 from mllmrec.encode import Features
 from mllmrec.errors import InputError, near_miss
 from mllmrec.evaluate import Evaluation
+from mllmrec.graph import ItemGraph
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
@@ -98,6 +99,24 @@ class RunView:
         return Features.load(self._file("encode"))
 
     @cached_property
+    def graph(self) -> ItemGraph:
+        """The refined item graph."""
+        return ItemGraph.load(self._file("graph"))
+
+    @property
+    def newest(self) -> int:
+        """How many of a user's newest items a profile was made from."""
+        return int(self.record["config"]["profile"]["max_items"])
+
+    def item_index(self, item: str) -> int:
+        """The index of an item by the shop's id.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        return _find(self.dataset.item_ids, item, "item")
+
+    @cached_property
     def evaluation(self) -> Evaluation:
         """The model beside its yardsticks."""
         return Evaluation.load(self._file("evaluate"))
@@ -134,7 +153,7 @@ class RunView:
         Raises:
             InputError: there is no such item.
         """
-        row = _find(self.dataset.item_ids, item, "item")
+        row = self.item_index(item)
         entry = self.dataset.items.row(row, named=True)
         said = self.descriptions.table.row(row, named=True)
         lists = self.recommendations.items.filter(pl.col("item") == item)

@@ -14,7 +14,7 @@ import typer
 from mllmrec_kernels.errors import KernelError
 
 from mllmrec.errors import MllmrecError
-from mllmrec_cli import data, inspect, measure, stages
+from mllmrec_cli import data, diagnose, inspect, measure, stages
 from mllmrec_cli.console import err
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ data.register(app)
 stages.register(app)
 inspect.register(app)
 measure.register(app)
+diagnose.register(app)
 
 
 class _InterruptedError(BaseException):

@@ -65,6 +65,8 @@ def _verb(name: str, until: Any, said: str) -> Any:
             console.print_json(_summary(made, out))
         elif not quiet:
             _print(made, out, until)
+        if name in ("run", "profile"):
+            _warn_of_profiles(out)
 
     verb.__doc__ = f"{said}\n\nExample: mllmrec {name} dataset --out run"
     return verb
@@ -91,6 +93,14 @@ def _run(
     command = shlex.join(["mllmrec", *sys.argv[1:]])
     with console.progress(quiet=quiet) as hook:
         return run(load(dataset), out, resolved, until=until, cache=cache, command=command, progress=hook)
+
+
+def _warn_of_profiles(out: Path) -> None:
+    from mllmrec.diagnose.runs import run_warning
+
+    if warning := run_warning(out):
+        advice = f"look at them with mllmrec inspect profiles {shlex.quote(str(out))}"
+        console.err.print(f"warning: {warning}; {advice}", markup=False, style="yellow", soft_wrap=True)
 
 
 def _summary(made: Artefacts, out: Path) -> dict[str, Any]:
