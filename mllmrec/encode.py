@@ -24,6 +24,7 @@ from mllmrec.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
+from mllmrec.reason.shares import fair_shares
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -175,23 +176,6 @@ def normalise_rows(vectors: Vectors) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
-
-
-def fair_shares(lengths: Sequence[int], budget: int) -> list[int]:
-    """How many pieces each part keeps: all of it where it is short, an equal share of the rest where not.
-
-    The max-min fair division: no part gets more than it has, and no part that is cut gets less than
-    another, but for the pieces that do not divide, which go to the longer ones.
-
-    >>> fair_shares([10, 3, 400, 60], 100)
-    [10, 3, 44, 43]
-    """
-    shares = [0] * len(lengths)
-    shortest_first = sorted(range(len(lengths)), key=lambda n: (lengths[n], -n))
-    for done, n in enumerate(shortest_first):
-        shares[n] = min(lengths[n], budget // (len(lengths) - done))
-        budget -= shares[n]
-    return shares
 
 
 class Encoder:
