@@ -20,7 +20,9 @@ _LOOPED_RATIO = 0.22  # plain prose compresses to 0.4 to 0.6 of its size, a text
 _SHINGLE = 24  # characters; by characters, since not every script parts its words
 _COPIED = 0.5  # share of an answer's shingles that stand in the question
 _THOUGHT = "</think>"
-_SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\u0964\u061f\u2026][\"'\u201d\u2019)\u300d]*(?=\s|$)|[\u3002\uff01\uff1f]")
+_SENTENCE_END = re.compile(
+    r"[.!?\u3002\uff01\uff1f\u0964\u061f\u2026][\"'\u201d\u2019)\u300d]*(?=\s|$)|[\u3002\uff01\uff1f]"
+)
 
 
 def thought_through(text: str) -> str:

@@ -37,9 +37,7 @@ class Asker:
     @property
     def fingerprint(self) -> str:
         """Model, wording and checks; the data is in the request."""
-        return (
-            f"{self.model.fingerprint} template={self.template.digest} retries={self.retries} {answers.VERSION}"
-        )
+        return f"{self.model.fingerprint} template={self.template.digest} retries={self.retries} {answers.VERSION}"
 
     def ask(self, requests: Sequence[ChatRequest]) -> list[Answer]:
         """One answer a request, in order; no answer depends on the other requests of the call.

@@ -15,7 +15,9 @@ from mllmrec.reason.shares import fair_shares
 
 _BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a", "[": "(", "]": ")"})
 # Other characters that NFKC would fold into brackets, here because a tokenizer may normalise like that.
-_FOLDED = str.maketrans({"\uff1c": "\u2039", "\uff1e": "\u203a", "\uff3b": "(", "\uff3d": ")", "\ufe64": "\u2039", "\ufe65": "\u203a"})
+_FOLDED = str.maketrans(
+    {"\uff1c": "\u2039", "\uff1e": "\u203a", "\uff3b": "(", "\uff3d": ")", "\ufe64": "\u2039", "\ufe65": "\u203a"}
+)
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # controls, bidi and zero-width marks, surrogates, private use
 _JOINERS = "\u200c\u200d"  # words of several scripts, and emoji, need them
 _LONGEST = 1 << 16  # characters that are looked at, however long a field is
@@ -24,9 +26,7 @@ _BYTES_PER_TOKEN = 3
 
 def neutralise(text: str) -> str:
     """One line of plain text that no chat template, tokenizer or delimiter takes for anything else."""
-    seen = "".join(
-        " " if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text[:_LONGEST]
-    )
+    seen = "".join(" " if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text[:_LONGEST])
     return " ".join(seen.translate(_BRACKETS).translate(_FOLDED).split())
 
 

@@ -83,7 +83,7 @@ def test_another_schema_and_what_is_no_cache_are_refused(tmp_path: Path) -> None
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(MismatchError, match="cache schema 99"):
+    with pytest.raises(MismatchError, match="cache schema 99, this version of mllmrec reads up to"):
         GenerationCache(tmp_path / "new.sqlite")
     (tmp_path / "text.sqlite").write_text("no database at all, but long enough to be read as one" * 100)
     with pytest.raises(StorageError, match="is not a usable cache"):

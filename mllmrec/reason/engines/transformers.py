@@ -124,6 +124,16 @@ class TransformersChat:
         )
 
     @property
+    def states_fingerprint(self) -> str:
+        """Model, revision and precision; how it decodes does not matter to its states."""
+        return self._model.identity
+
+    @property
+    def width(self) -> int:
+        """The hidden size."""
+        return int(_text_settings(self._model.settings)["hidden_size"])
+
+    @property
     def batch_size(self) -> int:
         """Requests a call: a few batches."""
         return self._model.batch_size
@@ -132,7 +142,7 @@ class TransformersChat:
         """One reply a request, in order."""
         batches = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
-            compute=lambda numbers, prepared: self._generate(numbers, prepared),
+            compute=self._generate,
             failed=lambda error: Reply("", "failed", _reason(error)),
             free=_free_memory,
         )
@@ -143,8 +153,7 @@ class TransformersChat:
 
         One prefill and no decoding. The row of a request that cannot be read is NaN.
         """
-        width = int(_text_settings(self._model.settings)["hidden_size"])
-        nothing = np.full(width, np.nan, np.float32)
+        nothing = np.full(self.width, np.nan, np.float32)
         batches: Batches[_Prepared, NDArray[np.float32]] = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
             compute=lambda numbers, prepared: self._pool(numbers, prepared, nothing),
@@ -152,7 +161,7 @@ class TransformersChat:
             free=_free_memory,
         )
         rows = batches.run([self._cost(request) for request in requests], self._model.capacity)
-        return np.stack(rows) if rows else np.zeros((0, width), np.float32)
+        return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
     def _cost(self, request: ChatRequest) -> Cost:
         pictures = len(request.images) * (self._model.config.max_pixels // _PIXELS_PER_TOKEN)

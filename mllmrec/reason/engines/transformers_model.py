@@ -50,7 +50,9 @@ def locate(name: str, revision: str) -> Path:
     if Path(name).is_dir():
         folder = Path(name)
         if not (folder / "config.json").is_file():
-            raise EngineError(f"{folder} is no model: it has no config.json; give the folder that save_pretrained wrote")
+            raise EngineError(
+                f"{folder} is no model: it has no config.json; give the folder that save_pretrained wrote"
+            )
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise EngineError(f"there is no model folder {name!r}; give a Hugging Face name such as org/model, or a folder")
@@ -79,13 +81,16 @@ def _from_hub(name: str, revision: str) -> Path:
             "hf auth login, or set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise EngineError(f"the hub has no model {name!r}, or it is private; check the name, or set HF_TOKEN") from error
+        raise EngineError(
+            f"the hub has no model {name!r}, or it is private; check the name, or set HF_TOKEN"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise EngineError(f"the model {name!r} has no revision {revision!r}; check transformers.revision") from error
     except Exception as error:  # whatever the network raises
         raise EngineError(
             f"the files of the model {name!r} (config.json and weights, revision {revision!r}) are not in the local "
-            f"cache, and the hub cannot be reached ({_first_line(error)}); {fetch}, and copy the cache, or give a folder"
+            f"cache, and the hub cannot be reached ({_first_line(error)}); {fetch}, and copy the cache, or give a "
+            "folder"
         ) from error
 
 
@@ -121,18 +126,18 @@ def read_config(folder: Path) -> dict[str, Any]:
         EngineError: this transformers does not know the model, or it wants code of its own.
     """
     config: dict[str, Any] = storage.read_json(folder / "config.json")
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
     kind = config.get("model_type", "")
-    if kind not in CONFIG_MAPPING_NAMES:
+    if kind not in CONFIG_MAPPING:
         if "auto_map" in config:
             raise EngineError(
                 f"the model in {folder} brings code of its own (trust_remote_code), and mllmrec runs none; take a "
-                "version that transformers knows, or serve it elsewhere and use engine = \"openai\""
+                'version that transformers knows, or serve it elsewhere and use engine = "openai"'
             )
         raise EngineError(
-            f"transformers {importlib.metadata.version('transformers')} does not know the model type {kind!r} of {folder}; "
-            "pip install -U transformers"
+            f"transformers {importlib.metadata.version('transformers')} does not know the model type {kind!r} of "
+            f"{folder}; pip install -U transformers"
         )
     return config
 
@@ -164,7 +169,7 @@ def device_of(config: TransformersConfig) -> str:
 
     present = torch.cuda.is_available()
     if config.device == "cuda" and not present:
-        raise EngineError("transformers.device = \"cuda\", but torch sees no GPU; mllmrec doctor says why")
+        raise EngineError('transformers.device = "cuda", but torch sees no GPU; mllmrec doctor says why')
     return "cuda" if config.device != "cpu" and present else "cpu"
 
 
@@ -205,14 +210,14 @@ def _load_weights(folder: Path, config: TransformersConfig) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
-    model = AutoModelForImageTextToText.from_pretrained(
+    model: Any = AutoModelForImageTextToText.from_pretrained(
         folder,
         dtype=getattr(torch, dtype_of(config)),
         trust_remote_code=False,
         use_safetensors=True,
         **_attention(config),
-    ).eval()
-    return _quantised(model, config.quantise)
+    )
+    return _quantised(model.eval(), config.quantise)
 
 
 def _attention(config: TransformersConfig) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mllmrec import storage
@@ -20,10 +21,11 @@ def load_processor(folder: Path) -> Any:
     Raises:
         EngineError: the model has no chat template.
     """
-    from transformers import AutoProcessor
+    import transformers
 
+    auto: Any = transformers.AutoProcessor
     try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        processor = auto.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         if "orchvision" not in str(error):
             raise
@@ -42,6 +44,7 @@ def load_processor(folder: Path) -> Any:
 def _without_video(folder: Path) -> Any:
     import transformers
 
+    pictures: Any = transformers.AutoImageProcessor
     settings: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
@@ -51,16 +54,18 @@ def _without_video(folder: Path) -> Any:
         raise EngineError(f"the processor of {folder} needs torchvision; mllmrec doctor says how to install it")
     own = {name: value for name, value in settings.items() if name in ("image_seq_len", "patch_size")}
     return _pictures_only(kind)(
-        image_processor=transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False),
+        image_processor=pictures.from_pretrained(folder, trust_remote_code=False),
         tokenizer=transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-        video_processor=None,
+        video_processor=SimpleNamespace(
+            num_frames=None, fps=None
+        ),  # asked by templates, whether or not there is a video
         chat_template=_chat_template(folder, settings),
         **own,
     )
 
 
 def _pictures_only(kind: type[Any]) -> type[Any]:
-    """A processor class that takes None for its video half."""
+    """A processor class that takes anything for its video half."""
 
     class PicturesOnly(kind):  # type: ignore[misc]  # the class is known at run time only
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
@@ -85,7 +90,7 @@ def cap_pixels(processor: Any, most: int) -> None:
     Pictures themselves are shrunk before; this is for those that would be blown up again.
     """
     images = getattr(processor, "image_processor", None)
-    size = getattr(images, "size", None)
+    size: Any = getattr(images, "size", None)
     if images is None or not hasattr(size, "get"):
         return
     if hasattr(images, "merge_size") and size.get("longest_edge"):  # Qwen-VL: counts of pixels, not sides
