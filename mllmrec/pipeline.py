@@ -148,7 +148,7 @@ class Artefacts:
 
     def _profile(self, described: Descriptions, scratch: Path) -> Profiles:
         config = self._config.profile
-        profiles = profile_users(
+        return profile_users(
             self._dataset,
             self._profiled,
             described,
@@ -159,13 +159,12 @@ class Artefacts:
             asking=replace(self._asking, max_failures=config.max_failures),
             parts=scratch,
         )
-        self._engines.release()
-        return profiles
 
     @cached_property
     def encode(self) -> Features:
         """Texts -> unit vectors."""
         config, described, profiled = self._config.encode, self.describe, self.profile
+        self._engines.release()  # a language model's weights are not needed any more, and their memory is
         return self._run.step(
             "encode",
             {

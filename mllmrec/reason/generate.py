@@ -114,5 +114,5 @@ def _check_failures(label: str, fresh: dict[str, Answer], most: float) -> None:
     reason, count = Counter(answer.reason for answer in bad).most_common(1)[0]
     raise EngineError(
         f"{label}: {len(bad):,} of {len(fresh):,} requests brought nothing to use, {count:,} of them for: {reason}; "
-        f"what went well is kept; mend that and run again with --retry-failed, or allow more by max_failures (now {most:g})"
+        f"what went well is kept; mend that and run again with --retry-failed, or raise max_failures (now {most:g})"
     )

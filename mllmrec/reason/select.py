@@ -114,6 +114,15 @@ class Engines:
             self._models[model] = TransformersModel(model, self._config.transformers)
         return self._models[model]
 
+    def memory(self, ask: Ask) -> int | None:
+        """About how many bytes the model of a stage takes, weights and a full batch; None where none is loaded."""
+        stage, model = (
+            (self._config.describe, self._config.describe.model)
+            if ask == "describe"
+            else (self._config.profile, self._profile_model)
+        )
+        return self.weights(model).memory(stage.max_new_tokens) if stage.engine == "transformers" else None
+
     def release(self) -> None:
         """Let go of loaded weights: later stages want the memory."""
         self._models.clear()

@@ -84,6 +84,13 @@ class TransformersModel:
         """Requests a call."""
         return _BATCHES_A_CALL * (self.config.batch_size or (_ON_CPU if self.device == "cpu" else _ON_GPU)[0])
 
+    def memory(self, tokens: int) -> int:
+        """About how many bytes weights take, and the keys and values of a full batch of so many tokens a request."""
+        requests, most = _ON_CPU if self.device == "cpu" else _ON_GPU
+        at_once = min(self.config.batch_tokens or most, (self.config.batch_size or requests) * tokens)
+        width = 2 if self.dtype == "float32" else 1
+        return loading.weight_bytes(self.folder, self.config) + at_once * width * kv_bytes_per_token(self.settings)
+
     def _free_tokens(self) -> int:
         import torch
 
