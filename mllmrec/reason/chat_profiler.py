@@ -17,7 +17,7 @@ from mllmrec.reason.prompts import Template
 from mllmrec.reason.quote import element
 from mllmrec.reason.shares import recency_shares, recency_weights
 
-_LEAST_TOKENS = 16  # below it an item says nothing
+_LEAST_TOKENS = 40  # of an item; below it, its title and what its pictures show are both in shreds
 _IN_ORDER, _UNORDERED = "oldest first", "in no particular order"
 _WEIGHED = "; the weight of an item says how much it still counts"
 

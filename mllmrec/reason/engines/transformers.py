@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from mllmrec.reason.engines.transformers_model import Loaded
 from mllmrec.reason.images import open_image
 from mllmrec.reason.quote import estimate_tokens
 
+R = TypeVar("R")
 _VERSION = "transformers 1"
 _ON_CPU, _ON_GPU = (16, 16_384), (256, 1 << 20)  # requests, tokens at once
 _BATCHES_A_CALL = 4  # so that there is something to sort, and a batch to prepare ahead
@@ -146,14 +147,18 @@ class TransformersChat:
         return self._model.batch_size
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
-        """One reply a request, in order."""
+        """One reply a request, in order.
+
+        Raises:
+            EngineError: the weights cannot be loaded.
+        """
         batches = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
             compute=self._generate,
             failed=lambda error: Reply("", "failed", _reason(error)),
             free=_free_memory,
         )
-        return batches.run([self._cost(request) for request in requests], self._model.capacity)
+        return self._run(batches, requests)
 
     def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
         """The mean of the last layer's states over a request's tokens, float32 [len(requests), hidden size].
@@ -167,8 +172,14 @@ class TransformersChat:
             failed=lambda _: nothing,
             free=_free_memory,
         )
-        rows = batches.run([self._cost(request) for request in requests], self._model.capacity)
+        rows = self._run(batches, requests)
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
+
+    def _run(self, batches: Batches[_Prepared, R], requests: Sequence[ChatRequest]) -> list[R]:
+        if not requests:
+            return []
+        _ = self._model.loaded  # here, where a fault stops the stage; in a batch it would be that of its requests
+        return batches.run([self._cost(request) for request in requests], self._model.capacity)
 
     def _cost(self, request: ChatRequest) -> Cost:
         pictures = len(request.images) * (self._model.config.max_pixels // _PIXELS_PER_TOKEN)
