@@ -98,21 +98,22 @@ def generate(
         cache.put(kept, ask=label, engine=engine, seconds=time.perf_counter() - began)
         fresh |= new
         progress(label, start + len(batch), total)
-        if len(fresh) >= _JUDGED_FROM:
-            _check_failures(label, fresh, asking.max_failures)
-    _check_failures(label, fresh, asking.max_failures)
+        if len(fresh) + len(answers) >= _JUDGED_FROM:
+            _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)
+    _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)
     if total < len(pending):
         raise LimitReached(label, total, len(pending) - total, list(fresh.values())[:5])
     answers |= fresh
     return [answers[key] for key in keys]
 
 
-def _check_failures(label: str, fresh: dict[str, Answer], most: float) -> None:
-    bad = [answer for answer in fresh.values() if answer.status in WITHOUT_TEXT]
-    if len(bad) <= most * len(fresh):
+def _check_failures(label: str, known: Sequence[Answer], most: float) -> None:
+    """Stop where too many of all answers so far, cached ones included, hold nothing to use."""
+    bad = [answer.reason for answer in known if answer.status in WITHOUT_TEXT]
+    if len(bad) <= most * len(known):
         return
-    reason, count = Counter(answer.reason for answer in bad).most_common(1)[0]
+    reason, count = Counter(bad).most_common(1)[0]
     raise EngineError(
-        f"{label}: {len(bad):,} of {len(fresh):,} requests brought nothing to use, {count:,} of them for: {reason}; "
+        f"{label}: {len(bad):,} of {len(known):,} requests brought nothing to use, {count:,} of them for: {reason}; "
         f"what went well is kept; mend that and run again with --retry-failed, or raise max_failures (now {most:g})"
     )
