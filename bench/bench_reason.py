@@ -7,7 +7,6 @@ ratio of the two rows means anything.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ def one_at_a_time(engine: TransformersChat, requests: list[ChatRequest]) -> list
 
 @pytest.mark.parametrize("who", ["mllmrec", "generate, one at a time"])
 def test_reason(who: str, benchmark: BenchmarkFixture, engine: TransformersChat, requests: list[ChatRequest]) -> None:
-    family = Path(engine._model.folder).name.rstrip("0123456789")
+    family = engine._model.settings["model_type"]
     benchmark.group = f"reason: {ITEMS} pictures, {NEW_TOKENS} tokens, tiny {family}, CPU"
     if who == "mllmrec":
         replies = benchmark.pedantic(engine.complete, (requests,), rounds=3)

@@ -86,7 +86,7 @@ class TransformersConfig(BaseModel):
     quantise: Literal["none", "int8", "int4"] = "none"  # weights, by optimum-quanto
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
-    batch_size: Count = 0  # requests at once, at most; 0: 16 on a CPU, 256 on a GPU
+    batch_size: Count = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU
     batch_tokens: Count = 0  # tokens at once, padding included; 0: 16,384 on a CPU, half the free memory on a GPU
     max_pixels: Positive = 200_704  # of a picture, as the model sees it: 448 x 448
     temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy

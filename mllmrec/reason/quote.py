@@ -13,21 +13,35 @@ from collections.abc import Sequence
 
 from mllmrec.reason.shares import fair_shares
 
-_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a", "[": "(", "]": ")"})
-# Other characters that NFKC would fold into brackets, here because a tokenizer may normalise like that.
-_FOLDED = str.maketrans(
-    {"\uff1c": "\u2039", "\uff1e": "\u203a", "\uff3b": "(", "\uff3d": ")", "\ufe64": "\u2039", "\ufe65": "\u203a"}
-)
+# The full-width and small forms are here because a tokenizer may fold them into the plain ones.
+_BRACKETS = {
+    **dict.fromkeys("<\uff1c\ufe64", "\u2039"),
+    **dict.fromkeys(">\uff1e\ufe65", "\u203a"),
+    **dict.fromkeys("[\uff3b", "("),
+    **dict.fromkeys("]\uff3d", ")"),
+}
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # controls, bidi and zero-width marks, surrogates, private use
 _JOINERS = "\u200c\u200d"  # words of several scripts, and emoji, need them
 _LONGEST = 1 << 16  # characters that are looked at, however long a field is
 _BYTES_PER_TOKEN = 3
 
 
+class _Plain(dict[int, str]):
+    """What stands for a character, worked out once a character: profiles quote hundreds of millions of them."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        unseen = unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+        self[code] = " " if unseen else _BRACKETS.get(character, character)
+        return self[code]
+
+
+_PLAIN = _Plain()
+
+
 def neutralise(text: str) -> str:
     """One line of plain text that no chat template, tokenizer or delimiter takes for anything else."""
-    seen = "".join(" " if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text[:_LONGEST])
-    return " ".join(seen.translate(_BRACKETS).translate(_FOLDED).split())
+    return " ".join(text[:_LONGEST].translate(_PLAIN).split())
 
 
 def estimate_tokens(text: str) -> int:
@@ -56,7 +70,8 @@ def element(name: str, fields: Sequence[tuple[str, str]], tokens: int, attribute
 
     So what the pictures show is never crowded out by a long description.
     """
-    plain = [(label, neutralise(text)) for label, text in fields]
+    most = 4 * _BYTES_PER_TOKEN * (tokens + 1)  # characters that could be kept, spaces to spare
+    plain = [(label, neutralise(text[:most])) for label, text in fields]
     kept = [(label, text) for label, text in plain if text]
     shares = fair_shares([estimate_tokens(text) for _, text in kept], tokens)
     lines = [

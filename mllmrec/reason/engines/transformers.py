@@ -8,6 +8,7 @@ is in its batch: bit for bit in float32, and up to the rounding of the matrix ke
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import os
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from mllmrec.reason.quote import estimate_tokens
 
 R = TypeVar("R")
 _VERSION = "transformers 1"
-_ON_CPU, _ON_GPU = (16, 16_384), (256, 1 << 20)  # requests, tokens at once
+_ON_CPU, _ON_GPU = (16, 16_384), (128, 1 << 20)  # requests, tokens at once
 _BATCHES_A_CALL = 4  # so that there is something to sort, and a batch to prepare ahead
 _KV_SHARE = 0.5  # of the free memory of a GPU that keys and values may take
 _PIXELS_PER_TOKEN = 28 * 28  # of most current families; an estimate, for the order of work only
@@ -260,7 +261,7 @@ class TransformersChat:
         import torch
 
         placed = inputs.to(self._model.device, dtype=getattr(torch, self._model.dtype))
-        known = type(self._model.loaded.model).forward.__code__.co_varnames
+        known = inspect.signature(self._model.loaded.model.forward).parameters
         return {name: value for name, value in placed.items() if name != "token_type_ids" or name in known}
 
     def _pool(
