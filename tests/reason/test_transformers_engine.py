@@ -64,6 +64,28 @@ def test_batched_is_unbatched_token_for_token(family: str, tiny: Tiny, requests:
     np.testing.assert_allclose(states, alone, atol=1e-5)
 
 
+def test_a_model_that_only_reads_writes_profiles_and_refuses_pictures(tiny: Tiny, requests: list[ChatRequest]) -> None:
+    engine = chat(tiny("llama"))
+    blind = [replace(request, images=()) for request in requests]
+    replies = engine.complete(blind)
+    assert replies == [engine.complete([request])[0] for request in blind]
+    assert sum(bool(reply.text) for reply in replies) > 4 and engine.hidden_states(blind).shape == (len(blind), 64)
+    refused = engine.complete(requests)
+    assert [reply.finish == "failed" for reply in refused] == [bool(request.images) for request in requests]
+    assert "reads no pictures" in next(reply.reason for reply in refused if reply.finish == "failed")
+
+
+@pytest.mark.parametrize("family", ["llama", "llava", "qwen3_vl"])
+def test_a_prompt_begins_once(family: str, tiny: Tiny, requests: list[ChatRequest]) -> None:
+    engine = chat(tiny(family))
+    tokenizer = engine._model.loaded.processor.tokenizer
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    prepared = engine._prepare([replace(requests[0], images=())], [0])
+    ids = prepared.inputs["input_ids"][0].tolist()
+    # A turn of the system, one of the user, and the beginning of the answer: the template begins three times.
+    assert ids[0] == tokenizer.bos_token_id != ids[1] and ids.count(tokenizer.bos_token_id) == 3
+
+
 def test_a_static_cache_and_sampling_with_a_seed_give_what_they_promise(
     tiny: Tiny, requests: list[ChatRequest]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Vision-language models of five families with random weights, small enough to build in a test.
+"""Vision-language models of five families, and one that only reads, with random weights, small enough for tests.
 
 Their tokenizer knows some five hundred words, so that even random weights write words, and every answer differs
 from picture to picture. They are laid out on disk as models on the hub are, and no processor class is needed to
@@ -40,7 +40,7 @@ _SMALL_CLIP = {
 
 def build(family: str, folder: Path) -> Path:
     """Write a model of a family into a folder."""
-    special = {"idefics3": _IDEFICS, "smolvlm": _IDEFICS, "llava": ["<image>"]}.get(family, _QWEN)
+    special = {"idefics3": _IDEFICS, "smolvlm": _IDEFICS, "llava": ["<image>"], "llama": []}.get(family, _QWEN)
     tokenizer = _tokenizer(special)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<pad>", "<|im_start|>", "<|im_end|>", *special)}
     text = _TEXT | {
@@ -55,14 +55,15 @@ def build(family: str, folder: Path) -> Path:
         setattr(model.generation_config, name, text[name])
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
-    (folder / "processor_config.json").write_text(json.dumps(processor))
+    if pictures:
+        (folder / "preprocessor_config.json").write_text(json.dumps(pictures))
+        (folder / "processor_config.json").write_text(json.dumps(processor))
     (folder / "chat_template.jinja").write_text(_chat_template(marker))
     return folder
 
 
 def _tokenizer(special: list[str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -72,6 +73,10 @@ def _tokenizer(special: list[str]) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # As those of Llama and Gemma do, it puts a beginning before every text, though the chat template has one.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", vocabulary["<|im_start|>"])]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -84,9 +89,10 @@ def _tokenizer(special: list[str]) -> Any:
 def _chat_template(marker: str) -> str:
     return (
         "{%- for turn in messages -%}<|im_start|>{{ turn['role'] }}\n"
+        "{%- if turn['content'] is string -%}{{ turn['content'] }}{%- else -%}"
         "{%- for part in turn['content'] -%}"
         "{%- if part['type'] == 'image' -%}" + marker + "{%- else -%}{{ part['text'] }}{%- endif -%}"
-        "{%- endfor -%}<|im_end|>\n{%- endfor -%}"
+        "{%- endfor -%}{%- endif -%}<|im_end|>\n{%- endfor -%}"
         "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
     )
 
@@ -141,6 +147,12 @@ def _llava(text: dict[str, Any], ids: dict[str, int]) -> Parts:
     return LlavaForConditionalGeneration(config), pictures, processor, "<image>"
 
 
+def _llama(text: dict[str, Any], ids: dict[str, int]) -> Parts:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**text)), {}, {}, ""
+
+
 def _qwen(kind: str, text_more: dict[str, Any], vision: dict[str, Any]) -> Callable[..., Parts]:
     def parts(text: dict[str, Any], ids: dict[str, int]) -> Parts:
         import transformers
@@ -181,6 +193,7 @@ _PARTS: dict[str, Callable[[dict[str, Any], dict[str, int]], Parts]] = {
     "idefics3": _idefics("Idefics3"),
     "smolvlm": _idefics("SmolVLM"),
     "llava": _llava,
+    "llama": _llama,
     "qwen2_5_vl": _qwen(
         "Qwen2_5_VL",
         {"rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}},

@@ -1,4 +1,4 @@
-"""The `transformers` engine: any image-text-to-text model, in this process, batched to what the machine holds.
+"""The `transformers` engine: any image-text-to-text model in this process, batched to what the machine holds.
 
 Requests go by length in batches under a token budget, padded on the left; pictures are decoded and preprocessed
 on threads while the model works on the batch before. Greedy by default, so a text does not depend on what else
@@ -202,7 +202,11 @@ class TransformersChat:
             return _Prepared(None, kept, refused)
         texts = [render(loaded.processor, requests[n]) for n in kept]
         inputs = loaded.processor(
-            text=texts, images=pictures if any(pictures) else None, padding=True, return_tensors="pt"
+            text=texts,
+            images=pictures if any(pictures) else None,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not begins(loaded.processor.tokenizer, texts[0]),
         )
         self._check_length(int(inputs["input_ids"].shape[1]))
         return _Prepared(inputs, kept, refused)
@@ -301,6 +305,11 @@ def _render(processor: Any, text: str, system: str, pictures: int) -> str:
     if system:
         turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def begins(tokenizer: Any, text: str) -> bool:
+    """Whether a rendered prompt has its beginning-of-text token already; tokenizers would add a second one."""
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
 
 
 def _plain(tokenizer: Any, text: str) -> str:

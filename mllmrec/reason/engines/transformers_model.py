@@ -206,11 +206,18 @@ def load(folder: Path, config: TransformersConfig) -> Loaded:
 
 def _load_weights(folder: Path, config: TransformersConfig) -> Any:
     import torch
-    from transformers import AutoModelForImageTextToText
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
-    model: Any = AutoModelForImageTextToText.from_pretrained(
+    sees = type(AutoConfig.from_pretrained(folder, trust_remote_code=False)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = kind.from_pretrained(
         folder,
         dtype=getattr(torch, dtype_of(config)),
         trust_remote_code=False,

@@ -25,11 +25,13 @@ def load_processor(folder: Path) -> Any:
 
     auto: Any = transformers.AutoProcessor
     try:
-        processor = auto.from_pretrained(folder, trust_remote_code=False)
+        processor: Any = auto.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         if "orchvision" not in str(error):
             raise
         processor = _without_video(folder)
+    if isinstance(processor, transformers.PreTrainedTokenizerBase):
+        processor = TextOnly(processor)
     if not getattr(processor, "chat_template", None):
         processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
     if not processor.chat_template:
@@ -39,6 +41,28 @@ def load_processor(folder: Path) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor
+
+
+class TextOnly:
+    """The tokenizer of a model without eyes, in the shape of a processor: such a model can write profiles."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.chat_template = tokenizer, tokenizer.chat_template
+
+    def apply_chat_template(self, turns: list[dict[str, Any]], **settings: Any) -> str:
+        """The prompt; templates of text models want the content of a turn as one string."""
+        plain = [turn | {"content": "".join(part.get("text", "") for part in turn["content"])} for turn in turns]
+        return str(self.tokenizer.apply_chat_template(plain, **settings))
+
+    def __call__(self, *, text: list[str], images: Any, **settings: Any) -> Any:
+        """Token ids.
+
+        Raises:
+            EngineError: there are pictures.
+        """
+        if images:
+            raise EngineError("this model reads no pictures; describe.model must be one that does")
+        return self.tokenizer(text, **settings)
 
 
 def _without_video(folder: Path) -> Any:
