@@ -62,7 +62,9 @@ class TextOnly:
         """
         if images:
             raise EngineError("this model reads no pictures; describe.model must be one that does")
-        return self.tokenizer(text, **settings)
+        from transformers import BatchFeature
+
+        return BatchFeature(dict(self.tokenizer(text, **settings)))
 
 
 def _without_video(folder: Path) -> Any:
