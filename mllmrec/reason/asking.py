@@ -50,8 +50,7 @@ class Asker:
         pending = list(range(len(requests)))
         for attempt in range(self.retries + 1):
             asked = [self._attempt(requests[n], attempt) for n in pending]
-            replies = [replace(reply, text=thought_through(reply.text)) for reply in self.model.complete(asked)]
-            judged = [_judge(reply, request, attempt) for reply, request in zip(replies, asked, strict=True)]
+            judged = [judge(r, q, attempt) for r, q in zip(self.model.complete(asked), asked, strict=True)]
             for n, answer in zip(pending, judged, strict=True):
                 found[n] = _better(found[n], answer)
             pending = [n for n, answer in zip(pending, judged, strict=True) if answer.status in (FLAGGED, UNUSABLE)]
@@ -63,7 +62,9 @@ class Asker:
         return self.template.again(request, attempt, self.values) if attempt else request
 
 
-def _judge(reply: Reply, request: ChatRequest, attempt: int) -> Answer:
+def judge(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
+    """What a reply is worth as an answer to a request; `attempt` counts from 0."""
+    reply = replace(reply, text=thought_through(reply.text))
     why = fault(reply, request.text)
     if reply.finish == "failed":
         return Answer("", FAILED, why)

@@ -40,7 +40,7 @@ class ChatDescriber:
 
     def material(self, item: Item) -> dict[str, Any]:
         """The question, pictures aside: items with the same pictures and the same question get one answer."""
-        request = self._request(item)
+        request = self.request(item)
         return {"system": request.system, "text": request.text}
 
     def pictures(self, item: Item) -> tuple[Path, ...]:
@@ -50,7 +50,7 @@ class ChatDescriber:
     def describe(self, items: Sequence[Item]) -> list[Answer]:
         """One answer an item; an item without a usable picture is left its text, and the reason."""
         found: list[Answer] = [Answer("", "text-only")] * len(items)
-        asked = {n: self._request(item) for n, item in enumerate(items) if item.images}
+        asked = {n: self.request(item) for n, item in enumerate(items) if item.images}
         for n, answer in zip(asked, self._asker.ask(list(asked.values())), strict=True):
             found[n] = answer
         self._without_bad_pictures(found, {n: asked[n] for n in asked if found[n].status == FAILED})
@@ -71,7 +71,8 @@ class ChatDescriber:
             for (n, (_, said)), answer in zip(again.items(), answers, strict=True):
                 found[n] = replace(answer, reason="; ".join(part for part in (answer.reason, said) if part))
 
-    def _request(self, item: Item) -> ChatRequest:
+    def request(self, item: Item) -> ChatRequest:
+        """The question, with the item's pictures."""
         values = dict(self._asker.values)
         if self._asker.template.wants_item:
             values["item"] = element("item", fields_of(item), self._item_tokens)

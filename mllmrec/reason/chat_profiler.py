@@ -83,9 +83,13 @@ class ChatProfiler:
 
     def material(self, history: Sequence[HistoryItem]) -> dict[str, Any]:
         """The whole question: users whose histories read the same get one answer."""
-        request = self._prompts.request(history)
+        request = self.request(history)
         return {"system": request.system, "text": request.text}
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """The question of a history."""
+        return self._prompts.request(history)
 
     def profile(self, histories: Sequence[Sequence[HistoryItem]]) -> list[Answer]:
         """One answer a history."""
-        return self._asker.ask([self._prompts.request(history) for history in histories])
+        return self._asker.ask([self.request(history) for history in histories])

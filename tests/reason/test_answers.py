@@ -10,9 +10,11 @@ from PIL import Image
 
 from mllmrec.reason.answers import fault, thought_through
 from mllmrec.reason.asking import Asker
+from mllmrec.reason.cache import open_cache
 from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.chat_describer import ChatDescriber, spread
 from mllmrec.reason.engine import Answer, Item
+from mllmrec.reason.handover import open_requests, take_in
 from mllmrec.reason.prompts import load_template
 
 QUESTION = "Write a note of one paragraph, at most 100 words, on what of its looks a buyer would weigh: colours."
@@ -138,3 +140,19 @@ def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> N
     ]
     assert [bool(answer.reason) for answer in answers] == [False, False, True, True]
     assert [path.stem for path in spread(good, 4)] == ["0", "2", "4", "6"]
+
+
+def test_requests_answered_elsewhere_come_back_by_key(tmp_path: Path) -> None:
+    asked = {key: ChatRequest(f"describe {key}") for key in ("a", "b", "c", "d")}
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        cache.put({"a": Answer("known")})
+        left = open_requests([*asked.items(), ("b", asked["b"])], cache)
+        assert list(left) == ["b", "c", "d"]
+        replies = {"d": Reply(""), "b": Reply("<think>so</think>A red ball."), "c": Reply("", "failed", "no row")}
+        counts = take_in(replies | {"x": Reply("foreign")}, left, cache, ask="describe items", engine="e")
+        assert counts == {"ok": 1, "unusable": 1, "failed": 1}
+        assert cache.get("abcdx") == {
+            "a": Answer("known"),
+            "b": Answer("A red ball."),
+            "d": Answer("", "unusable", "empty answer"),
+        }
