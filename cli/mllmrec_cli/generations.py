@@ -117,9 +117,12 @@ def _row(one: StagePlan) -> Sequence[str]:
     return (one.stage, one.note, *(f"{count:,}" for count in counts), seconds, memory)
 
 
-def print_limit(reached: LimitReached) -> None:
+def print_limit(reached: LimitReached, *, json: bool) -> None:
     """Say that the limit is reached, and show what came so far."""
+    if json:
+        console.print_json({"stopped": str(reached), "samples": [asdict(answer) for answer in reached.samples]})
+        return
     for answer in reached.samples:
         said = answer.text or f"({answer.status}: {answer.reason})"
         console.out.print(console.plain(f"- {said}"))
-    console.out.print(str(reached), markup=False)
+    console.out.print(str(reached), markup=False, soft_wrap=True)

@@ -96,7 +96,7 @@ def _verb(name: str, until: Any, said: str) -> Any:
         try:
             made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, asking=asking)
         except LimitReached as reached:
-            generations.print_limit(reached)
+            generations.print_limit(reached, json=json)
         else:
             _report(made, out, until, json=json, quiet=quiet)
 

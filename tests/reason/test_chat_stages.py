@@ -395,7 +395,7 @@ def test_the_command_line_plans_limits_and_cares_for_the_cache(small: Dataset, t
     assert not (tmp_path / "r").exists()
     assert "nothing was generated" in mllmrec(*words, "--dry-run").stdout
     limited = mllmrec(*words, "--limit", "2")
-    assert limited.exit_code == 0 and "stopped after 2 requests as asked" in " ".join(limited.stdout.split())
+    assert limited.exit_code == 0 and "stopped after 2 requests as asked" in limited.stdout
     holdings = json.loads(mllmrec("cache", "stats", *cache, "--json").stdout)["holdings"]
     assert [(one["ask"], one["rows"]) for one in holdings] == [("describe items", 2)]
     assert "describe items" in mllmrec("cache", "stats", *cache).stdout

@@ -135,6 +135,17 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_text(
     }
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_batches_answer_as_alone_and_half_precision_runs(tiny: Tiny, requests: list[ChatRequest]) -> None:
+    exact = chat(tiny("qwen2_5_vl"), device="cuda", dtype="float32")
+    assert exact.complete(requests) == [exact.complete([request])[0] for request in requests]
+    half = chat(tiny("qwen2_5_vl"), device="cuda")
+    assert "dtype=bfloat16" in half.fingerprint
+    assert all(reply.finish != "failed" for reply in half.complete(requests))
+    assert np.isfinite(half.hidden_states(requests)).all()
+
+
 def run_batches(count: int, capacity: Capacity, fits: Callable[[int], int]) -> tuple[list[int], list[int]]:
     tried: list[int] = []
 
