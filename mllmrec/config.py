@@ -1,4 +1,4 @@
-"""One frozen config a stage; defaults live here and nowhere else.
+"""One frozen config a stage, and one an engine; defaults live here and nowhere else.
 
 A value comes from the first that names it: `--set stage.key=value`, the run's TOML file, the environment
 (`MLLMREC_STAGE__KEY`, for what belongs to a machine, such as a device), the default. A key that no stage
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mllmrec.errors import ConfigError, near_miss
@@ -24,23 +24,74 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Engine = Literal["extractive", "transformers", "openai"]
+
+
 class DescribeConfig(BaseModel):
     """Item images -> text (method 2.1)."""
 
     model_config = _FROZEN
-    engine: Literal["extractive"] = "extractive"
+    engine: Engine = "extractive"
     images: bool = True  # False: items are their catalogue text alone
+    # What follows is for engines that ask a model.
+    model: str = ""  # a Hugging Face name or a folder; for "openai" the server's name of it
+    template: str = "attributes"  # one that ships, or the path of a .toml file
+    category: str = ""  # what the shop sells; empty: its own commonest category
+    words: Positive = 100  # words an answer may have, as the template asks for them
+    max_new_tokens: Positive = 192
+    item_tokens: Positive = 160  # estimated tokens of the item's own text, where the template has it
+    max_images: Positive = 4  # pictures an item; of more, so many spread evenly
+    retries: Count = 2  # attempts after an answer that cannot be used
+    max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
 
 
 class ProfileConfig(BaseModel):
     """Training histories -> preference profiles (method 2.3)."""
 
     model_config = _FROZEN
-    engine: Literal["extractive"] = "extractive"
-    kind: Literal["text", "mean"] = "text"  # mean: the user is the mean of their items' vectors
+    engine: Engine = "extractive"
+    kind: Literal["text", "mean", "hidden"] = "text"  # mean: of the items' vectors; hidden: of the model's states
     history: Literal["train", "all"] = "train"  # all: the paper's leak, for study; marks the run LEAKY
     max_items: Positive = 100  # the newest items of a history that a profile reads
-    terms: Positive = 12  # how many of a user's own words a profile names
+    terms: Positive = 12  # how many of a user's own words a profile of the extractive engine names
+    # What follows is for engines that ask a model.
+    model: str = ""  # empty: the one that describes
+    template: str = "preferences"  # one that ships, or the path of a .toml file
+    category: str = ""  # what the shop sells; empty: its own commonest category
+    words: Positive = 100  # words an answer may have, as the template asks for them
+    max_new_tokens: Positive = 192
+    max_tokens: Positive = 3000  # estimated tokens of a history; the oldest items go first
+    item_tokens: Positive = 128  # estimated tokens of one item of it
+    recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
+    retries: Count = 2  # attempts after an answer that cannot be used
+    max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_is_kind(cls, values: Any) -> Any:
+        """`profile.mode` is read as `profile.kind`."""
+        if isinstance(values, dict) and "mode" in values and "kind" not in values:
+            return {("kind" if key == "mode" else key): value for key, value in values.items()}
+        return values
+
+
+class TransformersConfig(BaseModel):
+    """Generation in this process, for describe and profile alike."""
+
+    model_config = _FROZEN
+    revision: str = "main"  # of a model from the hub
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    quantise: Literal["none", "int8", "int4"] = "none"  # weights, by optimum-quanto
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
+    batch_size: Count = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU
+    batch_tokens: Count = 0  # tokens at once, padding included; 0: 16,384 on a CPU, half the free memory on a GPU
+    max_pixels: Positive = 200_704  # of a picture, as the model sees it: 448 x 448
+    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
 
 
 class EncodeConfig(BaseModel):
@@ -114,6 +165,7 @@ class Config(BaseSettings):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
+    transformers: TransformersConfig = TransformersConfig()
 
     @property
     def leaky(self) -> bool:

@@ -24,6 +24,7 @@ from mllmrec.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
+from mllmrec.reason.shares import fair_shares
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -56,7 +57,7 @@ class Features:
 
     Attributes:
         items: float32 [I, d], unit rows (zero where an item has no text at all).
-        users: float32 [U, d], unit rows (zero for users without a history).
+        users: float32 [U, d'], unit rows (zero for users without a history).
         histories: digest of the histories behind `users`.
         cuts: what the encoder's limit left out.
     """
@@ -69,9 +70,10 @@ class Features:
     @property
     def summary(self) -> str:
         """One line for a person."""
-        (items, width), cuts = self.items.shape, self.cuts
+        (items, width), (users, own), cuts = self.items.shape, self.users.shape, self.cuts
+        wide = f"{width}" if own == width else f"{width} and {own}"
         return (
-            f"{items:,} items and {len(self.users):,} users in {width} dimensions; "
+            f"{items:,} items and {users:,} users in {wide} dimensions; "
             f"{cuts.items_cut:,} documents and {cuts.profiles_cut:,} profiles shortened"
         )
 
@@ -122,7 +124,8 @@ def encode_texts(
         dataset: the catalogue.
         histories: what the profiles were made from.
         descriptions: D_s of each item.
-        profiles: P_u of each user; of kind "mean", a user is the mean of their items' vectors.
+        profiles: P_u of each user; of kind "mean", a user is the mean of their items' vectors, and of kind
+            "hidden" the model's states are the user's vector, of a width of their own.
         config: encoder and limits.
         parts: folder for finished shards, so that a killed run goes on there.
         progress: told after each shard.
@@ -134,13 +137,15 @@ def encode_texts(
     """
     profiles.check(histories)
     wants_profiles = any(profiles.texts)
+    states = None if profiles.vectors is None else normalise_rows(profiles.vectors)
     if config.features:
         if wants_profiles:
             raise EngineError(
                 f"encode.features={config.features!r} has no encoder for profile texts; add --set profile.kind=mean"
             )
         items, cuts = _given(dataset, config.features), Cuts(0, 0, 0, 0)
-        return Features(items, mean_of_items(items, histories), histories.digest, cuts)
+        given = mean_of_items(items, histories) if states is None else states
+        return Features(items, given, histories.digest, cuts)
     encoder = Encoder(config)
     documents = [
         encoder.fit(parts_of(item, text)) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)
@@ -148,7 +153,9 @@ def encode_texts(
     items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
     _check_finite(items, dataset.item_ids.to_list(), "item")
     fitted = [encoder.fit([text]) for text in profiles.texts] if wants_profiles else []
-    if wants_profiles:
+    if states is not None:
+        users = states
+    elif wants_profiles:
         users = encoder.encode([text for text, _ in fitted], parts, progress, "encode profiles")
         _check_finite(users, dataset.users.to_list(), "user")
     else:
@@ -175,23 +182,6 @@ def normalise_rows(vectors: Vectors) -> Vectors:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
-
-
-def fair_shares(lengths: Sequence[int], budget: int) -> list[int]:
-    """How many pieces each part keeps: all of it where it is short, an equal share of the rest where not.
-
-    The max-min fair division: no part gets more than it has, and no part that is cut gets less than
-    another, but for the pieces that do not divide, which go to the longer ones.
-
-    >>> fair_shares([10, 3, 400, 60], 100)
-    [10, 3, 44, 43]
-    """
-    shares = [0] * len(lengths)
-    shortest_first = sorted(range(len(lengths)), key=lambda n: (lengths[n], -n))
-    for done, n in enumerate(shortest_first):
-        shares[n] = min(lengths[n], budget // (len(lengths) - done))
-        budget -= shares[n]
-    return shares
 
 
 class Encoder:

@@ -90,7 +90,7 @@ def _torchvision() -> Finding:
     # PyPI's torchvision beside a CPU build of torch does not load, and then every transformers model class
     # fails with a message that names something else.
     if importlib.util.find_spec("torchvision") is None:
-        return Finding("torchvision", "absent", "not needed, except by the Qwen-VL image processors")
+        return Finding("torchvision", "absent", "not needed: pictures go through Pillow, and there are no videos")
     try:
         module = importlib.import_module("torchvision")
     except Exception as error:  # a broken extension raises whatever it likes

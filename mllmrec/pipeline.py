@@ -9,6 +9,7 @@ the last one runs them all; `Run.step` loads what an earlier start made of the v
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -22,9 +23,9 @@ from mllmrec.models.baselines import baselines
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
-from mllmrec.reason.engines import extractive_profile
-from mllmrec.reason.engines.extractive import ExtractiveDescriber
+from mllmrec.reason.generate import Asking
 from mllmrec.reason.profile import Profiles, profile_users
+from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.runs import LEAKY, Run, StageRecord, open_run
 from mllmrec.train import Trained, train_model
@@ -43,6 +44,7 @@ def run(
     cache: Path | None = None,
     command: str = "",
     progress: Progress = silent,
+    asking: Asking | None = None,
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
@@ -54,15 +56,17 @@ def run(
         cache: the generation cache; the user's own by default.
         command: how this run was asked for, to be written down.
         progress: told by every stage how far it is.
+        asking: limits and retries of describe and profile; a stage's own max_failures goes before.
 
     Returns:
         The artefacts up to `until`.
 
     Raises:
         MllmrecError: whatever a stage refuses.
+        LimitReached: `asking` has a limit, and a stage has requests left.
     """
     with open_run(out, dataset, config, command) as folder, open_cache(cache) as generations:
-        made = Artefacts(folder, dataset, config, generations, progress)
+        made = Artefacts(folder, dataset, config, generations, progress, asking)
         for stage in STAGES[: STAGES.index(until) + 1]:
             getattr(made, stage)
     return made
@@ -72,10 +76,17 @@ class Artefacts:
     """What a run has made so far, one attribute a stage."""
 
     def __init__(
-        self, run: Run, dataset: Dataset, config: Config, generations: GenerationCache, progress: Progress
+        self,
+        run: Run,
+        dataset: Dataset,
+        config: Config,
+        generations: GenerationCache,
+        progress: Progress,
+        asking: Asking | None = None,
     ) -> None:
         self._run, self._dataset, self._config = run, dataset, config
         self._generations, self._progress = generations, progress
+        self._engines, self._asking = Engines(config, dataset), asking or Asking()
         self._training = dataset.histories("train")
         self._profiled = dataset.histories(config.profile.history)
 
@@ -101,12 +112,20 @@ class Artefacts:
         return self._run.step(
             "describe",
             {
-                "config": config.model_dump(),
-                "engine": ExtractiveDescriber.fingerprint,
+                "config": config.model_dump(exclude={"max_failures"}),
+                "engine": self._engines.describe_fingerprint,
                 "items": self._dataset.items_digest,
             },
             Descriptions,
-            lambda _: describe_items(self._dataset, config, self._generations, self._progress),
+            lambda _: describe_items(
+                self._dataset,
+                config,
+                self._generations,
+                self._progress,
+                engine=self._engines.describer,
+                asking=replace(self._asking, max_failures=config.max_failures),
+            ),
+            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
         )
 
     @cached_property
@@ -116,22 +135,36 @@ class Artefacts:
         return self._run.step(
             "profile",
             {
-                "config": config.model_dump(),
-                "engine": extractive_profile.VERSION,
+                "config": config.model_dump(exclude={"max_failures"}),
+                "engine": self._engines.profile_fingerprint,
                 "histories": self._profiled.digest,
                 "items": self._dataset.items_digest,
                 "describe": self._run.digest("describe"),
             },
             Profiles,
-            lambda _: profile_users(
-                self._dataset, self._profiled, described, config, self._generations, self._progress
-            ),
+            lambda scratch: self._profile(described, scratch),
+            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
+        )
+
+    def _profile(self, described: Descriptions, scratch: Path) -> Profiles:
+        config = self._config.profile
+        return profile_users(
+            self._dataset,
+            self._profiled,
+            described,
+            config,
+            self._generations,
+            self._progress,
+            engine=None if config.kind == "mean" else self._engines.profiler(described),
+            asking=replace(self._asking, max_failures=config.max_failures),
+            parts=scratch,
         )
 
     @cached_property
     def encode(self) -> Features:
         """Texts -> unit vectors."""
         config, described, profiled = self._config.encode, self.describe, self.profile
+        self._engines.release()  # a language model's weights are not needed any more, and their memory is
         return self._run.step(
             "encode",
             {

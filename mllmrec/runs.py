@@ -80,7 +80,15 @@ class Run:
         """Where a stage keeps one of its files; a leaky run says so in every name."""
         return stage_file(self.folder, stage, name, leaky=self.leaky)
 
-    def step(self, stage: str, inputs: Mapping[str, Any], kind: type[A], compute: Callable[[Path], A]) -> A:
+    def step(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        kind: type[A],
+        compute: Callable[[Path], A],
+        *,
+        again: Callable[[A], bool] = lambda _: False,
+    ) -> A:
         """Run one stage, or load it where it is fresh.
 
         Args:
@@ -89,6 +97,7 @@ class Run:
             kind: what the stage makes.
             compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
                 finds again, and which is removed at the end or when the inputs have changed.
+            again: whether a fresh result is to be made once more all the same.
         """
 
         def path(name: str) -> Path:
@@ -96,10 +105,11 @@ class Run:
 
         fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
-            artefact: A = kind.load(path)
-            before = self.stages.get(stage)
-            self._note(stage, artefact, before["seconds"] if before else 0.0, reused=True)
-            return artefact
+            earlier: A = kind.load(path)
+            if not again(earlier):
+                before = self.stages.get(stage)
+                self._note(stage, earlier, before["seconds"] if before else 0.0, reused=True)
+                return earlier
         started = time.perf_counter()
         scratch = self._scratch(stage, fingerprint)
         artefact = compute(scratch)

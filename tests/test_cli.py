@@ -32,6 +32,7 @@ VERBS = (
     "doctor",
     "config",
 )
+CACHE_HELP = tuple(("cache", verb, "--help") for verb in ("stats", "verify", "prune"))
 
 
 def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +42,7 @@ def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subp
     )
 
 
-@pytest.mark.parametrize("words", [("--help",), *((verb, "--help") for verb in VERBS)])
+@pytest.mark.parametrize("words", [("--help",), *((verb, "--help") for verb in VERBS), *CACHE_HELP])
 def test_every_verb_explains_itself_in_eighty_columns(words: tuple[str, ...]) -> None:
     done = mllmrec(*words)
     assert done.returncode == 0

@@ -25,7 +25,7 @@ def test_flags_beat_the_file_which_beats_the_environment(tmp_path: Path, monkeyp
         ("graph.treshold=0.5", r"unknown config key 'graph.treshold' \(did you mean 'graph.threshold'\?\)"),
         ("grahp.threshold=0.5", r"unknown config key 'grahp' \(did you mean 'graph'\?\)"),
         ("graph.threshold=2", "'graph.threshold': Input should be less than or equal to 1; got 2"),
-        ("profile.kind=median", "'profile.kind': Input should be 'text' or 'mean'; got 'median'"),
+        ("profile.kind=median", "'profile.kind': Input should be 'text', 'mean' or 'hidden'; got 'median'"),
         ("graph.threshold", "write it as stage.key=value"),
         ("seed.x=1", "'seed'"),
     ],

@@ -14,7 +14,7 @@ import typer
 from mllmrec_kernels.errors import KernelError
 
 from mllmrec.errors import MllmrecError
-from mllmrec_cli import data, diagnose, inspect, measure, stages
+from mllmrec_cli import data, diagnose, generations, inspect, measure, stages
 from mllmrec_cli.console import err
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ stages.register(app)
 inspect.register(app)
 measure.register(app)
 diagnose.register(app)
+app.add_typer(generations.app)
 
 
 class _InterruptedError(BaseException):

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.panel import Panel
 
-from mllmrec_cli import console
+from mllmrec_cli import console, generations
+from mllmrec_cli.generations import Cache as Cache
+from mllmrec_cli.generations import Json as Json
 
 if TYPE_CHECKING:
     from mllmrec.evaluate import Evaluation
     from mllmrec.pipeline import Artefacts, Stage
+    from mllmrec.reason.generate import Asking
 
 _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
@@ -25,11 +28,16 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as graph.threshold=0.5."),
 ]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Generation cache; by default the user's own, for all runs.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Ask again what brought nothing to use: items or users that failed.")
+]
+Limit = Annotated[
+    int, typer.Option("--limit", min=0, metavar="N", help="Ask the engine N times at most, show some answers, stop.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Generate nothing; print calls, tokens, cache hits, time and memory.")
+]
 
 _STAGES = {
     "describe": "Turn item pictures into descriptions.",
@@ -40,6 +48,9 @@ _STAGES = {
     "evaluate": "Judge the model beside its yardsticks, by full ranking.",
     "recommend": "Write top-N lists for users, and similar items.",
 }
+
+
+_ASKING = ("run", "describe", "profile")  # verbs that may ask a model
 
 
 def register(app: typer.Typer) -> None:
@@ -61,15 +72,46 @@ def _verb(name: str, until: Any, said: str) -> Any:
         quiet: Quiet = False,
     ) -> None:
         made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
-        if json:
-            console.print_json(_summary(made, out))
-        elif not quiet:
-            _print(made, out, until)
-        if name in ("run", "profile"):
-            _warn_of_profiles(out)
+        _report(made, out, until, json=json, quiet=quiet)
 
-    verb.__doc__ = f"{said}\n\nExample: mllmrec {name} dataset --out run"
-    return verb
+    def asking_verb(
+        dataset: Dataset,
+        out: Out,
+        config: ConfigFile = None,
+        assignments: Assignments = None,
+        cache: Cache = None,
+        retry_failed: RetryFailed = False,
+        limit: Limit = 0,
+        dry_run: DryRun = False,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from mllmrec.config import load_config
+        from mllmrec.reason.generate import Asking, LimitReached
+
+        if dry_run:
+            generations.dry_run(dataset, load_config(config, assignments or []), cache, until, json=json)
+            return
+        asking = Asking(retry_failed=retry_failed, limit=limit)
+        try:
+            made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, asking=asking)
+        except LimitReached as reached:
+            generations.print_limit(reached, json=json)
+        else:
+            _report(made, out, until, json=json, quiet=quiet)
+
+    chosen = asking_verb if name in _ASKING else verb
+    chosen.__doc__ = f"{said}\n\nExample: mllmrec {name} dataset --out run"
+    return chosen
+
+
+def _report(made: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
+    if json:
+        console.print_json(_summary(made, out))
+    elif not quiet:
+        _print(made, out, until)
+    if until in ("recommend", "profile"):
+        _warn_of_profiles(out)
 
 
 def _run(
@@ -81,6 +123,7 @@ def _run(
     until: Stage,
     *,
     quiet: bool,
+    asking: Asking | None = None,
 ) -> Artefacts:
     from mllmrec.config import load_config
     from mllmrec.dataset import load
@@ -92,7 +135,9 @@ def _run(
 
     command = shlex.join(["mllmrec", *sys.argv[1:]])
     with console.progress(quiet=quiet) as hook:
-        return run(load(dataset), out, resolved, until=until, cache=cache, command=command, progress=hook)
+        return run(
+            load(dataset), out, resolved, until=until, cache=cache, command=command, progress=hook, asking=asking
+        )
 
 
 def _warn_of_profiles(out: Path) -> None:

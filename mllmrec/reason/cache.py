@@ -2,7 +2,7 @@
 
 A row's key is a hash of what was asked and of whom: engine fingerprint, texts, image bytes. No clock, path
 or row order enters it. Rows are committed batch by batch (WAL), and carry a checksum: a damaged row is a
-miss, and is generated again.
+miss, and is generated again. A damaged file is put aside under another name, never wiped.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from mllmrec.errors import MismatchError, StorageError
+from mllmrec.errors import StorageError
+from mllmrec.reason import cache_file
 from mllmrec.reason.engine import Answer
-from mllmrec.storage import make_folder
 
-SCHEMA_VERSION = 1
-_BUSY_SECONDS = 60
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # primary result codes; extended ones carry more above bit 8
 _BATCH = 500  # keys a query, below SQLite's limit of host parameters
 
 
@@ -38,18 +35,25 @@ def _checksum(key: str, answer: Answer) -> str:
     return hashlib.sha256(fields.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    """Switch a new file to WAL, once; SQLite's own busy timeout does not cover two processes that both try."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the cache holds of one engine for one question.
+
+    Attributes:
+        ask: the stage's label.
+        engine: the engine's fingerprint.
+        rows: answers.
+        unusable: those of them that hold no text that could be used.
+        characters: of text, summed.
+        seconds: that the answers took, summed.
+    """
+
+    ask: str
+    engine: str
+    rows: int
+    unusable: int
+    characters: int
+    seconds: float
 
 
 class GenerationCache:
@@ -60,35 +64,7 @@ class GenerationCache:
         self.hits = 0
         self.misses = 0
         self.damaged = 0
-        make_folder(path.parent)
-        with _sqlite_errors(path):
-            try:
-                self._connection = self._connect()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                raise StorageError(
-                    f"{path} is not a usable cache ({error}); move it away, or name another with --cache"
-                ) from error
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            connection.close()
-            raise MismatchError(
-                f"{self.path} has cache schema {version}, this version of mllmrec reads {SCHEMA_VERSION}; "
-                "name another file with --cache"
-            )
-        _use_write_ahead_log(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS generations (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
-            "status TEXT NOT NULL, reason TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
-        )
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.commit()
-        return connection
+        self._connection = cache_file.connect(path)
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
         """The answers that are there, by key; a row whose checksum fails counts as absent."""
@@ -112,11 +88,62 @@ class GenerationCache:
         self.misses += len(wanted) - len(found)
         return found
 
-    def put(self, answers: Mapping[str, Answer]) -> None:
-        """Store answers in one transaction: all of them, or none."""
-        rows = [(key, a.text, a.status, a.reason, _checksum(key, a)) for key, a in answers.items()]
+    def put(self, answers: Mapping[str, Answer], *, ask: str = "", engine: str = "", seconds: float = 0.0) -> None:
+        """Store answers in one transaction: all of them, or none.
+
+        Args:
+            answers: by key.
+            ask, engine: what was asked of whom, for `holdings`; no part of the key.
+            seconds: that they took together.
+        """
+        each = seconds / max(len(answers), 1)
+        rows = [(key, a.text, a.status, a.reason, _checksum(key, a), ask, engine, each) for key, a in answers.items()]
         with _sqlite_errors(self.path), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def holdings(self) -> list[Holding]:
+        """What is held, by question and engine."""
+        with _sqlite_errors(self.path):
+            rows = self._connection.execute(
+                "SELECT ask, engine, COUNT(*), SUM(status = 'unusable'), SUM(LENGTH(text)), SUM(seconds) "
+                "FROM generations GROUP BY ask, engine ORDER BY ask, engine"
+            ).fetchall()
+        return [Holding(*row) for row in rows]
+
+    def verify(self) -> tuple[int, int]:
+        """Check every row's checksum: rows, and how many of them are damaged."""
+        damaged = self._damaged()
+        with _sqlite_errors(self.path):
+            rows = self._connection.execute("SELECT COUNT(*) FROM generations").fetchone()[0]
+        return rows, len(damaged)
+
+    def prune(self, *, unusable: bool = False, engine: str = "") -> int:
+        """Remove damaged rows, and on demand unusable ones, and those of engines whose fingerprint holds `engine`.
+
+        Returns:
+            How many rows went; the file is then packed.
+        """
+        with _sqlite_errors(self.path):
+            with self._connection:
+                gone = self._connection.executemany(
+                    "DELETE FROM generations WHERE key = ?", [(key,) for key in self._damaged()]
+                ).rowcount
+                gone = max(gone, 0)
+                if unusable:
+                    gone += self._connection.execute("DELETE FROM generations WHERE status = 'unusable'").rowcount
+                if engine:
+                    gone += self._connection.execute(
+                        "DELETE FROM generations WHERE INSTR(engine, ?) > 0", (engine,)
+                    ).rowcount
+            self._connection.execute("VACUUM")
+        return gone
+
+    def _damaged(self) -> list[str]:
+        with _sqlite_errors(self.path):
+            rows = self._connection.execute("SELECT key, text, status, reason, checksum FROM generations")
+            return [
+                key for key, text, status, reason, kept in rows if _checksum(key, Answer(text, status, reason)) != kept
+            ]
 
     def close(self) -> None:
         """Close the file."""
@@ -129,7 +156,7 @@ def open_cache(path: Path | None = None) -> Iterator[GenerationCache]:
 
     Raises:
         StorageError: the file or its folder cannot be written, or is no cache.
-        MismatchError: it has another schema version.
+        MismatchError: it has a newer schema version.
     """
     cache = GenerationCache(path or default_path())
     try:
@@ -145,4 +172,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise StorageError(
             f"cannot use the generation cache {path}: {error}; free some space, or name another with --cache"
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"the generation cache {path} is damaged ({error}); the next start puts it aside and begins a new one"
         ) from error

@@ -18,7 +18,9 @@ from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.engine import Answer, Describer, Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
-from mllmrec.reason.generate import generate
+from mllmrec.reason.generate import WITHOUT_TEXT, Asking, generate
+
+LABEL = "describe items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Descriptions:
 
     Attributes:
         table: [I] rows in catalogue order: id, description (empty where there is none), status ("ok",
-            "text-only", "failed"), reason.
+            "text-only", "flagged", "unusable", "failed"; see `reason.engine.Answer`), reason.
     """
 
     table: pl.DataFrame
@@ -42,10 +44,17 @@ class Descriptions:
         """One line for a person."""
         counts = dict(self.table["status"].value_counts().iter_rows())
         refused = self.table.filter((pl.col("status") == "text-only") & (pl.col("reason") != ""))
+        described = counts.get("ok", 0) + counts.get("flagged", 0)
+        cut = f" ({counts['flagged']:,} of them cut)" if "flagged" in counts else ""
         return (
-            f"{counts.get('ok', 0):,} items described, {counts.get('text-only', 0):,} text only "
-            f"({len(refused):,} pictures unusable), {counts.get('failed', 0):,} failed"
+            f"{described:,} items described{cut}, {counts.get('text-only', 0):,} text only "
+            f"({len(refused):,} pictures unusable), {self.without_text:,} failed"
         )
+
+    @property
+    def without_text(self) -> int:
+        """Items that were asked for and brought nothing to use."""
+        return int(self.table["status"].is_in(WITHOUT_TEXT).sum())
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write descriptions.parquet."""
@@ -78,38 +87,61 @@ def describe_items(
     config: DescribeConfig,
     cache: GenerationCache,
     progress: Progress = silent,
+    *,
+    engine: Describer | None = None,
+    asking: Asking | None = None,
 ) -> Descriptions:
     """Describe every item; what is in the cache is not asked again.
 
     An item whose pictures cannot be used goes on with its text alone, and its row says why.
+
+    Args:
+        dataset: the catalogue.
+        config: of the stage.
+        cache: of generations.
+        progress: told after each batch.
+        engine: who describes; the embedded engine by default.
+        asking: limits and retries.
+
+    Raises:
+        EngineError: the engine cannot start, or too many items brought nothing to use.
+        LimitReached: `asking` has a limit, and items are left.
     """
+    engine = engine or ExtractiveDescriber()
     items = catalogue(dataset, images=config.images)
-    engine: Describer = ExtractiveDescriber()
     answers = generate(
-        keys=[_key(engine.fingerprint, item) for item in items],
+        keys=keys_of(engine, items),
         requests=items,
         ask=engine.describe,
         batch_size=engine.batch_size,
         cache=cache,
         progress=progress,
-        label="describe items",
+        label=LABEL,
+        engine=engine.fingerprint,
+        asking=asking,
     )
     return Descriptions(_table(dataset, answers))
 
 
-def _key(fingerprint: str, item: Item) -> str:
-    return storage.hash_value(
-        {
-            "ask": "describe",
-            "engine": fingerprint,
-            "title": item.title,
-            "brand": item.brand,
-            "categories": item.categories,
-            "description": item.description,
-            "price": item.price,
-            "images": [_image_digest(path) for path in item.images],
-        }
-    )
+def keys_of(engine: Describer, items: Sequence[Item]) -> list[str]:
+    """[I] cache key of each item: the engine, what it reads of the item, and the bytes of its pictures."""
+    fingerprint = engine.fingerprint
+    digests: dict[Path, str] = {}
+    for item in items:
+        for path in engine.pictures(item):
+            if path not in digests:
+                digests[path] = _image_digest(path)
+    return [
+        storage.hash_value(
+            {
+                "ask": "describe",
+                "engine": fingerprint,
+                **engine.material(item),
+                "images": [digests[path] for path in engine.pictures(item)],
+            }
+        )
+        for item in items
+    ]
 
 
 def _image_digest(path: Path) -> str:

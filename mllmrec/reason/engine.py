@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ class Answer:
     Attributes:
         text: the generated text, empty where there is none.
         status: "ok"; "text-only" (the item has no usable image, and `reason` says why where it should
-            have had one); "failed" (`reason` says why).
+            have had one); "flagged" (cut off to the last attempt, its whole sentences are kept); "unusable" (every
+            attempt brought something that cannot be used: empty, looping, refusing, copying; asking again
+            would bring the same); "failed" (the engine could not answer). `reason` says why.
         reason: one line, empty where all went well.
     """
 
@@ -75,6 +77,14 @@ class Describer(Protocol):
         """How many items one call should hold."""
         ...
 
+    def material(self, item: Item) -> dict[str, Any]:
+        """What of an item shapes its answer, pictures aside, JSON-like; equal material is asked once."""
+        ...
+
+    def pictures(self, item: Item) -> tuple[Path, ...]:
+        """The pictures that are looked at."""
+        ...
+
     def describe(self, items: Sequence[Item]) -> list[Answer]:
         """One answer an item, in order."""
         ...
@@ -91,6 +101,10 @@ class Profiler(Protocol):
     @property
     def batch_size(self) -> int:
         """How many histories one call should hold."""
+        ...
+
+    def material(self, history: Sequence[HistoryItem]) -> dict[str, Any]:
+        """What of a history shapes its answer, JSON-like; equal material is asked once."""
         ...
 
     def profile(self, histories: Sequence[Sequence[HistoryItem]]) -> list[Answer]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mllmrec import storage
 from mllmrec.config import ProfileConfig
@@ -24,7 +26,10 @@ from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, HistoryItem, Profiler
 from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
-from mllmrec.reason.generate import generate
+from mllmrec.reason.generate import WITHOUT_TEXT, Asking, generate
+from mllmrec.reason.hidden import HiddenProfiler, hidden_states
+
+LABEL = "profile users"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +38,18 @@ class Profiles:
 
     Attributes:
         table: [U] rows in user order: id, profile (empty where there is none), status ("ok", "empty" for a
-            user without training items, "mean" where profiles are not asked for, "failed"), reason.
+            user without training items, "mean" or "hidden" where no text is asked for, "flagged", "unusable",
+            "failed"; see `reason.engine.Answer`), reason.
         digest: of the histories that they were made from.
         scope: "train", or "all" (LEAKY).
+        vectors: float32 [U, width], a model's states in the place of texts; None where there are texts. Rows of
+            users without one are zero.
     """
 
     table: pl.DataFrame
     digest: str
     scope: Scope
+    vectors: NDArray[np.float32] | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -53,10 +62,15 @@ class Profiles:
         counts = dict(self.table["status"].value_counts().iter_rows())
         if "mean" in counts:
             return f"{counts['mean']:,} users stand as the mean of their items"
-        return (
-            f"{counts.get('ok', 0):,} profiles, {counts.get('empty', 0):,} users without history, "
-            f"{counts.get('failed', 0):,} failed"
-        )
+        made = sum(counts.get(status, 0) for status in ("ok", "flagged", "hidden"))
+        cut = f" ({counts['flagged']:,} of them cut)" if "flagged" in counts else ""
+        what = "profiles" if self.vectors is None else f"hidden states of width {self.vectors.shape[1]:,}"
+        return f"{made:,} {what}{cut}, {counts.get('empty', 0):,} users without history, {self.without_text:,} failed"
+
+    @property
+    def without_text(self) -> int:
+        """Users who were asked for and brought nothing to use."""
+        return int(self.table["status"].is_in(WITHOUT_TEXT).sum())
 
     def check(self, histories: Histories) -> None:
         """Refuse profiles that were not made from these histories.
@@ -72,18 +86,33 @@ class Profiles:
             )
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write profiles.parquet, its digest and scope in the file's metadata."""
+        """Write profiles.parquet, digest and scope in its metadata, and profiles.npy where there are vectors."""
         notes = {"histories": self.digest, "scope": self.scope, "leaky": str(self.scope == "all")}
+        names = ["profiles.parquet"]
+        if self.vectors is not None:
+            storage.write_array(path("profiles.npy"), self.vectors)
+            names.append("profiles.npy")
+            notes["vectors"] = storage.hash_file(path("profiles.npy"))
         storage.write_table(path("profiles.parquet"), self.table, notes=notes)
-        return ["profiles.parquet"]
+        return names
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Profiles:
-        """Read what save wrote."""
+        """Read what save wrote.
+
+        Raises:
+            MismatchError: vectors and table were not written together.
+        """
         file = path("profiles.parquet")
         notes = pq.read_schema(file).metadata
         scope: Scope = "train" if notes[b"scope"] == b"train" else "all"
-        return Profiles(pl.read_parquet(file), notes[b"histories"].decode(), scope)
+        vectors = None
+        if b"vectors" in notes:
+            states = path("profiles.npy")
+            if storage.hash_file(states) != notes[b"vectors"].decode():
+                raise MismatchError(f"{states} was not written with {file}; make both again with mllmrec profile")
+            vectors = np.array(storage.read_array(states))
+        return Profiles(pl.read_parquet(file), notes[b"histories"].decode(), scope, vectors)
 
 
 def profile_users(
@@ -93,37 +122,75 @@ def profile_users(
     config: ProfileConfig,
     cache: GenerationCache,
     progress: Progress = silent,
+    *,
+    engine: Profiler | HiddenProfiler | None = None,
+    asking: Asking | None = None,
+    parts: Path | None = None,
 ) -> Profiles:
-    """Profile every user who has a history; what is in the cache is not asked again."""
+    """Profile every user who has a history; what is in the cache is not asked again.
+
+    Args:
+        dataset: the catalogue.
+        histories: training items of each user, unless the run is a LEAKY one.
+        descriptions: D_s of each item.
+        config: of the stage.
+        cache: of generations.
+        progress: told after each batch.
+        engine: who profiles; the embedded engine by default. One of hidden states makes vectors.
+        asking: limits and retries.
+        parts: folder for finished shards of hidden states, so that a killed run goes on there.
+
+    Raises:
+        EngineError: the engine cannot start, or too many users brought nothing to use.
+        LimitReached: `asking` has a limit, and users are left.
+    """
     if config.kind == "mean":
         answers = [Answer("", "mean")] * histories.n_users
-    else:
-        answers = _generate(dataset, histories, descriptions, config, cache, progress)
+        return Profiles(_table(dataset, answers), histories.digest, histories.scope)
+    told = tell(histories, descriptions, config.max_items)
+    if isinstance(engine, HiddenProfiler):
+        vectors, answers = hidden_states(engine, told, parts, progress)
+        return Profiles(_table(dataset, answers), histories.digest, histories.scope, vectors)
+    engine = engine or ExtractiveProfiler(catalogue(dataset), descriptions.texts, terms=config.terms)
+    answers = _generate(engine, told, cache, progress, asking)
     return Profiles(_table(dataset, answers), histories.digest, histories.scope)
 
 
+def tell(histories: Histories, descriptions: Descriptions, most: int) -> list[tuple[HistoryItem, ...]]:
+    """[U] the newest items of each user's history, oldest first, as an engine sees them."""
+    texts = descriptions.texts
+    return [_newest(histories, user, texts, most) for user in range(histories.n_users)]
+
+
+def keys_of(engine: Profiler, told: Sequence[Sequence[HistoryItem]]) -> list[str]:
+    """The cache key of each history: the engine, and what it reads of the history."""
+    fingerprint = engine.fingerprint
+    return [
+        storage.hash_value({"ask": "profile", "engine": fingerprint, **engine.material(history)}) for history in told
+    ]
+
+
 def _generate(
-    dataset: Dataset,
-    histories: Histories,
-    descriptions: Descriptions,
-    config: ProfileConfig,
+    engine: Profiler,
+    told: Sequence[tuple[HistoryItem, ...]],
     cache: GenerationCache,
     progress: Progress,
+    asking: Asking | None,
 ) -> list[Answer]:
-    texts = descriptions.texts
-    engine: Profiler = ExtractiveProfiler(catalogue(dataset), texts, terms=config.terms)
-    told = [_newest(histories, user, texts, config.max_items) for user in range(histories.n_users)]
     asked = [user for user, items in enumerate(told) if items]
+    requests = [told[user] for user in asked]
     replies = generate(
-        keys=[_key(engine.fingerprint, told[user]) for user in asked],
-        requests=[told[user] for user in asked],
+        keys=keys_of(engine, requests),
+        requests=requests,
         ask=engine.profile,
         batch_size=engine.batch_size,
         cache=cache,
         progress=progress,
-        label="profile users",
+        label=LABEL,
+        engine=engine.fingerprint,
+        asking=asking,
     )
-    answers = [Answer("", "empty", "no training items")] * histories.n_users
+    answers = [Answer("", "empty", "no training items")] * len(told)
     for user, reply in zip(asked, replies, strict=True):
         answers[user] = reply
     return answers
@@ -138,19 +205,6 @@ def _newest(histories: Histories, user: int, texts: Sequence[str], most: int) ->
     return tuple(
         HistoryItem(int(histories.items[n]), texts[histories.items[n]], None if times is None else int(times[n]))
         for n in span
-    )
-
-
-def _key(fingerprint: str, history: Sequence[HistoryItem]) -> str:
-    # The order of the items counts, the clock does not: only whether there is one.
-    timed = bool(history) and history[0].time is not None
-    return storage.hash_value(
-        {
-            "ask": "profile",
-            "engine": fingerprint,
-            "timed": timed,
-            "items": [(h.item, h.description) for h in history],
-        }
     )
 
 

@@ -83,7 +83,7 @@ def test_another_schema_and_what_is_no_cache_are_refused(tmp_path: Path) -> None
     connection = sqlite3.connect(tmp_path / "new.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(MismatchError, match="cache schema 99"):
+    with pytest.raises(MismatchError, match="cache schema 99, this version of mllmrec reads up to"):
         GenerationCache(tmp_path / "new.sqlite")
     (tmp_path / "text.sqlite").write_text("no database at all, but long enough to be read as one" * 100)
     with pytest.raises(StorageError, match="is not a usable cache"):
@@ -119,3 +119,53 @@ def test_an_engine_that_answers_short_is_refused_not_shifted(tmp_path: Path) -> 
             progress=silent,
             label="x",
         )
+
+
+def test_a_damaged_file_is_put_aside_with_a_word_and_never_wiped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.sqlite"
+    with open_cache(path) as cache:
+        cache.put({f"k{n}": Answer("text " * 50) for n in range(300)})
+    torn = bytearray(path.read_bytes())
+    torn[100:9000] = b"\xab" * 8900
+    path.write_bytes(torn)
+    with open_cache(path) as cache:
+        assert cache.get(["k1"]) == {}
+        cache.put({"k1": Answer("new")})
+    assert "is damaged" in caplog.text and "kept as c.sqlite.damaged-1" in caplog.text
+    assert (tmp_path / "c.sqlite.damaged-1").read_bytes() == bytes(torn)
+    with open_cache(path) as cache:
+        assert cache.get(["k1"]) == {"k1": Answer("new")}
+
+
+def test_a_file_of_the_first_schema_is_migrated_and_keeps_its_rows(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "new.sqlite") as cache:
+        cache.put({"k": Answer("kept")})
+    connection = sqlite3.connect(tmp_path / "new.sqlite")
+    row = connection.execute("SELECT key, text, status, reason, checksum FROM generations").fetchone()
+    connection.close()
+    connection = sqlite3.connect(tmp_path / "old.sqlite")
+    connection.execute(
+        "CREATE TABLE generations (key TEXT PRIMARY KEY, text TEXT NOT NULL, status TEXT NOT NULL, "
+        "reason TEXT NOT NULL, checksum TEXT NOT NULL) WITHOUT ROWID"
+    )
+    connection.execute("INSERT INTO generations VALUES (?, ?, ?, ?, ?)", row)
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    with open_cache(tmp_path / "old.sqlite") as cache:
+        assert cache.get(["k"]) == {"k": Answer("kept")}
+        cache.put({"l": Answer("more")}, ask="describe", engine="e", seconds=2.0)
+        assert [(one.ask, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("describe", "e", 1)]
+
+
+def test_pruning_takes_what_is_named_and_nothing_else(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        cache.put({"a": Answer("1"), "b": Answer("", "unusable", "empty")}, engine="one")
+        cache.put({"c": Answer("3")}, engine="two")
+        assert cache.prune() == 0
+        assert cache.prune(unusable=True) == 1
+        assert cache.prune(engine="tw") == 1
+        assert set(cache.get(["a", "b", "c"])) == {"a"}
+        assert cache.verify() == (1, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from mllmrec.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, Item
@@ -24,6 +26,20 @@ class ExtractiveDescriber:
 
     batch_size = 64
     fingerprint = _VERSION
+
+    def material(self, item: Item) -> dict[str, Any]:
+        """The whole item."""
+        return {
+            "title": item.title,
+            "brand": item.brand,
+            "categories": item.categories,
+            "description": item.description,
+            "price": item.price,
+        }
+
+    def pictures(self, item: Item) -> tuple[Path, ...]:
+        """All of them."""
+        return item.images
 
     def describe(self, items: Sequence[Item]) -> list[Answer]:
         """One answer an item; a picture that cannot be used leaves the item its text, and the reason."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mllmrec import storage
 from mllmrec.reason.engine import Answer, HistoryItem, Item
@@ -69,6 +70,11 @@ class ExtractiveProfiler:
     def fingerprint(self) -> str:
         """Version, wording and the statistics of the whole catalogue, which a profile is set against."""
         return f"{VERSION} terms={self._terms} catalogue={self._statistics}"
+
+    def material(self, history: Sequence[HistoryItem]) -> dict[str, Any]:
+        """The items in order; the clock does not count, only whether there is one."""
+        timed = bool(history) and history[0].time is not None
+        return {"timed": timed, "items": [(entry.item, entry.description) for entry in history]}
 
     def profile(self, histories: Sequence[Sequence[HistoryItem]]) -> list[Answer]:
         """One profile a history."""

@@ -1,0 +1,158 @@
+"""Answers that cannot be used are seen, asked for again within a cap, and flagged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mllmrec.reason.answers import fault, thought_through
+from mllmrec.reason.asking import Asker
+from mllmrec.reason.cache import open_cache
+from mllmrec.reason.chat import ChatRequest, Reply
+from mllmrec.reason.chat_describer import ChatDescriber, spread
+from mllmrec.reason.engine import Answer, Item
+from mllmrec.reason.handover import open_requests, take_in
+from mllmrec.reason.prompts import load_template
+
+QUESTION = "Write a note of one paragraph, at most 100 words, on what of its looks a buyer would weigh: colours."
+GOOD = (
+    "A low black tin box with a hinged lid and a small brass clasp; the sides carry a fine embossed pattern of leaves.",
+    "Une robe d'\u00e9t\u00e9 bleue en lin, sans manches, avec une ceinture fine et deux poches.",
+    "\u7ea2\u8272\u68c9\u8d28\u886c\u886b\uff0c\u914d\u6709\u84dd\u8272\u7ebd\u6263\uff0c\u9002\u5408\u590f\u5929\u7a7f\u7740\u3002",
+    "Red.",
+    "I like this: unable to break, sorry for none.",
+)
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_good_answers_pass_in_any_language(text: str) -> None:
+    assert fault(Reply(text), QUESTION) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty answer"),
+        (" \n...!! 12 ", "empty answer"),
+        ("The shirt is red and blue. " * 8, "looping answer"),
+        ("A red shirt, and and and and and and and and and and and and and", "looping answer"),
+        ("\u7ea2\u8272\u886c\u886b\u3002" * 9, "looping answer"),
+        ("I\u2019m sorry, but I can't help with that picture.", "refusal"),
+        ("As an AI language model I see nothing.", "refusal"),
+        ("Lo siento, no puedo ver la imagen.", "refusal"),
+        ("\u62b1\u6b49\uff0c\u6211\u65e0\u6cd5\u67e5\u770b\u56fe\u7247\u3002", "refusal"),
+        (f"Sure: {QUESTION}", "copy of the question"),
+    ],
+)
+def test_answers_that_say_nothing_are_seen(text: str, said: str) -> None:
+    assert fault(Reply(text), QUESTION) == said
+
+
+def test_cut_answers_and_thoughts() -> None:
+    assert fault(Reply("A red shirt with", "length"), QUESTION) == "cut at the limit of new tokens"
+    assert fault(Reply("", "failed", "no memory"), QUESTION) == "no memory"
+    assert thought_through("<think>Well. It is red?</think>\n\nA red shirt.") == "A red shirt."
+    assert thought_through("A red shirt.") == "A red shirt."
+
+
+class Scripted:
+    """Answers by what the text of a request says, and remembers what it was asked."""
+
+    fingerprint, batch_size = "scripted", 8
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies, self.asked = list(replies), list[Sequence[ChatRequest]]()
+
+    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        self.asked.append(requests)
+        return [self.replies[min(len(self.asked), len(self.replies)) - 1] for _ in requests]
+
+
+def asker(model: Scripted, retries: int = 2) -> Asker:
+    return Asker(model, load_template("attributes", "describe"), {"category": "toys", "words": "50"}, retries)
+
+
+CUT = Reply("A red ball. It has a", "length")
+
+
+@pytest.mark.parametrize(
+    ("replies", "answer", "calls"),
+    [
+        ((Reply("A red ball."),), Answer("A red ball."), 1),
+        ((Reply(""), Reply("A red ball.")), Answer("A red ball."), 2),
+        ((Reply(""),), Answer("", "unusable", "empty answer (attempt 3)"), 3),
+        ((CUT,), Answer("A red ball.", "flagged", "cut at the limit of new tokens (attempt 3)"), 3),
+        ((CUT, Reply("")), Answer("A red ball.", "flagged", "cut at the limit of new tokens"), 3),
+        ((Reply("", "failed", "no memory"),), Answer("", "failed", "no memory"), 1),
+    ],
+)
+def test_retries_differ_are_capped_and_keep_the_reason(replies: tuple[Reply], answer: Answer, calls: int) -> None:
+    model = Scripted(*replies)
+    assert asker(model).ask([ChatRequest("describe")]) == [answer]
+    assert len({batch[0].text for batch in model.asked}) == len(model.asked) == calls
+
+
+def test_only_what_failed_is_asked_again() -> None:
+    class Picky(Scripted):
+        def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+            self.asked.append(requests)
+            return [
+                Reply("" if "bad" in r.text and len(self.asked) < 3 else f"An answer: {r.text[:5]}") for r in requests
+            ]
+
+    model = Picky()
+    answers = asker(model).ask([ChatRequest("one"), ChatRequest("bad"), ChatRequest("three")])
+    assert [answer.text[:13] for answer in answers] == ["An answer: on", "An answer: ba", "An answer: th"]
+    assert [len(batch) for batch in model.asked] == [3, 1, 1]
+
+
+def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    for n in range(9):
+        Image.new("RGB", (20, 20), (20 * n, 0, 0)).save(tmp_path / f"{n}.png")
+    good = tuple(tmp_path / f"{n}.png" for n in range(9))
+
+    class Looking(Scripted):
+        def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+            self.asked.append(requests)
+            return [
+                Reply("", "failed", "unreadable")
+                if tmp_path / "bad.jpg" in r.images
+                else Reply(f"{len(r.images)} seen")
+                for r in requests
+            ]
+
+    model = Looking()
+    describer = ChatDescriber(asker(model), item_tokens=50, max_images=4)
+    shop = [
+        Item("t", "", (), "", None, images)
+        for images in ((), good, (tmp_path / "bad.jpg", good[0]), (tmp_path / "bad.jpg",))
+    ]
+    answers = describer.describe(shop)
+    assert [(answer.text, answer.status) for answer in answers] == [
+        ("", "text-only"),
+        ("4 seen", "ok"),
+        ("1 seen", "ok"),
+        ("", "text-only"),
+    ]
+    assert [bool(answer.reason) for answer in answers] == [False, False, True, True]
+    assert [path.stem for path in spread(good, 4)] == ["0", "2", "4", "6"]
+
+
+def test_requests_answered_elsewhere_come_back_by_key(tmp_path: Path) -> None:
+    asked = {key: ChatRequest(f"describe {key}") for key in ("a", "b", "c", "d")}
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        cache.put({"a": Answer("known")})
+        left = open_requests([*asked.items(), ("b", asked["b"])], cache)
+        assert list(left) == ["b", "c", "d"]
+        replies = {"d": Reply(""), "b": Reply("<think>so</think>A red ball."), "c": Reply("", "failed", "no row")}
+        counts = take_in(replies | {"x": Reply("foreign")}, left, cache, ask="describe items", engine="e")
+        assert counts == {"ok": 1, "unusable": 1, "failed": 1}
+        assert cache.get("abcdx") == {
+            "a": Answer("known"),
+            "b": Answer("A red ball."),
+            "d": Answer("", "unusable", "empty answer"),
+        }
