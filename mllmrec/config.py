@@ -152,7 +152,19 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     Raises:
         ConfigError: the file cannot be read, a key is unknown, or a value does not fit.
     """
-    values = _read_toml(file) if file else {}
+    return _overlay(_read_toml(file) if file else {}, assignments)
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """The config with `stage.key=value` assignments on top.
+
+    Raises:
+        ConfigError: as in load_config.
+    """
+    return _overlay(config.model_dump(), assignments)
+
+
+def _overlay(values: dict[str, Any], assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         _assign(values, assignment)
     try:
