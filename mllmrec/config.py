@@ -64,7 +64,7 @@ class GraphConfig(BaseModel):
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
 
 
-Kind = Literal["mllmrec", "ridge", "ease", "bpr", "lightgcn", "vbpr", "freedom"]
+Kind = Literal["mllmrec", "ridge", "blend", "ease", "bpr", "lightgcn", "vbpr", "freedom"]
 
 
 class ModelConfig(BaseModel):
@@ -80,10 +80,12 @@ class ModelConfig(BaseModel):
     decay: Annotated[float, Field(ge=0)] = 1e-4  # bpr, lightgcn, vbpr, freedom: L2 of a batch's embeddings
     edge_keep: Annotated[float, Field(gt=0, le=1)] = 0.2  # freedom: share of user-item edges an epoch keeps
     feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # freedom: weight of the loss of projected features
-    cooccurrence_support: Count = 100  # ridge: neighbours by Jaccard
-    semantic_support: Count = 100  # ridge: neighbours by cosine
-    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, ease: w of the item vectors' Gram matrix
-    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, ease: lambda
+    cooccurrence_support: Count = 100  # ridge, blend: neighbours by Jaccard
+    semantic_support: Count = 100  # ridge, blend: neighbours by cosine
+    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, blend, ease: w of the item vectors' Gram matrix
+    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, blend, ease: lambda
+    rank: Positive = 64  # blend: of the low-pass filter of the user-item graph
+    low_pass: Annotated[float, Field(ge=0)] = 0.8  # blend: weight of that filter beside the ridge
     dense_gib: Annotated[float, Field(gt=0)] = 8.0  # ease: the most that its dense I x I matrices may take
 
 

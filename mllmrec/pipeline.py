@@ -34,6 +34,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 MODEL_NAMES = {
     "mllmrec": "MLLMRec",
     "ridge": "item-graph ridge",
+    "blend": "item-graph ridge + low-pass",
     "ease": "EASE",
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",

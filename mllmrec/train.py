@@ -25,6 +25,7 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Features, Vectors
 from mllmrec.errors import TrainingError
 from mllmrec.graph import ItemGraph
+from mllmrec.models.blend import Blend, blend
 from mllmrec.models.build import build_network
 from mllmrec.models.item_weights import ItemWeights, ease, ridge
 from mllmrec.models.scorer import VectorScorer
@@ -32,12 +33,18 @@ from mllmrec.progress import Progress, silent
 from mllmrec.trained import Epoch, Trained
 
 STOPPING_CUTOFF = 20
-Fitted = Trained | ItemWeights
+Fitted = Trained | ItemWeights | Blend
 
 
-def fitted_type(model: ModelConfig) -> type[Trained] | type[ItemWeights]:
+def fitted_type(model: ModelConfig) -> type[Trained] | type[ItemWeights] | type[Blend]:
     """The artefact that fitting a model leaves."""
-    return ItemWeights if model.kind in ("ridge", "ease") else Trained
+    match model.kind:
+        case "ridge" | "ease":
+            return ItemWeights
+        case "blend":
+            return Blend
+        case _:
+            return Trained
 
 
 def fit_model(
@@ -59,6 +66,8 @@ def fit_model(
     match model.kind:
         case "ridge":
             return ridge(features.items, histories, model)
+        case "blend":
+            return blend(features.items, histories, model)
         case "ease":
             return ease(features.items, histories, model)
         case _:

@@ -88,6 +88,12 @@ ENTRIES: tuple[Entry, ...] = (
         _content("model.kind=ridge", "model.cooccurrence_support=100", "model.semantic_support=100"),
         "closed",
     ),
+    Entry(
+        "blend",
+        "ridge 100 + 100 + low-pass",
+        _vary(("model.kind=blend",), *((f"model.low_pass={weight}",) for weight in (0.8, 0.4, 1.2))),
+        "closed",
+    ),
     Entry("mllmrec", "MLLMRec, fixed", _rates("model.kind=mllmrec")),
     Entry("mllmrec-paper", "MLLMRec, paper", _rates("model.kind=mllmrec", "graph.mode=paper")),
     Entry("mllmrec-mean", "  no reasoning (mean)", _rates("model.kind=mllmrec", _MEAN)),
