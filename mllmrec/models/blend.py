@@ -67,7 +67,7 @@ def standardised(scores: NDArray[Any]) -> NDArray[np.float32]:
     mean = scores.mean(axis=1, keepdims=True, dtype=np.float64)
     spread = scores.std(axis=1, keepdims=True, dtype=np.float64)
     z = np.divide(scores - mean, spread, out=np.zeros(scores.shape), where=spread > 0)
-    return z.astype(np.float32)
+    return np.asarray(z, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
