@@ -115,6 +115,31 @@ class GraphConfig(BaseModel):
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
 
 
+Kind = Literal["mllmrec", "ridge", "blend", "ease", "bpr", "lightgcn", "vbpr", "freedom"]
+
+
+class ModelConfig(BaseModel):
+    """Which model is trained, and what its kind adds to the train stage; a kind reads only what it names."""
+
+    model_config = _FROZEN
+    kind: Kind = "mllmrec"
+    reasoning: bool = True  # mllmrec: False puts the mean of a user's items in place of the profile
+    user_item_layers: Count = 0  # mllmrec: GCN_UI of method 2.8; 2 in the paper's ablation
+    ids: bool = False  # mllmrec: a learned embedding is added to each tower
+    refined: bool = False  # lightgcn, freedom: graph refinement (+GR), our item graph in place of none or theirs
+    gcn_layers: Count = 2  # lightgcn, freedom: user-item propagation steps
+    decay: Annotated[float, Field(ge=0)] = 1e-4  # bpr, lightgcn, vbpr, freedom: L2 of a batch's embeddings
+    edge_keep: Annotated[float, Field(gt=0, le=1)] = 0.2  # freedom: share of user-item edges an epoch keeps
+    feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # freedom: weight of the loss of projected features
+    cooccurrence_support: Count = 100  # ridge, blend: neighbours by Jaccard
+    semantic_support: Count = 100  # ridge, blend: neighbours by cosine
+    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, blend, ease: w of the item vectors' Gram matrix
+    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, blend, ease: lambda
+    rank: Positive = 64  # blend: of the low-pass filter of the user-item graph
+    low_pass: Annotated[float, Field(ge=0)] = 0.8  # blend: weight of that filter beside the ridge
+    dense_gib: Annotated[float, Field(gt=0)] = 8.0  # ease: the most that its dense I x I matrices may take
+
+
 class TrainConfig(BaseModel):
     """Projectors trained by BPR over frozen, propagated features (method 2.7-2.9)."""
 
@@ -126,6 +151,7 @@ class TrainConfig(BaseModel):
     epochs: Positive = 1000
     patience: Positive = 20  # evaluations without improvement that are still borne
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: products under autocast
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -162,6 +188,7 @@ class Config(BaseSettings):
     profile: ProfileConfig = ProfileConfig()
     encode: EncodeConfig = EncodeConfig()
     graph: GraphConfig = GraphConfig()
+    model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
@@ -179,7 +206,19 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     Raises:
         ConfigError: the file cannot be read, a key is unknown, or a value does not fit.
     """
-    values = _read_toml(file) if file else {}
+    return _overlay(_read_toml(file) if file else {}, assignments)
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """The config with `stage.key=value` assignments on top.
+
+    Raises:
+        ConfigError: as in load_config.
+    """
+    return _overlay(config.model_dump(), assignments)
+
+
+def _overlay(values: dict[str, Any], assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         _assign(values, assignment)
     try:

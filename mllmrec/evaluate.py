@@ -85,7 +85,7 @@ def evaluate_models(
     frames: list[pl.DataFrame] = []
     splits: tuple[HeldOut, ...] = ("valid", "test")
     for split in splits:
-        heldout, exclude = _protocol(dataset, split, config)
+        heldout, exclude = protocol(dataset, split, config)
         judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
         users[split], means[split] = len(judged), {}
         for n, (name, model) in enumerate(models.items(), start=1):
@@ -98,7 +98,7 @@ def evaluate_models(
     return Evaluation(leaky, means, users, pl.concat(frames))
 
 
-def _protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:
+def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:
     """(held-out items of the users that have training items, items that may not be ranked)."""
     heldout, train = dataset.matrix(split), dataset.train
     owners = heldout.rows()

@@ -28,11 +28,20 @@ from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.runs import LEAKY, Run, StageRecord, open_run
-from mllmrec.train import Trained, train_model
+from mllmrec.train import Fitted, fit_model, fitted_type
 
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-MODEL = "MLLMRec"
+MODEL_NAMES = {
+    "mllmrec": "MLLMRec",
+    "ridge": "item-graph ridge",
+    "blend": "item-graph ridge + low-pass",
+    "ease": "EASE",
+    "bpr": "BPR-MF",
+    "lightgcn": "LightGCN",
+    "vbpr": "VBPR",
+    "freedom": "FREEDOM",
+}
 
 
 def run(
@@ -196,24 +205,27 @@ class Artefacts:
         )
 
     @cached_property
-    def train(self) -> Trained:
-        """Frozen features and graph -> trained projectors."""
-        config, seed, features, graph = self._config.train, self._config.seed, self.encode, self.graph
+    def train(self) -> Fitted:
+        """Frozen features and graph -> a fitted model."""
+        model, config, seed = self._config.model, self._config.train, self._config.seed
+        features, graph = self.encode, self.graph
         return self._run.step(
             "train",
             {
+                "model": model.model_dump(),
                 "config": config.model_dump(exclude={"checkpoint_seconds", "device"}),
                 "seed": seed,
                 "split": self._dataset.split_digest,
                 "encode": self._run.digest("encode"),
                 "graph": self._run.digest("graph"),
             },
-            Trained,
-            lambda scratch: train_model(
+            fitted_type(model),
+            lambda scratch: fit_model(
                 features,
                 graph,
                 self._training,
                 self._dataset.matrix("valid"),
+                model,
                 config,
                 seed=seed,
                 profiled=self._profiled,
@@ -226,7 +238,8 @@ class Artefacts:
     def evaluate(self) -> Evaluation:
         """The model beside its yardsticks."""
         config, features, trained = self._config.evaluate, self.encode, self.train
-        name = f"{MODEL} ({LEAKY})" if self._run.leaky else MODEL
+        name = MODEL_NAMES[self._config.model.kind]
+        name = f"{name} ({LEAKY})" if self._run.leaky else name
         return self._run.step(
             "evaluate",
             {

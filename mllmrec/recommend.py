@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from mllmrec_kernels import topk_cosine, topk_dot
+from mllmrec_kernels import topk_dot
 from numpy.typing import NDArray
 
 from mllmrec import storage
@@ -16,7 +16,7 @@ from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
 from mllmrec.models.baselines import popularity
-from mllmrec.train import Trained
+from mllmrec.train import Fitted
 
 TABLES = ("recommendations", "similar_items")
 
@@ -28,7 +28,8 @@ class Recommendations:
     Attributes:
         users: user, rank (from 1), item, score, source: "model", or "popularity" for users who have no
             training item to know them by.
-        items: item, rank (from 1), similar, score (cosine of the trained item vectors).
+        items: item, rank (from 1), similar, score: the cosine of trained item vectors, or
+            the weight of an item-item model.
         suffix: "parquet" or "jsonl".
     """
 
@@ -61,7 +62,7 @@ class Recommendations:
         return Recommendations(users, items, suffix)
 
 
-def recommend_items(trained: Trained, dataset: Dataset, config: RecommendConfig) -> Recommendations:
+def recommend_items(trained: Fitted, dataset: Dataset, config: RecommendConfig) -> Recommendations:
     """Top-N of every user (or of `config.users`), and the items most similar to each item.
 
     Nobody is shown an item that they are known to have: held-out interactions are used to leave items out
@@ -73,14 +74,14 @@ def recommend_items(trained: Trained, dataset: Dataset, config: RecommendConfig)
     users = _chosen(dataset, config.users)
     histories = dataset.histories("train")
     known = dataset.histories("all").user_items().take_rows(users)
-    ids, scores = topk_dot(trained.users[users], trained.items, config.top, exclude=known)
+    ids, scores = trained.scorer.top(users, config.top, known)
     unknown = np.diff(histories.indptr)[users] == 0
     if unknown.any():
         popular, rows = popularity(histories), np.flatnonzero(unknown)
         ids[rows], scores[rows] = topk_dot(
             popular.users[users[rows]], popular.items, config.top, exclude=known.take_rows(rows)
         )
-    similar_ids, similar_scores = topk_cosine(trained.items, config.similar)
+    similar_ids, similar_scores = trained.similar(config.similar)
     shown = _lists("user", dataset.users.gather(users), ids, scores, "item", dataset.item_ids)
     source = np.where(unknown, "popularity", "model")[_owners(ids)]
     return Recommendations(

@@ -28,6 +28,7 @@ VERBS = (
     "train",
     "evaluate",
     "recommend",
+    "compare",
     "show",
     "doctor",
     "config",
@@ -61,6 +62,7 @@ def fault(*words: object, **environment: str) -> str:
 def test_bad_input_is_one_line_and_exit_code_one(dataset: Dataset, tmp_path: Path) -> None:
     data = dataset.folder
     assert "is not a folder" in fault("prepare", tmp_path / "none", "--out", tmp_path / "d")
+    assert "no model 'ridgge' to compare" in fault("compare", data, "--out", tmp_path / "r", "--models", "ridgge")
     assert "is no dataset" in fault("run", tmp_path, "--out", tmp_path / "r")
     assert "did you mean 'graph.threshold'?" in fault("run", data, "--out", tmp_path / "r", "--set", "graph.treshold=1")
     assert "is not a run" in fault("show", tmp_path)

@@ -14,7 +14,8 @@ from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Cuts, Features, mean_of_items
 from mllmrec.errors import LeakError, MismatchError, TrainingError
 from mllmrec.graph import ItemGraph, build_graph
-from mllmrec.train import Trained, train_model
+from mllmrec.train import train_model
+from mllmrec.trained import Trained
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
 

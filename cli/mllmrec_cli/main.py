@@ -14,7 +14,7 @@ import typer
 from mllmrec_kernels.errors import KernelError
 
 from mllmrec.errors import MllmrecError
-from mllmrec_cli import data, diagnose, generations, inspect, measure, stages
+from mllmrec_cli import compare, data, diagnose, generations, inspect, measure, stages
 from mllmrec_cli.console import err
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def _root(
 
 data.register(app)
 stages.register(app)
+compare.register(app)
 inspect.register(app)
 measure.register(app)
 diagnose.register(app)

@@ -7,6 +7,7 @@
 | cooccurrence_topk | items that share the most users, by Jaccard, cosine or count |
 | normalise, propagate | graph normalisation, and weight-free propagation of features |
 | sample_negatives | uniform negatives, rejected against the user's own items |
+| ridge_weights | a graph's edge weights, each row by ridge regression on its neighbours |
 | rank_heldout | the rank of each held-out item among all items |
 
 Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the input lives. Every verb takes
@@ -19,6 +20,7 @@ from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
 from mllmrec_kernels.propagate import normalise, propagate
 from mllmrec_kernels.rank import rank_heldout
+from mllmrec_kernels.ridge import ridge_weights
 from mllmrec_kernels.sample import sample_negatives
 from mllmrec_kernels.topk import topk_cosine, topk_dot
 
@@ -32,6 +34,7 @@ __all__ = [
     "normalise",
     "propagate",
     "rank_heldout",
+    "ridge_weights",
     "sample_negatives",
     "topk_cosine",
     "topk_dot",

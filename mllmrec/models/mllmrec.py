@@ -1,17 +1,20 @@
-"""MLLMRec itself: two towers over frozen features (method 2.7-2.8).
+"""MLLMRec itself: two towers over frozen features (method 2.7-2.8), and its ablations.
 
 The item side is propagated over the item graph once, before training: with frozen features E* is a
-constant. Training touches only the two projectors.
+constant. Training touches only the two projectors, and of a batch only its distinct rows pass them. The two
+variants that need every row at each step, user-item propagation and nothing else, pay for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from mllmrec_kernels import propagate
+import torch
+from mllmrec_kernels import CSR, propagate
 from torch import Tensor, nn
 
 from mllmrec.encode import Vectors
 from mllmrec.graph import ItemGraph
+from mllmrec.models.network import Network, bipartite, bpr, embedding
 
 _WIDER = 4  # the hidden layer is 4 d wide
 
@@ -35,20 +38,66 @@ class Projector(nn.Module):
         return projected
 
 
-class MLLMRec(nn.Module):
-    """The two projectors."""
+class MLLMRec(Network):
+    """The two projectors over constant features.
 
-    def __init__(self, user_features: int, item_features: int, dim: int) -> None:
+    Args:
+        users: float32 [U, d_e], frozen.
+        items: float32 [I, d_e], frozen and propagated.
+        dim: d.
+        ids: add a learned embedding to each user and item.
+        user_items: training interactions, for GCN_UI.
+        user_item_layers: GCN_UI (method 2.8): h + sum over l of A_UI^l [h / |h|], l = 0..layers; 0: h alone.
+    """
+
+    user_features: Tensor
+    item_features: Tensor
+
+    def __init__(
+        self,
+        users: Tensor,
+        items: Tensor,
+        dim: int,
+        *,
+        ids: bool = False,
+        user_items: CSR | None = None,
+        user_item_layers: int = 0,
+    ) -> None:
         super().__init__()
-        self.user = Projector(user_features, dim)
-        self.item = Projector(item_features, dim)
+        self.register_buffer("user_features", users, persistent=False)
+        self.register_buffer("item_features", items, persistent=False)
+        self.user = Projector(users.shape[1], dim)
+        self.item = Projector(items.shape[1], dim)
+        self.user_ids = embedding(len(users), dim) if ids else None
+        self.item_ids = embedding(len(items), dim) if ids else None
+        self._layers = user_item_layers
+        self._graph = bipartite(user_items) if user_items is not None and user_item_layers else None
+
+    def _users(self, rows: Tensor) -> Tensor:
+        h: Tensor = self.user(self.user_features[rows])
+        return h if self.user_ids is None else h + self.user_ids[rows]
+
+    def _items(self, rows: Tensor) -> Tensor:
+        h: Tensor = self.item(self.item_features[rows])
+        return h if self.item_ids is None else h + self.item_ids[rows]
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """BPR (method 2.8): the mean over the batch of -log sigma(y_ui - y_uj).
+        """See Network; only distinct rows are projected."""
+        if self._graph is not None:
+            h_user, h_item = self.vectors()
+            return bpr(h_user[users], h_item[positives], h_item[negatives])
+        rows, which_user = torch.unique(users, return_inverse=True)
+        columns, which_item = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
+        h_user, h_item = self._users(rows)[which_user], self._items(columns)[which_item]
+        return bpr(h_user, h_item[: len(users)], h_item[len(users) :])
 
-        Args:
-            users: float32 [B, d], projected users.
-            positives, negatives: float32 [B, d], projected items.
-        """
-        difference = (users * (positives - negatives)).sum(dim=1)
-        return nn.functional.softplus(-difference).mean()
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """See Network."""
+        everybody = torch.arange(len(self.user_features), device=self.user_features.device)
+        everything = torch.arange(len(self.item_features), device=self.item_features.device)
+        h_user, h_item = self._users(everybody), self._items(everything)
+        if self._graph is None:
+            return h_user, h_item
+        h = torch.cat([h_user, h_item]).float()
+        h = h + propagate(self._graph, nn.functional.normalize(h), layers=self._layers, combine="sum")
+        return h[: len(h_user)], h[len(h_user) :]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from mllmrec_kernels import CSR, rank_heldout
+import scipy.sparse as sp
+from mllmrec_kernels import CSR, rank_heldout, topk_dot
 from numpy.typing import NDArray
 
 _BLOCK_BYTES = 64 << 20  # of a block of scores, where a model has no vectors
@@ -27,6 +28,14 @@ class Scorer(Protocol):
         ...
 
 
+class BlockScorer(Protocol):
+    """A model that scores a block of users at once."""
+
+    def scores(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Scores of users start..stop-1 for every item, float32 [stop - start, I], the caller's to change."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VectorScorer:
     """Scores that are inner products.
@@ -44,18 +53,58 @@ class VectorScorer:
         ranks: NDArray[np.int32] = rank_heldout(self.users, self.items, exclude, heldout)
         return ranks
 
+    def scores(self, start: int, stop: int) -> NDArray[np.float32]:
+        """See BlockScorer."""
+        return np.asarray(self.users[start:stop] @ self.items.T)
 
-class BlockScorer(Protocol):
-    """A model that has no vectors, but scores a block of users at once."""
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """See top_by_user."""
+        ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
+        return ids, scores
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsScorer:
+    """Scores that are sums of item-item weights over the user's items, R_u W.
+
+    Attributes:
+        user_items: R, binary [U, I].
+        weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense.
+    """
+
+    user_items: sp.csr_array
+    weights: Any
+
+    @staticmethod
+    def of(user_items: CSR, weights: CSR | NDArray[np.float32]) -> WeightsScorer:
+        """From the kernels' container."""
+        return WeightsScorer(user_items.to_scipy(), weights.to_scipy() if isinstance(weights, CSR) else weights)
 
     def scores(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Scores of users start..stop-1 for every item, float32 [stop - start, I]."""
-        ...
+        """See BlockScorer."""
+        block = self.user_items[start:stop] @ self.weights
+        return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
+
+    def ranks(self, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
+        """See Scorer."""
+        return ranks_by_block(self, exclude, heldout)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """See top_by_user."""
+        return top_by_user(self, users, k, exclude)
+
+
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def block_rows(n_items: int) -> int:
+    """How many users' scores are held at once."""
+    return max(1, _BLOCK_BYTES // (4 * max(1, n_items)))
 
 
 def ranks_by_block(model: BlockScorer, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
     """The ranks of a model without vectors, a block of users at a time."""
-    block = max(1, _BLOCK_BYTES // (4 * max(1, heldout.n_columns)))
+    block = block_rows(heldout.n_columns)
     ranks = np.empty(heldout.nnz, dtype=np.int32)
     for start in range(0, heldout.n_rows, block):
         stop = min(start + block, heldout.n_rows)
@@ -70,3 +119,26 @@ def ranks_by_block(model: BlockScorer, exclude: CSR, heldout: CSR) -> NDArray[np
 
 def _rank(scores: NDArray[np.float32], item: int) -> int:
     return int((scores > scores[item]).sum() + (scores[:item] == scores[item]).sum())
+
+
+def top_by_user(model: BlockScorer, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+    """The k best items of each named user, best first, ties to the lower id.
+
+    Args:
+        model: scores users one at a time here.
+        users: int64 [B].
+        k: items a user.
+        exclude: [B, I] items not to list, a row a named user.
+
+    Returns:
+        ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
+    """
+    ids = np.full((len(users), k), -1, np.int32)
+    values = np.full((len(users), k), -np.inf, np.float32)
+    for n, user in enumerate(users):
+        row = model.scores(int(user), int(user) + 1)[0]
+        row[exclude.row(n)] = -np.inf
+        best = np.argsort(-row, kind="stable")[:k]
+        best = best[row[best] > -np.inf]
+        ids[n, : len(best)], values[n, : len(best)] = best, row[best]
+    return ids, values

@@ -1,0 +1,96 @@
+"""One cell: one candidate of one model with one seed, fitted, judged, and kept in one file.
+
+A cell's name is the hash of all that shapes it, so an interrupted comparison, or a larger one in the same
+folder, finds what is done. Both splits are judged when a cell is made, and the test values lie in the file;
+they are read for the chosen candidate alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mllmrec import storage
+from mllmrec.errors import InputError
+
+SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+Values = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a candidate reached.
+
+    Attributes:
+        valid, test: metric -> float64 [evaluated users of the split].
+        seconds: to fit; evaluation is not counted.
+        mib: highest resident memory above that at the start, or None where the system does not tell.
+        summary: one line of the fitted model.
+    """
+
+    valid: Values
+    test: Values
+    seconds: float
+    mib: float | None
+    summary: str
+
+    def mean(self, split: str, metric: str) -> float:
+        """A metric's mean over the evaluated users; 0 where there is none."""
+        values = (self.valid if split == "valid" else self.test)[metric]
+        return float(values.mean()) if len(values) else 0.0
+
+    def save(self, file: Path) -> None:
+        """Write the one file."""
+        frames = [
+            pl.DataFrame({"split": np.full(len(values[SHOWN[0]]), split), **values})
+            for split, values in (("valid", self.valid), ("test", self.test))
+        ]
+        notes = {"seconds": self.seconds, "mib": self.mib, "summary": self.summary}
+        storage.write_table(file, pl.concat(frames), notes={"cell": json.dumps(notes)})
+
+    @staticmethod
+    def load(file: Path) -> Cell:
+        """Read it.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            table = pl.read_parquet(file)
+            notes = json.loads((pq.read_schema(file).metadata or {})[b"cell"])
+            valid, test = (
+                {name: table.filter(pl.col("split") == split)[name].to_numpy() for name in SHOWN}
+                for split in ("valid", "test")
+            )
+        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"the cell {file} is damaged ({error}); remove it to have it computed again") from error
+        return Cell(valid, test, notes["seconds"], notes["mib"], notes["summary"])
+
+
+class PeakMemory:
+    """The highest resident memory since it was made, above where it stood then, by Linux's own counter."""
+
+    def __init__(self) -> None:
+        self._start: int | None = None
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, of this process alone
+            self._start = _status("VmRSS")
+        except OSError:
+            pass  # another system, or not allowed: the column stays empty
+
+    def mib(self) -> float | None:
+        """MiB, or None where it cannot be told."""
+        peak = _status("VmHWM") if self._start is not None else None
+        return None if peak is None or self._start is None else round(max(0, peak - self._start) / 1024, 1)
+
+
+def _status(name: str) -> int | None:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else None

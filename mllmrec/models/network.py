@@ -1,0 +1,61 @@
+"""What the trainer trains: a network of two towers whose score is an inner product, by BPR.
+
+A network holds its constants (features, graphs) as non-persistent buffers or plain attributes, so that its
+state is its parameters alone, and draws what is random in an epoch in `start_epoch`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from mllmrec_kernels import CSR, normalise
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A model of two towers."""
+
+    def start_epoch(self, generator: np.random.Generator) -> None:
+        """Draw what stays the same within an epoch; most networks have nothing to draw."""
+
+    @abstractmethod
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The mean loss of a batch of triples.
+
+        Args:
+            users, positives, negatives: int64 [B] ids.
+        """
+
+    @abstractmethod
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """All users [U, d] and all items [I, d]; the score is their inner product."""
+
+
+def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """BPR (method 2.8): the mean over the batch of -log sigma(y_ui - y_uj), y an inner product.
+
+    Args:
+        users, positives, negatives: [B, d] rows.
+    """
+    difference = (users * (positives - negatives)).sum(dim=1)
+    return nn.functional.softplus(-difference.float()).mean()
+
+
+def embedding(rows: int, dim: int) -> nn.Parameter:
+    """A table of ids, Xavier uniform, [rows, dim]."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, dim)))
+
+
+def squares(*tables: Tensor) -> Tensor:
+    """Half the squared norm of a batch's rows, over the batch: the L2 term of BPR-MF and LightGCN."""
+    total = sum((table.square().sum() for table in tables), start=torch.zeros((), device=tables[0].device))
+    return total / (2 * len(tables[0]))
+
+
+def bipartite(user_items: CSR) -> CSR:
+    """D^-1/2 A D^-1/2 of the graph that joins users [0, U) with items [U, U + I), [U + I, U + I]."""
+    users, items = user_items.rows(), user_items.indices.astype(np.int64) + user_items.n_rows
+    n = sum(user_items.shape)
+    return normalise(CSR.from_pairs(np.concatenate([users, items]), np.concatenate([items, users]), (n, n)))
