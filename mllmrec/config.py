@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mllmrec.errors import ConfigError, near_miss
+from mllmrec.reason.engines.openai_config import ServerConfig
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -193,6 +194,7 @@ class Config(BaseSettings):
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
     transformers: TransformersConfig = TransformersConfig()
+    server: ServerConfig = ServerConfig()
 
     @property
     def leaky(self) -> bool:

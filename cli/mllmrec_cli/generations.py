@@ -95,6 +95,41 @@ def prune(
         console.out.print(f"{gone:,} rows removed")
 
 
+def elsewhere(
+    dataset: Path,
+    out: Path,
+    config: Config,
+    cache: Path | None,
+    until: str,
+    batch_out: Path | None,
+    batch_in: Path | None,
+    *,
+    json: bool,
+) -> bool:
+    """Read and write batch files of describe or profile; whether the command is done with that."""
+    from mllmrec.dataset import load
+    from mllmrec.errors import InputError
+    from mllmrec.pipeline import run
+    from mllmrec.reason.cache import open_cache
+    from mllmrec.reason.elsewhere import Elsewhere
+
+    if until not in ("describe", "profile"):
+        raise InputError("batch files belong to one stage; use them with mllmrec describe or mllmrec profile")
+    loaded = load(dataset)
+    described = run(loaded, out, config, until="describe", cache=cache).describe if until == "profile" else None
+    with open_cache(cache) as opened:
+        if batch_in:
+            told = Elsewhere(loaded, config, opened, described).read(batch_in)
+            console.err.print(f"{batch_in}: {told}", markup=False, soft_wrap=True)
+        if batch_out:
+            written = Elsewhere(loaded, config, opened, described).write(batch_out)
+            if json:
+                console.print_json({"batch": str(batch_out), "requests": written})
+            else:
+                console.out.print(f"{written:,} requests in {batch_out}", markup=False, soft_wrap=True)
+    return batch_out is not None
+
+
 def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, json: bool) -> None:
     """Print what describe and profile would ask."""
     from mllmrec.dataset import load

@@ -35,6 +35,13 @@ RetryFailed = Annotated[
 Limit = Annotated[
     int, typer.Option("--limit", min=0, metavar="N", help="Ask the engine N times at most, show some answers, stop.")
 ]
+BatchOut = Annotated[
+    Path | None,
+    typer.Option("--batch-out", help="Write what is still to be asked as an OpenAI batch file, x.jsonl, and stop."),
+]
+BatchIn = Annotated[
+    Path | None, typer.Option("--batch-in", help="Take the results of such a batch into the cache, then go on.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Generate nothing; print calls, tokens, cache hits, time and memory.")
 ]
@@ -83,6 +90,8 @@ def _verb(name: str, until: Any, said: str) -> Any:
         retry_failed: RetryFailed = False,
         limit: Limit = 0,
         dry_run: DryRun = False,
+        batch_out: BatchOut = None,
+        batch_in: BatchIn = None,
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -92,6 +101,11 @@ def _verb(name: str, until: Any, said: str) -> Any:
         if dry_run:
             generations.dry_run(dataset, load_config(config, assignments or []), cache, until, json=json)
             return
+        if batch_out or batch_in:
+            resolved = load_config(config, assignments or [])
+            done = generations.elsewhere(dataset, out, resolved, cache, until, batch_out, batch_in, json=json)
+            if done:
+                return
         asking = Asking(retry_failed=retry_failed, limit=limit)
         try:
             made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, asking=asking)

@@ -20,7 +20,7 @@ from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.measure import embeddings, interactions, source
 from mllmrec.progress import Progress, silent
 from mllmrec.runs import stage_file
-from mllmrec.train import Trained
+from mllmrec.trained import Trained
 from mllmrec.views import RunView
 
 _BATCH = 100_000  # samples of sample_negatives

@@ -113,7 +113,7 @@ def describe_items(
         keys=keys_of(engine, items),
         requests=items,
         ask=engine.describe,
-        batch_size=engine.batch_size,
+        batch_size=lambda: engine.batch_size,
         cache=cache,
         progress=progress,
         label=LABEL,

@@ -53,7 +53,7 @@ def generate(
     keys: Sequence[str],
     requests: Sequence[Request],
     ask: Callable[[Sequence[Request]], list[Answer]],
-    batch_size: int,
+    batch_size: Callable[[], int],
     cache: GenerationCache,
     progress: Progress,
     label: str,
@@ -66,7 +66,7 @@ def generate(
         keys: the cache key of each request; requests with one key get one answer.
         requests: what to ask.
         ask: the engine; must answer each request of a batch, in order.
-        batch_size: requests a call.
+        batch_size: requests a call; asked before each, since an engine learns what it can bear.
         cache: read first, written after each batch; failed answers are not kept, so a rerun asks again, while
             unusable ones are, since asking the same again would bring the same.
         progress: told after each batch.
@@ -87,8 +87,9 @@ def generate(
     pending = list(missing.items())
     total = min(len(pending), asking.limit) if asking.limit else len(pending)
     fresh: dict[str, Answer] = {}
-    for start in range(0, total, batch_size):
-        batch = pending[start : min(start + batch_size, total)]
+    start = 0
+    while start < total:
+        batch = pending[start : min(start + batch_size(), total)]
         began = time.perf_counter()
         replies = ask([request for _, request in batch])
         if len(replies) != len(batch):
@@ -97,7 +98,8 @@ def generate(
         kept = {key: reply for key, reply in new.items() if reply.status != "failed"}
         cache.put(kept, ask=label, engine=engine, seconds=time.perf_counter() - began)
         fresh |= new
-        progress(label, start + len(batch), total)
+        start += len(batch)
+        progress(label, start, total)
         if len(fresh) + len(answers) >= _JUDGED_FROM:
             _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)
     _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)

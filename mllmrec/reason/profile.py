@@ -183,7 +183,7 @@ def _generate(
         keys=keys_of(engine, requests),
         requests=requests,
         ask=engine.profile,
-        batch_size=engine.batch_size,
+        batch_size=lambda: engine.batch_size,
         cache=cache,
         progress=progress,
         label=LABEL,

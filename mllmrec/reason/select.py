@@ -16,6 +16,8 @@ from mllmrec.reason.engine import Describer, Profiler
 from mllmrec.reason.engines import extractive_profile
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
+from mllmrec.reason.engines.openai import ChatServer
+from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
 from mllmrec.reason.hidden import HiddenProfiler, StatesModel
 from mllmrec.reason.prompts import Ask, Template, category_of, load_template
@@ -106,7 +108,7 @@ class Engines:
         if stage.engine == "transformers":
             weights = self.weights(model)
             return TransformersChat(weights, max_new_tokens=stage.max_new_tokens, seed=self._config.seed)
-        raise ConfigError(f'engine "{stage.engine}" is not part of this version; take "transformers" or "extractive"')
+        return ChatServer(server_config(self._config, stage, model))
 
     def weights(self, model: str) -> TransformersModel:
         """One model of that name for all stages."""
@@ -127,6 +129,12 @@ class Engines:
         """Let go of loaded weights: later stages want the memory."""
         self._models.clear()
         self.__dict__.pop("describer", None)
+
+
+def server_config(config: Config, stage: DescribeConfig | ProfileConfig, model: str) -> ChatServerConfig:
+    """The run's server, and what a stage asks of it."""
+    asked = {"model": model, "max_tokens": stage.max_new_tokens, "seed": config.seed}
+    return ChatServerConfig(**config.server.model_dump(), **asked)
 
 
 def _states_of(model: ChatModel) -> StatesModel:

@@ -102,7 +102,7 @@ def test_each_distinct_request_is_asked_once_and_failures_again(tmp_path: Path) 
     with open_cache(tmp_path / "c.sqlite") as cache:
         for _ in range(2):
             answers = generate(
-                keys=requests, requests=requests, ask=ask, batch_size=2, cache=cache, progress=silent, label="x"
+                keys=requests, requests=requests, ask=ask, batch_size=lambda: 2, cache=cache, progress=silent, label="x"
             )
             assert [answer.text for answer in answers] == ["A", "", "A", "B"]
     assert asked == ["a", "bad", "b", "bad"]
@@ -114,7 +114,7 @@ def test_an_engine_that_answers_short_is_refused_not_shifted(tmp_path: Path) -> 
             keys=["a", "b"],
             requests=["a", "b"],
             ask=lambda batch: [Answer("x")],
-            batch_size=2,
+            batch_size=lambda: 2,
             cache=cache,
             progress=silent,
             label="x",

@@ -251,7 +251,7 @@ def test_a_server_that_dies_midway_costs_what_it_had_not_answered(tmp_path: Path
             keys=[request.text for request in requests],
             requests=requests,
             ask=ask,
-            batch_size=20,
+            batch_size=lambda: 20,
             cache=cache,
             progress=silent,
             label="ask",

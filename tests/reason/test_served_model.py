@@ -23,9 +23,9 @@ from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.engines.openai_format import chat_body
+from tests.reason import tiny_models
 from tests.servers import free_port, wait_until
 
-tiny_models = pytest.importorskip("tests.reason.tiny_models")
 pytestmark = pytest.mark.skipif(
     not all(map(find_spec, ("fastapi", "uvicorn", "openai", "accelerate"))),
     reason="a real server needs: pip install 'transformers[serving]'",
