@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Features = Annotated[
     Path | None,
-    typer.Option(help="A .npy file, float32 [n, d]: generated rows are like its rows. Default: the demo shop's text."),
+    typer.Option(
+        help="A .npy file of vectors, one a row, that generated ones are to be like. Default: the demo shop's text."
+    ),
 ]
 Neighbours = Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours an item.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Timed runs of each method, in turn, after one to warm up.")]
@@ -54,9 +56,10 @@ def bench(
 ) -> None:
     """Time every kernel beside its peers: faiss, torch, scipy, implicit, sparse_dot_topn.
 
-    All methods in turn, in one process, with the same number of threads; the table has medians, the 20th and
-    80th percentile, each peer's time over mllmrec's, and the peak memory beyond input and result. A peer that
-    is not installed is named with its pip command and left out.
+    All methods in turn, in one process, with the same number of threads.
+    The table has medians, 20th and 80th percentiles, each peer's time over
+    mllmrec's, and the peak memory beyond input and result. A peer that is not
+    installed is named with its pip command and left out.
 
     Example: mllmrec bench topk_cosine --items 50000
     """
@@ -152,8 +155,8 @@ def scale(
 ) -> None:
     """Time graph construction over a range of sizes, and fit its exponent.
 
-    topk_cosine alone, and the whole item graph. Points that scale.csv holds already (same machine, versions
-    and sources) are not measured again.
+    topk_cosine alone, and the whole item graph. Points that scale.csv holds
+    already (same machine, versions and sources) are not measured again.
 
     Example: mllmrec scale --out scaling --largest 1000000 --peers
     """
