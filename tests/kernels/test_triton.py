@@ -57,6 +57,7 @@ def test_compiles_without_a_spill_into_what_a_block_may_hold(
     assert use.registers * 32 * kernel.warps <= 65_536  # the registers of one processor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_compiles_where_every_size_is_one(kernel: Kernel) -> None:
     compile_kernels.compiled(kernel, 90, ones=True)
