@@ -95,6 +95,19 @@ def test_another_format_replaces_the_files_of_the_last(whole: Path, dataset: Dat
         run(dataset, whole / "run", quick('recommend.users=["u003"]'), cache=whole / "c.sqlite")
 
 
+@pytest.mark.parametrize("kind", ["blend", "ease", "lightgcn"])
+def test_every_kind_of_model_is_judged_and_recommends(whole: Path, dataset: Dataset, kind: str) -> None:
+    made = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")
+    assert not made.stages["train"]["reused"] and len(made.evaluate.means["test"]) == 4
+    known = dataset.histories("all").user_items()
+    ids = {item: n for n, item in enumerate(dataset.item_ids)}
+    shown = made.recommend.users.filter(pl.col("user") == dataset.users[7])
+    assert shown["source"].unique().to_list() == ["model"] and shown["score"].is_sorted(descending=True)
+    assert not {ids[item] for item in shown["item"]} & set(known.row(7))
+    again = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")
+    assert all(stage["reused"] for stage in again.stages.values())
+
+
 def test_a_folder_is_one_run_of_one_dataset_and_one_process(whole: Path, dataset: Dataset) -> None:
     other = replace(dataset, interactions=dataset.interactions.filter(pl.col("user") != 0))
     with pytest.raises(MismatchError, match="holds a run of another dataset or split"):

@@ -50,7 +50,7 @@ def compare(
 
 
 def _print(made: Comparison, out: Path) -> None:
-    columns = ("model", "R@20", "N@20", "sd", "N@20 to rival, 95 %", "s", "MiB")
+    columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "s", "MiB")
     rows = [_cells(row) for row in made.rows]
     title = f"{made.dataset}: test split, full ranking, {made.seeds} seeds; tuned on validation"
     console.out.print(console.table(title, columns, rows))
@@ -60,13 +60,17 @@ def _print(made: Comparison, out: Path) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    against = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" if row.rival else ""
+    spread = f"±{_short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
     return (
         row.title,
-        f"{row.means['recall@20']:.4f}",
-        f"{row.means['ndcg@20']:.4f}",
-        f"{row.spread['ndcg@20']:.4f}" if row.seeds > 1 else "",
-        against,
+        _short(row.means["recall@20"]),
+        _short(row.means["ndcg@20"]) + spread,
+        f"{_short(row.low, signed=True)} {_short(row.high, signed=True)}" if row.rival else "",
         f"{row.seconds:,.1f}",
         "" if row.mib is None else f"{row.mib:,.0f}",
     )
+
+
+def _short(value: float, *, signed: bool = False) -> str:
+    """Four decimals without the zero before the point, so that the table fits a terminal."""
+    return (f"{value:+.4f}" if signed else f"{value:.4f}").replace("0.", ".", 1)

@@ -78,19 +78,19 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("ease-content", "EASE + content", _content("model.kind=ease"), "closed"),
     Entry(
         "ridge-30",
-        "item-graph ridge, 30 + 30",
+        "ridge 30+30",
         _content("model.kind=ridge", "model.cooccurrence_support=30", "model.semantic_support=30"),
         "closed",
     ),
     Entry(
         "ridge",
-        "item-graph ridge, 100 + 100",
+        "ridge 100+100",
         _content("model.kind=ridge", "model.cooccurrence_support=100", "model.semantic_support=100"),
         "closed",
     ),
     Entry(
         "blend",
-        "ridge 100 + 100 + low-pass",
+        "ridge + low-pass",
         _vary(("model.kind=blend",), *((f"model.low_pass={weight}",) for weight in (0.8, 0.4, 1.2))),
         "closed",
     ),
