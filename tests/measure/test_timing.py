@@ -63,7 +63,8 @@ def test_peak_memory_is_what_was_touched_and_not_the_result() -> None:
     if extra is None:
         pytest.skip("this system does not say what memory a call took")
     assert extra / MIB == pytest.approx(40, abs=2)
-    assert peak_extra(lambda: np.empty(40 * MIB // 8)[:0]) < 2 * MIB  # type: ignore[operator]
+    # Within what the interpreter itself takes and gives back between two readings.
+    assert peak_extra(lambda: np.empty(40 * MIB // 8)[:0]) < 4 * MIB  # type: ignore[operator]
 
 
 def test_the_size_of_a_result_is_that_of_its_arrays() -> None:

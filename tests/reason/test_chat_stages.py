@@ -136,7 +136,8 @@ def stop_at(small: Dataset, whole: Path, model: Path, folder: Path, moments: Seq
     before = held(folder)
     (folder / "asked").unlink(missing_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())  # a tiny model's profiles are generic
     asked = sum(map(int, (folder / "asked").read_text().split())) if (folder / "asked").exists() else 0
     assert before + asked == held(folder) == held(whole)
     assert all(mine.equals(theirs) for mine, theirs in zip(tables(folder), tables(whole), strict=True))
