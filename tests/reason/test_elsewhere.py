@@ -23,7 +23,9 @@ def answered(batch: Path, results: Path) -> dict[str, str]:
     lines = []
     for n, line in enumerate(batch.read_text().splitlines()):
         key = json.loads(line)["custom_id"]
-        told[key] = f"A plain object, the number {n} of those that were drawn, in two soft colours with a printed label."
+        told[key] = (
+            f"A plain object, the number {n} of those that were drawn, in two soft colours with a printed label."
+        )
         message = {"message": {"role": "assistant", "content": told[key]}, "finish_reason": "stop", "index": 0}
         body = {"choices": [message], "object": "chat.completion"}
         lines.append(json.dumps({"custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}))
