@@ -12,7 +12,7 @@ from mllmrec.reason.engine import Answer, Item
 from mllmrec.reason.vision.colours import NAMES
 from mllmrec.reason.vision.measure import SIDE, Measurements, measure
 
-_VERSION = "extractive-description 1"
+_VERSION = "extractive-description 2"
 _LOOKS = ("very dark", "dark", "bright", "muted", "vivid", "colourless", "stark", "soft", "busy", "calm")
 _OUTLINES = ("round", "square", "rectangular", "triangular", "star-shaped", "ring-shaped", "diamond-shaped")
 _PATTERNS = ("horizontal stripes", "vertical stripes", "diagonal stripes", "checks", "dots")
@@ -87,6 +87,9 @@ def _on_plain_ground(m: Measurements) -> Iterator[str]:
 def _full_bleed(m: Measurements) -> Iterator[str]:
     looks = _looks(m)
     yield f"The picture is {_join(looks)}: {_join([f'{colour} ({share:.0%})' for colour, share in m.palette])}."
+    if m.accents:
+        touches = [f"{name} ({share:.0%}{f', {third}' if third else ''})" for name, share, third in m.accents]
+        yield f"Touches of {_join(touches)} stand out."
     top, middle, bottom = m.bands
     if len({top, middle, bottom}) == 1:
         layout = [f"{top} from top to bottom"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # [..., 3] sRGB
 Lab = NDArray[np.float32]  # [..., 3] CIELAB, D65
+
+_VIVID = 38.0  # CIELAB chroma from which a small patch stands out
+_LEAST_ACCENT = 0.012  # of the pixels
 
 NAMES: dict[str, tuple[int, int, int]] = {
     "black": (12, 12, 12),
@@ -85,6 +89,25 @@ def shares(names: NDArray[np.intp], *, least: float = 0.06, most: int = 4) -> li
     known, total = list(NAMES), max(1, names.size)
     found = [(known[n], float(counts[n] / total)) for n in order]
     return [(name, share) for name, share in found if share >= least] or found[:1]
+
+
+def accents(names: NDArray[np.intp], lab: Lab, known: Sequence[str]) -> list[tuple[str, float, str]]:
+    """Vivid colours too small to be among the `known` ones, which the eye goes to all the same.
+
+    Returns:
+        At most two of (colour, share of all pixels, the third of the picture that holds most of it or "").
+    """
+    vivid = np.hypot(lab[..., 1], lab[..., 2]) > _VIVID
+    counts = np.bincount(names[vivid], minlength=len(NAMES))
+    order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n] >= _LEAST_ACCENT * names.size]
+    found = [(n, name) for n in order if (name := list(NAMES)[n]) not in known]
+    return [(name, float(counts[n] / names.size), _third((names == n) & vivid)) for n, name in found[:2]]
+
+
+def _third(mask: NDArray[np.bool_]) -> str:
+    held = [int(band.sum()) for band in np.array_split(mask, 3, axis=0)]
+    most = int(np.argmax(held))
+    return ("top", "middle", "bottom")[most] if held[most] > 0.6 * sum(held) else ""
 
 
 def colourfulness(lab: Lab) -> float:

@@ -22,6 +22,7 @@ class Measurements:
 
     Attributes:
         palette: (colour, share) of the whole picture, largest first.
+        accents: (colour, share, third of the picture or "") of small vivid patches.
         brightness: mean CIELAB lightness, 0..100.
         contrast: standard deviation of the lightness.
         colourfulness: mean chroma.
@@ -37,6 +38,7 @@ class Measurements:
     """
 
     palette: tuple[tuple[str, float], ...]
+    accents: tuple[tuple[str, float, str], ...]
     brightness: float
     contrast: float
     colourfulness: float
@@ -67,9 +69,10 @@ def measure(image: Image.Image) -> Measurements:
     inside = tuple(colours.shares(names[thing.mask], least=0.12, most=2)) if thing else ()
     if sum(share for _, share in inside) < _FEW_COLOURS:
         thing, inside = None, ()
-    known = list(colours.NAMES)
+    known, palette = list(colours.NAMES), colours.shares(names)
     return Measurements(
-        palette=tuple(colours.shares(names)),
+        palette=tuple(palette),
+        accents=tuple(colours.accents(names, lab, [name for name, _ in palette])),
         brightness=float(light.mean()),
         contrast=float(light.std()),
         colourfulness=colours.colourfulness(lab),
