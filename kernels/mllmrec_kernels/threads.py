@@ -28,17 +28,18 @@ def single_threaded() -> Iterator[None]:
         yield
 
 
-def over_chunks(work: Callable[[int, int], None], total: int, chunk: int) -> None:
+def over_chunks(work: Callable[[int, int], None], total: int, chunk: int, *, least: int = 2) -> None:
     """Call work(start, stop) for each chunk of range(total), on as many threads as Numba may use.
 
     Args:
         work: must release the GIL where it matters, and call no parallel Numba code.
         total: the length of the range.
         chunk: the length of a chunk; the last may be shorter.
+        least: fewer chunks are done by the calling thread; starting threads takes milliseconds.
     """
     spans = [(start, min(start + chunk, total)) for start in range(0, total, chunk)]
     with single_threaded():
-        if len(spans) < 2 or get_num_threads() == 1:
+        if len(spans) < least or get_num_threads() == 1:
             for start, stop in spans:
                 work(start, stop)
             return

@@ -43,6 +43,8 @@ from mllmrec_kernels.topk.score import as_unit, dot_rows
 _HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
 _MOST_CENTRES = 512
 _NEVER = np.full(PANEL, _HIGHEST, np.int32)
+_ALWAYS = np.full(PANEL, _LOWEST, np.int32)
+_MOST_RAISED = 64  # entries of a list whose bar is worth raising beforehand
 _CHUNK = 1_024
 
 
@@ -107,6 +109,8 @@ def _meet_rounds(
     _set_bars(mine, ask, lists, far)
     if theirs is not mine:
         _set_bars(theirs, ask, lists, near)
+    elif not plan.spares:
+        _raise_bars(mine, theirs, ask, far, plan.depth, _ALWAYS, _NEVER)
     for pairs in rounds:
         if len(pairs):
             _meet_pairs(mine, theirs, pairs, ask, lists, far, near, plan.depth, plan.spares, _NEVER)
@@ -124,6 +128,8 @@ def _against_items(
                 theirs = pack(right_room, ask.items, ask.shrink, ask.b, other, plan, plan.right_scale)
             far = reach(mine, theirs, plan)
             _set_bars(mine, ask, lists, far)
+            if not plan.spares and other is items[0]:
+                _raise_bars(mine, theirs, ask, far, plan.depth, _ALWAYS, _NEVER)
             _meet_panels(mine, theirs, ask, lists, far, plan.depth, plan.spares, _NEVER)
 
 
@@ -181,6 +187,62 @@ def _least_sum(lowest: Any, unit: Any, margin: Any, steps: Any) -> int:
         return _LOWEST
     bar = np.floor((lowest / unit - margin) / steps)
     return int(min(max(bar, np.float64(_LOWEST)), np.float64(_HIGHEST)))
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _raise_bars(mine: Any, theirs: Any, ask: Any, far: Any, depth: Any, always: Any, never: Any) -> None:
+    """Raise each row's bar to what k columns of one panel are sure to reach, before anything is scored.
+
+    A sum is at most margin / steps off, above or below, where no residual stands in for coordinates: the list will
+    end no lower than the k-th highest sum less that, and a pair that reaches that has a sum of at most that less.
+    """
+    for n in prange(len(mine.ids) // ROWS):
+        row = n * ROWS
+        # A graph of rows among themselves looks at the row's own panel, where its like are.
+        panel = row // PANEL if ask.alone and len(mine.ids) == len(theirs.ids) else 0
+        _raise_rows(mine, theirs, row, panel * PANEL, ask, far, depth, always, never)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _raise_rows(
+    mine: Any, theirs: Any, row: Any, first_column: Any, ask: Any, far: Any, depth: Any, always: Any, never: Any
+) -> None:
+    sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
+    highest = np.full((ROWS, _MOST_RAISED), _LOWEST, np.int32)
+    left, starts, right, users, items, bars, margin = (
+        mine.left, mine.starts, theirs.right, mine.ids, theirs.ids, mine.bars, mine.margin,
+    )  # fmt: skip
+    indptr, first, groups, shift = ask.indptr, depth[0], depth[1], depth[2]
+    at = row % PANEL
+    for column in range(first_column, first_column + PANEL, COLUMNS):
+        where = column * groups * DEPTH
+        candidates(  # type: ignore[call-arg]
+            left[(row - at) * groups * DEPTH :], at, groups * DEPTH, starts[row - at :], right, where, first, groups,
+            shift, always, never, 0, sums, masks,
+        )  # fmt: skip
+        for n in range(ROWS * COLUMNS):
+            q, i = users[row + n // COLUMNS], items[column + n % COLUMNS]
+            if q < 0 or i < 0 or (ask.alone and q == i):
+                continue
+            _keep_high(highest[n // COLUMNS], ask.kept + indptr[q + 1] - indptr[q], sums[n])
+    for r in range(ROWS):
+        q = users[row + r]
+        wanted = 0 if q < 0 else ask.kept + indptr[q + 1] - indptr[q]  # those that q must not list may be among them
+        if 0 < wanted <= _MOST_RAISED and highest[r, wanted - 1] > _LOWEST:
+            bar = np.floor(highest[r, wanted - 1] - 2 * margin[row + r] / far[2])
+            bars[row + r] = max(bars[row + r], int(max(bar, np.float64(_LOWEST))))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _keep_high(highest: Any, wanted: Any, total: Any) -> None:
+    """Insert a sum into the falling list of the `wanted` highest."""
+    if wanted > len(highest) or total <= highest[wanted - 1]:
+        return
+    at = wanted - 1
+    while at > 0 and total > highest[at - 1]:
+        highest[at] = highest[at - 1]
+        at -= 1
+    highest[at] = total
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
@@ -275,11 +337,13 @@ def _settle(
         if for_row:
             sizes[q] = push(ids, best, q, sizes[q], kept, score, i)
             if sizes[q] == kept:
-                left_bars[row] = _least_sum(best[q, 0], left_unit[row], left_margin[row], far[2])
+                least = _least_sum(best[q, 0], left_unit[row], left_margin[row], far[2])
+                left_bars[row] = max(least, left_bars[row])
         if for_column:
             sizes[i] = push(ids, best, i, sizes[i], kept, score, q)
             if sizes[i] == kept:
-                right_bars[column] = _least_sum(best[i, 0], right_unit[column], right_margin[column], far[2])
+                least = _least_sum(best[i, 0], right_unit[column], right_margin[column], far[2])
+                right_bars[column] = max(least, right_bars[column])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

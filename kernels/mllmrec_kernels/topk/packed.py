@@ -116,40 +116,41 @@ def pack(
         else:
             _quantise(z, start, plan.prefix, plan.stride, plan.spares, step, made)
 
-    over_chunks(pack_chunk, size, _CHUNK)
+    over_chunks(pack_chunk, size, _CHUNK, least=8)
     return made
 
 
+# The arrays are taken out of the tuple once a row: each access counts references.
 @njit(cache=True, nogil=True, error_model="numpy")
 def _quantise(z: Any, at: Any, m: Any, stride: Any, spares: Any, step: Any, out: Any) -> None:
+    codes = np.zeros(stride, np.int8)
     for r in range(len(z)):
-        _quantise_row(z[r], at + r, m, stride, spares, step, out)
+        _quantise_row(z, r, at + r, m, spares, step, codes, out)
+        _lay_out(codes, codes, at + r, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quantise_row(z: Any, row: Any, m: Any, stride: Any, spares: Any, step: Any, out: Any) -> None:
-    """Round one row's coordinates to int8, in both layouts, and bound what it lost."""
+def _quantise_row(z: Any, r: Any, row: Any, m: Any, spares: Any, step: Any, codes: Any, out: Any) -> None:
+    """Round one row's coordinates to int8, and bound what it lost."""
+    rest = out.rest
     total, height = 0, 0
     near = lost = first = others = rounded = 0.0
-    for j in range(stride):
-        q = 0
-        if j < m:
-            q = _rounded(z[j], step)
-            near += (z[j] - q * step) ** 2
-            first += np.float64(z[j]) ** 2
-            rounded += (q * step) ** 2
-        total += q
-        _put(out, row, j, stride, q)
-    for j in range(m, len(z)):
-        q = _rounded(z[j], step)
-        lost += (z[j] - q * step) ** 2
-        others += np.float64(z[j]) ** 2
+    for j in range(m):
+        q = _rounded(z[r, j], step)
+        near += (z[r, j] - q * step) ** 2
+        first += np.float64(z[r, j]) ** 2
         rounded += (q * step) ** 2
-        out.rest[row, j - m] = q
+        total += q
+        codes[j] = q
+    for j in range(m, z.shape[1]):
+        q = _rounded(z[r, j], step)
+        lost += (z[r, j] - q * step) ** 2
+        others += np.float64(z[r, j]) ** 2
+        rounded += (q * step) ** 2
+        rest[row, j - m] = q
     if spares:
         height = int(np.ceil(_UPWARD * np.sqrt(others / spares) / step))
-        for j in range(stride - spares, stride):
-            _put(out, row, j, stride, height)
+        codes[len(codes) - spares :] = height
         total += spares * height
     out.starts[row] = -128 * total
     out.height[row] = height
@@ -161,30 +162,29 @@ def _quantise_row(z: Any, row: Any, m: Any, stride: Any, spares: Any, step: Any,
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _quantise_fine(z: Any, at: Any, stride: Any, step: Any, out: Any) -> None:
+    left, right = np.zeros(stride, np.int8), np.zeros(stride, np.int8)
     for r in range(len(z)):
-        _quantise_row_fine(z[r], at + r, stride, step, out)
+        _quantise_row_fine(z, r, at + r, step, left, right, out)
+        _lay_out(left, right, at + r, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quantise_row_fine(z: Any, row: Any, stride: Any, step: Any, out: Any) -> None:
+def _quantise_row_fine(z: Any, r: Any, row: Any, step: Any, left: Any, right: Any, out: Any) -> None:
     """Two bytes a coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
-    width = stride // 3
+    width = len(left) // 3
     upper, lower = 0, 0
     off = low = length = rounded = 0.0
-    for j in range(width):
-        q, rest = 0, 0
-        if j < len(z):
-            q = _rounded(z[j], step)
-            rest = _rounded((z[j] - q * step) * 256, step)
-            made = (q + rest / 256) * step
-            off += (z[j] - made) ** 2
-            low += (rest * step / 256) ** 2
-            length += np.float64(z[j]) ** 2
-            rounded += made**2
+    for j in range(z.shape[1]):
+        q = _rounded(z[r, j], step)
+        rest = _rounded((z[r, j] - q * step) * 256, step)
+        made = (q + rest / 256) * step
+        off += (z[r, j] - made) ** 2
+        low += (rest * step / 256) ** 2
+        length += np.float64(z[r, j]) ** 2
+        rounded += made**2
         upper, lower = upper + q, lower + rest
-        _put_both(out, row, j, stride, q, q)
-        _put_both(out, row, width + j, stride, rest, q)
-        _put_both(out, row, 2 * width + j, stride, q, rest)
+        left[j], left[width + j], left[2 * width + j] = q, rest, q
+        right[j], right[width + j], right[2 * width + j] = q, q, rest
     out.starts[row] = np.int32(-128 * (256 * upper + upper + lower))
     out.height[row] = 0
     out.low[row] = _UPWARD * np.sqrt(low)
@@ -198,13 +198,13 @@ def _rounded(value: Any, step: Any) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _put(out: Any, row: Any, j: Any, stride: Any, q: Any) -> None:
-    _put_both(out, row, j, stride, q, q)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _put_both(out: Any, row: Any, j: Any, stride: Any, left: Any, right: Any) -> None:
-    if len(out.left):
-        out.left[row * stride + j] = left
-    group, column = row // COLUMNS, row % COLUMNS
-    out.right[((group * (stride // DEPTH) + j // DEPTH) * COLUMNS + column) * DEPTH + j % DEPTH] = right + 128
+def _lay_out(left: Any, right: Any, row: Any, out: Any) -> None:
+    """One row in both layouts of the tile."""
+    rows, columns, stride = out.left, out.right, len(left)
+    if len(rows):
+        for j in range(stride):
+            rows[row * stride + j] = left[j]
+    first = row // COLUMNS * stride * COLUMNS + row % COLUMNS * DEPTH
+    for group in range(stride // DEPTH):
+        for byte in range(DEPTH):
+            columns[first + group * COLUMNS * DEPTH + byte] = right[group * DEPTH + byte] + 128

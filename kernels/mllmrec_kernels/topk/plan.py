@@ -42,7 +42,7 @@ _EARLY = 16
 _SPARE_BYTES = 8  # what the residual takes, about
 _TURN_FROM = 8_192  # rows; below, the eigenvectors cost more than they save
 _TURN_WIDTH = 96  # coordinates; below, there is little to leave out
-_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128
+_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # a quarter and a half of them where rows are few
 # A row turned at random has Gaussian coordinates, the largest of all rows at 4.6 standard deviations or so, and
 # rounding takes a uniform error of 1 / sqrt(12) steps off each: |z - its int8| is this share of |z|.
 _ROUNDED_SHARE = 4.6 / LARGEST / 12**0.5
@@ -167,13 +167,15 @@ def _draw(
     itself: bool,
 ) -> _Sample:
     generator = np.random.default_rng(0)
+    few = max(len(queries), len(items)) < _TURN_FROM
+    rows, wanted = (_SAMPLED_ROWS // 4, _SAMPLED_QUERIES // 2) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
     mixed = generator.permutation(len(items))
-    drawn, others = np.sort(mixed[:_SAMPLED_ROWS]), np.sort(mixed[_SAMPLED_ROWS : 2 * _SAMPLED_ROWS])
-    asked = drawn if itself else generator.permutation(len(queries))[:_SAMPLED_ROWS]
-    asked = asked[:: max(1, len(asked) // _SAMPLED_QUERIES)]
+    drawn, others = np.sort(mixed[:rows]), np.sort(mixed[rows : 2 * rows])
+    asked = drawn if itself else generator.permutation(len(queries))[:rows]
+    asked = asked[:: max(1, len(asked) // wanted)]
     left, right, rest = (
-        as_unit(rows[at], scale[at], np.empty((len(at), rows.shape[1]), np.float32))
-        for rows, scale, at in ((queries, to_unit, asked), (items, shrink, drawn), (items, shrink, others))
+        as_unit(vectors[at], scale[at], np.empty((len(at), vectors.shape[1]), np.float32))
+        for vectors, scale, at in ((queries, to_unit, asked), (items, shrink, drawn), (items, shrink, others))
     )
     products = left @ right.T
     if itself:
