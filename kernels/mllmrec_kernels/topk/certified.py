@@ -214,35 +214,38 @@ def _raise_rows(
     )  # fmt: skip
     indptr, first, groups, shift = ask.indptr, depth[0], depth[1], depth[2]
     at = row % PANEL
+    wanted = np.zeros(ROWS, np.int64)
+    for r in range(ROWS):
+        q = users[row + r]
+        if q >= 0:  # those that q must not list may be among the highest
+            wanted[r] = ask.kept + indptr[q + 1] - indptr[q]
     for column in range(first_column, first_column + PANEL, COLUMNS):
         where = column * groups * DEPTH
         candidates(  # type: ignore[call-arg]
             left[(row - at) * groups * DEPTH :], at, groups * DEPTH, starts[row - at :], right, where, first, groups,
             shift, always, never, 0, sums, masks,
         )  # fmt: skip
-        for n in range(ROWS * COLUMNS):
-            q, i = users[row + n // COLUMNS], items[column + n % COLUMNS]
-            if q < 0 or i < 0 or (ask.alone and q == i):
-                continue
-            _keep_high(highest[n // COLUMNS], ask.kept + indptr[q + 1] - indptr[q], sums[n])
+        for r in range(ROWS):
+            if 0 < wanted[r] <= _MOST_RAISED:
+                _keep_high(highest, wanted[r], sums, r, users[row + r] if ask.alone else -1, items, column)
     for r in range(ROWS):
-        q = users[row + r]
-        wanted = 0 if q < 0 else ask.kept + indptr[q + 1] - indptr[q]  # those that q must not list may be among them
-        if 0 < wanted <= _MOST_RAISED and highest[r, wanted - 1] > _LOWEST:
-            bar = np.floor(highest[r, wanted - 1] - 2 * margin[row + r] / far[2])
+        if 0 < wanted[r] <= _MOST_RAISED and highest[r, wanted[r] - 1] > _LOWEST:
+            bar = np.floor(highest[r, wanted[r] - 1] - 2 * margin[row + r] / far[2])
             bars[row + r] = max(bars[row + r], int(max(bar, np.float64(_LOWEST))))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep_high(highest: Any, wanted: Any, total: Any) -> None:
-    """Insert a sum into the falling list of the `wanted` highest."""
-    if wanted > len(highest) or total <= highest[wanted - 1]:
-        return
-    at = wanted - 1
-    while at > 0 and total > highest[at - 1]:
-        highest[at] = highest[at - 1]
-        at -= 1
-    highest[at] = total
+def _keep_high(highest: Any, wanted: Any, sums: Any, r: Any, itself: Any, items: Any, column: Any) -> None:
+    """Insert row r's sums of a tile into its falling list of the `wanted` highest."""
+    for c in range(COLUMNS):
+        total = sums[r * COLUMNS + c]
+        if total <= highest[r, wanted - 1] or items[column + c] < 0 or items[column + c] == itself:
+            continue
+        at = wanted - 1
+        while at > 0 and total > highest[r, at - 1]:
+            highest[r, at] = highest[r, at - 1]
+            at -= 1
+        highest[r, at] = total
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")

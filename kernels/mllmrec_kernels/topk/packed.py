@@ -108,44 +108,58 @@ def pack(
     d = vectors.shape[1]
 
     def pack_chunk(start: int, stop: int) -> None:
-        z = np.zeros((stop - start, d), np.float32)
         part = rows[start:stop]
-        z[: len(part)] = plan.turn(as_unit(vectors[part], scale[part], np.empty((len(part), d), np.float32)))
-        if plan.fine:
-            _quantise_fine(z, start, plan.stride, step, made)
+        if plan.axes is None:  # straight from where they lie
+            source, picked, factor = vectors, part, scale
         else:
-            _quantise(z, start, plan.prefix, plan.stride, plan.spares, step, made)
+            source = plan.turn(as_unit(vectors[part], scale[part], np.empty((len(part), d), np.float32)))
+            picked, factor = np.arange(len(part), dtype=np.int32), np.broadcast_to(np.float64(1), (len(part),))
+        _quantise(source, picked, factor, start, plan.prefix, plan.fine, plan.spares, step, made)
 
-    over_chunks(pack_chunk, size, _CHUNK, least=8)
+    over_chunks(pack_chunk, len(rows), _CHUNK, least=8)
+    # The rows that fill the last panel: their sums are 0.
+    fillers = np.full(size - len(rows), -1, np.int32)
+    _quantise(vectors, fillers, scale, len(rows), plan.prefix, plan.fine, plan.spares, step, made)
     return made
 
 
-# The arrays are taken out of the tuple once a row: each access counts references.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quantise(z: Any, at: Any, m: Any, stride: Any, spares: Any, step: Any, out: Any) -> None:
-    codes = np.zeros(stride, np.int8)
-    for r in range(len(z)):
-        _quantise_row(z, r, at + r, m, spares, step, codes, out)
-        _lay_out(codes, codes, at + r, out)
+def _quantise(
+    source: Any, picked: Any, factor: Any, at: Any, m: Any, fine: Any, spares: Any, step: Any, out: Any
+) -> None:
+    """Pack the picked rows of `source` times their factor, zeros for -1, from row `at` on."""
+    stride = len(out.right) // len(out.ids)
+    z, left, right = np.zeros(source.shape[1], np.float32), np.zeros(stride, np.int8), np.zeros(stride, np.int8)
+    for r in range(len(picked)):
+        pick = picked[r]
+        for j in range(len(z)):
+            z[j] = np.float32(source[pick, j] * factor[pick]) if pick >= 0 else np.float32(0)
+        if fine:
+            _quantise_row_fine(z, at + r, step, left, right, out)
+            _lay_out(left, right, at + r, out)
+        else:
+            _quantise_row(z, at + r, m, spares, step, left, out)
+            _lay_out(left, left, at + r, out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _quantise_row(z: Any, r: Any, row: Any, m: Any, spares: Any, step: Any, codes: Any, out: Any) -> None:
+# Sums of squares in any order: _UPWARD covers it.
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _quantise_row(z: Any, row: Any, m: Any, spares: Any, step: Any, codes: Any, out: Any) -> None:
     """Round one row's coordinates to int8, and bound what it lost."""
     rest = out.rest
     total, height = 0, 0
     near = lost = first = others = rounded = 0.0
     for j in range(m):
-        q = _rounded(z[r, j], step)
-        near += (z[r, j] - q * step) ** 2
-        first += np.float64(z[r, j]) ** 2
+        q = _rounded(z[j], step)
+        near += (z[j] - q * step) ** 2
+        first += np.float64(z[j]) ** 2
         rounded += (q * step) ** 2
         total += q
         codes[j] = q
-    for j in range(m, z.shape[1]):
-        q = _rounded(z[r, j], step)
-        lost += (z[r, j] - q * step) ** 2
-        others += np.float64(z[r, j]) ** 2
+    for j in range(m, len(z)):
+        q = _rounded(z[j], step)
+        lost += (z[j] - q * step) ** 2
+        others += np.float64(z[j]) ** 2
         rounded += (q * step) ** 2
         rest[row, j - m] = q
     if spares:
@@ -160,27 +174,19 @@ def _quantise_row(z: Any, r: Any, row: Any, m: Any, spares: Any, step: Any, code
     out.length[row] = _UPWARD * np.sqrt(max(first + others, rounded))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _quantise_fine(z: Any, at: Any, stride: Any, step: Any, out: Any) -> None:
-    left, right = np.zeros(stride, np.int8), np.zeros(stride, np.int8)
-    for r in range(len(z)):
-        _quantise_row_fine(z, r, at + r, step, left, right, out)
-        _lay_out(left, right, at + r, out)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _quantise_row_fine(z: Any, r: Any, row: Any, step: Any, left: Any, right: Any, out: Any) -> None:
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _quantise_row_fine(z: Any, row: Any, step: Any, left: Any, right: Any, out: Any) -> None:
     """Two bytes a coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
     width = len(left) // 3
     upper, lower = 0, 0
     off = low = length = rounded = 0.0
-    for j in range(z.shape[1]):
-        q = _rounded(z[r, j], step)
-        rest = _rounded((z[r, j] - q * step) * 256, step)
+    for j in range(len(z)):
+        q = _rounded(z[j], step)
+        rest = _rounded((z[j] - q * step) * 256, step)
         made = (q + rest / 256) * step
-        off += (z[r, j] - made) ** 2
+        off += (z[j] - made) ** 2
         low += (rest * step / 256) ** 2
-        length += np.float64(z[r, j]) ** 2
+        length += np.float64(z[j]) ** 2
         rounded += made**2
         upper, lower = upper + q, lower + rest
         left[j], left[width + j], left[2 * width + j] = q, rest, q

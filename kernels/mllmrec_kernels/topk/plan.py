@@ -42,7 +42,7 @@ _EARLY = 16
 _SPARE_BYTES = 8  # what the residual takes, about
 _TURN_FROM = 8_192  # rows; below, the eigenvectors cost more than they save
 _TURN_WIDTH = 96  # coordinates; below, there is little to leave out
-_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # a quarter and a half of them where rows are few
+_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # an eighth and a quarter of them where rows are few
 # A row turned at random has Gaussian coordinates, the largest of all rows at 4.6 standard deviations or so, and
 # rounding takes a uniform error of 1 / sqrt(12) steps off each: |z - its int8| is this share of |z|.
 _ROUNDED_SHARE = 4.6 / LARGEST / 12**0.5
@@ -168,7 +168,7 @@ def _draw(
 ) -> _Sample:
     generator = np.random.default_rng(0)
     few = max(len(queries), len(items)) < _TURN_FROM
-    rows, wanted = (_SAMPLED_ROWS // 4, _SAMPLED_QUERIES // 2) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
+    rows, wanted = (_SAMPLED_ROWS // 8, _SAMPLED_QUERIES // 4) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
     mixed = generator.permutation(len(items))
     drawn, others = np.sort(mixed[:rows]), np.sort(mixed[rows : 2 * rows])
     asked = drawn if itself else generator.permutation(len(queries))[:rows]
