@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# What NumPy's OpenBLAS takes the processor for: faiss brings an older one, which may not know it.
+CORETYPE := import numpy, threadpoolctl; \
+	print(next((p['architecture'] for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas'), ''))
 PINS := pyproject.toml constraints.txt
 
 .PHONY: help demo test test-all check bench bench-plots bench-gpu kernel-table format clean
@@ -31,7 +34,8 @@ format: $(VENV)/.check  ## apply the formatter
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.bench  ## every kernel against its peers, in one process; about ten minutes on two cores
-	$(BIN)/python -m pytest bench --benchmark-only -o python_files='bench_*.py'
+	OPENBLAS_CORETYPE=$$($(BIN)/python -c "$(CORETYPE)") \
+		$(BIN)/python -m pytest bench --benchmark-only -o python_files='bench_*.py'
 
 bench-plots: $(VENV)/.embedded  ## draw bench/results.csv, which make bench appends to
 	$(BIN)/mllmrec plots bench/results.csv --out bench/plots

@@ -26,7 +26,7 @@ from mllmrec.measure.bench import OPS, Measured, measured, methods
 from mllmrec.measure.embeddings import enlarge
 from mllmrec.measure.peers import Case
 from mllmrec.measure.source import dataset_vectors, demo_vectors
-from mllmrec.measure.timing import PAUSE, Race, threads, usable_cores
+from mllmrec.measure.timing import PAUSE, Race, misjudged_blas, threads, usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
@@ -101,6 +101,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("mllmrec beside the strongest peer")
     for line in REPORT:
         terminalreporter.write_line(line)
+    if doubt := misjudged_blas():
+        terminalreporter.write_line(f"no fair comparison: {doubt}")
     for name, install in sorted(LEFT_OUT.items()):
         terminalreporter.write_line(f"{name} is not installed, and left out: {install}")
 

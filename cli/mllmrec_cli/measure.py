@@ -66,7 +66,7 @@ def bench(
     from mllmrec.measure.bench import Settings, find_ops, measure
     from mllmrec.measure.material import Sizes
     from mllmrec.measure.results import Stamp, append, as_json
-    from mllmrec.measure.timing import usable_cores
+    from mllmrec.measure.timing import misjudged_blas, usable_cores
 
     settings = Settings(k=k, threshold=threshold, rounds=rounds, threads=threads or usable_cores())
     sizes = Sizes(items=items, users=users, interactions=interactions, edges=edges)
@@ -81,6 +81,8 @@ def bench(
                     append(csv, done.results(stamp))
                 if not (quiet or json):
                     _print(done)
+    if doubt := misjudged_blas():
+        console.err.print(f"warning: {doubt}", markup=False, style="yellow", soft_wrap=True)
     if json:
         console.print_json(as_json(shown))
 

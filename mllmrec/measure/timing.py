@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# What OpenBLAS calls processors that it does not know.
+_PLAIN = {"Prescott", "Core2", "Generic", "ARMV8"}
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Give every pool `count` threads: BLAS and OpenMP libraries, Numba, torch, faiss.
@@ -159,6 +164,23 @@ def threads(count: int) -> Iterator[None]:
         finally:
             numba.set_num_threads(before[0])
             torch.set_num_threads(before[1])
+
+
+def misjudged_blas() -> str:
+    """What to do where a loaded OpenBLAS takes this processor for an older one than another does; else empty.
+
+    Each library brings its own, and an older release runs a new processor by its plainest code: a peer that is
+    slow for that reason is no peer.
+    """
+    from threadpoolctl import threadpool_info
+
+    found = {(pool.get("architecture") or "", Path(pool["filepath"]).name) for pool in threadpool_info()}
+    plain = sorted(name for architecture, name in found if architecture in _PLAIN)
+    better = sorted({architecture for architecture, _ in found} - _PLAIN - {""})
+    if not plain or not better:
+        return ""
+    remedy = f"for fair ratios set OPENBLAS_CORETYPE={better[-1]}"
+    return f"{', '.join(plain)} runs this processor by its plainest code; {remedy}"
 
 
 def is_installed(module: str) -> bool:
