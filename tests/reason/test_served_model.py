@@ -101,7 +101,8 @@ def in_process(folder: Path, config: ChatServerConfig, request: ChatRequest) -> 
     pixels = Image.open(io.BytesIO(base64.b64decode(picture["image_url"]["url"].split(",")[1])))
     turn = {"role": "user", "content": [{"type": "image"}, text]}
     prompt = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-    inputs = processor(text=[prompt], images=[[pixels]], return_tensors="pt")
+    # The template has put the beginning of the text there already.
+    inputs = processor(text=[prompt], images=[[pixels]], return_tensors="pt", add_special_tokens=False)
     with torch.inference_mode():
         ids = model.generate(**inputs, max_new_tokens=config.max_tokens, do_sample=False)
     new = ids[0, inputs["input_ids"].shape[1] :]
