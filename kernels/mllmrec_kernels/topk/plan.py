@@ -34,7 +34,8 @@ _TALLEST = 1.001  # |r| of a row of norm at most 1, roundings included
 # Costs in bytes multiplied: of a pair that needs a second look, of one that must be scored in float64, and of a
 # float32 product's multiply-add and of reading its result; fitted to times of 50,000 embeddings at every m,
 # AVX-512, two cores.
-_SECOND_LOOK, _EXACT, _FLOAT32, _SCANNED = 24_000, 53_000, 3, 100
+_SECOND_LOOK, _EXACT, _FLOAT32, _SCANNED = 24_000, 35_000, 3, 100
+_PACKED = 700_000  # of a row of one byte a coordinate, d = 384; one of two bytes takes four times that
 # While lists fill, bars stand lower than in the end. On the average over all pairs, as many pass as would if the
 # bars stood where those of lists this many times as long end.
 _EARLY = 16
@@ -145,6 +146,9 @@ def _cheapest(
     }
     if d <= MOST_FINE:
         costs[fine] = _cost(products, _rounding(sample, coarse) / 128, d, d, sample) + 2 * d
+        # Rows are packed once for all their pairs, which shows where they are few.
+        each = _PACKED * d / 384 * (1 / len(queries) + 1 / len(items))
+        costs[coarse], costs[fine] = costs[coarse] + each, costs[fine] + 4 * each
     if max(len(queries), len(items)) >= _TURN_FROM and d >= _TURN_WIDTH:
         principal = _principal_axes(sample.others)
         costs |= {m: _cost_turned(principal, m, sample) for m in _prefixes(d)}
