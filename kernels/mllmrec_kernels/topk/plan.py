@@ -41,7 +41,8 @@ _PACKED = 700_000  # of a row of one byte a coordinate, d = 384; one of two byte
 _EARLY = 16
 
 _SPARE_BYTES = 8  # what the residual takes, about
-_TURN_FROM = 8_192  # rows; below, the eigenvectors cost more than they save
+_TURNING = 6e10  # axes and rotations, d = 384: a constant that few rows cannot earn back
+_FEW_ROWS = 8_192  # that a smaller sample will do for
 _TURN_WIDTH = 96  # coordinates; below, there is little to leave out
 _SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # an eighth and a quarter of them where rows are few
 # A row turned at random has Gaussian coordinates, the largest of all rows at 4.6 standard deviations or so, and
@@ -149,9 +150,11 @@ def _cheapest(
         # Rows are packed once for all their pairs, which shows where they are few.
         each = _PACKED * d / 384 * (1 / len(queries) + 1 / len(items))
         costs[coarse], costs[fine] = costs[coarse] + each, costs[fine] + 4 * each
-    if max(len(queries), len(items)) >= _TURN_FROM and d >= _TURN_WIDTH:
+    pairs = len(queries) * len(items) / (2 if itself else 1)
+    turning = _TURNING / pairs
+    if d >= _TURN_WIDTH and min(costs.values()) > 4 * turning:
         principal = _principal_axes(sample.others)
-        costs |= {m: _cost_turned(principal, m, sample) for m in _prefixes(d)}
+        costs |= {m: _cost_turned(principal, m, sample) + turning for m in _prefixes(d)}
     best = min(costs, key=costs.__getitem__)
     return _scaled(_axes(principal, best), best, sample, itself=itself) if isinstance(best, int) else best
 
@@ -171,7 +174,7 @@ def _draw(
     itself: bool,
 ) -> _Sample:
     generator = np.random.default_rng(0)
-    few = max(len(queries), len(items)) < _TURN_FROM
+    few = max(len(queries), len(items)) < _FEW_ROWS
     rows, wanted = (_SAMPLED_ROWS // 8, _SAMPLED_QUERIES // 4) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
     mixed = generator.permutation(len(items))
     drawn, others = np.sort(mixed[:rows]), np.sort(mixed[rows : 2 * rows])
