@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mllmrec.reason.images import ImageRefusedError, open_image
+from mllmrec.images import ImageRefusedError, open_image
 
 _SIDE = 88  # pixels of a thumbnail's longer side: twice what is shown, for dense screens
 _JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they reorder nothing

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mllmrec.images import ImageRefusedError, open_image
 from mllmrec.reason.asking import FAILED, Asker
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.engine import Answer, Item
-from mllmrec.reason.images import ImageRefusedError, open_image
 from mllmrec.reason.quote import element
 
 _CHECK_SIDE = 64  # a picture is decoded at a fraction of its size where only its soundness is in question

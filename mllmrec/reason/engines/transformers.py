@@ -25,11 +25,11 @@ from PIL import Image
 from mllmrec import storage
 from mllmrec.config import TransformersConfig
 from mllmrec.errors import MllmrecError
+from mllmrec.images import open_image
 from mllmrec.reason.chat import ChatRequest, Finish, Reply
 from mllmrec.reason.engines import transformers_model as loading
 from mllmrec.reason.engines.transformers_batches import Batches, Capacity, Cost, is_out_of_memory
 from mllmrec.reason.engines.transformers_model import Loaded
-from mllmrec.reason.images import open_image
 from mllmrec.reason.quote import estimate_tokens
 
 R = TypeVar("R")
