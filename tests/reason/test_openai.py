@@ -259,7 +259,7 @@ def test_a_server_that_dies_midway_costs_what_it_had_not_answered(tmp_path: Path
 
     def dying(exchange: Exchange) -> None:
         good(exchange)
-        if len(exchange.server.seen) == 25:
+        if len(exchange.server.seen) >= 25:  # two at once may both find more
             exchange.server.die()
 
     with chats(dying, port) as server:
