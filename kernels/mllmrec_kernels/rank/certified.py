@@ -5,9 +5,9 @@ With S the tile's integer sum for held-out entry n of user u and item i, and mar
     |x_u.y_i - S steps| <= margin[n]
 
 so an item with S steps > own[n] + margin is ahead of the held-out item, one with S steps < own[n] - margin is
-not, and the few between are scored as the held-out item itself was. A user stands once in the tile for each of
-their held-out items, so that every row has one score to be compared with, in registers: nothing is written but
-the counts, and the pairs in between.
+not, and the few between are scored as the held-out item itself was. A user stands in the tile once, whose sums are
+compared with the score of each of their held-out items while they are in registers: nothing is written but the
+counts, and the pairs in between.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.topk.ask import Ask
 from mllmrec_kernels.topk.certified import reach
 from mllmrec_kernels.topk.heap import before
@@ -26,13 +27,13 @@ from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack,
 from mllmrec_kernels.topk.plan import LARGEST, MOST_FINE, Plan
 from mllmrec_kernels.topk.score import dot_rows
 
+_ENTRY_BYTES = 80  # of a held-out item: counts, bars, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
 
 
 def count(
     ask: Ask,
-    users: NDArray[np.int32],
-    heldout: NDArray[np.int32],
+    heldout: CSR,
     own: NDArray[np.float32],
     ranks: NDArray[np.int32],
     max_bytes: int,
@@ -41,12 +42,16 @@ def count(
 
     Args:
         ask: users as queries, items, and how both are scaled.
-        users, heldout, own, ranks: the user, item, score and rank of each held-out entry, shape (n,).
+        heldout: each user's held-out items.
+        own, ranks: the score and rank of each entry of `heldout`, shape (n,).
         max_bytes: working memory.
     """
     d = ask.queries.shape[1]
     plan = Plan(None, d, d <= MOST_FINE, 0, _step(ask.queries, ask.to_unit), _step(ask.items, ask.shrink), 0.0)
-    at_most = (max_bytes - chunk_bytes(d)) // (2 * (row_bytes(plan, d) + 12)) // PANEL * PANEL
+    held = np.diff(heldout.indptr)
+    users = np.flatnonzero(held).astype(np.int32)
+    each = 2 * row_bytes(plan, d) + _ENTRY_BYTES * int(held.max(initial=0))
+    at_most = (max_bytes - chunk_bytes(d)) // each // PANEL * PANEL
     if at_most < PANEL:
         return False
     left_room = empty(min(at_most, len(users)), d, plan)
@@ -54,17 +59,20 @@ def count(
     items = np.arange(len(ask.items), dtype=np.int32)
     blocks = [items[start : start + at_most] for start in range(0, len(items), at_most)]
     for start in range(0, len(users), at_most):
-        span = slice(start, start + at_most)
-        mine = pack(left_room, ask.queries, ask.to_unit, ask.a, users[span], plan, plan.left_scale)
+        asked = users[start : start + at_most]
+        mine = pack(left_room, ask.queries, ask.to_unit, ask.a, asked, plan, plan.left_scale)
+        span = slice(heldout.indptr[asked[0]], heldout.indptr[asked[-1] + 1])
+        entries = np.full(len(mine.ids) + 1, span.stop - span.start)  # the rows that fill the last panel have none
+        entries[: len(asked)] = heldout.indptr[asked] - span.start
         for block in blocks:
             if len(blocks) > 1 or start == 0:
                 theirs = pack(right_room, ask.items, ask.shrink, ask.b, block, plan, plan.right_scale)
-            low, high = _bars(mine, theirs, ask, own[span], plan)
-            above = np.zeros(len(mine.ids), np.int32)
-            _count_panels(mine, theirs, low, high, above, heldout[span], own[span], ask, plan.depth)
+            low, high = _bars(mine, theirs, ask, own[span], np.diff(entries), plan)
+            above = np.zeros(len(low), np.int32)
+            _count_panels(mine, theirs, entries, low, high, above, heldout.indices[span], own[span], ask, plan.depth)
             # The rows that fill the last panel are items whose every sum is 0.
             fillers = len(theirs.ids) - len(block)
-            ranks[span] += (above - fillers * (high < 0))[: len(users[span])]
+            ranks[span] += above - fillers * (high < 0)
     return True
 
 
@@ -75,50 +83,54 @@ def _step(rows: NDArray[np.float32], scale: NDArray[np.float64]) -> float:
 
 
 def _bars(
-    mine: Packed, theirs: Packed, ask: Ask, own: NDArray[np.float32], plan: Plan
+    mine: Packed, theirs: Packed, ask: Ask, own: NDArray[np.float32], held: NDArray[np.int64], plan: Plan
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Sums below `low` are not ahead, sums above `high` are; int32, one a row."""
+    """Sums below `low` are not ahead, sums above `high` are; int32, one a held-out item, `held` of them a row."""
     far = reach(mine, theirs, plan)
-    users = mine.ids[: len(own)]
-    margin = ask.slack[users] + far[0] * mine.near[: len(own)] + far[1] + far[3]
+    users, near = np.repeat(mine.ids, held), np.repeat(mine.near, held)
+    margin = ask.slack[users] + far[0] * near + far[1] + far[3]
     with np.errstate(divide="ignore", invalid="ignore"):
         score = own / ask.unit[users]
         ends = np.floor((score - margin) / far[2]), np.ceil((score + margin) / far[2])
     known = np.isfinite(score) & np.isfinite(margin)  # a user of norm 0 has no unit: every item is looked at
-    low, high = np.full(len(mine.ids), 2**31 - 1, np.int32), np.full(len(mine.ids), 2**31 - 1, np.int32)
-    low[: len(own)] = np.clip(np.where(known, ends[0], _LOWEST), _LOWEST, _HIGHEST)
-    high[: len(own)] = np.clip(np.where(known, ends[1], _HIGHEST), _LOWEST, _HIGHEST)
-    return low, high
+    low, high = np.where(known, ends[0], _LOWEST), np.where(known, ends[1], _HIGHEST)
+    return np.clip(low, _LOWEST, _HIGHEST).astype(np.int32), np.clip(high, _LOWEST, _HIGHEST).astype(np.int32)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _count_panels(
-    mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, depth: Any
+    mine: Any, theirs: Any, entries: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, depth: Any
 ) -> None:
     for panel in prange(len(mine.ids) // PANEL):
-        _count_panel(panel * PANEL, mine, theirs, low, high, above, heldout, own, ask, depth)
+        _count_panel(panel * PANEL, mine, theirs, entries, low, high, above, heldout, own, ask, depth)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _count_panel(
-    first: Any, mine: Any, theirs: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any, ask: Any, depth: Any
-) -> None:
+    start: Any, mine: Any, theirs: Any, entries: Any, low: Any, high: Any, above: Any, heldout: Any, own: Any,
+    ask: Any, depth: Any,
+) -> None:  # fmt: skip
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     left, starts, right, users, items = mine.left, mine.starts, theirs.right, mine.ids, theirs.ids
     queries, vectors = ask.queries, ask.items
-    begin, groups, shift = depth
+    first, groups, shift = depth
     stride = groups * DEPTH
     for column in range(0, len(items), COLUMNS):
-        for row in range(first, first + PANEL, ROWS):
+        for row in range(start, start + PANEL, ROWS):
             if not count_above(  # type: ignore[call-arg]
-                left, row, stride, starts, right, column * stride, begin, groups, shift, high, low, above, sums, masks
-            ):
+                left, row, stride, starts, right, column * stride, first, groups, shift, entries, high, low, above,
+                sums, masks,
+            ):  # fmt: skip
                 continue
-            for r in range(row, min(row + ROWS, len(own))):
+            for r in range(row, row + ROWS):
                 mask = masks[r - row]
                 while mask:
-                    i = items[column + lowest_bit(mask)]
+                    bit = lowest_bit(mask)
                     mask &= mask - np.uint32(1)
-                    if i >= 0:
-                        score = np.float32(dot_rows(queries, users[r], vectors, i))
-                        above[r] += before(score, i, own[r], heldout[r])
+                    i, total = items[column + bit], sums[(r - row) * COLUMNS + bit]
+                    if i < 0:
+                        continue
+                    score = np.float32(dot_rows(queries, users[r], vectors, i))
+                    for n in range(entries[r], entries[r + 1]):
+                        if low[n] <= total <= high[n]:
+                            above[n] += before(score, i, own[n], heldout[n])

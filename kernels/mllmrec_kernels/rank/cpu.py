@@ -42,8 +42,7 @@ def rank_heldout(
     own = np.empty(heldout.nnz, dtype=np.float32)
     _start(user_vectors, item_vectors, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
            own, ranks)  # fmt: skip
-    users = heldout.rows().astype(np.int32)
-    if not (supported() and certified.count(ask, users, heldout.indices, own, ranks, max_bytes)):
+    if not (supported() and certified.count(ask, heldout, own, ranks, max_bytes)):
         _count_by_floats(ask, heldout, own, ranks, max_bytes)
     return ranks
 

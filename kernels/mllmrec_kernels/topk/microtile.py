@@ -104,6 +104,24 @@ class _Tile:
                 bytes_of_row = self.splat(b.load(b.gep(rows[n // _VECTORS], [group]), align=1))
             b.store(b.call(_DOT, [b.load(slot), loaded[n % _VECTORS], bytes_of_row]), slot)
 
+    def count(self, found: list[Any], row: Any, *, entries: int, high: int, low: int, above: int) -> list[Any]:
+        """Count one row's sums above each of its bars; the masks of those that lie about any of them."""
+        b = self._b
+        popcount = b.module.declare_intrinsic("llvm.ctpop", [_I16])
+        near = [cgutils.alloca_once_value(b, ir.Constant(_I16, 0)) for _ in found]  # type: ignore[no-untyped-call]
+        start, stop = (b.load(b.gep(self.pointer(entries), [self.offset(row, n)])) for n in range(2))
+        with cgutils.for_range(b, stop, start=start) as loop:
+            high_bar, low_bar = self.row_value(high, loop.index, 0), self.row_value(low, loop.index, 0)
+            counter = b.gep(self.pointer(above), [loop.index])
+            total = b.load(counter)
+            for slot, value in zip(near, found, strict=True):
+                over = b.bitcast(b.icmp_signed(">", value, high_bar), _I16)
+                reached = b.bitcast(b.icmp_signed(">=", value, low_bar), _I16)
+                total = b.add(total, b.zext(b.call(popcount, [over]), _I32))
+                b.store(b.or_(b.load(slot), b.and_(reached, b.not_(over))), slot)
+            b.store(total, counter)
+        return [b.load(slot) for slot in near]
+
     def report(self, sums: list[Any], masks: list[Any], sums_out: int, masks_out: int) -> Any:
         """Write sums and masks where any lane is set; int32 1 or 0."""
         b, any_lane = self._b, ir.Constant(_I16, 0)
@@ -171,40 +189,32 @@ def candidates(  # type: ignore[no-untyped-def]
 
 @intrinsic
 def count_above(  # type: ignore[no-untyped-def]
-    typing_context, left, row, stride, starts, right, at, first, groups, shift, high, low, above, sums, masks
+    typing_context, left, row, stride, starts, right, at, first, groups, shift, entries, high, low, above, sums, masks
 ):
-    """Count the sums above `high` of their row into `above`, and say which lie from `low` to `high`.
+    """Count the sums above each bar of their row into `above`, and say which lie about one.
 
     Args:
         left, row, stride, starts, right, at, first, groups, shift, sums, masks: as for `candidates`.
-        high, low: int32, one a row of `left`.
-        above: int32, one a row of `left`, added to.
+        entries: int64, one a row of `left` and one more: the bars of row r are entries[r] to entries[r + 1].
+        high, low: int32, one a bar.
+        above: int32, one a bar, added to.
 
     Returns:
-        Whether any sum lies in between.
+        Whether any sum lies from the `low` to the `high` of a bar of its row.
     """
     signature = types.int32(
         left, types.int64, types.int64, starts, right, types.int64, types.int64, types.int64, types.int64,
-        high, low, above, sums, masks,
+        entries, high, low, above, sums, masks,
     )  # fmt: skip
 
     def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         tile = _Tile(context, b, signature, arguments)
         found = tile.product(left=0, starts=3, right=4, depth=6)
-        popcount = b.module.declare_intrinsic("llvm.ctpop", [_I16])
         between = []
         for r in range(ROWS):
-            row_at = [tile.offset(arguments[1], r)]
-            high_bar, low_bar = tile.row_value(9, arguments[1], r), tile.row_value(10, arguments[1], r)
-            total = b.load(b.gep(tile.pointer(11), row_at))
-            for v in range(_VECTORS):
-                value = found[r * _VECTORS + v]
-                over = b.bitcast(b.icmp_signed(">", value, high_bar), _I16)
-                reached = b.bitcast(b.icmp_signed(">=", value, low_bar), _I16)
-                total = b.add(total, b.zext(b.call(popcount, [over]), _I32))
-                between.append(b.and_(reached, b.not_(over)))
-            b.store(total, b.gep(tile.pointer(11), row_at))
-        return tile.report(found, between, sums_out=12, masks_out=13)
+            of_row = found[r * _VECTORS : (r + 1) * _VECTORS]
+            between += tile.count(of_row, tile.offset(arguments[1], r), entries=9, high=10, low=11, above=12)
+        return tile.report(found, between, sums_out=13, masks_out=14)
 
     return signature, generate
 
