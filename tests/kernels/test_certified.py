@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from mllmrec_kernels.topk import certified, cpu, packed, topk_cosine, topk_dot
+from mllmrec_kernels.topk import bars, certified, cpu, packed, topk_cosine, topk_dot
 from mllmrec_kernels.topk import plan as plans
 from mllmrec_kernels.topk.ask import Lists, cosine
 from mllmrec_kernels.topk.microtile import supported
@@ -82,12 +82,30 @@ def test_bounds_hold_for_every_pair(recipe) -> None:  # type: ignore[no-untyped-
     side = packed.pack(
         packed.empty(960, 40, plan), x, ask.shrink, ask.b, np.arange(960, dtype=np.int32), plan, plan.right_scale
     )
-    reach = certified.reach(side, side, plan)
+    reach = bars.reach(side, side, plan)
     left = side.left.reshape(960, plan.stride).astype(np.int64)
     unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     bound = (left @ left.T) * reach[2] + (reach[0] * side.near + reach[1] + reach[3])[:, None]
     assert (unit @ unit.T <= bound).all()
     assert (bound - unit @ unit.T).mean() < 1  # and is no empty promise
+
+
+@pytest.mark.parametrize("fine", [False, True])
+@pytest.mark.parametrize("k", [3, 40])
+def test_more_ties_than_a_reservoir_holds(k: int, fine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole reservoirs of equal sums, of sums a rounding apart, and of sums that rise to the last column."""
+    rng = np.random.default_rng(5)
+    few = np.repeat(gaussian(rng, 8, 32), 200, axis=0)
+    near = gaussian(rng, 1, 32) + 1e-5 * gaussian(rng, 500, 32)
+    rising = np.linspace(0.1, 9, 600, dtype=np.float32)[:, None] * gaussian(rng, 1, 32)
+    items = np.concatenate([few, near, rising])
+    queries = np.concatenate([gaussian(rng, 500, 32), rising[-3:], near[:2], np.zeros((2, 32), np.float32)])
+    barred = random_pairs(rng, (len(queries), len(items)), 0.1)
+    make_plan, _ = forced(None, fine=fine)
+    monkeypatch.setattr(cpu, "make_plan", make_plan)
+    same(topk_dot(queries, items, k, exclude=barred), topk_dot(queries, items, k, exclude=barred, backend="reference"))
+    cut = {"queries": queries, "threshold": 0.2}
+    same(topk_cosine(items, k, **cut), topk_cosine(items, k, **cut, backend="reference"))
 
 
 def test_every_pair_of_panels_meets_once() -> None:

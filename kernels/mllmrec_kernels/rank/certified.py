@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.topk.ask import Ask
-from mllmrec_kernels.topk.certified import reach
+from mllmrec_kernels.topk.bars import reach
 from mllmrec_kernels.topk.heap import before
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, count_above, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, row_bytes
-from mllmrec_kernels.topk.plan import LARGEST, MOST_FINE, Plan
+from mllmrec_kernels.topk.plan import MOST_FINE, Plan, own_axes
 from mllmrec_kernels.topk.score import dot_rows
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, bars, and the float64 they are made with
@@ -47,7 +47,7 @@ def count(
         max_bytes: working memory.
     """
     d = ask.queries.shape[1]
-    plan = Plan(None, d, d <= MOST_FINE, 0, _step(ask.queries, ask.to_unit), _step(ask.items, ask.shrink), 0.0)
+    plan = own_axes(ask.queries, ask.items, ask.to_unit, ask.shrink, fine=d <= MOST_FINE)
     held = np.diff(heldout.indptr)
     users = np.flatnonzero(held).astype(np.int32)
     each = 2 * row_bytes(plan, d) + _ENTRY_BYTES * int(held.max(initial=0))
@@ -74,12 +74,6 @@ def count(
             fillers = len(theirs.ids) - len(block)
             ranks[span] += above - fillers * (high < 0)
     return True
-
-
-def _step(rows: NDArray[np.float32], scale: NDArray[np.float64]) -> float:
-    """One step of int8 that holds every coordinate."""
-    largest = float((np.abs(rows).max(axis=1, initial=0.0) * scale).max(initial=0.0))
-    return (largest or 1.0) * (1 + 1e-6) / LARGEST
 
 
 def _bars(

@@ -29,22 +29,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from mllmrec_kernels.threads import over_chunks
+from mllmrec_kernels.topk import reservoir
 from mllmrec_kernels.topk.ask import Ask, Lists, is_stored
+from mllmrec_kernels.topk.bars import least_sum, raise_bars, reach, set_bars
 from mllmrec_kernels.topk.heap import push
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, padded, row_bytes
 from mllmrec_kernels.topk.plan import Plan
+from mllmrec_kernels.topk.reservoir import reservoir_bytes
 from mllmrec_kernels.topk.score import as_unit, dot_rows
 
-_HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
 _MOST_CENTRES = 512
-_NEVER = np.full(PANEL, _HIGHEST, np.int32)
-_ALWAYS = np.full(PANEL, _LOWEST, np.int32)
-_MOST_RAISED = 64  # entries of a list whose bar is worth raising beforehand
+_QUERY_PANELS = 4  # a thread, packed at a time
+_NEVER = np.full(PANEL, 2**31 - 1, np.int32)
 _CHUNK = 1_024
 
 
@@ -52,7 +53,10 @@ def fill(ask: Ask, lists: Lists, plan: Plan, max_bytes: int) -> bool:
     """Offer every pair; False, and nothing done, where `max_bytes` holds not even one panel a side."""
     itself = ask.queries is ask.items
     d = ask.queries.shape[1]
-    spare = max_bytes - chunk_bytes(d) - 4 * (len(ask.items) + (0 if itself else len(ask.queries)))
+    waiting = reservoir_bytes(ask.kept) if plan.fine and not itself else 0
+    if waiting > max_bytes // 2:
+        waiting = 0
+    spare = max_bytes - chunk_bytes(d) - waiting - 4 * (len(ask.items) + (0 if itself else len(ask.queries)))
     at_most = spare // (2 * row_bytes(plan, d)) // PANEL * PANEL
     if at_most < PANEL:
         return False
@@ -62,9 +66,10 @@ def fill(ask: Ask, lists: Lists, plan: Plan, max_bytes: int) -> bool:
         _among_themselves(ask, lists, plan, [order[n : n + rows] for n in range(0, len(order), rows)])
     else:
         left, right = (np.arange(len(x), dtype=np.int32) for x in (ask.queries, ask.items))
-        _against_items(
-            ask, lists, plan, *([r[n : n + at_most] for n in range(0, len(r), at_most)] for r in (left, right))
-        )
+        # Where items are packed once for all queries, queries need not all be there at once.
+        few = min(at_most, _QUERY_PANELS * get_num_threads() * PANEL) if len(right) <= at_most else at_most
+        blocks = ([r[n : n + step] for n in range(0, len(r), step)] for r, step in ((left, few), (right, at_most)))
+        _against_items(ask, lists, plan, *blocks, wait=waiting > 0)
     return True
 
 
@@ -106,18 +111,24 @@ def _meet_rounds(
     mine: Packed, theirs: Packed, ask: Ask, lists: Lists, plan: Plan, rounds: list[NDArray[np.int32]]
 ) -> None:
     far, near = reach(mine, theirs, plan), reach(theirs, mine, plan)
-    _set_bars(mine, ask, lists, far)
+    set_bars(mine, ask, lists, far)
     if theirs is not mine:
-        _set_bars(theirs, ask, lists, near)
+        set_bars(theirs, ask, lists, near)
     elif not plan.spares:
-        _raise_bars(mine, theirs, ask, far, plan.depth, _ALWAYS, _NEVER)
+        raise_bars(mine, theirs, ask, far, plan)
     for pairs in rounds:
         if len(pairs):
             _meet_pairs(mine, theirs, pairs, ask, lists, far, near, plan.depth, plan.spares, _NEVER)
 
 
 def _against_items(
-    ask: Ask, lists: Lists, plan: Plan, queries: list[NDArray[np.int32]], items: list[NDArray[np.int32]]
+    ask: Ask,
+    lists: Lists,
+    plan: Plan,
+    queries: list[NDArray[np.int32]],
+    items: list[NDArray[np.int32]],
+    *,
+    wait: bool,
 ) -> None:
     d = ask.items.shape[1]
     left_room, right_room = empty(len(queries[0]), d, plan), empty(len(items[0]), d, plan, as_rows=False)
@@ -127,10 +138,13 @@ def _against_items(
             if len(items) > 1 or block is queries[0]:
                 theirs = pack(right_room, ask.items, ask.shrink, ask.b, other, plan, plan.right_scale)
             far = reach(mine, theirs, plan)
-            _set_bars(mine, ask, lists, far)
-            if not plan.spares and other is items[0]:
-                _raise_bars(mine, theirs, ask, far, plan.depth, _ALWAYS, _NEVER)
-            _meet_panels(mine, theirs, ask, lists, far, plan.depth, plan.spares, _NEVER)
+            set_bars(mine, ask, lists, far)
+            if wait:
+                reservoir.meet(mine, theirs, ask, lists, plan)
+            else:
+                if not plan.spares and other is items[0]:
+                    raise_bars(mine, theirs, ask, far, plan)
+                _meet_panels(mine, theirs, ask, lists, far, plan.depth, plan.spares, _NEVER)
 
 
 def _circle(players: int) -> list[NDArray[np.int32]]:
@@ -151,101 +165,6 @@ def _shifts(left: int, right: int) -> list[NDArray[np.int32]]:
     panels = np.arange(left)
     rounds = [np.stack([panels, (panels + shift) % longer], axis=1) for shift in range(longer)]
     return [pairs[pairs[:, 1] < right].astype(np.int32) for pairs in rounds]
-
-
-def reach(mine: Packed, theirs: Packed, plan: Plan) -> NDArray[np.float64]:
-    """What bounds need of the other side: its longest row, its worst rounding; and the steps, the error; [4]."""
-    longest = float(theirs.length.max(initial=0.0))
-    worst = float(mine.length.max(initial=0.0)) * float(theirs.near.max(initial=0.0))
-    left_out = float(mine.low.max(initial=0.0)) * float(theirs.low.max(initial=0.0))
-    return np.array([longest, worst, plan.steps, plan.error + left_out])
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _set_bars(side: Any, ask: Any, lists: Any, far: Any) -> None:
-    for at in prange(len(side.ids)):
-        _set_bar(side, at, ask, lists, far)
-
-
-# What writes to a tuple's arrays stays out of prange bodies: Numba loses such writes there.
-@njit(cache=True, nogil=True, error_model="numpy")
-def _set_bar(side: Any, at: Any, ask: Any, lists: Any, far: Any) -> None:
-    q = side.ids[at]
-    if q < 0:
-        side.bars[at] = _HIGHEST
-        return
-    lowest = lists.best[q, 0] if lists.sizes[q] == ask.kept else ask.floor
-    side.unit[at], side.slack[at] = ask.unit[q], ask.slack[q]
-    side.margin[at] = ask.slack[q] + far[0] * side.near[at] + far[1] + far[3]
-    side.bars[at] = _least_sum(lowest, side.unit[at], side.margin[at], far[2])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _least_sum(lowest: Any, unit: Any, margin: Any, steps: Any) -> int:
-    """The least sum of a tile with which a list that ends at `lowest` may take a pair."""
-    if lowest == -np.inf or margin == np.inf:
-        return _LOWEST
-    bar = np.floor((lowest / unit - margin) / steps)
-    return int(min(max(bar, np.float64(_LOWEST)), np.float64(_HIGHEST)))
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _raise_bars(mine: Any, theirs: Any, ask: Any, far: Any, depth: Any, always: Any, never: Any) -> None:
-    """Raise each row's bar to what k columns of one panel are sure to reach, before anything is scored.
-
-    A sum is at most margin / steps off, above or below, where no residual stands in for coordinates: the list will
-    end no lower than the k-th highest sum less that, and a pair that reaches that has a sum of at most that less.
-    """
-    for n in prange(len(mine.ids) // ROWS):
-        row = n * ROWS
-        # A graph of rows among themselves looks at the row's own panel, where its like are.
-        panel = row // PANEL if ask.alone and len(mine.ids) == len(theirs.ids) else 0
-        _raise_rows(mine, theirs, row, panel * PANEL, ask, far, depth, always, never)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _raise_rows(
-    mine: Any, theirs: Any, row: Any, first_column: Any, ask: Any, far: Any, depth: Any, always: Any, never: Any
-) -> None:
-    sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
-    highest = np.full((ROWS, _MOST_RAISED), _LOWEST, np.int32)
-    left, starts, right, users, items, bars, margin = (
-        mine.left, mine.starts, theirs.right, mine.ids, theirs.ids, mine.bars, mine.margin,
-    )  # fmt: skip
-    indptr, first, groups, shift = ask.indptr, depth[0], depth[1], depth[2]
-    at = row % PANEL
-    wanted = np.zeros(ROWS, np.int64)
-    for r in range(ROWS):
-        q = users[row + r]
-        if q >= 0:  # those that q must not list may be among the highest
-            wanted[r] = ask.kept + indptr[q + 1] - indptr[q]
-    for column in range(first_column, first_column + PANEL, COLUMNS):
-        where = column * groups * DEPTH
-        candidates(  # type: ignore[call-arg]
-            left[(row - at) * groups * DEPTH :], at, groups * DEPTH, starts[row - at :], right, where, first, groups,
-            shift, always, never, 0, sums, masks,
-        )  # fmt: skip
-        for r in range(ROWS):
-            if 0 < wanted[r] <= _MOST_RAISED:
-                _keep_high(highest, wanted[r], sums, r, users[row + r] if ask.alone else -1, items, column)
-    for r in range(ROWS):
-        if 0 < wanted[r] <= _MOST_RAISED and highest[r, wanted[r] - 1] > _LOWEST:
-            bar = np.floor(highest[r, wanted[r] - 1] - 2 * margin[row + r] / far[2])
-            bars[row + r] = max(bars[row + r], int(max(bar, np.float64(_LOWEST))))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _keep_high(highest: Any, wanted: Any, sums: Any, r: Any, itself: Any, items: Any, column: Any) -> None:
-    """Insert row r's sums of a tile into its falling list of the `wanted` highest."""
-    for c in range(COLUMNS):
-        total = sums[r * COLUMNS + c]
-        if total <= highest[r, wanted - 1] or items[column + c] < 0 or items[column + c] == itself:
-            continue
-        at = wanted - 1
-        while at > 0 and total > highest[r, at - 1]:
-            highest[r, at] = highest[r, at - 1]
-            at -= 1
-        highest[r, at] = total
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
@@ -340,12 +259,12 @@ def _settle(
         if for_row:
             sizes[q] = push(ids, best, q, sizes[q], kept, score, i)
             if sizes[q] == kept:
-                least = _least_sum(best[q, 0], left_unit[row], left_margin[row], far[2])
+                least = least_sum(best[q, 0], left_unit[row], left_margin[row], far[2])
                 left_bars[row] = max(least, left_bars[row])
         if for_column:
             sizes[i] = push(ids, best, i, sizes[i], kept, score, q)
             if sizes[i] == kept:
-                least = _least_sum(best[i, 0], right_unit[column], right_margin[column], far[2])
+                least = least_sum(best[i, 0], right_unit[column], right_margin[column], far[2])
                 right_bars[column] = max(least, right_bars[column])
 
 

@@ -18,8 +18,10 @@ product does the work.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from mllmrec_kernels.threads import single_threaded
@@ -156,7 +158,37 @@ def _cheapest(
         principal = _principal_axes(sample.others)
         costs |= {m: _cost_turned(principal, m, sample) + turning for m in _prefixes(d)}
     best = min(costs, key=costs.__getitem__)
-    return _scaled(_axes(principal, best), best, sample, itself=itself) if isinstance(best, int) else best
+    if isinstance(best, int):
+        return _scaled(_axes(principal, best), best, sample, itself=itself)
+    return best and own_axes(queries, items, to_unit, shrink, fine=best.fine)
+
+
+def own_axes(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    to_unit: NDArray[np.float64],
+    shrink: NDArray[np.float64],
+    *,
+    fine: bool,
+) -> Plan:
+    """The plan that multiplies all coordinates as they are, at scales that clip none."""
+    d = items.shape[1]
+    right = _largest(items, shrink)
+    left = right if queries is items else _largest(queries, to_unit)
+    left, right = ((1.0 + 1e-6) * (largest or 1.0) / LARGEST for largest in (left, right))
+    return Plan(None, d, fine, 0, left, right, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _largest(rows: Any, scale: Any) -> float:
+    """The largest coordinate of the rows times their scale, whatever its sign."""
+    largest = 0.0
+    for r in range(len(rows)):
+        of_row = np.float32(0)
+        for j in range(rows.shape[1]):
+            of_row = max(of_row, abs(rows[r, j]))
+        largest = max(largest, np.float64(of_row) * scale[r])
+    return largest
 
 
 def _prefixes(d: int) -> list[int]:
@@ -212,6 +244,8 @@ def _scaled(axes: NDArray[np.float32] | None, m: int, sample: _Sample, *, itself
     bare = Plan(axes, m, fine, 0, 1.0, 1.0, 0.0 if axes is None else _turning_error(axes))
     right = _HEADROOM * float(np.abs(bare.turn(sample.right)).max(initial=0.0)) / LARGEST
     left = right if itself else _HEADROOM * float(np.abs(bare.turn(sample.left)).max(initial=0.0)) / LARGEST
+    # Under an inner product the longest rows may not be in the sample.
+    right /= max(float(np.linalg.norm(sample.right, axis=1).max(initial=0.0)), 1e-3)
     left, right = (scale if scale > 0 else 1.0 / LARGEST for scale in (left, right))
     spares = int(np.ceil((_TALLEST / (LARGEST * min(left, right))) ** 2 / DEPTH)) * DEPTH
     return replace(bare, left_scale=left, right_scale=right, spares=spares if m < sample.left.shape[1] else 0)
