@@ -19,6 +19,7 @@ from mllmrec_kernels.errors import KernelInputError
 from mllmrec_kernels.prefetch import prefetch
 
 _AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
+_BLOCK_BYTES = 2**23  # of transposed entries: more would save passes over the interactions, which cost little
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
@@ -162,7 +163,7 @@ def cooccurrence_topk(
     ids = np.empty((n_items, k), np.int32)
     scores = np.empty((n_items, k), np.float32)
     when = np.empty(0, np.int64) if times is None else times
-    budget = max_bytes - working_bytes(n_items, k, threads)
+    budget = min(_BLOCK_BYTES, max_bytes - working_bytes(n_items, k, threads))
     for low, high in _blocks(degrees, bytes_an_entry, budget):
         starts = np.concatenate(([0], np.cumsum(degrees[low:high], dtype=np.int64)))
         users = np.empty(starts[-1], np.int32)
