@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mllmrec_kernels.topk import bars, certified, cpu, packed, topk_cosine, topk_dot
 from mllmrec_kernels.topk import plan as plans
-from mllmrec_kernels.topk.ask import Lists, cosine
+from mllmrec_kernels.topk.ask import Ask, Lists, cosine
 from mllmrec_kernels.topk.microtile import supported
 from mllmrec_kernels.topk.plan import Plan
 
@@ -23,10 +23,10 @@ def forced(m_of_d: int | None, *, fine: bool = False):
     """make_plan with a prefix of d / m_of_d principal axes, or on the rows' own axes; and how often it was asked."""
     calls = []
 
-    def make_plan(queries, items, to_unit, shrink, k, floor) -> Plan:  # type: ignore[no-untyped-def]
-        calls.append(k)
-        itself, d = queries is items, queries.shape[1]
-        sample = plans._draw(queries, items, to_unit, shrink, k, floor, itself=itself)
+    def make_plan(ask: Ask) -> Plan:
+        calls.append(ask)
+        itself, d = ask.queries is ask.items, ask.items.shape[1]
+        sample = plans._draw(ask)
         if m_of_d is None:
             return plans._scaled(None, d, sample, itself=itself, fine=fine)
         m = max(1, d // m_of_d)
@@ -65,7 +65,7 @@ def test_blocks_that_are_packed_again_and_again_change_nothing(monkeypatch: pyte
     make_plan, _ = forced(2)
     monkeypatch.setattr(cpu, "make_plan", make_plan)
     whole = topk_cosine(x, 9)
-    per_row = packed.row_bytes(make_plan(x, x, np.ones(1500), np.ones(1500), 9, -np.inf), 24)
+    per_row = packed.row_bytes(make_plan(cosine(x, x, 9, None, alone=True)), 24)
     tight = packed.chunk_bytes(24) + 4 * len(x) + 2 * per_row * packed.PANEL
     queried = topk_cosine(x, 9, queries=x)
     same(topk_cosine(x, 9, max_bytes=tight), whole)
@@ -78,7 +78,7 @@ def test_bounds_hold_for_every_pair(recipe) -> None:  # type: ignore[no-untyped-
     """The inequality of certified.py itself: no pair's product exceeds what its tile sum and margin allow."""
     x = recipe(np.random.default_rng(3), 960, 40)
     ask = cosine(x, x, 5, None, alone=True)
-    plan = forced(3)[0](x, x, ask.to_unit, ask.shrink, 5, -np.inf)
+    plan = forced(3)[0](ask)
     side = packed.pack(
         packed.empty(960, 40, plan), x, ask.shrink, ask.b, np.arange(960, dtype=np.int32), plan, plan.right_scale
     )
@@ -124,6 +124,6 @@ def test_every_pair_of_panels_meets_once() -> None:
 def test_nearly_equal_rows_fall_back_to_float32() -> None:
     x = gaussian(np.random.default_rng(0), 1, 64) + 1e-4 * gaussian(np.random.default_rng(1), 1_200, 64)
     ask = cosine(x, x, 10, None, alone=True)
-    assert plans.make_plan(x, x, ask.to_unit, ask.shrink, 10, -np.inf) is None
+    assert plans.make_plan(ask) is None
     lists = Lists(np.full((1200, 10), -1, np.int32), np.full((1200, 10), -np.inf, np.float32), np.zeros(1200, np.int64))
     assert not cpu._fill_certified(ask, lists, os.cpu_count() or 1)

@@ -47,7 +47,7 @@ def count(
         max_bytes: working memory.
     """
     d = ask.queries.shape[1]
-    plan = own_axes(ask.queries, ask.items, ask.to_unit, ask.shrink, fine=d <= MOST_FINE)
+    plan = own_axes(ask, fine=d <= MOST_FINE)
     held = np.diff(heldout.indptr)
     users = np.flatnonzero(held).astype(np.int32)
     each = 2 * row_bytes(plan, d) + _ENTRY_BYTES * int(held.max(initial=0))

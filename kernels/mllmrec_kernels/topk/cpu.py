@@ -60,5 +60,5 @@ def _fill_certified(ask: Ask, lists: Lists, max_bytes: int) -> bool:
 
     if not supported() or len(ask.queries) * len(ask.items) < FEW_PAIRS:
         return False
-    plan = make_plan(ask.queries, ask.items, ask.to_unit, ask.shrink, ask.kept, ask.floor)
+    plan = make_plan(ask)
     return plan is not None and certified.fill(ask, lists, plan, max_bytes)

@@ -25,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mllmrec_kernels.threads import single_threaded
+from mllmrec_kernels.topk.ask import Ask
 from mllmrec_kernels.topk.microtile import DEPTH
 from mllmrec_kernels.topk.score import as_unit, float32_error
 
@@ -108,37 +109,16 @@ class _Sample:
     bars: NDArray[np.float32]  # [Q], where lists are likely to end
 
 
-def make_plan(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    to_unit: NDArray[np.float64],
-    shrink: NDArray[np.float64],
-    k: int,
-    floor: float,
-) -> Plan | None:
-    """The cheapest plan, None where the float32 product is cheaper than any.
-
-    Args:
-        queries, items: float32 [Q, d] and [N, d]; one array for a graph of rows among themselves.
-        to_unit, shrink: float64 [Q] and [N], what scales their rows to norm at most 1.
-        k: entries a list.
-        floor: lowest score that a list takes, in units of rows so scaled.
-    """
+def make_plan(ask: Ask) -> Plan | None:
+    """The cheapest plan, None where the float32 product is cheaper than any."""
     with single_threaded():
-        return _cheapest(queries, items, to_unit, shrink, k, floor)
+        return _cheapest(ask)
 
 
-def _cheapest(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    to_unit: NDArray[np.float64],
-    shrink: NDArray[np.float64],
-    k: int,
-    floor: float,
-) -> Plan | None:
-    itself = queries is items
-    sample = _draw(queries, items, to_unit, shrink, k, floor, itself=itself)
-    d = queries.shape[1]
+def _cheapest(ask: Ask) -> Plan | None:
+    itself = ask.queries is ask.items
+    sample = _draw(ask)
+    d = ask.queries.shape[1]
     products = sample.left @ sample.right.T
     # The float32 product scores what passes it, too, and does both triangles.
     plain = (_cost(products, 0.0, d, d, sample) + (_FLOAT32 - 1) * d + _SCANNED) * (2 if itself else 1)
@@ -150,9 +130,9 @@ def _cheapest(
     if d <= MOST_FINE:
         costs[fine] = _cost(products, _rounding(sample, coarse) / 128, d, d, sample) + 2 * d
         # Rows are packed once for all their pairs, which shows where they are few.
-        each = _PACKED * d / 384 * (1 / len(queries) + 1 / len(items))
+        each = _PACKED * d / 384 * (1 / len(ask.queries) + 1 / len(ask.items))
         costs[coarse], costs[fine] = costs[coarse] + each, costs[fine] + 4 * each
-    pairs = len(queries) * len(items) / (2 if itself else 1)
+    pairs = len(ask.queries) * len(ask.items) / (2 if itself else 1)
     turning = _TURNING / pairs
     if d >= _TURN_WIDTH and min(costs.values()) > 4 * turning:
         principal = _principal_axes(sample.others)
@@ -160,21 +140,14 @@ def _cheapest(
     best = min(costs, key=costs.__getitem__)
     if isinstance(best, int):
         return _scaled(_axes(principal, best), best, sample, itself=itself)
-    return best and own_axes(queries, items, to_unit, shrink, fine=best.fine)
+    return best and own_axes(ask, fine=best.fine)
 
 
-def own_axes(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    to_unit: NDArray[np.float64],
-    shrink: NDArray[np.float64],
-    *,
-    fine: bool,
-) -> Plan:
+def own_axes(ask: Ask, *, fine: bool) -> Plan:
     """The plan that multiplies all coordinates as they are, at scales that clip none."""
-    d = items.shape[1]
-    right = _largest(items, shrink)
-    left = right if queries is items else _largest(queries, to_unit)
+    d = ask.items.shape[1]
+    right = _largest(ask.items, ask.shrink)
+    left = right if ask.queries is ask.items else _largest(ask.queries, ask.to_unit)
     left, right = ((1.0 + 1e-6) * (largest or 1.0) / LARGEST for largest in (left, right))
     return Plan(None, d, fine, 0, left, right, 0.0)
 
@@ -195,16 +168,8 @@ def _prefixes(d: int) -> list[int]:
     return [*(m for m in (64, 96, 128, 160, 192, 256, 320) if m < d), d]
 
 
-def _draw(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    to_unit: NDArray[np.float64],
-    shrink: NDArray[np.float64],
-    k: int,
-    floor: float,
-    *,
-    itself: bool,
-) -> _Sample:
+def _draw(ask: Ask) -> _Sample:
+    queries, items, itself = ask.queries, ask.items, ask.queries is ask.items
     generator = np.random.default_rng(0)
     few = max(len(queries), len(items)) < _FEW_ROWS
     rows, wanted = (_SAMPLED_ROWS // 8, _SAMPLED_QUERIES // 4) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
@@ -214,15 +179,19 @@ def _draw(
     asked = asked[:: max(1, len(asked) // wanted)]
     left, right, rest = (
         as_unit(vectors[at], scale[at], np.empty((len(at), vectors.shape[1]), np.float32))
-        for vectors, scale, at in ((queries, to_unit, asked), (items, shrink, drawn), (items, shrink, others))
+        for vectors, scale, at in (
+            (queries, ask.to_unit, asked),
+            (items, ask.shrink, drawn),
+            (items, ask.shrink, others),
+        )
     )
     products = left @ right.T
     if itself:
         products[asked[:, None] == drawn[None, :]] = -np.inf
     # Of so many in N, the sample holds its share; at least one, so a bar is never guessed above what was seen.
-    place = min(len(drawn), max(1, round(_EARLY * k * len(drawn) / len(items))))
+    place = min(len(drawn), max(1, round(_EARLY * ask.kept * len(drawn) / len(items))))
     bars = np.partition(products, -place, axis=1)[:, -place]
-    return _Sample(left, right, rest, np.maximum(bars, np.float32(floor)))
+    return _Sample(left, right, rest, np.maximum(bars, np.float32(ask.floor)))
 
 
 def _principal_axes(rows: NDArray[np.float32]) -> NDArray[np.float64]:
