@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -273,10 +273,14 @@ def _explain(detail: Any) -> str:
 
 def to_toml(config: Config) -> str:
     """The whole config as TOML that `load_config` reads back."""
-    values = config.model_dump(mode="json")
+    return "\n".join(toml_lines(config.model_dump(mode="json"))) + "\n"
+
+
+def toml_lines(values: Mapping[str, Any]) -> list[str]:
+    """Settings as lines of TOML, those without a stage first."""
     top = {key: value for key, value in values.items() if not isinstance(value, dict)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
     for stage, settings in values.items():
         if isinstance(settings, dict):
             lines += ["", f"[{stage}]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items())]
-    return "\n".join(lines) + "\n"
+    return lines

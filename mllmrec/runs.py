@@ -184,10 +184,15 @@ class Run:
 
 def stage_file(folder: Path, stage: str, name: str, *, leaky: bool) -> Path:
     """RUN/stage/name, or RUN/stage/name with LEAKY in it."""
-    if leaky:
-        stem, dot, suffix = name.rpartition(".")
-        name = f"{stem}.{LEAKY}{dot}{suffix}"
-    return folder / stage / name
+    return folder / stage / marked(name, leaky=leaky)
+
+
+def marked(name: str, *, leaky: bool) -> str:
+    """A file's name, with LEAKY before its ending where that is so."""
+    if not leaky:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}.{LEAKY}{dot}{suffix}"
 
 
 @contextmanager

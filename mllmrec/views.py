@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset, load
 from mllmrec.encode import Features
 from mllmrec.errors import InputError, near_miss
@@ -19,6 +20,7 @@ from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import read_run, stage_file
+from mllmrec.train import Fitted, fitted_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,13 @@ class RunView:
         def path(name: str) -> Path:
             return stage_file(self.folder, stage, name, leaky=self.leaky)
 
-        if not (self.folder / stage / "stage.json").exists():
+        if not self.has(stage):
             raise InputError(f"{self.folder} has not finished {stage!r}; go on with mllmrec run")
         return path
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is done."""
+        return (self.folder / stage / "stage.json").exists()
 
     @property
     def leaky(self) -> bool:
@@ -102,6 +108,13 @@ class RunView:
     def graph(self) -> ItemGraph:
         """The refined item graph."""
         return ItemGraph.load(self._file("graph"))
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The trained model."""
+        model = ModelConfig(**self.record["config"]["model"])
+        fitted: Fitted = fitted_type(model).load(self._file("train"))
+        return fitted
 
     @property
     def newest(self) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mllmrec_cli import console
-from mllmrec_cli.stages import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
+from mllmrec_cli import completion, console
+from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
 
 if TYPE_CHECKING:
     from mllmrec.compare import Comparison, Row
@@ -16,13 +17,23 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(compare)
+    app.command(rich_help_panel=console.JUDGE)(compare)
 
 
 def compare(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; an interrupted comparison goes on there.")],
-    models: Annotated[str, typer.Option(help="Names, separated by commas; all by default.")] = "",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder; an interrupted comparison goes on there.")
+    ],
+    models: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Which models, separated by commas.",
+            show_default="all",
+            autocompletion=completion.models,
+        ),
+    ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each model that is trained.")] = 3,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -32,7 +43,7 @@ def compare(
 ) -> None:
     """Judge MLLMRec, its variants and its yardsticks in one protocol: tuned on validation, several seeds.
 
-    Example: mllmrec compare dataset --out comparison --models ridge,ease-content,lightgcn --seeds 2
+    Example: mllmrec compare dataset --out comparison --models ridge,ease
     """
     from mllmrec.config import load_config
     from mllmrec.dataset import load
@@ -41,7 +52,7 @@ def compare(
     from mllmrec.compare import choose_entries, compare_models
 
     entries = choose_entries([name.strip() for name in models.split(",") if name.strip()])
-    with console.progress(quiet=quiet or json) as hook:
+    with resumable(), console.progress(quiet=quiet or json) as hook:
         made = compare_models(load(dataset), out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
     if json:
         console.print_json(made.as_dict())
@@ -56,7 +67,7 @@ def _print(made: Comparison, out: Path) -> None:
     console.out.print(console.table(title, columns, rows))
     if made.best:
         said = f"best on validation: {made.best.title}; its rival: {made.best.rival or 'none'}; all of it: {out}"
-        console.out.print(said, markup=False, soft_wrap=True)
+        console.say(said)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

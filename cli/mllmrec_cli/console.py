@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -28,26 +30,66 @@ from rich.text import Text
 from mllmrec.progress import Progress as Hook
 from mllmrec.progress import silent
 
+# Panels that the verbs are listed under, in this order.
+DATA, METHOD, JUDGE, SPEED, UPKEEP = ("Data in and out", "The method", "Look and judge", "Speed", "Settings and upkeep")
+
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
 _LOG_SECONDS = 10.0  # between two lines of one task, where nobody watches a bar
+_LONGEST_ERROR = 2000  # characters; an id in an error may have any number of them
 
 
-def plain(text: str) -> Text:
+def never_fail_to_print() -> None:
+    """Print what the terminal's encoding lacks, and halves of surrogate pairs, as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def plain(text: str, style: str = "") -> Text:
     """Text from data: no markup, and no control character that could steer a terminal."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
+    kept = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return Text(kept, style=style)
+
+
+def short(text: str, most: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def one_line(text: str) -> str:
+    """An error as one line."""
+    return short(" ".join(text.split()), _LONGEST_ERROR)
+
+
+def warn(text: str) -> None:
+    """A warning, one line on standard error."""
+    err.print(plain(f"warning: {one_line(text)}"), style="yellow", soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line about the result, such as a path; never broken, so that a script can read it."""
+    out.print(plain(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON document on standard output; what is not finite becomes null, which JSON has no numbers for."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table:
     """A table whose first `words` columns are words, and the others numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = Table(title=plain(title), title_justify="left", title_style="bold", header_style="bold")
     for n, column in enumerate(columns):
-        made.add_column(column, justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
+        made.add_column(plain(column), justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
     for row in rows:
         made.add_row(*(plain(cell) for cell in row))
     return made
@@ -63,10 +105,13 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Hook]:
-    """A hook that draws a bar a task in a terminal, and writes a line now and then elsewhere."""
+    """A hook that draws a bar a task in a terminal, and writes a line now and then elsewhere.
+
+    Colours may be forced upon a log file; bars are not, for each of their frames would stay in it.
+    """
     if quiet:
         yield silent
-    elif err.is_terminal:
+    elif sys.stderr.isatty() and err.is_terminal and not err.is_dumb_terminal:
         with _bars() as bars:
             yield _Bars(bars)
     else:

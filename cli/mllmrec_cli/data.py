@@ -1,4 +1,4 @@
-"""Verbs about data: prepare, export."""
+"""The verb that makes a dataset: prepare."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from mllmrec_cli import console
+from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.options import Json, Quiet
 
 
 class Format(StrEnum):
@@ -31,49 +33,56 @@ class SplitRule(StrEnum):
     given = "given"
 
 
-class ExportFormat(StrEnum):
-    """Forms that a dataset can be written in."""
-
-    mmrec = "mmrec"
-
-
 def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.command()(prepare)
-    app.command()(export)
+    """Add the verb."""
+    app.command(rich_help_panel=console.DATA)(prepare)
 
 
 def prepare(
-    source: Annotated[Path, typer.Argument(help="Folder with the shop's files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Dataset folder to make.")],
+    source: Annotated[Path, typer.Argument(metavar="SHOP", help="Folder with the shop's files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DATASET", help="Dataset folder to make.")],
     form: Annotated[
-        Format, typer.Option("--format", help="What lies in SOURCE; 'catalogue' generates a shop there.")
+        Format,
+        typer.Option(
+            "--format",
+            metavar="FORM",
+            help="What lies in SHOP: tables, amazon (review dumps), mmrec; auto looks; catalogue makes a shop there.",
+        ),
     ] = Format.auto,
     split: Annotated[
-        SplitRule, typer.Option(help="How interactions are held out; auto: as given, or random.")
+        SplitRule,
+        typer.Option(
+            metavar="RULE",
+            help="How interactions are held out: random, leave-one-out, global-time, given; auto: given, or random.",
+        ),
     ] = SplitRule.auto,
-    split_column: Annotated[str, typer.Option(help="Column that holds a given split.")] = "",
+    split_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column that holds a given split.")] = "",
     k_core: Annotated[
-        int | None, typer.Option(help="Keep users and items with so many interactions.", show_default="5")
+        int | None, typer.Option(min=0, help="Keep users and items with so many interactions.", show_default="5")
     ] = None,
     min_rating: Annotated[float | None, typer.Option(help="Drop interactions rated lower.")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="Name a column: --column user=customer. May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=COLUMN", help="Name a column, such as user=customer. May be repeated."),
     ] = None,
-    category: Annotated[str, typer.Option(help="What the shop sells, for the prompts.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of a random split, and of a generated catalogue.")] = 999,
+    category: Annotated[str, typer.Option(metavar="TEXT", help="What the shop sells, for the prompts.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a random split, and of a generated catalogue.")] = 999,
     download_images: Annotated[
         bool, typer.Option("--download-images", help="Fetch the pictures that items name by address.")
     ] = False,
     images_per_item: Annotated[int, typer.Option(min=1, help="Fetch so many pictures an item.")] = 1,
     image_folder: Annotated[
         Path | None,
-        typer.Option(help="Keep fetched pictures here.", show_default="$MLLMREC_IMAGES, or the user's cache"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep fetched pictures here.",
+            show_default="$MLLMREC_IMAGES, or the user's cache",
+        ),
     ] = None,
-    max_rejected: Annotated[float, typer.Option(help="Share of unreadable rows that is borne.")] = 0.05,
+    max_rejected: Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable rows that is borne.")] = 0.05,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Turn a shop's files into a dataset: read, clean, k-core, split.
 
@@ -102,39 +111,14 @@ def prepare(
     if download_images:
         limits = data.DownloadLimits(images_per_item=images_per_item)
         downloader = data.ImageDownloader(image_folder or default_folder(), limits)
-    with console.progress(quiet=quiet) as hook:
+    with resumable(), console.progress(quiet=quiet or json) as hook:
         made = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
     statistics = data.statistics(made)
+    for warning in made.manifest["warnings"]:
+        console.warn(warning)
+    if downloader and statistics.steps[WITHOUT_PICTURE]:
+        console.err.print(console.plain(f"reasons: {downloader.failures}"), soft_wrap=True)
     if json:
         console.print_json(asdict(statistics))
-        return
-    for warning in made.manifest["warnings"]:
-        console.err.print(f"warning: {warning}", markup=False, style="yellow")
-    if downloader and statistics.steps[WITHOUT_PICTURE]:
-        console.err.print(f"reasons: {downloader.failures}", markup=False, soft_wrap=True)
-    console.out.print(console.table(f"{made.name} -> {out}", ("", ""), statistics.rows()))
-
-
-def export(
-    dataset: Annotated[Path, typer.Argument(help="A prepared dataset.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
-    form: Annotated[ExportFormat, typer.Option("--format", help="Form to write.")] = ExportFormat.mmrec,
-    run: Annotated[
-        Path | None, typer.Option(help="A run of this dataset: its item vectors are written as well.")
-    ] = None,
-    spreadsheet: Annotated[
-        bool, typer.Option("--spreadsheet", help="Put an apostrophe before ids that begin like a formula.")
-    ] = False,
-) -> None:
-    """Write a dataset so that another toolbox can load it.
-
-    Example: mllmrec export dataset --format mmrec --run run --out mmrec/shop
-    """
-    from mllmrec.dataset import load
-    from mllmrec.export import export_mmrec
-    from mllmrec.views import RunView
-
-    features = {"text_feat": RunView(run).features.items} if run else {}
-    written = export_mmrec(load(dataset), out, item_features=features, spreadsheet=spreadsheet)
-    for path in written:
-        console.out.print(str(path), markup=False)
+    elif not quiet:
+        console.out.print(console.table(f"{made.name} -> {out}", ("of the dataset", "number"), statistics.rows()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from mllmrec_cli import console
-from mllmrec_cli.stages import Json
+from mllmrec_cli.options import Json, Page, Run, Seed
 
 if TYPE_CHECKING:
     from mllmrec.diagnose.graph import GraphHealth
@@ -20,26 +19,20 @@ if TYPE_CHECKING:
     from mllmrec.diagnose.profile_page import UserShown
     from mllmrec.diagnose.runs import ItemNeighbours
 
-Run = Annotated[Path, typer.Argument(help="A run folder.")]
-Page = Annotated[
-    Path | None, typer.Option("--html", help="Where the page goes; by default into the run folder, under inspect.")
-]
-Seed = Annotated[int, typer.Option(help="Seed of every sample.")]
-
 _inspect = typer.Typer(no_args_is_help=True, help="Look into a run: profiles, graph. Measured, with a page to read.")
 _audit = typer.Typer(no_args_is_help=True, help="Check a run for what must not be: leak.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.add_typer(_inspect, name="inspect")
-    app.add_typer(_audit, name="audit")
+    app.add_typer(_inspect, name="inspect", rich_help_panel=console.JUDGE)
+    app.add_typer(_audit, name="audit", rich_help_panel=console.JUDGE)
 
 
 @_inspect.command(name="profiles")
 def inspect_profiles(
     run: Run,
-    users: Annotated[int, typer.Option(help="So many users, drawn at random.")] = 20,
+    users: Annotated[int, typer.Option(min=0, help="So many users, drawn at random.")] = 20,
     html: Page = None,
     seed: Seed = 0,
     json: Json = False,
@@ -58,20 +51,25 @@ def inspect_profiles(
     console.out.print(console.table("profiles", ("measure", "value", "how to read it"), made.quality.rows(), words=3))
     if made.worst:
         rows = [
-            (_short(user.id, 20), f"{len(user.finding.telling)} of {user.finding.words}", _short(user.profile, 160))
+            (
+                console.short(user.id, 20),
+                f"{len(user.finding.telling)} of {user.finding.words}",
+                console.short(user.profile, 160),
+            )
             for user in made.worst
         ]
         heading = f"generic profiles, worst first ({len(rows)} of {len(made.quality.words.generic):,})"
         console.out.print(console.table(heading, ("user", "telling", "profile"), rows, words=3))
-    _warn(made.warning)
-    console.out.print(f"page: {made.page}", markup=False, soft_wrap=True)
+    if made.warning:
+        console.warn(made.warning)
+    console.say(f"page: {made.page}")
 
 
 @_inspect.command(name="graph")
 def inspect_graph(
     run: Run,
     item: Annotated[
-        list[str] | None, typer.Option("--item", help="Show this item's neighbours. May be repeated.")
+        list[str] | None, typer.Option("--item", metavar="ID", help="Show this item's neighbours. May be repeated.")
     ] = None,
     html: Page = None,
     seed: Seed = 0,
@@ -92,8 +90,8 @@ def inspect_graph(
     console.out.print(console.table("item graph", ("measure", "value", "how to read it"), made.health.rows(), words=3))
     _print_histograms(made.health)
     for warning in made.health.warnings:
-        _warn(warning)
-    console.out.print(f"page: {made.page}", markup=False, soft_wrap=True)
+        console.warn(warning)
+    console.say(f"page: {made.page}")
 
 
 def _print_histograms(health: GraphHealth) -> None:
@@ -119,7 +117,7 @@ def audit_leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
     else:
         _print_audit(made)
     if made.leaking:
-        console.err.print(f"leak: {made.sentence}", markup=False, style="red", soft_wrap=True)
+        console.err.print(console.plain(f"leak: {made.sentence}"), style="red", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -138,33 +136,31 @@ def _print_audit(made: LeakAudit) -> None:
     columns = ("split", "users", "margin", "honest", "surplus", "leak index")
     console.out.print(console.table("cosines over never-seen items as popular", columns, rows))
     if not made.leaking:
-        console.out.print(made.sentence, markup=False, style="green" if made.measured == "honest" else "yellow")
-
-
-def _warn(warning: str | None) -> None:
-    if warning:
-        console.err.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
+        console.out.print(console.plain(made.sentence, "green" if made.measured == "honest" else "yellow"))
 
 
 def _user_panel(user: UserShown) -> Panel:
     found = user.finding
-    titles = "; ".join(_short(item.title or item.id, 60) for item in user.items)
+    titles = "; ".join(console.short(item.title or item.id, 60) for item in user.items)
     measured = (
         f"{found.words} words, {found.genericness:.0%} common; in own items {found.grounding:.0%}, "
         f"by chance {found.chance:.0%}; telling: {', '.join(found.telling[:8]) or 'none'}"
     )
     lines = [
-        console.plain(_short(user.profile, 600)),
+        console.plain(console.short(user.profile, 600)),
         Text.assemble(("items: ", "bold"), console.plain(titles), f" and {user.more:,} older" if user.more else ""),
         Text.assemble(("measured: ", "bold"), console.plain(measured)),
     ]
     seen = [item for item in user.items if item.said][:2]
     lines += [
-        Text.assemble((f"{_short(item.title or item.id, 30)}: ", "bold"), console.plain(_short(item.said, 200)))
+        Text.assemble(
+            console.plain(f"{console.short(item.title or item.id, 30)}: ", "bold"),
+            console.plain(console.short(item.said, 200)),
+        )
         for item in seen
     ]
     title = Text.assemble(
-        ("user ", "bold"), console.plain(_short(user.id, 40)), *((f" {tag}", "red") for tag in user.tags)
+        ("user ", "bold"), console.plain(console.short(user.id, 40)), *((f" {tag}", "red") for tag in user.tags)
     )
     return Panel(Group(*lines), title=title, title_align="left")
 
@@ -173,16 +169,12 @@ def _neighbours_panel(item: ItemNeighbours) -> Panel:
     rows = [
         console.plain(
             f"{edge.weight:6.2f} {edge.cosine:6.2f} {edge.shared_users:6,}  {edge.source:<13}  "
-            f"{_short(title or name, 36)}"
+            f"{console.short(title or name, 36)}"
         )
         for name, title, edge in item.edges[:10]
     ]
     heading = Text("weight cosine  users  source         neighbour", style="bold")
     title = Text.assemble(
-        ("item ", "bold"), console.plain(_short(item.id, 30)), " ", console.plain(_short(item.title, 40))
+        ("item ", "bold"), console.plain(console.short(item.id, 30)), " ", console.plain(console.short(item.title, 40))
     )
     return Panel(Group(*([heading, *rows] if rows else [Text("no edge")])), title=title, title_align="left")
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mllmrec_cli import console
+from mllmrec_cli.options import Cache, Json
 
 if TYPE_CHECKING:
     from mllmrec.config import Config
     from mllmrec.reason.generate import LimitReached
     from mllmrec.reason.plan import StagePlan
 
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Generation cache; by default the user's own, for all runs.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-app = typer.Typer(name="cache", help="The cache of generated texts: stats, verify, prune.", no_args_is_help=True)
+_app = typer.Typer(help="The cache of generated texts: stats, verify, prune.", no_args_is_help=True)
 
 
-@app.command()
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.add_typer(_app, name="cache", rich_help_panel=console.UPKEEP)
+
+
+@_app.command()
 def stats(cache: Cache = None, json: Json = False) -> None:
     """Print what the cache holds, by question and engine.
 
@@ -40,7 +42,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
     rows = [
         (
             one.ask or "unnamed",
-            one.engine[:60] or "unnamed",
+            console.short(one.engine, 60) or "unnamed",
             f"{one.rows:,}",
             f"{one.unusable:,}",
             f"{one.characters:,}",
@@ -53,11 +55,13 @@ def stats(cache: Cache = None, json: Json = False) -> None:
     console.out.print(console.table(title, columns, rows, words=2))
 
 
-@app.command()
+@_app.command()
 def verify(cache: Cache = None, json: Json = False) -> None:
     """Check every row of the cache against its checksum.
 
-    Exit code 1 where rows are damaged; they count as missing, and prune removes them.
+    Exit code 1 where rows are damaged; they count as missing, and prune removes
+    them.
+
     Example: mllmrec cache verify
     """
     from mllmrec.reason.cache import open_cache
@@ -72,13 +76,15 @@ def verify(cache: Cache = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@_app.command()
 def prune(
     cache: Cache = None,
     unusable: Annotated[
         bool, typer.Option("--unusable", help="Also answers that hold no text that could be used.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="Also answers of engines whose fingerprint holds this text.")] = "",
+    engine: Annotated[
+        str, typer.Option(metavar="TEXT", help="Also answers of engines whose fingerprint holds this text.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Remove damaged rows, and what the options name, and pack the file.
@@ -120,13 +126,13 @@ def elsewhere(
     with open_cache(cache) as opened:
         if batch_in:
             told = Elsewhere(loaded, config, opened, described).read(batch_in)
-            console.err.print(f"{batch_in}: {told}", markup=False, soft_wrap=True)
+            console.err.print(console.plain(f"{batch_in}: {told}"), soft_wrap=True)
         if batch_out:
             written = Elsewhere(loaded, config, opened, described).write(batch_out)
             if json:
                 console.print_json({"batch": str(batch_out), "requests": written})
             else:
-                console.out.print(f"{written:,} requests in {batch_out}", markup=False, soft_wrap=True)
+                console.say(f"{written:,} requests in {batch_out}")
     return batch_out is not None
 
 
@@ -141,15 +147,18 @@ def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, js
     if json:
         console.print_json({"stages": [asdict(one) for one in plans]})
         return
-    columns = ("stage", "note", "of", "cached", "calls", "prompt tokens", "new tokens", "time", "memory")
-    console.out.print(console.table("nothing was generated", columns, [_row(one) for one in plans], words=2))
+    columns = ("stage", "of", "cached", "calls", "tokens in", "tokens out", "time", "memory")
+    console.out.print(console.table("nothing was generated", columns, [_row(one) for one in plans]))
+    for one in plans:
+        if one.note:
+            console.say(f"{one.stage}: {one.note}")
 
 
 def _row(one: StagePlan) -> Sequence[str]:
     seconds = "?" if one.seconds is None else f"{one.seconds:,.0f} s"
     memory = "" if one.memory is None else f"{one.memory / 2**30:,.1f} GiB"
     counts = (one.asked_of, one.cached, one.calls, one.prompt_tokens, one.new_tokens)
-    return (one.stage, one.note, *(f"{count:,}" for count in counts), seconds, memory)
+    return (one.stage, *(f"{count:,}" for count in counts), seconds, memory)
 
 
 def print_limit(reached: LimitReached, *, json: bool) -> None:
@@ -160,4 +169,4 @@ def print_limit(reached: LimitReached, *, json: bool) -> None:
     for answer in reached.samples:
         said = answer.text or f"({answer.status}: {answer.reason})"
         console.out.print(console.plain(f"- {said}"))
-    console.out.print(str(reached), markup=False, soft_wrap=True)
+    console.say(str(reached))

@@ -1,25 +1,41 @@
 """The app: its verbs, and what becomes of an error.
 
-Exit codes: 0 done; 1 the input, the config or the machine does not allow it (one line says why); 2 the
-command line itself cannot be read; 130 interrupted.
+Exit codes: 0 done; 1 the input, the config or the machine does not allow it (one line says why), or a check found
+what it looks for; 2 the command line itself cannot be read; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
 import typer
-from mllmrec_kernels.errors import KernelError
 
 from mllmrec.errors import MllmrecError
-from mllmrec_cli import compare, data, diagnose, generations, inspect, measure, stages
-from mllmrec_cli.console import err
+from mllmrec_cli import (
+    compare,
+    console,
+    data,
+    diagnose,
+    export,
+    generations,
+    interrupts,
+    measure,
+    show,
+    stages,
+    upkeep,
+)
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused, one line says why and what to do, or a check (audit, doctor, cache verify) found "
+    "what it looks for; 2 the command line cannot be read; 130 interrupted.\n\n"
+    "Example: mllmrec prepare shop --out dataset && mllmrec run dataset --out run && mllmrec show run"
+)
 
 app = typer.Typer(
     name="mllmrec",
     help="Multimodal recommendation by MLLM reasoning: catalogue in, recommendations out.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -28,46 +44,50 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from mllmrec import __version__
+        from mllmrec.machine import version_line
 
-        typer.echo(f"mllmrec {__version__}")
+        typer.echo(version_line())
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions and stop.")
     ] = False,
 ) -> None:
     pass
 
 
 data.register(app)
+export.register(app)
 stages.register(app)
 compare.register(app)
-inspect.register(app)
-measure.register(app)
+show.register(app)
 diagnose.register(app)
-app.add_typer(generations.app)
-
-
-class _InterruptedError(BaseException):
-    """Ctrl-C; not a KeyboardInterrupt, which typer would swallow without a word."""
-
-
-def _interrupt(*_: object) -> None:
-    raise _InterruptedError
+measure.register(app)
+upkeep.register(app)
+generations.register(app)
 
 
 def main() -> None:
     """Entry point of the `mllmrec` command."""
-    signal.signal(signal.SIGINT, _interrupt)
+    interrupts.listen()
+    console.never_fail_to_print()
     try:
-        app()
-    except (MllmrecError, KernelError) as error:
-        err.print(f"error: {' '.join(str(error).split())}", markup=False, style="red", soft_wrap=True)
-        sys.exit(1)
-    except _InterruptedError:
-        err.print("interrupted; the same command goes on where this one stopped", markup=False)
+        app(prog_name="mllmrec")
+    except interrupts.Interrupted as interrupted:
+        console.err.print(console.plain(": ".join(["interrupted", *map(str, interrupted.args)])), soft_wrap=True)
         sys.exit(130)
+    except Exception as error:
+        if not _expected(error):
+            raise
+        console.err.print(console.plain(f"error: {console.one_line(str(error))}"), style="red", soft_wrap=True)
+        sys.exit(1)
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the error was raised on purpose; the kernels load for seconds, so only now are they asked."""
+    from mllmrec_kernels.errors import KernelError
+
+    return isinstance(error, MllmrecError | KernelError)

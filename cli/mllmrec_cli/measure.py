@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.stages import Json, Quiet
+from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.options import Json, Out, Quiet, Seed
 
 if TYPE_CHECKING:
     from mllmrec.measure.bench import Measured
@@ -20,26 +21,30 @@ if TYPE_CHECKING:
 Features = Annotated[
     Path | None,
     typer.Option(
-        help="A .npy file of vectors, one a row, that generated ones are to be like. Default: the demo shop's text."
+        metavar="FILE",
+        help="A .npy file of vectors, one a row, that generated ones are to be like.",
+        show_default="the demo shop's text",
     ),
 ]
 Neighbours = Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours an item.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Timed runs of each method, in turn, after one to warm up.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every method.", show_default="all cores")]
-Seed = Annotated[int, typer.Option(min=0, help="Of generated data.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command()(bench)
-    app.command()(scale)
-    app.command()(plots)
+    for verb in (bench, scale, plots):
+        app.command(rich_help_panel=console.SPEED)(verb)
 
 
 def bench(
-    op: Annotated[str | None, typer.Argument(help="One op, such as topk_cosine.", show_default="all")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Measure on this dataset instead of generated data.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Measure on a run's vectors and graph.")] = None,
+    op: Annotated[
+        str | None, typer.Argument(metavar="OP", help="One op, such as topk_cosine.", show_default="all")
+    ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Measure on this dataset instead of generated data.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="Measure on a run's vectors and graph.")] = None,
     features: Features = None,
     items: Annotated[int, typer.Option(min=50, help="Generated items.")] = 10_000,
     users: Annotated[int, typer.Option(min=1, help="Generated users.")] = 20_000,
@@ -50,7 +55,7 @@ def bench(
     rounds: Rounds = 5,
     threads: Threads = None,
     seed: Seed = 0,
-    csv: Annotated[Path | None, typer.Option(help="Append the results to this CSV.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Append the results to this CSV.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -82,7 +87,7 @@ def bench(
                 if not (quiet or json):
                     _print(done)
     if doubt := misjudged_blas():
-        console.err.print(f"warning: {doubt}", markup=False, style="yellow", soft_wrap=True)
+        console.warn(doubt)
     if json:
         console.print_json(as_json(shown))
 
@@ -136,7 +141,9 @@ def _print(done: Measured) -> None:
 
 
 def scale(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scale.csv, scale.svg and scale.png.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for scale.csv, scale.svg and scale.png.")
+    ],
     smallest: Annotated[int, typer.Option(min=50, help="Fewest items.")] = 2_000,
     largest: Annotated[int, typer.Option(min=50, help="Most items.")] = 32_000,
     factor: Annotated[float, typer.Option(help="Between one size and the next.")] = 2.0,
@@ -173,7 +180,7 @@ def scale(
     asked = Range(smallest, largest, factor, tuple(width or (384,)), settings, peers, isotropic, seed)
     path = make_folder(out) / "scale.csv"
     lines = []
-    with console.progress(quiet=quiet or json) as hook:
+    with resumable(), console.progress(quiet=quiet or json) as hook:
         for point, _ in sweep(asked, _source(features, hook), path, hook):
             lines += point
     drawn = draw(results.read(path), out)
@@ -181,7 +188,8 @@ def scale(
         console.print_json(_scaled_json(lines))
     elif not quiet:
         _print_scale(lines)
-        console.out.print(*(str(file) for file in (path, *drawn)), sep="\n", markup=False)
+        for file in (path, *drawn):
+            console.say(str(file))
 
 
 def _scaled_json(lines: list[Result]) -> dict[str, object]:
@@ -210,8 +218,11 @@ def _print_scale(lines: list[Result]) -> None:
 
 
 def plots(
-    csv: Annotated[Path, typer.Argument(help="A CSV that mllmrec bench, mllmrec scale or make bench wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")],
+    csv: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A CSV that mllmrec bench, mllmrec scale or make bench wrote.")
+    ],
+    out: Out,
+    json: Json = False,
 ) -> None:
     """Draw a CSV of results: peers beside mllmrec, and scaling curves.
 
@@ -221,7 +232,10 @@ def plots(
     from mllmrec.measure.results import read
 
     drawn = draw(read(csv), out)
+    if json:
+        console.print_json({"files": [str(file) for file in drawn]})
+        return
     for file in drawn:
-        console.out.print(str(file), markup=False)
+        console.say(str(file))
     if not drawn:
-        console.out.print(f"{csv} holds nothing to draw: no peers, and no curve of two sizes", markup=False)
+        console.warn(f"{csv} holds nothing to draw: no peers, and no curve of two sizes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +10,8 @@ import typer
 from rich.panel import Panel
 
 from mllmrec_cli import console, generations
-from mllmrec_cli.generations import Cache as Cache
-from mllmrec_cli.generations import Json as Json
+from mllmrec_cli.interrupts import command_line, resumable
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet, RunOut
 
 if TYPE_CHECKING:
     from mllmrec.evaluate import Evaluation
@@ -21,26 +20,21 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
-Dataset = Annotated[Path, typer.Argument(help="A dataset made by mllmrec prepare.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; an interrupted run goes on there.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="TOML file; see mllmrec config.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting, such as graph.threshold=0.5."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Ask again what brought nothing to use: items or users that failed.")
+    bool, typer.Option("--retry-failed", help="Ask again for items or users whose answers could not be used.")
 ]
 Limit = Annotated[
-    int, typer.Option("--limit", min=0, metavar="N", help="Ask the engine N times at most, show some answers, stop.")
+    int, typer.Option("--limit", min=0, help="Ask the engine so often at most, show some answers, stop; 0: no limit.")
 ]
 BatchOut = Annotated[
     Path | None,
-    typer.Option("--batch-out", help="Write what is still to be asked as an OpenAI batch file, x.jsonl, and stop."),
+    typer.Option(
+        "--batch-out", metavar="FILE", help="Write what is still to be asked as an OpenAI batch file, .jsonl, and stop."
+    ),
 ]
 BatchIn = Annotated[
-    Path | None, typer.Option("--batch-in", help="Take the results of such a batch into the cache, then go on.")
+    Path | None,
+    typer.Option("--batch-in", metavar="FILE", help="Take the results of such a batch into the cache, then go on."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Generate nothing; print calls, tokens, cache hits, time and memory.")
@@ -62,16 +56,17 @@ _ASKING = ("run", "describe", "profile")  # verbs that may ask a model
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command(name="run")(_verb("run", "recommend", "Run all stages, or go on with an interrupted run."))
+    made = _verb("run", "recommend", "Run all stages, or go on with an interrupted run.")
+    app.command(name="run", rich_help_panel=console.METHOD)(made)
     for stage, said in _STAGES.items():
-        app.command(name=stage)(_verb(stage, stage, f"{said} Earlier stages that are not done yet are run first."))
-    app.command()(config)
+        made = _verb(stage, stage, f"{said}\n\nEarlier stages that are not done yet are run first.")
+        app.command(name=stage, rich_help_panel=console.METHOD)(made)
 
 
 def _verb(name: str, until: Any, said: str) -> Any:
     def verb(
         dataset: Dataset,
-        out: Out,
+        out: RunOut,
         config: ConfigFile = None,
         assignments: Assignments = None,
         cache: Cache = None,
@@ -83,7 +78,7 @@ def _verb(name: str, until: Any, said: str) -> Any:
 
     def asking_verb(
         dataset: Dataset,
-        out: Out,
+        out: RunOut,
         config: ConfigFile = None,
         assignments: Assignments = None,
         cache: Cache = None,
@@ -147,10 +142,9 @@ def _run(
     make_folder(out)  # before anything heavy is imported or loaded
     from mllmrec.pipeline import run
 
-    command = shlex.join(["mllmrec", *sys.argv[1:]])
-    with console.progress(quiet=quiet) as hook:
+    with resumable(), console.progress(quiet=quiet) as hook:
         return run(
-            load(dataset), out, resolved, until=until, cache=cache, command=command, progress=hook, asking=asking
+            load(dataset), out, resolved, until=until, cache=cache, command=command_line(), progress=hook, asking=asking
         )
 
 
@@ -158,8 +152,7 @@ def _warn_of_profiles(out: Path) -> None:
     from mllmrec.diagnose.runs import run_warning
 
     if warning := run_warning(out):
-        advice = f"look at them with mllmrec inspect profiles {shlex.quote(str(out))}"
-        console.err.print(f"warning: {warning}; {advice}", markup=False, style="yellow", soft_wrap=True)
+        console.warn(f"{warning}; look at them with mllmrec inspect profiles {shlex.quote(str(out))}")
 
 
 def _summary(made: Artefacts, out: Path) -> dict[str, Any]:
@@ -186,7 +179,7 @@ def _print(made: Artefacts, out: Path, until: str) -> None:
     if made.evaluated:
         print_results(made.evaluated)
     if until == "recommend":
-        console.out.print(f"look at it: mllmrec show {shlex.quote(str(out))}", markup=False)
+        console.say(f"look at it: mllmrec show {shlex.quote(str(out))}")
 
 
 def print_results(evaluation: Evaluation) -> None:
@@ -198,16 +191,3 @@ def print_results(evaluation: Evaluation) -> None:
     rows = [(model, *(f"{means[name]:.4f}" for name in names)) for model, means in shown.items()]
     heading = f"{title('test', leaky=evaluation.leaky)}, {evaluation.users['test']:,} users"
     console.out.print(console.table(heading, ("model", *names), rows))
-
-
-def config(
-    file: ConfigFile = None,
-    assignments: Assignments = None,
-) -> None:
-    """Print the whole config as TOML: the defaults, overlaid by a file and by --set.
-
-    Example: mllmrec config > mine.toml
-    """
-    from mllmrec.config import load_config, to_toml
-
-    typer.echo(to_toml(load_config(file, assignments or [])), nl=False)

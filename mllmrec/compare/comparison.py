@@ -16,7 +16,7 @@ from mllmrec import storage
 from mllmrec.compare.cell import SHOWN, Cell
 from mllmrec.compare.entries import Candidate, Entry
 
-_RESAMPLES = 2000
+RESAMPLES = 2000
 _JUDGED_BY = "ndcg@20"
 
 
@@ -146,6 +146,6 @@ def paired_bootstrap(differences: NDArray[np.float64]) -> tuple[float, float, fl
         return 0.0, 0.0, 0.0
     generator = np.random.default_rng(0)
     n = len(differences)
-    means = [differences[generator.integers(n, size=n)].mean() for _ in range(_RESAMPLES)]
+    means = [differences[generator.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(differences.mean()), float(low), float(high)

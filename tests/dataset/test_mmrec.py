@@ -10,7 +10,7 @@ import pytest
 
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.errors import InputError, MismatchError
-from mllmrec.export import export_mmrec
+from mllmrec.export.mmrec import export_mmrec
 
 
 def inter(

@@ -1,0 +1,40 @@
+"""Arguments and options that several verbs share, each declared once: the same thing has the same name everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mllmrec_cli import completion
+
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder, made by mllmrec prepare.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made by mllmrec run.")]
+RunOut = Annotated[
+    Path, typer.Option("--out", "-o", metavar="RUN", help="Run folder; an interrupted run goes on there.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML file of settings; see mllmrec config.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="One setting, such as graph.threshold=0.5. May be repeated.",
+        autocompletion=completion.settings,
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="FILE", help="Generation cache; by default $MLLMREC_CACHE, or the user's own for all runs."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
+Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where the page goes. Default: RUN/inspect.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]
