@@ -8,7 +8,7 @@ CORETYPE := import numpy, threadpoolctl; \
 	print(next((p['architecture'] for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas'), ''))
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check bench bench-plots bench-gpu kernel-table format clean
+.PHONY: help demo test test-all check snapshots bench bench-plots bench-gpu kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,10 +24,14 @@ test: $(VENV)/.test  ## the tests, but the slow ones
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.check  ## lint, format, types
+check: $(VENV)/.check  ## lint, format, types, the guide
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m mkdocs --quiet build --strict
+
+snapshots: $(VENV)/.test  ## write the help pages that tests compare with anew
+	$(BIN)/python -m pytest tests/test_help.py --snapshot-update
 
 format: $(VENV)/.check  ## apply the formatter
 	$(BIN)/ruff check --fix .
@@ -47,7 +51,7 @@ kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -17,23 +17,6 @@ import pytest
 from mllmrec.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = (
-    "prepare",
-    "export",
-    "run",
-    "describe",
-    "profile",
-    "encode",
-    "graph",
-    "train",
-    "evaluate",
-    "recommend",
-    "compare",
-    "show",
-    "doctor",
-    "config",
-)
-CACHE_HELP = tuple(("cache", verb, "--help") for verb in ("stats", "verify", "prune"))
 
 
 def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,14 +24,6 @@ def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subp
     return subprocess.run(
         command, cwd=cwd, env=os.environ | environment | {"COLUMNS": "80"}, capture_output=True, text=True, check=False
     )
-
-
-@pytest.mark.parametrize("words", [("--help",), *((verb, "--help") for verb in VERBS), *CACHE_HELP])
-def test_every_verb_explains_itself_in_eighty_columns(words: tuple[str, ...]) -> None:
-    done = mllmrec(*words)
-    assert done.returncode == 0
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    assert words == ("--help",) or f"mllmrec {words[0]}" in done.stdout
 
 
 def fault(*words: object, **environment: str) -> str:

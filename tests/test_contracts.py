@@ -54,6 +54,14 @@ def test_an_import_pulls_in_neither_torch_nor_transformers(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_waits_for_nothing_that_is_slow_to_load() -> None:
+    """So that --help comes at once."""
+    script = "import sys, mllmrec_cli.main; print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    slow = ["numpy", "polars", "pyarrow", "numba", "scipy", "PIL", "matplotlib", "mllmrec_kernels", "huggingface_hub"]
+    done = subprocess.run([sys.executable, "-c", script, *slow], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_outer_folders_are_no_packages() -> None:
     assert not [path for path in ("kernels", "cli", "tests", "bench") if (ROOT / path / "__init__.py").exists()]
     assert all((folder / "py.typed").exists() for folder in PACKAGES.values())

@@ -45,7 +45,7 @@ _STAGES = {
     "profile": "Turn each user's training history into a preference profile.",
     "encode": "Turn texts into vectors.",
     "graph": "Build the item graph.",
-    "train": "Train the projectors.",
+    "train": "Fit the model.",
     "evaluate": "Judge the model beside its yardsticks, by full ranking.",
     "recommend": "Write top-N lists for users, and similar items.",
 }
