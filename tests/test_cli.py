@@ -1,22 +1,17 @@
-"""The command line as a user meets it: one line for every fault, exit codes, JSON, and the README's commands."""
+"""The command line as a user meets it: one line for every fault, exit codes, JSON, logs, interrupts."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from mllmrec.dataset import Dataset
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def mllmrec(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -119,20 +114,3 @@ def test_hostile_titles_do_not_steer_the_terminal(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     assert "[bold red]x[/]" in done.stdout
     assert not {"\x1b", "\u202e"} & set(done.stdout)
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith("mllmrec ") and "shared/data" not in line]
-
-
-def test_the_commands_of_the_readme_run(shop: Path, tmp_path: Path) -> None:
-    shutil.copytree(shop, tmp_path / "shop")
-    commands = readme_commands()
-    assert len(commands) >= 8
-    for command in commands:
-        done = mllmrec(
-            *command.split()[1:], cwd=tmp_path, MLLMREC_CACHE=str(tmp_path / "c.sqlite"), MLLMREC_TRAIN__EPOCHS="2"
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"

@@ -1,4 +1,4 @@
-"""What is exported of a run: vectors that serve the very lists of `recommend`, and a model card that says what holds."""
+"""What is exported of a run: vectors that serve the lists of `recommend`, and a model card that says what holds."""
 
 from __future__ import annotations
 

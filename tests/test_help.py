@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from mllmrec_cli.main import app
 from rich.text import Text
 from syrupy.assertion import SnapshotAssertion
 from typer.main import get_command
 from typer.testing import CliRunner
-
-from mllmrec_cli.main import app
 
 
 def pages(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
