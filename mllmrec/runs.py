@@ -221,7 +221,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: `folder` is no run.
     """
     if not (folder / "run.json").is_file():
-        raise InputError(f"{folder} is not a run: it has no run.json; make one with mllmrec run DATASET --out")
+        what = "a dataset" if (folder / "manifest.json").is_file() else "it has no run.json"
+        raise InputError(f"{folder} is not a run: {what}; make one with mllmrec run DATASET --out RUN")
     record: dict[str, Any] = storage.read_json(folder / "run.json")
     if record.get("schema_version") != SCHEMA_VERSION:
         raise MismatchError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,12 +73,18 @@ class RunView:
             return stage_file(self.folder, stage, name, leaky=self.leaky)
 
         if not self.has(stage):
-            raise InputError(f"{self.folder} has not finished {stage!r}; go on with mllmrec run")
+            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self.go_on}")
         return path
 
     def has(self, stage: str) -> bool:
         """Whether a stage is done."""
         return (self.folder / stage / "stage.json").exists()
+
+    @property
+    def go_on(self) -> str:
+        """The command that finishes the run."""
+        words = ["mllmrec", "run", self.record["dataset_folder"], "--out", str(self.folder)]
+        return shlex.join([*words, "--config", str(self.folder / "config.toml")])
 
     @property
     def leaky(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_bad_input_is_one_line_and_exit_code_one(dataset: Dataset, tmp_path: Pat
     assert "no model 'ridgge' to compare" in fault("compare", data, "--out", tmp_path / "r", "--models", "ridgge")
     assert "is no dataset" in fault("run", tmp_path, "--out", tmp_path / "r")
     assert "did you mean 'graph.threshold'?" in fault("run", data, "--out", tmp_path / "r", "--set", "graph.treshold=1")
-    assert "is not a run" in fault("show", tmp_path)
+    assert "is not a run: it has no run.json; make one with" in fault("show", tmp_path)
+    assert "is not a run: a dataset" in fault("show", data)
     (tmp_path / "file").touch()
     assert "cannot write to" in fault("run", data, "--out", tmp_path / "file" / "r")
     assert "holds a dataset already" in fault("prepare", tmp_path, "--out", data)
@@ -76,7 +78,7 @@ def test_an_interrupt_says_how_to_go_on(dataset: Dataset, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.strip() == "interrupted; the same command goes on where this one stopped"
+    assert said.strip() == f"interrupted: what is done is kept; go on with: {shlex.join(['mllmrec', *map(str, words)])}"
 
 
 def test_results_come_as_json(dataset: Dataset, tmp_path: Path) -> None:
@@ -98,19 +100,34 @@ def test_results_come_as_json(dataset: Dataset, tmp_path: Path) -> None:
     assert "graph.threshold" not in done.stdout
 
 
-def test_hostile_titles_do_not_steer_the_terminal(tmp_path: Path) -> None:
-    shop = tmp_path / "s"
-    shop.mkdir()
-    rows = "".join(f"u{u},i{i}\n" for u in range(8) for i in range(8) if (u + i) % 3)
-    (shop / "interactions.csv").write_text("user,item\n" + rows)
-    title = "[bold red]x[/] \x1b[2J \u202e<script>"
-    (shop / "items.jsonl").write_text("".join(json.dumps({"item": f"i{n}", "title": title}) + "\n" for n in range(8)))
+def test_the_command_line_itself_is_exit_code_two(tmp_path: Path) -> None:
     for words in (
-        ("prepare", shop, "--out", tmp_path / "d", "--k-core", "2"),
-        ("run", tmp_path / "d", "--out", tmp_path / "r", "--cache", tmp_path / "c.sqlite", "--set", "train.epochs=1"),
-        ("show", tmp_path / "r"),
+        ("runn",),
+        ("run", tmp_path),
+        ("show", tmp_path, "--users", "-1"),
+        ("prepare", "x", "--out", "y", "--split", "z"),
     ):
         done = mllmrec(*words)
-        assert done.returncode == 0, done.stderr
-    assert "[bold red]x[/]" in done.stdout
-    assert not {"\x1b", "\u202e"} & set(done.stdout)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Error" in done.stderr
+
+
+def test_a_log_file_gets_lines_and_no_bars(dataset: Dataset, tmp_path: Path) -> None:
+    """Whoever forces colours, as CI does, still gets no frames of a bar."""
+    words = ["describe", dataset.folder, "--out", tmp_path / "r", "--cache", tmp_path / "c.sqlite"]
+    done = mllmrec(*words, FORCE_COLOR="1")
+    assert done.returncode == 0
+    assert "\r" not in done.stderr
+    assert done.stderr.splitlines() == [
+        line for line in done.stderr.splitlines() if line.startswith("describe items: ")
+    ]
+
+
+def test_a_reader_who_leaves_early_is_no_fault(dataset: Dataset) -> None:
+    command = f"{shlex.quote(sys.executable)} -m mllmrec_cli config | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("seed = 999\n", "")
+
+
+def test_a_version_is_what_a_bug_report_begins_with() -> None:
+    assert re.fullmatch(r"mllmrec \S+ \(Python 3\.\d+\.\d+, torch \S+, \w+ \w+\)\n", mllmrec("--version").stdout)

@@ -135,7 +135,11 @@ def load(folder: Path) -> Dataset:
         LeakError: its split has an interaction twice.
     """
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} is no dataset: it has no {MANIFEST}; make one with mllmrec prepare SOURCE --out")
+        if (folder / "run.json").is_file():
+            raise InputError(f"{folder} is no dataset but a run; name the dataset that it was made from")
+        raise InputError(
+            f"{folder} is no dataset: it has no {MANIFEST}; make one with mllmrec prepare SHOP --out DATASET"
+        )
     manifest = storage.read_json(folder / MANIFEST)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise MismatchError(

@@ -6,7 +6,6 @@ Markdown with the metadata block of the Hugging Face hub. Whatever comes from da
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,7 +78,7 @@ def model_card(view: RunView) -> str:
         verdict=_verdict(evaluation, metrics) if evaluation and judged else "",
         settings="\n".join(_changed(record["config"])) or "# nothing",
         limits=list(_limits(view)),
-        command=_fenced(record["command"] or f"mllmrec run DATASET --out RUN --config {shlex.quote('config.toml')}"),
+        command=_fenced(record["command"] or view.go_on),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from mllmrec import storage
 from mllmrec.dataset import Dataset
 from mllmrec.encode import Vectors
 from mllmrec.errors import MismatchError
+from mllmrec.spreadsheet import defused
 
 
 def export_mmrec(
@@ -43,16 +44,13 @@ def export_mmrec(
     storage.make_folder(out)
     written = [_write_tsv(out / f"{dataset.name}.inter", _inter(dataset))]
     for side, ids, column in (("u", dataset.users, "userID"), ("i", dataset.item_ids, "itemID")):
-        mapping = pl.DataFrame({"id": _defused(ids) if spreadsheet else ids, column: np.arange(len(ids))})
+        shown = [defused(name) for name in ids] if spreadsheet else ids
+        mapping = pl.DataFrame({"id": shown, column: np.arange(len(ids))}, schema_overrides={"id": pl.String})
         written.append(_write_tsv(out / f"{side}_id_mapping.csv", mapping))
     for name, array in features.items():
         storage.write_array(out / f"{name}.npy", np.asarray(array, dtype=np.float32))
         written.append(out / f"{name}.npy")
     return written
-
-
-def _defused(ids: pl.Series) -> pl.Series:
-    return pl.select(pl.when(ids.str.contains(r"^[=+\-@\t\r]")).then("'" + ids).otherwise(ids)).to_series()
 
 
 def _inter(dataset: Dataset) -> pl.DataFrame:

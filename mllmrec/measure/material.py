@@ -163,8 +163,8 @@ class Own:
 
 
 def _files(run: RunView, stage: str) -> Callable[[str], Path]:
-    if not (run.folder / stage / "stage.json").exists():
-        raise InputError(f"{run.folder} has not finished {stage!r}; go on with mllmrec run")
+    if not run.has(stage):
+        raise InputError(f"{run.folder} has not finished {stage!r}; go on with {run.go_on}")
     return lambda name: stage_file(run.folder, stage, name, leaky=run.leaky)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from mllmrec import __version__, storage
 from mllmrec.errors import InputError
 from mllmrec.machine import describe_machine
+from mllmrec.spreadsheet import defused
 
 _PACKAGES = ("numpy", "numba", "torch", "scipy", "faiss-cpu", "sparse-dot-topn", "implicit")
 
@@ -120,7 +121,7 @@ def as_json(results: Iterable[Result]) -> list[dict[str, str | float | int]]:
 
 
 def _cells(result: Result) -> list[str]:
-    return [f"{value:.6g}" if isinstance(value, float) else str(value) for value in astuple(result)]
+    return [defused(value) if isinstance(value, str) else f"{value:.6g}" for value in astuple(result)]
 
 
 def _parse(row: dict[str, str], where: str) -> Result:
