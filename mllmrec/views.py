@@ -119,8 +119,8 @@ class RunView:
     @cached_property
     def fitted(self) -> Fitted:
         """The trained model."""
-        model = ModelConfig(**self.record["config"]["model"])
-        fitted: Fitted = fitted_type(model).load(self._file("train"))
+        kind = self.record["config"]["model"]["kind"]
+        fitted: Fitted = fitted_type(ModelConfig.model_construct(kind=kind)).load(self._file("train"))
         return fitted
 
     @property

@@ -87,7 +87,9 @@ def main() -> None:
 
 
 def _expected(error: Exception) -> bool:
-    """Whether the error was raised on purpose; the kernels load for seconds, so only now are they asked."""
-    from mllmrec_kernels.errors import KernelError
+    """Whether the error was raised on purpose."""
+    if isinstance(error, MllmrecError):
+        return True
+    from mllmrec_kernels.errors import KernelError  # the kernels load for seconds: not before they are needed
 
-    return isinstance(error, MllmrecError | KernelError)
+    return isinstance(error, KernelError)
