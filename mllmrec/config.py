@@ -114,6 +114,7 @@ class GraphConfig(BaseModel):
     semantic_neighbours: Count = 10  # K_s; in paper mode it counts the item itself
     cooccurrence_neighbours: Count = 10  # K_c
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
+    window: Count = 0  # co-occurrences count up to so far apart, in the timestamps' unit (mostly seconds); 0: any
 
 
 Kind = Literal["mllmrec", "ridge", "blend", "ease", "bpr", "lightgcn", "vbpr", "freedom"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Vectors
 from mllmrec.errors import InputError, MismatchError
 
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the paper's Jaccard of items with one same user
 
 
@@ -126,14 +128,13 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
 
     Raises:
         LeakError: the histories hold held-out interactions.
-        InputError: the vectors do not fit the catalogue, or hold NaN.
+        InputError: the vectors do not fit the catalogue, or hold NaN; a window is asked for and there are no times.
     """
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
-    user_items = histories.user_items()
     semantic = _semantic(vectors, config)
-    cooccurrence = _cooccurrence(user_items, config)
+    cooccurrence = _cooccurrence(histories, config)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency = CSR.from_scipy(semantic + cooccurrence)
@@ -154,24 +155,31 @@ def _semantic(vectors: Vectors, config: GraphConfig) -> sp.csr_array:
     return _from_lists(ids, np.ones(ids.shape, dtype=np.float32))
 
 
-def _cooccurrence(user_items: CSR, config: GraphConfig) -> sp.csr_array:
+def _cooccurrence(histories: Histories, config: GraphConfig) -> sp.csr_array:
     """C of method 2.6: the Jaccard of each item's nearest audiences."""
-    k = config.cooccurrence_neighbours
+    k, user_items = config.cooccurrence_neighbours, histories.user_items()
     if k == 0:
         return _empty(user_items.n_columns)
+    window, times = (config.window, histories.times_by_item()) if config.window else (None, None)
+    if window and times is None:
+        raise InputError(
+            "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
+            "with --column timestamp=NAME, or leave graph.window at 0"
+        )
+    search = partial(cooccurrence_topk, user_items, measure="jaccard", window=window, times=times)
     if config.mode == "fixed":
-        return _from_lists(*cooccurrence_topk(user_items, k, measure="jaccard"))
-    return _paper_cooccurrence(user_items, k)
+        return _from_lists(*search(k))
+    return _paper_cooccurrence(user_items, k, search)
 
 
-def _paper_cooccurrence(user_items: CSR, k: int) -> sp.csr_array:
+def _paper_cooccurrence(user_items: CSR, k: int, search: Callable[[int], Lists]) -> sp.csr_array:
     """C as the public code has it: Jaccards of 1 deleted before the top-K, those of lone users kept.
 
     Deleted entries must not take up places among the K, so as many more neighbours are asked for as the
     largest group of items with one same audience can delete.
     """
     degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
-    ids, scores = cooccurrence_topk(user_items, k + _largest_twin_group(user_items), measure="jaccard")
+    ids, scores = search(k + _largest_twin_group(user_items))
     rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
     same_audience = (scores == 1) & (ids >= 0)
     lone = degrees == 1

@@ -61,6 +61,11 @@ def mean(values: dict[str, Floats]) -> dict[str, float]:
     return {name: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for name, v in values.items()}
 
 
+def short(value: float, *, signed: bool = False) -> str:
+    """Four decimals without the zero before the point, as tables print a metric: .0583, or +.0012 if signed."""
+    return (f"{value:+.4f}" if signed else f"{value:.4f}").replace("0.", ".", 1)
+
+
 def _ideal_gain(most: int) -> Floats:
     """[most + 1] the highest gain that n hits can have."""
     return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2))])

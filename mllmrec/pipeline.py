@@ -198,6 +198,7 @@ class Artefacts:
             {
                 "config": config.model_dump(),
                 "histories": self._training.digest,
+                "times": self._dataset.split_digest if config.window else "",
                 "encode": self._run.digest("encode"),
             },
             ItemGraph,

@@ -71,17 +71,14 @@ def _print(made: Comparison, out: Path) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    spread = f"±{_short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
+    from mllmrec.metrics import short
+
+    spread = f"±{short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
     return (
         row.title,
-        _short(row.means["recall@20"]),
-        _short(row.means["ndcg@20"]) + spread,
-        f"{_short(row.low, signed=True)} {_short(row.high, signed=True)}" if row.rival else "",
+        short(row.means["recall@20"]),
+        short(row.means["ndcg@20"]) + spread,
+        f"{short(row.low, signed=True)} {short(row.high, signed=True)}" if row.rival else "",
         f"{row.seconds:,.1f}",
         "" if row.mib is None else f"{row.mib:,.0f}",
     )
-
-
-def _short(value: float, *, signed: bool = False) -> str:
-    """Four decimals without the zero before the point, so that the table fits a terminal."""
-    return (f"{value:+.4f}" if signed else f"{value:.4f}").replace("0.", ".", 1)

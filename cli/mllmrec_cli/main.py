@@ -23,6 +23,7 @@ from mllmrec_cli import (
     measure,
     show,
     stages,
+    study,
     upkeep,
 )
 
@@ -63,6 +64,7 @@ data.register(app)
 export.register(app)
 stages.register(app)
 compare.register(app)
+study.register(app)
 show.register(app)
 diagnose.register(app)
 measure.register(app)

@@ -1,14 +1,16 @@
 """One cell: one candidate of one model with one seed, fitted, judged, and kept in one file.
 
 A cell's name is the hash of all that shapes it, so an interrupted comparison, or a larger one in the same
-folder, finds what is done. Both splits are judged when a cell is made, and the test values lie in the file;
-they are read for the chosen candidate alone.
+folder, finds what is done. A comparison judges both splits when a cell is made, and the test values lie in the
+file; they are read for the chosen candidate alone. A study judges validation, and its cells hold no test value.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,14 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mllmrec import storage
+from mllmrec import metrics, storage
+from mllmrec.config import EvaluateConfig
+from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
+from mllmrec.evaluate import HeldOut, protocol
+from mllmrec.models.scorer import Scorer
 
+_CUTOFFS = (10, 20)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 Values = dict[str, NDArray[np.float64]]
 
@@ -29,7 +36,7 @@ class Cell:
     """What a candidate reached.
 
     Attributes:
-        valid, test: metric -> float64 [evaluated users of the split].
+        valid, test: metric -> float64 [evaluated users of the split]; `test` is empty in a study's cell.
         seconds: to fit; evaluation is not counted.
         mib: highest resident memory above that at the start, or None where the system does not tell.
         summary: one line of the fitted model.
@@ -72,6 +79,34 @@ class Cell:
         except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
             raise InputError(f"the cell {file} is damaged ({error}); remove it to have it computed again") from error
         return Cell(valid, test, notes["seconds"], notes["mib"], notes["summary"])
+
+
+def keep_cell(
+    file: Path, fit: Callable[[Path], tuple[Scorer, str]], judged: Callable[[Scorer], tuple[Values, Values]]
+) -> Cell:
+    """The cell of that file, fitted and judged where it is not there yet.
+
+    Args:
+        file: named by everything that shapes the cell.
+        fit: makes the model and its one line, given the file of a checkpoint to go on from.
+        judged: the values on validation and on test.
+    """
+    if file.exists():
+        return Cell.load(file)
+    memory, started = PeakMemory(), time.perf_counter()
+    scorer, summary = fit(file.with_suffix(".unfinished"))
+    seconds, mib = time.perf_counter() - started, memory.mib()
+    cell = Cell(*judged(scorer), round(seconds, 3), mib, summary)
+    cell.save(file)
+    return cell
+
+
+def judge(scorer: Scorer, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
+    """The shown metrics of the evaluated users of one split, by full ranking."""
+    heldout, exclude = protocol(dataset, split, config)
+    judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
+    values = metrics.per_user(scorer.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
+    return {name: values[name][judged] for name in SHOWN}
 
 
 class PeakMemory:

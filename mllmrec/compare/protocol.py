@@ -8,23 +8,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from mllmrec_kernels import CSR
 
-from mllmrec import metrics, storage
-from mllmrec.compare.cell import SHOWN, Cell, PeakMemory, Values
+from mllmrec import storage
+from mllmrec.compare.cell import Cell, judge, keep_cell
 from mllmrec.compare.comparison import Comparison, make_rows
 from mllmrec.compare.entries import Candidate, Entry
 from mllmrec.config import Config, GraphConfig, override
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Features, mean_of_items
 from mllmrec.errors import ConfigError, TrainingError
-from mllmrec.evaluate import HeldOut, protocol
 from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.models.scorer import Scorer
@@ -32,7 +29,6 @@ from mllmrec.pipeline import run
 from mllmrec.progress import Progress, silent
 from mllmrec.train import fit_model
 
-_CUTOFFS = (10, 20)
 _CHOSEN_BY = "ndcg@20"
 _VERSION = 1  # of what a cell holds and how it is computed
 _BASELINES = {"popularity": "popularity", "content": "content, untrained", "item-knn": "item-kNN"}
@@ -116,16 +112,14 @@ class _Comparing:
             "seed": seed,
         }
         file = self._out / "cells" / f"{storage.hash_value(shape)[:32]}.parquet"
-        if file.exists():
-            return Cell.load(file)
-        memory, started = PeakMemory(), time.perf_counter()
-        scorer, summary = self._fit(entry, config, seed, file.with_suffix(".unfinished"))
-        seconds, mib = time.perf_counter() - started, memory.mib()
-        cell = Cell(
-            self._judge(scorer, "valid", config), self._judge(scorer, "test", config), round(seconds, 3), mib, summary
+        return keep_cell(
+            file,
+            lambda checkpoint: self._fit(entry, config, seed, checkpoint),
+            lambda scorer: (
+                judge(scorer, self._dataset, "valid", config.evaluate),
+                judge(scorer, self._dataset, "test", config.evaluate),
+            ),
         )
-        cell.save(file)
-        return cell
 
     def _fit(self, entry: Entry, config: Config, seed: int, checkpoint: Path) -> tuple[Scorer, str]:
         if entry.fitting == "baseline":
@@ -139,16 +133,6 @@ class _Comparing:
             config.train, seed=seed, profiled=profiled, checkpoint=checkpoint, progress=self._progress,
         )  # fmt: skip
         return fitted.scorer, fitted.summary
-
-    def _judge(self, scorer: Scorer, split: HeldOut, config: Config) -> Values:
-        heldout, exclude = protocol(self._dataset, split, config.evaluate)
-        judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
-        values = metrics.per_user(_ranks(scorer, exclude, heldout), heldout.indptr, _CUTOFFS)
-        return {name: values[name][judged] for name in SHOWN}
-
-
-def _ranks(scorer: Scorer, exclude: CSR, heldout: CSR) -> np.ndarray:
-    return scorer.ranks(exclude, heldout)
 
 
 def _leaky(features: Features, everything: Histories) -> Features:

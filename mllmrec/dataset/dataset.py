@@ -64,6 +64,14 @@ class Histories:
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 
+    def times_by_item(self) -> NDArray[np.int64] | None:
+        """The time of each entry of `user_items()`, int64 [n]; None where the data has no time.
+
+        Repeats of one user and item, which no dataset has, are not thought of.
+        """
+        users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
+        return None if self.times is None else self.times[np.lexsort((self.items, users))]
+
     def require_training(self, what: str) -> None:
         """Refuse histories that hold held-out interactions.
 

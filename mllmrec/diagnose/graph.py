@@ -24,7 +24,7 @@ from mllmrec.graph import ItemGraph
 Source = Literal["semantic", "co-occurrence", "both"]
 SOURCES: tuple[Source, ...] = ("semantic", "co-occurrence", "both")
 
-_APART = 0.8  # the least share of the items that the largest component should hold
+APART = 0.8  # the least share of the items that the largest component should hold
 _SPARSE = 0.5  # the least share of the items that should have a co-occurrence edge
 _SLACK = 1e-5  # float32 rounding of a cosine at the threshold
 _BARS = 10  # of a histogram in a terminal
@@ -72,7 +72,7 @@ class GraphHealth:
     def warnings(self) -> list[str]:
         """One line for each thing that makes propagation over this graph a doubtful idea."""
         found = []
-        if self.largest < _APART:
+        if self.largest < APART:
             found.append(
                 f"the graph falls apart: its largest component holds {self.largest:.0%} of the items, and there are "
                 f"{len(self.components):,} components ({self.isolated:,} isolated items); lower graph.threshold, or "

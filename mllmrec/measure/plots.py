@@ -12,19 +12,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mllmrec import storage
 from mllmrec.measure.results import Result
 from mllmrec.measure.scale import OPS as SCALED
 from mllmrec.measure.scale import Curve, Fit, Point, curves, fits
+from mllmrec.picture import COLOURS, STYLE, write_figure
 
-# Okabe and Ito's palette: told apart by those who do not see red and green alike.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKS = "os^Dv<>"
-_STYLE: Any = {"svg.hashsalt": "mllmrec", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
@@ -35,12 +31,12 @@ def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
     """
     last = list({(line.op, line.backend, line.case, line.metric): line for line in lines}.values())
     written = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for op in sorted({line.op for line in last if line.metric == "times mllmrec"}):
-            written += _write(_bars([line for line in last if line.op == op]), folder / op)
+            written += write_figure(_bars([line for line in last if line.op == op]), folder / op)
         scaling = [line for line in lines if line.op in SCALED]
         if any(len(points) > 1 for points in curves(scaling, "seconds").values()):
-            written += _write(_curves(scaling), folder / "scale")
+            written += write_figure(_curves(scaling), folder / "scale")
     return written
 
 
@@ -57,7 +53,7 @@ def _bars(lines: Sequence[Result]) -> Figure:
         own = [line for line in ratios if line.case == case]
         ticks.append(top + (len(own) - 1) / 2)
         for place, line in enumerate(own):
-            _bar(axes, top + place, line, _COLOURS[backends.index(line.backend) % len(_COLOURS)])
+            _bar(axes, top + place, line, COLOURS[backends.index(line.backend) % len(COLOURS)])
         top += heights[case]
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(ticks, [_wrapped(case) for case in cases])
@@ -65,7 +61,7 @@ def _bars(lines: Sequence[Result]) -> Figure:
     axes.set_xlim(0, 1.15 * max(1.0, *(line.p80 for line in ratios)))
     axes.set_xlabel("time, as a multiple of mllmrec's (median; whiskers: 20th to 80th percentile)")
     axes.set_title(f"{ratios[0].op}: right of the line, mllmrec is faster", loc="left")
-    handles = [mpl.patches.Patch(color=_COLOURS[n % len(_COLOURS)]) for n in range(len(backends))]
+    handles = [mpl.patches.Patch(color=COLOURS[n % len(COLOURS)]) for n in range(len(backends))]
     figure.legend(handles, backends, loc="outside lower left", ncols=2, frameon=False, title=_origin(lines))
     return figure
 
@@ -96,7 +92,7 @@ def _curves(lines: Sequence[Result]) -> Figure:
     variants = list(dict.fromkeys((curve.d, curve.data, curve.asked) for curve in timed))
     handles, labels = [], []
     for curve, points in timed.items():
-        colour = _COLOURS[methods.index(curve.method) % len(_COLOURS)]
+        colour = COLOURS[methods.index(curve.method) % len(COLOURS)]
         mark = _MARKS[variants.index((curve.d, curve.data, curve.asked)) % len(_MARKS)]
         handles.append(_curve(panels[0], points, colour, mark))
         _line(panels[0], fitted[curve], points, colour)
@@ -154,14 +150,3 @@ def _origin(lines: Sequence[Result]) -> str:
     machines, commits = (sorted({getattr(line, name) for line in lines}) for name in ("machine", "commit"))
     machine = machines[0] if len(machines) == 1 else f"{len(machines)} machines"
     return f"{machine}; {commits[0] if len(commits) == 1 else f'{len(commits)} commits'}"
-
-
-def _write(figure: Figure, stem: Path) -> list[Path]:
-    FigureCanvasAgg(figure)
-    written = []
-    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
-        path = stem.with_name(f"{stem.name}.{kind}")
-        with storage.atomic(path) as temporary:
-            figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
-        written.append(path)
-    return written
