@@ -11,7 +11,7 @@ import pytest
 
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import LeakError, MismatchError
+from mllmrec.errors import InputError, LeakError, MismatchError
 from mllmrec.graph import ItemGraph, build_graph
 
 
@@ -102,6 +102,27 @@ def test_more_neighbours_than_items_is_a_whole_graph() -> None:
     vectors, seen = random_case(3)
     graph = build_graph(vectors, seen, GraphConfig(threshold=-1, semantic_neighbours=999, cooccurrence_neighbours=999))
     assert graph.adjacency.nnz == seen.n_items * (seen.n_items - 1)
+
+
+def test_a_window_counts_the_users_who_touched_both_within_it() -> None:
+    generator = np.random.default_rng(6)
+    vectors, seen = random_case(6)
+    timed = replace(seen, times=generator.integers(0, 100, len(seen.items)))
+    config = GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=30, window=20)
+    found = build_graph(vectors, timed, config).adjacency.to_scipy().toarray()
+    degree, close = np.zeros(seen.n_items), np.zeros(found.shape)
+    for user in range(seen.n_users):
+        at = slice(seen.indptr[user], seen.indptr[user + 1])
+        items, times = timed.items[at], timed.times[at]
+        degree[items] += 1
+        close[np.ix_(items, items)] += np.abs(times[:, None] - times) <= 20
+    union = degree[:, None] + degree - close
+    wanted = np.divide(close, union, out=np.zeros_like(close), where=union > 0) * (1 - np.eye(len(close)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    whole = build_graph(vectors, timed, config.model_copy(update={"window": 0})).adjacency
+    assert 0 < (found > 0).sum() < whole.nnz
+    with pytest.raises(InputError, match="graph.window needs the time of every training interaction"):
+        build_graph(vectors, seen, config)
 
 
 def test_held_out_histories_are_refused(dataset: Dataset, vectors: np.ndarray) -> None:

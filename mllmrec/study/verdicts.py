@@ -132,17 +132,18 @@ def _highest(result: Result, what: str) -> str:
         return f"{head}, and all {len(rows)} settings lie within one standard error of it: the choice does not matter."
     others = [row for row in rows if row is not best]
     if sum(as_good) > 1:
-        alike = [good and row is not best for row, good in zip(rows, as_good, strict=True)]
-        head += f", within one standard error of {_names(rows, alike)}"
+        on_axis = len(best.point.at) == 1  # there the best is part of a range
+        alike = [good and (on_axis or row is not best) for row, good in zip(rows, as_good, strict=True)]
+        head += f"; within one standard error of it: {_names(rows, alike)}."
     else:
         second = max(others, key=lambda row: row.score)
-        head += f", more than one standard error above the next, {second.point.label} ({second.less(best)})"
+        head += f", more than one standard error above the next, {second.point.label} ({second.less(best)})."
     lowest = min(others, key=lambda row: row.score)
-    return f"{head}; it is lowest at {lowest.point.label} ({short(lowest.score)}, {lowest.less(best)})."
+    return f"{head} It is lowest at {lowest.point.label} ({short(lowest.score)}, {lowest.less(best)})."
 
 
 def _at_the_edge(result: Result) -> str:
-    edge = result.reference in (result.rows[0], result.rows[-1])
+    edge = result.reference in (result.rows[0], result.rows[-1]) and not all(result.as_good)
     return " That is the edge of the grid: the best may lie beyond it." if edge else ""
 
 
@@ -150,11 +151,9 @@ def _names(rows: Sequence[Row], chosen: Sequence[bool]) -> str:
     """The chosen rows' labels: runs of neighbours on an axis as "a to b", and a count where there are many."""
     if len(rows[0].point.at) == 1:
         runs = [[row for row, _ in run] for on, run in groupby(zip(rows, chosen, strict=True), lambda p: p[1]) if on]
-        names = [
-            run[0].point.label if len(run) == 1 else f"{run[0].point.label} to {run[-1].point.label}" for run in runs
-        ]
-    else:
-        names = [row.point.label for row, on in zip(rows, chosen, strict=True) if on]
+        names = [" to ".join(dict.fromkeys((run[0].point.label, run[-1].point.label))) for run in runs]
+        return ", ".join(names)
+    names = [row.point.label for row, on in zip(rows, chosen, strict=True) if on]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return "; ".join(names[:_NAMED]) + more
 
@@ -179,8 +178,9 @@ def _hold(result: Result) -> str:
     if not any(apart):
         return f"The graph holds together throughout: its largest component has {_share(worst)} or more."
     where = "every setting" if all(apart) else _names([row for row, _ in measured], apart)
+    there = "" if sum(apart) == 1 else f"at {row.point.label} "
     said = (
-        f"The graph falls apart at {where}: at {row.point.label} its largest component holds {_share(worst)}, "
+        f"The graph falls apart at {where}: {there}its largest component holds {_share(worst)}, "
         f"and there are {worst.components:,} components, {worst.isolated:,} of them isolated items."
     )
     best = result.reference.graph

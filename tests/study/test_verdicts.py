@@ -54,8 +54,8 @@ def test_alpha_names_the_best_its_likes_the_worst_and_a_graph_in_pieces() -> Non
         row("0.9", 0.0400, at=(0.9,), largest=0.42),
     )
     assert made.sentence == (
-        "Validation NDCG@20 is highest at alpha 0.5 (.0581), within one standard error of 0.4; 0.6; it is lowest at "
-        "0.9 (.0400, -.0181 ± .0000). The graph falls apart at 0.9: at 0.9 its largest component holds 42% of the "
+        "Validation NDCG@20 is highest at alpha 0.5 (.0581); within one standard error of it: 0.4 to 0.6. It is "
+        "lowest at 0.9 (.0400, -.0181 ± .0000). The graph falls apart at 0.9: its largest component holds 42% of the "
         "items, and there are 40 components, 12 of them isolated items."
     )
 
