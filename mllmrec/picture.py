@@ -12,7 +12,14 @@ from mllmrec import storage
 
 # Okabe and Ito's palette: told apart by those who do not see red and green alike.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE: Any = {"svg.hashsalt": "mllmrec", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {
+    "svg.hashsalt": "mllmrec",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def write_figure(figure: Figure, stem: Path) -> list[Path]:

@@ -78,7 +78,7 @@ def _curves(result: Result, name: str) -> Figure:
                label="items in the largest component")  # fmt: skip
     below.plot(places, [100 * graph.isolated / graph.items for graph in graphs], marker="^", color=_ORANGE,
                label="isolated items")  # fmt: skip
-    below.set(ylim=(-3, 103), ylabel="share of the items (%)", xlabel=f"{name}; edges of the item graph")
+    below.set(ylim=(-3, 103), ylabel="share of the items (%)", xlabel=f"{name}; below it, edges of the item graph")
     below.set_xticks(places, [f"{row.point.label}\n{g.edges:,}" for row, g in zip(rows, graphs, strict=True)])
     for axes in (above, below):
         axes.grid(visible=True, alpha=0.3)
