@@ -8,7 +8,8 @@ CORETYPE := import numpy, threadpoolctl; \
 	print(next((p['architecture'] for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas'), ''))
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all check snapshots bench bench-plots bench-gpu kernel-table format clean
+.PHONY: help demo test test-all test-openvino test-onnx check snapshots bench bench-plots bench-gpu kernel-table format \
+	clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,6 +24,10 @@ test: $(VENV)/.test  ## the tests, but the slow ones
 
 test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest
+
+test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of that backend, in an environment of its own
+	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/test_encoder_backends.py
+	$(VENV)-$*/bin/python -m bench.bench_encoder $*
 
 check: $(VENV)/.check  ## lint, format, types, the guide
 	$(BIN)/ruff check .
@@ -51,12 +56,21 @@ kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx demo site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# torchvision comes with optimum-intel; beside a torch of another build it does not load, and breaks every model class.
+$(VENV)-%/.ready: $(VENV)/.python pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-$*.txt \
+		--editable '.[embedded,$*]' pytest num2words
+	$(VENV)-$*/bin/python -c 'import torchvision' 2>/dev/null || \
+		$(VENV)-$*/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 $(VENV)/.embedded: $(VENV)/.python $(PINS)

@@ -82,9 +82,10 @@ class TransformersConfig(BaseModel):
 
     model_config = _FROZEN
     revision: str = "main"  # of a model from the hub
+    backend: Literal["torch", "openvino"] = "torch"  # openvino: on CPUs, converted when first asked for; an extra
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
-    quantise: Literal["none", "int8", "int4"] = "none"  # weights, by optimum-quanto
+    quantise: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
     batch_size: Count = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU
@@ -100,6 +101,7 @@ class EncodeConfig(BaseModel):
 
     model_config = _FROZEN
     model: str = "all-MiniLM-L6-v2"  # a sentence-transformers name or folder
+    backend: Literal["torch", "openvino", "onnx"] = "torch"  # what computes; the others run on CPUs, and need an extra
     features: str = ""  # instead of text: an item feature that came with the dataset
     max_pieces: Positive = 256  # word pieces the encoder reads, its two markers included
     batch_size: Positive = 64

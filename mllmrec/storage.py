@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from mllmrec.errors import InputError, StorageError
 
+_SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
@@ -60,6 +62,32 @@ def atomic(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; on success it becomes `path`, which must not exist, on any error it is removed.
+
+    One process at a time: the caller holds a lock.
+
+    Raises:
+        StorageError: the disk is full, the parent is read-only, or the like.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with storage_errors("write", path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
@@ -147,6 +175,20 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_samples(file: Path) -> str:
+    """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
+
+    It sees any fine-tuning of a model's weights; it does not see single bytes changed on purpose.
+    """
+    size = file.stat().st_size
+    hasher = hashlib.sha256(str(size).encode())
+    with file.open("rb") as opened:
+        for n in range(_SAMPLES):
+            opened.seek(n * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
+            hasher.update(opened.read(_SAMPLE_BYTES))
+    return hasher.hexdigest()
 
 
 def hash_value(value: Any) -> str:

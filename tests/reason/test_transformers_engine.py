@@ -194,6 +194,12 @@ def test_a_missing_quantiser_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyP
         chat(tiny("idefics3"), quantise="int8")
 
 
+def test_a_missing_backend_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mllmrec.converted._version", lambda package: "")
+    with pytest.raises(EngineError, match=r'transformers.backend = "openvino": needs optimum-intel, which .* pip inst'):
+        chat(tiny("idefics3"), backend="openvino", device="auto")
+
+
 def test_models_that_cannot_be_had_say_which_and_how(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="there is no model folder '/nowhere/none'"):
         chat(Path("/nowhere/none"))

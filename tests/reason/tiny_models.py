@@ -130,6 +130,7 @@ def _llava(text: dict[str, Any], ids: dict[str, int]) -> Parts:
         text_config={"model_type": "llama"} | text,
         vision_config={"model_type": "clip_vision_model", "projection_dim": 16} | _SMALL_CLIP,
         image_token_id=ids["<image>"],
+        image_seq_length=16,
         pad_token_id=ids["<pad>"],
     )
     pictures = {

@@ -24,9 +24,10 @@ from PIL import Image
 
 from mllmrec import storage
 from mllmrec.config import TransformersConfig
-from mllmrec.errors import MllmrecError
+from mllmrec.errors import EngineError, MllmrecError, first_line
 from mllmrec.images import open_image
 from mllmrec.reason.chat import ChatRequest, Finish, Reply
+from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines import transformers_model as loading
 from mllmrec.reason.engines.transformers_batches import Batches, Capacity, Cost, is_out_of_memory
 from mllmrec.reason.engines.transformers_model import Loaded
@@ -56,15 +57,16 @@ class TransformersModel:
         self.config = config
         self.folder = loading.locate(name, config.revision)
         self.settings = loading.read_config(self.folder)
-        loading.check_quantisation(config)
+        loading.check_backend(self.settings, config)
         self.dtype, self.device = loading.dtype_of(config), loading.device_of(config)
 
     @cached_property
     def identity(self) -> str:
         """What tells this model from others, its precision and the size of its pictures included."""
         config = self.config
+        backend = "" if config.backend == "torch" else f" backend={config.backend}"
         return (
-            f"{_VERSION} model={loading.identity(self.folder)} dtype={self.dtype} quantise={config.quantise} "
+            f"{_VERSION}{backend} model={loading.identity(self.folder)} dtype={self.dtype} quantise={config.quantise} "
             f"pixels={config.max_pixels}"
         )
 
@@ -79,6 +81,8 @@ class TransformersModel:
         requests, tokens = _ON_CPU if self.device == "cpu" else _ON_GPU
         if self.device == "cuda":
             tokens = min(tokens, self._free_tokens())
+        if self.config.backend == "openvino" and not openvino_model.pads(self.settings):
+            return Capacity(1, self.config.batch_tokens or tokens)
         return Capacity(self.config.batch_size or requests, self.config.batch_tokens or tokens)
 
     @property
@@ -134,7 +138,16 @@ class TransformersChat:
 
     @property
     def states_fingerprint(self) -> str:
-        """Model, revision and precision; how it decodes does not matter to its states."""
+        """Model, revision and precision; how it decodes does not matter to its states.
+
+        Raises:
+            EngineError: the backend gives no states.
+        """
+        if self._model.config.backend != "torch":
+            raise EngineError(
+                'profile.kind = "hidden" reads a model\'s states, which OpenVINO keeps to itself; set '
+                "transformers.backend=torch"
+            )
         return self._model.identity
 
     @property
@@ -361,5 +374,4 @@ def _free_memory() -> None:
 def _reason(error: Exception) -> str:
     if is_out_of_memory(error):
         return "out of memory with this request alone; lower transformers.max_pixels or the tokens of the prompt"
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return first_line(error)

@@ -17,11 +17,11 @@ from typing import Any
 
 from mllmrec import storage
 from mllmrec.config import TransformersConfig
-from mllmrec.errors import EngineError
+from mllmrec.errors import EngineError, first_line
+from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 
 _WANTED = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-_SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +89,20 @@ def _from_hub(name: str, revision: str) -> Path:
     except Exception as error:  # whatever the network raises
         raise EngineError(
             f"the files of the model {name!r} (config.json and weights, revision {revision!r}) are not in the local "
-            f"cache, and the hub cannot be reached ({_first_line(error)}); {fetch}, and copy the cache, or give a "
+            f"cache, and the hub cannot be reached ({first_line(error)}); {fetch}, and copy the cache, or give a "
             "folder"
         ) from error
 
 
 def identity(folder: Path) -> str:
-    """What tells models apart: small files by their whole content, weights by size and samples of their bytes.
-
-    Thirty-two samples over each weight file see any fine-tuning; they do not see single bytes changed on purpose.
-    """
+    """What tells models apart: small files by their whole content, weights by size and samples of their bytes."""
     hasher = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".jinja", ".txt", ".model"):
             hasher.update(f"{file.name} {storage.hash_file(file)}\n".encode())
         elif file.suffix == ".safetensors":
-            hasher.update(f"{file.name} {file.stat().st_size} ".encode())
-            hasher.update(_samples(file))
+            hasher.update(f"{file.name} {storage.hash_samples(file)}\n".encode())
     return hasher.hexdigest()[:24]
-
-
-def _samples(file: Path) -> bytes:
-    size = file.stat().st_size
-    hasher = hashlib.sha256()
-    with file.open("rb") as opened:
-        for n in range(_SAMPLES):
-            opened.seek(n * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
-            hasher.update(opened.read(_SAMPLE_BYTES))
-    return hasher.digest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -142,19 +128,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_quantisation(config: TransformersConfig) -> None:
-    """Refuse a quantisation that is not installed, before anything is loaded.
+def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
+    """Refuse a backend or a quantisation that is not installed, before anything is loaded.
+
+    Args:
+        settings: the model's config.json.
+        config: of the engine.
 
     Raises:
-        EngineError: optimum-quanto is missing or broken.
+        EngineError: a package is missing, broken or does not fit, or the backend does not run this model.
     """
-    if config.quantise == "none":
-        return
+    if config.backend == "openvino":
+        openvino_model.check(settings, config)
+    elif config.quantise != "none":
+        _check_quanto(config)
+
+
+def _check_quanto(config: TransformersConfig) -> None:
     try:
         import optimum.quanto  # noqa: F401 - whether it imports is the question
     except Exception as error:  # a build for another torch raises what it likes
         raise EngineError(
-            f'transformers.quantise = "{config.quantise}" needs optimum-quanto ({_first_line(error)}); pip install '
+            f'transformers.quantise = "{config.quantise}" needs optimum-quanto ({first_line(error)}); pip install '
             "'mllmrec[vlm]'"
         ) from error
 
@@ -167,6 +162,8 @@ def device_of(config: TransformersConfig) -> str:
     """
     import torch
 
+    if config.backend == "openvino":
+        return "cpu"
     present = torch.cuda.is_available()
     if config.device == "cuda" and not present:
         raise EngineError('transformers.device = "cuda", but torch sees no GPU; mllmrec doctor says why')
@@ -186,21 +183,24 @@ def load(folder: Path, config: TransformersConfig) -> Loaded:
     Raises:
         EngineError: one of them cannot be loaded.
     """
-    read_config(folder)
-    check_quantisation(config)
+    settings = read_config(folder)
+    check_backend(settings, config)
     device = device_of(config)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notices of the libraries about their own future
             processor = load_processor(folder)
             cap_pixels(processor, config.max_pixels)
+            if config.backend == "openvino":
+                model = openvino_model.load(folder, settings, config, identity(folder))
+                return Loaded(model, processor, device)
             model = _load_weights(folder, config)
             return Loaded(model.to(device), processor, device)
     except EngineError:
         raise
     except Exception as error:  # the loaders raise what files, torch and missing packages raise
         raise EngineError(
-            f"cannot load the model in {folder}: {_first_line(error)}; mllmrec doctor says what is broken"
+            f"cannot load the model in {folder}: {first_line(error)}; mllmrec doctor says what is broken"
         ) from error
 
 
@@ -272,8 +272,3 @@ def _count_values(file: Path) -> int:
                 count *= side
             total += count
     return total
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -76,7 +76,7 @@ def _without_video(folder: Path) -> Any:
         if (folder / name).is_file():
             settings |= storage.read_json(folder / name)
     kind = getattr(transformers, str(settings.get("processor_class", "")), None)
-    if kind is None or "video_processor" not in kind.get_attributes():
+    if kind is None or "video_processor" not in _attributes(kind):
         raise EngineError(f"the processor of {folder} needs torchvision; mllmrec doctor says how to install it")
     own = {name: value for name, value in settings.items() if name in ("image_seq_len", "patch_size")}
     return _pictures_only(kind)(
@@ -88,6 +88,11 @@ def _without_video(folder: Path) -> Any:
         chat_template=_chat_template(folder, settings),
         **own,
     )
+
+
+def _attributes(kind: Any) -> list[str]:
+    """The parts of a processor class; transformers 4 lists them, 5 derives them."""
+    return list(kind.get_attributes() if hasattr(kind, "get_attributes") else kind.attributes)
 
 
 def _pictures_only(kind: type[Any]) -> type[Any]:
