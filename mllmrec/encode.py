@@ -17,7 +17,7 @@ import numpy as np
 from mllmrec import storage
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.encoder import Encoder as Encoder
+from mllmrec.encoder import Encoder
 from mllmrec.encoder import Vectors as Vectors
 from mllmrec.encoder import normalise_rows as normalise_rows
 from mllmrec.errors import EngineError, InputError, MismatchError

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Encoder, Features, encode_texts
-from mllmrec.encoder import check_encoder
+from mllmrec.encode import Features, encode_texts
+from mllmrec.encoder import Encoder, check_encoder
 from mllmrec.evaluate import Evaluation, evaluate_models
 from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines

@@ -10,11 +10,13 @@ import pytest
 
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Encoder, encode_texts, fair_shares, mean_of_items
+from mllmrec.encode import encode_texts, mean_of_items
+from mllmrec.encoder import Encoder
 from mllmrec.errors import EngineError, InputError, MismatchError
 from mllmrec.progress import silent
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
+from mllmrec.reason.shares import fair_shares
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_equal_texts_share_a_vector_and_empty_ones_are_zero(encoder: Encoder, tm
 
 
 def test_a_killed_encoding_goes_on_to_the_same_bytes(encoder: Encoder, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("mllmrec.encode._SHARD", 4)
+    monkeypatch.setattr("mllmrec.encoder._SHARD", 4)
     texts = [f"item number {n} " * (1 + n % 5) for n in range(13)]
     whole = encoder.encode(texts, tmp_path / "a", silent, "x")
 

@@ -10,7 +10,7 @@ import numpy as np
 from mllmrec import __version__
 from mllmrec.diagnose.figures import histogram
 from mllmrec.diagnose.page import render, thumbnail
-from mllmrec.diagnose.profiles import ProfileFinding, profile_warning
+from mllmrec.diagnose.profiles import ProfileFinding, reasoning_warning
 from mllmrec.diagnose.quality import ProfileQuality
 from mllmrec.views import RunView
 
@@ -106,7 +106,7 @@ def profile_page(view: RunView, quality: ProfileQuality, sampled: Iterable[Profi
         version=__version__,
         leaky=view.leaky,
         quality=quality,
-        warning=profile_warning(told),
+        warning=reasoning_warning(told, view.descriptions, view.profiles),
         plots=_plots(quality),
         worst=show_users(view, told.generic[:WORST], pictures=True),
         sampled=show_users(view, sampled, pictures=True),

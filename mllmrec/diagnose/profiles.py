@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.diagnose.lift import ProfileTerms
+from mllmrec.reason.dependence import DOUBTFUL
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
@@ -149,6 +150,18 @@ def profile_warning(measured: ProfileWords) -> str | None:
     if failed >= WARN:
         found.append(f"{failed:.0%} of the profiles failed")
     return "; ".join(found) or None
+
+
+def reasoning_warning(measured: ProfileWords, descriptions: Descriptions, profiles: Profiles) -> str | None:
+    """One line where descriptions or profiles are not worth their time, else None.
+
+    Said, beside what `profile_warning` says, of answers that seem not to depend on what they were asked of.
+    """
+    found = [profile_warning(measured)]
+    for what, table in (("descriptions", descriptions.table), ("profiles", profiles.table)):
+        share = table["status"].to_list().count(DOUBTFUL) / max(len(table), 1)
+        found.append(f"{share:.0%} of the {what} are doubtful: refusals or set phrases" if share >= WARN else None)
+    return "; ".join(said for said in found if said) or None
 
 
 def _read_items(histories: Histories, users: NDArray[np.int64], newest: int) -> sp.csr_array:

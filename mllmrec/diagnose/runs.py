@@ -13,7 +13,7 @@ from mllmrec.diagnose.graph import GraphHealth, Neighbour, examine_graph, neighb
 from mllmrec.diagnose.graph_page import graph_page
 from mllmrec.diagnose.leak import LeakAudit, audit_leak
 from mllmrec.diagnose.profile_page import WORST, UserShown, profile_page, sample_findings, show_users
-from mllmrec.diagnose.profiles import measure_words, profile_warning
+from mllmrec.diagnose.profiles import measure_words, reasoning_warning
 from mllmrec.diagnose.quality import ProfileQuality, measure_quality
 from mllmrec.runs import stage_file
 from mllmrec.views import RunView
@@ -60,7 +60,7 @@ def run_warning(run: Path) -> str | None:
     """What `mllmrec run` says of its profiles at its end; None where nothing stands out, or there are no texts."""
     view = RunView(run)
     words = measure_words(view.dataset, view.descriptions, view.profiles, newest=view.newest)
-    return profile_warning(words)
+    return reasoning_warning(words, view.descriptions, view.profiles)
 
 
 def inspect_profiles(run: Path, *, users: int = 20, seed: int = 0, page: Path | None = None) -> ProfileInspection:
@@ -86,7 +86,8 @@ def inspect_profiles(run: Path, *, users: int = 20, seed: int = 0, page: Path | 
     worst, sampled = (
         tuple(show_users(view, shown, pictures=False)) for shown in (quality.words.generic[:WORST], findings)
     )
-    return ProfileInspection(quality, profile_warning(quality.words), worst, sampled, path)
+    warning = reasoning_warning(quality.words, view.descriptions, view.profiles)
+    return ProfileInspection(quality, warning, worst, sampled, path)
 
 
 def inspect_graph(

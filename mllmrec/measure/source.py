@@ -13,7 +13,8 @@ from mllmrec import storage
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.catalogue import catalogue_texts
-from mllmrec.encode import Encoder, Vectors, normalise_rows, parts_of
+from mllmrec.encode import Vectors, normalise_rows, parts_of
+from mllmrec.encoder import Encoder
 from mllmrec.errors import InputError
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.describe import catalogue

@@ -16,6 +16,7 @@ from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache
+from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
 from mllmrec.reason.engine import Answer, Describer, Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.generate import WITHOUT_TEXT, Asking, generate
@@ -29,7 +30,7 @@ class Descriptions:
 
     Attributes:
         table: [I] rows in catalogue order: id, description (empty where there is none), status ("ok",
-            "text-only", "flagged", "unusable", "failed"; see `reason.engine.Answer`), reason.
+            "text-only", "flagged", "doubtful", "unusable", "failed"; see `reason.engine.Answer`), reason.
     """
 
     table: pl.DataFrame
@@ -44,10 +45,9 @@ class Descriptions:
         """One line for a person."""
         counts = dict(self.table["status"].value_counts().iter_rows())
         refused = self.table.filter((pl.col("status") == "text-only") & (pl.col("reason") != ""))
-        described = counts.get("ok", 0) + counts.get("flagged", 0)
-        cut = f" ({counts['flagged']:,} of them cut)" if "flagged" in counts else ""
+        described = sum(counts.get(status, 0) for status in ("ok", "flagged", DOUBTFUL))
         return (
-            f"{described:,} items described{cut}, {counts.get('text-only', 0):,} text only "
+            f"{described:,} items described{counted(counts)}, {counts.get('text-only', 0):,} text only "
             f"({len(refused):,} pictures unusable), {self.without_text:,} failed"
         )
 
@@ -109,8 +109,9 @@ def describe_items(
     """
     engine = engine or ExtractiveDescriber()
     items = catalogue(dataset, images=config.images)
+    keys = keys_of(engine, items)
     answers = generate(
-        keys=keys_of(engine, items),
+        keys=keys,
         requests=items,
         ask=engine.describe,
         batch_size=lambda: engine.batch_size,
@@ -120,6 +121,8 @@ def describe_items(
         engine=engine.fingerprint,
         asking=asking,
     )
+    if config.engine != "extractive":  # which says the same of pictures that look the same, and refuses none
+        answers = doubt(keys, [item.text for item in items], answers)
     return Descriptions(_table(dataset, answers))
 
 

@@ -30,6 +30,11 @@ class Item:
     price: float | None
     images: tuple[Path, ...]
 
+    @property
+    def text(self) -> str:
+        """All that the catalogue says of it in words."""
+        return " ".join(part for part in (self.title, self.brand, *self.categories, self.description) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -38,7 +43,8 @@ class Answer:
     Attributes:
         text: the generated text, empty where there is none.
         status: "ok"; "text-only" (the item has no usable image, and `reason` says why where it should
-            have had one); "flagged" (cut off to the last attempt, its whole sentences are kept); "unusable" (every
+            have had one); "flagged" (cut off to the last attempt, its whole sentences are kept); "doubtful" (it
+            seems not to depend on its request, see `reason.dependence`; its text is kept); "unusable" (every
             attempt brought something that cannot be used: empty, looping, refusing, copying; asking again
             would bring the same); "failed" (the engine could not answer). `reason` says why.
         reason: one line, empty where all went well.

@@ -23,6 +23,7 @@ from mllmrec.dataset.dataset import Scope
 from mllmrec.errors import MismatchError
 from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache
+from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, HistoryItem, Profiler
 from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
@@ -38,8 +39,8 @@ class Profiles:
 
     Attributes:
         table: [U] rows in user order: id, profile (empty where there is none), status ("ok", "empty" for a
-            user without training items, "mean" or "hidden" where no text is asked for, "flagged", "unusable",
-            "failed"; see `reason.engine.Answer`), reason.
+            user without training items, "mean" or "hidden" where no text is asked for, "flagged", "doubtful",
+            "unusable", "failed"; see `reason.engine.Answer`), reason.
         digest: of the histories that they were made from.
         scope: "train", or "all" (LEAKY).
         vectors: float32 [U, width], a model's states in the place of texts; None where there are texts. Rows of
@@ -62,10 +63,10 @@ class Profiles:
         counts = dict(self.table["status"].value_counts().iter_rows())
         if "mean" in counts:
             return f"{counts['mean']:,} users stand as the mean of their items"
-        made = sum(counts.get(status, 0) for status in ("ok", "flagged", "hidden"))
-        cut = f" ({counts['flagged']:,} of them cut)" if "flagged" in counts else ""
+        made = sum(counts.get(status, 0) for status in ("ok", "flagged", DOUBTFUL, "hidden"))
         what = "profiles" if self.vectors is None else f"hidden states of width {self.vectors.shape[1]:,}"
-        return f"{made:,} {what}{cut}, {counts.get('empty', 0):,} users without history, {self.without_text:,} failed"
+        none = counts.get("empty", 0)
+        return f"{made:,} {what}{counted(counts)}, {none:,} users without history, {self.without_text:,} failed"
 
     @property
     def without_text(self) -> int:
@@ -151,8 +152,12 @@ def profile_users(
     if isinstance(engine, HiddenProfiler):
         vectors, answers = hidden_states(engine, told, parts, progress)
         return Profiles(_table(dataset, answers), histories.digest, histories.scope, vectors)
-    engine = engine or ExtractiveProfiler(catalogue(dataset), descriptions.texts, terms=config.terms)
+    items = catalogue(dataset)
+    engine = engine or ExtractiveProfiler(items, descriptions.texts, terms=config.terms)
     answers = _generate(engine, told, cache, progress, asking)
+    if config.engine != "extractive":  # which refuses nobody
+        material = [" ".join(f"{items[one.item].text} {one.description}" for one in history) for history in told]
+        answers = doubt([storage.hash_value(text) for text in material], material, answers)
     return Profiles(_table(dataset, answers), histories.digest, histories.scope)
 
 

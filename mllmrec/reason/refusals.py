@@ -1,4 +1,8 @@
-"""How models open a refusal; the one check of answers that has to know words."""
+"""How models open a refusal; the one check of answers that has to know words.
+
+It sees a refusal at once, so that the model is asked again. Refusals in other words or other languages show when a
+stage is done, by `reason.dependence`.
+"""
 
 from __future__ import annotations
 
