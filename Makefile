@@ -7,12 +7,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 CORETYPE := import numpy, threadpoolctl; \
 	print(next((p['architecture'] for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas'), ''))
 PINS := pyproject.toml constraints.txt
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: help demo test test-all test-openvino test-onnx check snapshots bench bench-plots bench-gpu kernel-table format \
 	clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(VENV)/.embedded  ## generate a small shop, run everything on it, look at the result
 	test -f demo/dataset/manifest.json || $(BIN)/mllmrec prepare demo/shop --format catalogue --out demo/dataset
@@ -59,13 +61,13 @@ clean:  ## remove what the targets above made
 	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx demo site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
 # torchvision comes with optimum-intel; beside a torch of another build it does not load, and breaks every model class.
-$(VENV)-%/.ready: $(VENV)/.python pyproject.toml constraints-%.txt
+$(VENV)-%/.ready: pyproject.toml constraints-%.txt
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-$*.txt \
 		--editable '.[embedded,$*]' pytest num2words
