@@ -33,8 +33,6 @@ PACKAGES = (
 
 # Optional extras and what each brings; cuda and embedded have findings of their own.
 _EXTRAS = {
-    "onnx": ("optimum.onnxruntime", "onnxruntime"),
-    "openvino": ("optimum.intel", "openvino"),
     "vlm": ("num2words", "optimum.quanto"),
 }
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
