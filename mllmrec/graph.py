@@ -81,6 +81,13 @@ class ItemGraph:
             f"{made.both:,} both; {made.isolated:,} isolated items"
         )
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the normalised matrix: graphs that propagate alike are alike, whatever they were asked with."""
+        made = self.normalised
+        arrays = made.indptr, made.indices, made.values()
+        return storage.hash_value([storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays])
+
     def check(self, histories: Histories) -> None:
         """Refuse a graph of another split or size.
 

@@ -132,7 +132,7 @@ class _Studying:
             "data": inputs.digest,
             "model": config.model.model_dump(),
             "train": config.train.model_dump(exclude={"checkpoint_seconds", "device"}),
-            "graph": config.graph.model_dump(),
+            "graph": inputs.graph(config.graph).digest,
             "seed": seed,
         }
         mark = f".{LEAKY}" if config.leaky else ""

@@ -41,7 +41,8 @@ class Study:
         """The result, its sentence included."""
         reference = max(rows, key=lambda row: row.score) if self.against_best else rows[0]
         result = Result(self.name, dataset, tuple(rows), reference, "")
-        return replace(result, sentence=self.verdict(result))
+        one = "" if self.by_seed or rows[0].seeds > 1 else " One seed each: what the seed does is not in the errors."
+        return replace(result, sentence=self.verdict(result) + one)
 
 
 STUDIES = (

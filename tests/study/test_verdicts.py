@@ -17,11 +17,21 @@ from mllmrec.study.result import Connectivity
 USERS = 400
 
 
-def row(label: str, *scores: float, at: tuple[float, ...] = (), largest: float | None = None, noise: float = 0) -> Row:
+def row(
+    label: str,
+    *scores: float,
+    at: tuple[float, ...] = (),
+    largest: float | None = None,
+    noise: float = 0,
+    seeds: int = 2,
+) -> Row:
     """A row whose seeds have these means; users differ by what all rows share, and by `noise` of their own."""
     shared = np.random.default_rng(0).random(USERS) / 10
     own = np.random.default_rng(len(label) + 7).normal(0, noise, USERS) if noise else np.zeros(USERS)
-    values = [score + (shared - shared.mean()) + (own - own.mean()) for score in scores]
+    values = [
+        score + (shared - shared.mean()) + (own - own.mean())
+        for score in (scores if len(scores) > 1 else scores * seeds)
+    ]
     cells = [Cell(dict.fromkeys(SHOWN, value), dict.fromkeys(SHOWN, np.empty(0)), 1.0, None, "") for value in values]
     settings = ("profile.history=all",) if "LEAKY" in label else ()
     graph = None if largest is None else Connectivity(1000, 5000, 40, largest, 12)
@@ -65,8 +75,10 @@ def test_alpha_at_the_edge_of_a_whole_graph_and_where_nothing_matters() -> None:
     assert "more than one standard error above the next, 0.4 (-.0100 ± .0000)" in edge.sentence
     assert "That is the edge of the grid" in edge.sentence
     assert edge.sentence.endswith(
-        "The graph holds together throughout: its largest component has 90% of the items or more."
+        "The graph holds together throughout: its largest component has at least 90% of the items."
     )
+    lone = result("alpha", *(row(f"0.{n}", 0.05 - n / 100, at=(n,), largest=0.9, seeds=1) for n in (3, 4)))
+    assert lone.sentence.endswith("One seed each: what the seed does is not in the errors.")
     flat = result("alpha", *(row(f"0.{n}", 0.05, at=(n,), largest=0.5, noise=0.1) for n in (3, 4)))
     assert "all 2 settings lie within one standard error of it: the choice does not matter." in flat.sentence
     assert "falls apart at every setting" in flat.sentence
