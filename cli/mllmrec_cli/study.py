@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.stages import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
+from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
 
 if TYPE_CHECKING:
     from mllmrec.study import Result, Row
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for name, said in _STUDIES.items():
         _study.command(name=name)(_verb(name, said))
-    app.add_typer(_study, name="study")
+    app.add_typer(_study, name="study", rich_help_panel=console.JUDGE)
 
 
 def _verb(name: str, said: str) -> Any:
@@ -41,7 +42,9 @@ def _verb(name: str, said: str) -> Any:
         dataset: Dataset,
         out: Annotated[
             Path | None,
-            typer.Option("--out", "-o", help="Folder of all studies of a dataset; by default DATASET-studies."),
+            typer.Option(
+                "--out", "-o", metavar="FOLDER", help="Folder of all studies of a dataset. Default: DATASET-studies."
+            ),
         ] = None,
         seeds: Annotated[
             int | None, typer.Option(min=1, help="Seeds of each setting; by default 3, of neighbours 1, of seeds 5.")
@@ -58,8 +61,8 @@ def _verb(name: str, said: str) -> Any:
         resolved, data = load_config(config, assignments or []), load(dataset)
         from mllmrec.study import find_study, run_study
 
-        folder = out or dataset.with_name(f"{dataset.resolve().name}-studies")
-        with console.progress(quiet=quiet or json) as hook:
+        folder = out or dataset.resolve().with_name(f"{dataset.resolve().name}-studies")
+        with resumable(), console.progress(quiet=quiet or json) as hook:
             made = run_study(find_study(name), data, folder, resolved, seeds=seeds, generations=cache, progress=hook)
         if json:
             console.print_json(made.as_dict())
@@ -84,8 +87,8 @@ def _print(made: Result, out: Path) -> None:
     console.out.print(console.table(title, columns, [_cells(row, made) for row in made.rows]))
     if of_graph:
         console.out.print("largest: share of the items in the graph's largest component; alone: items without an edge")
-    console.out.print(made.sentence, markup=False)
-    console.out.print(f"all of it: {out / made.stem}.csv, .json, .svg, .png", markup=False, soft_wrap=True)
+    console.out.print(console.plain(made.sentence))
+    console.say(f"all of it: {out / made.stem}.csv, .json, .svg, .png")
 
 
 def _cells(row: Row, made: Result) -> tuple[str, ...]:
