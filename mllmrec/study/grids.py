@@ -86,7 +86,10 @@ def windows(_: Config, dataset: Dataset) -> Points:
     filled = np.flatnonzero(np.diff(training.indptr) > 0)
     longest = (training.times[training.indptr[filled + 1] - 1] - training.times[training.indptr[filled]]).max()
     shorter = [step for step in steps if step * scale < longest]
-    limited = [Point(f"{step} {unit}", (f"graph.window={step * scale}",), (step,)) for step in shorter]
+    limited = [
+        Point(f"{step} {unit if step > 1 else unit[:-1]}", (f"graph.window={step * scale}",), (step,))
+        for step in shorter
+    ]
     return (*limited, Point("any", ("graph.window=0",), (float("inf"),)))
 
 

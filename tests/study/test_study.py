@@ -138,8 +138,8 @@ def test_a_window_is_in_days_or_in_places_and_never_longer_than_a_history(datase
         return [point.label for point in find_study("window").points(CONFIG, data)]
 
     place = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
-    assert labels(timed(dataset, pl.lit(1_500_000_000) + place * 86_400)) == ["1 days", "7 days", "any"]
-    assert labels(timed(dataset, place)) == ["1 places", "2 places", "3 places", "5 places", "10 places", "any"]
+    assert labels(timed(dataset, pl.lit(1_500_000_000) + place * 86_400)) == ["1 day", "7 days", "any"]
+    assert labels(timed(dataset, place)) == ["1 place", "2 places", "3 places", "5 places", "10 places", "any"]
     with pytest.raises(InputError, match=r"has no time for every training interaction.*--column timestamp=NAME"):
         labels(timed(dataset, pl.lit(None, pl.Int64)))
 
