@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mllmrec.machine import describe_machine, versions
+from mllmrec.machine import _extra, describe_machine, versions
 
 
 def examine_with(folder: Path) -> str:
@@ -32,3 +32,8 @@ def test_cupy_without_a_driver_is_absent_not_broken(tmp_path: Path) -> None:
 def test_a_run_records_versions_and_the_machine() -> None:
     assert versions()["torch"] != "absent"
     assert describe_machine()["cores"]
+
+
+def test_an_absent_extra_is_named_with_its_command() -> None:
+    found = _extra("vlm", ("no_such_package.inner",))
+    assert (found.state, found.detail) == ("absent", "optional: pip install 'mllmrec[vlm]'")
