@@ -62,7 +62,7 @@ def data() -> Data:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_epoch(benchmark: BenchmarkFixture, data: Data, precision: str) -> None:
     config = TrainConfig(dim=DIM, batch_size=BATCH, precision=precision)
-    trainer = _Trainer(data.features, data.graph, data.histories, data.valid, ModelConfig(), config, 0)
+    trainer = _Trainer(data.features, data.graph, data.histories, data.valid, ModelConfig(kind="mllmrec"), config, 0)
     epochs = iter(range(1, 100))
     made = benchmark.pedantic(lambda: trainer.run_epoch(next(epochs)), **ROUNDS)
     assert np.isfinite(made.loss)

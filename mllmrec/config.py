@@ -119,14 +119,14 @@ class GraphConfig(BaseModel):
     window: Count = 0  # co-occurrences count up to so far apart, in the timestamps' unit (mostly seconds); 0: any
 
 
-Kind = Literal["mllmrec", "ridge", "blend", "ease", "bpr", "lightgcn", "vbpr", "freedom"]
+Kind = Literal["blend", "mllmrec", "ridge", "ease", "ials", "bpr", "lightgcn", "vbpr", "freedom"]
 
 
 class ModelConfig(BaseModel):
     """Which model is trained, and what its kind adds to the train stage; a kind reads only what it names."""
 
     model_config = _FROZEN
-    kind: Kind = "mllmrec"
+    kind: Kind = "blend"  # "mllmrec" is the paper's
     reasoning: bool = True  # mllmrec: False puts the mean of a user's items in place of the profile
     user_item_layers: Count = 0  # mllmrec: GCN_UI of method 2.8; 2 in the paper's ablation
     ids: bool = False  # mllmrec: a learned embedding is added to each tower
@@ -137,10 +137,11 @@ class ModelConfig(BaseModel):
     feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # freedom: weight of the loss of projected features
     cooccurrence_support: Count = 100  # ridge, blend: neighbours by Jaccard
     semantic_support: Count = 100  # ridge, blend: neighbours by cosine
-    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, blend, ease: w of the item vectors' Gram matrix
-    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, blend, ease: lambda
-    rank: Positive = 64  # blend: of the low-pass filter of the user-item graph
-    low_pass: Annotated[float, Field(ge=0)] = 0.8  # blend: weight of that filter beside the ridge
+    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, ease: w of the item vectors' Gram matrix
+    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, ease: lambda
+    rank: Positive = 64  # ials, blend: width of the factors; blend: of the low-pass filter, at most
+    unobserved: Annotated[float, Field(ge=0)] = 1.0  # ials: weight of all pairs together, over that of the observed
+    shrinkage: Annotated[float, Field(gt=0)] = 0.05  # ials: lambda
     dense_gib: Annotated[float, Field(gt=0)] = 8.0  # ease: the most that its dense I x I matrices may take
 
 

@@ -34,10 +34,11 @@ from mllmrec.train import Fitted, fit_model, fitted_type
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 MODEL_NAMES = {
+    "blend": "blend",
     "mllmrec": "MLLMRec",
     "ridge": "item-graph ridge",
-    "blend": "item-graph ridge + low-pass",
     "ease": "EASE",
+    "ials": "iALS",
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",
     "vbpr": "VBPR",

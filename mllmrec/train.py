@@ -27,20 +27,23 @@ from mllmrec.errors import TrainingError
 from mllmrec.graph import ItemGraph
 from mllmrec.models.blend import Blend, blend
 from mllmrec.models.build import build_network
+from mllmrec.models.factors import Factors, ials
 from mllmrec.models.item_weights import ItemWeights, ease, ridge
 from mllmrec.models.scorer import VectorScorer
 from mllmrec.progress import Progress, silent
 from mllmrec.trained import Epoch, Trained
 
 STOPPING_CUTOFF = 20
-Fitted = Trained | ItemWeights | Blend
+Fitted = Trained | ItemWeights | Factors | Blend
 
 
-def fitted_type(model: ModelConfig) -> type[Trained] | type[ItemWeights] | type[Blend]:
+def fitted_type(model: ModelConfig) -> type[Trained] | type[ItemWeights] | type[Factors] | type[Blend]:
     """The artefact that fitting a model leaves."""
     match model.kind:
         case "ridge" | "ease":
             return ItemWeights
+        case "ials":
+            return Factors
         case "blend":
             return Blend
         case _:
@@ -67,7 +70,9 @@ def fit_model(
         case "ridge":
             return ridge(features.items, histories, model)
         case "blend":
-            return blend(features.items, histories, model)
+            return blend(features, histories, valid, model, seed=seed, profiled=profiled)
+        case "ials":
+            return ials(histories, rank=model.rank, unobserved=model.unobserved, shrinkage=model.shrinkage, seed=seed)
         case "ease":
             return ease(features.items, histories, model)
         case _:
@@ -99,7 +104,7 @@ def train_model(
         valid: [U, I] validation interactions; used for early stopping alone.
         config: widths, rates, limits.
         seed: of initial weights, shuffles and negatives.
-        model: which network; MLLMRec by default.
+        model: which network; MLLMRec where none is named.
         profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
         checkpoint: file to go on from and to write to; removed at the end.
         progress: told after each epoch.
@@ -111,7 +116,7 @@ def train_model(
     histories.require_training("the model")
     features.check(profiled or histories)
     graph.check(histories)
-    trainer = _Trainer(features, graph, histories, valid, model or ModelConfig(), config, seed)
+    trainer = _Trainer(features, graph, histories, valid, model or ModelConfig(kind="mllmrec"), config, seed)
     state = trainer.restore(checkpoint) if checkpoint and checkpoint.exists() else State()
     saved = time.monotonic()
     while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:

@@ -91,12 +91,10 @@ def test_results_come_as_json(dataset: Dataset, tmp_path: Path) -> None:
         "--cache",
         tmp_path / "c.sqlite",
         "--json",
-        "--set",
-        "train.epochs=2",
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result["metrics"]["test"]) == {"popularity", "content, untrained", "item-kNN", "MLLMRec"}
+    assert set(result["metrics"]["test"]) == {"popularity", "content, untrained", "item-kNN", "blend"}
     assert result["stages"]["train"]["seconds"] > 0
     assert "graph.threshold" not in done.stdout
 

@@ -24,7 +24,7 @@ from mllmrec.pipeline import run
 from mllmrec.runs import open_run
 from mllmrec.views import RunView
 
-QUICK = ["train.epochs=5", "train.dim=8"]
+QUICK = ["model.kind=mllmrec", "train.epochs=5", "train.dim=8"]
 
 
 def quick(*more: str) -> Config:
@@ -95,7 +95,7 @@ def test_another_format_replaces_the_files_of_the_last(whole: Path, dataset: Dat
         run(dataset, whole / "run", quick('recommend.users=["u003"]'), cache=whole / "c.sqlite")
 
 
-@pytest.mark.parametrize("kind", ["blend", "ease", "lightgcn"])
+@pytest.mark.parametrize("kind", ["blend", "ease", "ials", "lightgcn"])
 def test_every_kind_of_model_is_judged_and_recommends(whole: Path, dataset: Dataset, kind: str) -> None:
     made = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")
     assert not made.stages["train"]["reused"] and len(made.evaluate.means["test"]) == 4
@@ -225,7 +225,7 @@ def test_reading_pictures_pays_on_five_seeds(tmp_path: Path) -> None:
         made = prepare(tmp_path / f"shop{seed}", tmp_path / f"data{seed}")
         recall = {}
         for images in ("true", "false"):
-            config = load_config(None, [f"describe.images={images}"])
+            config = load_config(None, ["model.kind=mllmrec", f"describe.images={images}"])
             test = run(made, tmp_path / f"{seed}{images}", config, cache=tmp_path / "c.sqlite").evaluate.means["test"]
             recall[images] = test["MLLMRec"]["recall@20"]
             assert test["MLLMRec"]["recall@20"] > max(

@@ -1,7 +1,9 @@
-"""Who is compared, and the grid that each is tuned over: at most three candidates, whoever it is.
+"""Who is compared, and the grid that each is tuned over.
 
 A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as
-its paper does; everything else stays at the defaults.
+its paper does; everything else stays at the defaults. A trained network has three candidates. The rivals of the
+blend that are solved in closed form have nine, as many as the blend tries for its own parts (three each for the
+ridge, the factors and the filter) before it searches its weights.
 """
 
 from __future__ import annotations
@@ -46,9 +48,18 @@ def _decays(*fixed: str) -> tuple[Candidate, ...]:
     return _vary(fixed, *((f"model.decay={decay}",) for decay in (1e-4, 1e-3, 1e-2)))
 
 
-def _content(*fixed: str) -> tuple[Candidate, ...]:
-    strengths = ((20, 50), (20, 100), (40, 100))
+_STRENGTHS = ((20, 50), (20, 100), (40, 100))
+_MORE = ((40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400))
+
+
+def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Candidate, ...]:
+    strengths = (*_STRENGTHS, *more)
     return _vary(fixed, *((f"model.content_weight={w}", f"model.regularisation={lam}") for w, lam in strengths))
+
+
+def _factors(*fixed: str) -> tuple[Candidate, ...]:
+    strengths = ((w, lam) for lam in (0.05, 0.02, 0.1) for w in (1, 3, 10))
+    return _vary(fixed, *((f"model.unobserved={w}", f"model.shrinkage={lam}") for w, lam in strengths))
 
 
 def _freedom(*fixed: str) -> tuple[Candidate, ...]:
@@ -71,11 +82,11 @@ ENTRIES: tuple[Entry, ...] = (
         "EASE",
         _vary(
             ("model.kind=ease", "model.content_weight=0"),
-            *((f"model.regularisation={lam}",) for lam in (200, 100, 400)),
+            *((f"model.regularisation={lam}",) for lam in (200, 100, 400, 50, 20, 150, 300, 600, 1000)),
         ),
         "closed",
     ),
-    Entry("ease-content", "EASE + content", _content("model.kind=ease"), "closed"),
+    Entry("ease-content", "EASE + content", _content("model.kind=ease", more=_MORE), "closed"),
     Entry(
         "ridge-30",
         "ridge 30+30",
@@ -88,12 +99,8 @@ ENTRIES: tuple[Entry, ...] = (
         _content("model.kind=ridge", "model.cooccurrence_support=100", "model.semantic_support=100"),
         "closed",
     ),
-    Entry(
-        "blend",
-        "ridge + low-pass",
-        _vary(("model.kind=blend",), *((f"model.low_pass={weight}",) for weight in (0.8, 0.4, 1.2))),
-        "closed",
-    ),
+    Entry("ials", "iALS", _factors("model.kind=ials")),
+    Entry("blend", "blend (default)", (("model.kind=blend",),)),
     Entry("mllmrec", "MLLMRec, fixed", _rates("model.kind=mllmrec")),
     Entry("mllmrec-paper", "MLLMRec, paper", _rates("model.kind=mllmrec", "graph.mode=paper")),
     Entry("mllmrec-mean", "  no reasoning (mean)", _rates("model.kind=mllmrec", _MEAN)),

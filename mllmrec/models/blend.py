@@ -1,36 +1,45 @@
-"""The item-graph ridge blended with a low-pass filter of the user-item graph, both in closed form.
+"""The default model: closed forms that see different things, mixed with weights that validation chooses.
 
-The two see different things: the ridge weighs an item's own neighbours, by content and audience; the filter
-spreads along the whole user-item graph, which no short list of neighbours holds. With
-R~ = D_U^-1/2 R D_I^-1/2 and V its leading right singular vectors, the filter keeps the smoothest part of a
-user's signal (Shen et al., How Powerful is Graph Convolution for Recommendation?, CIKM 2021, ideal low-pass):
+    ridge        R_u W, the item graph with each item's ridge regression on its neighbours (item_weights.py)
+    factors      p_u q_i by alternating least squares (factors.py)
+    low-pass     the smooth part of the user-item graph (low_pass.py)
+    content      cosine of an item's vector to the mean of the user's items
+    profile      cosine of an item's vector to the user's own profile, where it is not that mean
+    popularity   log (1 + training users)
 
-    f_u = R_u D_I^-1/2 V V^T D_I^1/2                         [I]
-    score_u = z(R_u W) + c z(f_u),   z(x) = (x - mean x) / sd x over the catalogue
+    score_u = R_u W / sd(R_u W) + sum over parts k of c_k s_k,u / sd(s_k,u),   sd over the catalogue
 
-z puts the two on one scale for each user, so that c can be a constant. Memory: the ridge's I x K and I x rank.
+What has settings (the strengths of the ridge, the shrinkage of the factors, the filter's rank) takes the best of
+three by the part's own validation NDCG@20; then the c_k are searched (mixing.py). Training interactions fit,
+validation chooses, test is never seen. All parts but the ridge are inner products, so the fitted model is the
+ridge and two tables of vectors, c_k / sd folded into the users': memory I x K and (U + I) x width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from scipy.sparse.linalg import svds
 
 from mllmrec import storage
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Histories
-from mllmrec.encode import Vectors
+from mllmrec.encode import Features, Vectors, mean_of_items
+from mllmrec.errors import TrainingError
+from mllmrec.models.factors import ials
 from mllmrec.models.item_weights import ItemWeights, ridge
-from mllmrec.models.scorer import Lists, WeightsScorer, ranks_by_block, top_by_user
+from mllmrec.models.low_pass import low_pass, narrowed
+from mllmrec.models.mixing import choose_weights, standardised, validation_ndcg
+from mllmrec.models.scorer import Lists, VectorScorer, WeightsScorer, ranks_by_block, top_by_user
+
+STRENGTHS = ((20.0, 50.0), (20.0, 100.0), (40.0, 200.0))  # w and lambda of the ridge
+SHRINKAGES = ((1.0, 0.02), (1.0, 0.05), (3.0, 0.05))  # unobserved and shrinkage of the factors
+_PROFILE_IS_MEAN = 1e-5  # vectors closer than this are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +48,15 @@ class BlendScorer:
 
     Attributes:
         ridge: the item-graph ridge.
-        into, back: D_I^-1/2 V and V^T D_I^1/2, float32 [I, rank] and [rank, I].
-        weight: c.
+        rest: all other parts, weighted.
     """
 
     ridge: WeightsScorer
-    into: NDArray[np.float32]
-    back: NDArray[np.float32]
-    weight: float
+    rest: VectorScorer
 
     def scores(self, start: int, stop: int) -> NDArray[np.float32]:
         """See BlockScorer."""
-        smooth = (self.ridge.user_items[start:stop] @ self.into) @ self.back
-        return standardised(self.ridge.scores(start, stop)) + np.float32(self.weight) * standardised(smooth)
+        return _over_spread(self.ridge.scores(start, stop)) + self.rest.scores(start, stop)
 
     def ranks(self, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
         """See Scorer."""
@@ -62,12 +67,11 @@ class BlendScorer:
         return top_by_user(self, users, k, exclude)
 
 
-def standardised(scores: NDArray[Any]) -> NDArray[np.float32]:
-    """z of each row, moments in float64; a constant row becomes zeros. float32 [B, I]."""
-    mean = scores.mean(axis=1, keepdims=True, dtype=np.float64)
+def _over_spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each row over its standard deviation, in float64; a constant row becomes zeros."""
     spread = scores.std(axis=1, keepdims=True, dtype=np.float64)
-    z = np.divide(scores - mean, spread, out=np.zeros(scores.shape), where=spread > 0)
-    return np.asarray(z, dtype=np.float32)
+    scaled = np.divide(scores, spread, out=np.zeros(scores.shape), where=spread > 0)
+    return np.asarray(scaled, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,71 +80,126 @@ class Blend:
 
     Attributes:
         item_weights: the ridge.
-        into, back, weight: as in BlendScorer.
+        users, items: of the other parts, float32 [U, D] and [I, D]; their weights and scales are in `users`.
+        weights: c of each part by its name; 1 for the ridge.
     """
 
     item_weights: ItemWeights
-    into: NDArray[np.float32]
-    back: NDArray[np.float32]
-    weight: float
+    users: Vectors
+    items: Vectors
+    weights: Mapping[str, float]
 
     @property
     def summary(self) -> str:
         """One line for a person."""
-        return f"{self.item_weights.summary}; low-pass filter of rank {len(self.back)}, weight {self.weight:g}"
+        mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
+        return f"{mixed}; {self.item_weights.summary}"
 
     @property
     def scorer(self) -> BlendScorer:
         """The model as the evaluation sees it."""
-        return BlendScorer(self.item_weights.scorer, self.into, self.back, self.weight)
+        return BlendScorer(self.item_weights.scorer, VectorScorer(self.users, self.items))
 
     def similar(self, k: int) -> Lists:
         """By the ridge's weights; see ItemWeights."""
         return self.item_weights.similar(k)
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write the ridge's files, filter.safetensors and blend.json."""
+        """Write the ridge's files, parts.safetensors and blend.json."""
         names = self.item_weights.save(path)
-        with storage.atomic(path("filter.safetensors")) as temporary:
-            save_file({"into": self.into, "back": self.back}, temporary)
-        storage.write_json(path("blend.json"), {"weight": self.weight})
-        return [*names, "filter.safetensors", "blend.json"]
+        with storage.atomic(path("parts.safetensors")) as temporary:
+            save_file({"users": self.users, "items": self.items}, temporary)
+        storage.write_json(path("blend.json"), {"weights": dict(self.weights)})
+        return [*names, "parts.safetensors", "blend.json"]
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Blend:
         """Read what save wrote."""
-        tensors = load_file(path("filter.safetensors"))
-        weight = float(storage.read_json(path("blend.json"))["weight"])
-        return Blend(ItemWeights.load(path), tensors["into"], tensors["back"], weight)
+        tensors = load_file(path("parts.safetensors"))
+        weights = storage.read_json(path("blend.json"))["weights"]
+        return Blend(ItemWeights.load(path), tensors["users"], tensors["items"], weights)
 
 
-def blend(vectors: Vectors, histories: Histories, config: ModelConfig) -> Blend:
-    """Fit both parts.
+def blend(
+    features: Features,
+    histories: Histories,
+    valid: CSR,
+    config: ModelConfig,
+    *,
+    seed: int,
+    profiled: Histories | None = None,
+) -> Blend:
+    """Fit all parts and choose their weights.
 
     Args:
-        vectors: float32 [I, d], item features.
+        features: vectors of items and users.
         histories: training histories.
-        config: of the ridge, `rank` and `low_pass`.
+        valid: [U, I] validation interactions; used to choose alone.
+        config: supports of the ridge, `rank`.
+        seed: of the factors' start.
+        profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
 
     Raises:
         LeakError: the histories hold held-out interactions.
+        MismatchError: the features belong to other data.
+        TrainingError: there are no validation interactions to choose by.
     """
-    into, back = low_pass(histories.user_items(), config.rank)
-    return Blend(ridge(vectors, histories, config), into, back, config.low_pass)
+    histories.require_training("the blend")
+    features.check(profiled or histories)
+    if valid.nnz == 0:
+        raise TrainingError(
+            "the validation split is empty, and the blend chooses its weights by it; prepare the dataset with a "
+            "split that holds some interactions out, or take model.kind=ridge"
+        )
+    fitted = _ridge(features.items, histories, valid, config)
+    parts = {name: standardised(part) for name, part in _parts(features, histories, valid, config, seed).items()}
+    alone = BlendScorer(fitted.scorer, VectorScorer(*(np.zeros((n, 0), np.float32) for n in valid.shape)))
+    chosen = choose_weights([alone, *parts.values()], histories.user_items(), valid)
+    weights = dict(zip(("ridge", *parts), chosen, strict=True))
+    used = {name: part for name, part in parts.items() if weights[name]}
+    users = [np.float32(weights[name]) * part.users for name, part in used.items()]
+    empty = [np.zeros((n, 0), np.float32) for n in valid.shape]
+    return Blend(
+        fitted,
+        np.concatenate([empty[0], *users], axis=1),
+        np.concatenate([empty[1], *(part.items for part in used.values())], axis=1),
+        weights,
+    )
 
 
-def low_pass(user_items: CSR, rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """D_I^-1/2 V and V^T D_I^1/2 of the ideal low-pass filter, float32 [I, rank] and [rank, I].
+def _ridge(vectors: Vectors, histories: Histories, valid: CSR, config: ModelConfig) -> ItemWeights:
+    """The ridge of the best strengths."""
+    train = histories.user_items()
+    tried = (
+        ridge(vectors, histories, config.model_copy(update={"content_weight": w, "regularisation": strength}))
+        for w, strength in STRENGTHS
+    )
+    return max(tried, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid))
 
-    The rank is lowered to what the matrix can have. The start vector is fixed, so the same interactions give
-    the same filter.
-    """
-    R = user_items.to_scipy().astype(np.float64)
-    by_user, by_item = (np.maximum(np.asarray(R.sum(axis=axis)).ravel(), 1) for axis in (1, 0))
-    scaled = sp.diags_array(by_user**-0.5) @ R @ sp.diags_array(by_item**-0.5)
-    rank = min(rank, min(R.shape) - 1)
-    if rank < 1:
-        return np.zeros((R.shape[1], 0), np.float32), np.zeros((0, R.shape[1]), np.float32)
-    _, _, basis = svds(scaled.tocsr(), k=rank, v0=np.ones(min(R.shape)), return_singular_vectors="vh")
-    into = np.ascontiguousarray((basis * by_item**-0.5).T, np.float32)
-    return into, np.ascontiguousarray(basis * by_item**0.5, np.float32)
+
+def _parts(
+    features: Features, histories: Histories, valid: CSR, config: ModelConfig, seed: int
+) -> dict[str, VectorScorer]:
+    """Every part but the ridge, by its name."""
+    train, items = histories.user_items(), features.items
+    factors = (
+        ials(histories, rank=config.rank, unobserved=unobserved, shrinkage=shrinkage, seed=seed).scorer
+        for unobserved, shrinkage in SHRINKAGES
+    )
+    widest = low_pass(train, config.rank)
+    filters = (narrowed(widest, max(1, config.rank // by)) for by in (4, 2, 1))
+    means = mean_of_items(items, histories)
+    audience = np.log1p(np.bincount(histories.items, minlength=len(items))).astype(np.float32)
+    parts = {
+        "factors": _best(factors, train, valid),
+        "low-pass": _best(filters, train, valid),
+        "content": VectorScorer(means, items),
+    }
+    if features.users.shape == means.shape and not np.allclose(features.users, means, atol=_PROFILE_IS_MEAN):
+        parts["profile"] = VectorScorer(features.users, items)
+    return parts | {"popularity": VectorScorer(np.ones((len(means), 1), np.float32), audience[:, None])}
+
+
+def _best(candidates: Iterable[VectorScorer], train: CSR, valid: CSR) -> VectorScorer:
+    """The first of those with the highest validation NDCG@20."""
+    return max(candidates, key=lambda part: validation_ndcg(part, train, valid))

@@ -45,7 +45,7 @@ def build_network(
                 user_items, items, item_graph, train.dim, model.gcn_layers, model.decay, model.edge_keep,
                 model.feature_loss,
             )  # fmt: skip
-        case "ridge" | "blend" | "ease":
+        case "ridge" | "blend" | "ease" | "ials":
             raise ConfigError(f"model.kind={model.kind} is solved in closed form, not trained")
 
 

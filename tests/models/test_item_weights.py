@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from mllmrec_kernels import CSR, cooccurrence_topk, topk_cosine
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import LeakError, TrainingError
-from mllmrec.models.blend import Blend, blend, low_pass
 from mllmrec.models.item_weights import ItemWeights, ease, ridge, ridge_support
 from mllmrec.models.scorer import WeightsScorer
 
@@ -99,35 +97,7 @@ def test_what_is_saved_is_read_back(dataset: Dataset, vectors: np.ndarray, tmp_p
     np.testing.assert_array_equal(again.scorer.scores(0, 9), fitted.scorer.scores(0, 9))
 
 
-def test_the_low_pass_filter_keeps_the_leading_singular_vectors(dataset: Dataset) -> None:
-    R = dense(dataset.train)
-    users, items = np.maximum(R.sum(1), 1), np.maximum(R.sum(0), 1)
-    _, _, basis = np.linalg.svd(R / np.sqrt(np.outer(users, items)))
-    V = basis[:5].T
-    expected = R @ np.diag(items**-0.5) @ V @ V.T @ np.diag(items**0.5)
-    into, back = low_pass(dataset.train, 5)
-    np.testing.assert_allclose(R @ into @ back, expected, atol=1e-4)
-    one = CSR.from_pairs(np.array([0]), np.array([0]), (1, 1))
-    assert low_pass(one, 5)[0].shape == (1, 0)
-
-
-def test_a_blend_is_the_sum_of_both_on_one_scale(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
-    config = ModelConfig(kind="blend", rank=4, low_pass=0.7, cooccurrence_support=3, semantic_support=3)
-    fitted = blend(vectors, dataset.histories(), config)
-    R = dense(dataset.train)
-    into, back = low_pass(dataset.train, 4)
-    parts = R @ ridge(vectors, dataset.histories(), config).scorer.weights.toarray(), R @ into @ back
-    first, second = ((x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True) for x in parts)
-    np.testing.assert_allclose(fitted.scorer.scores(2, 30), (first + 0.7 * second)[2:30], atol=1e-4)
-    fitted.save(lambda name: tmp_path / name)
-    again = Blend.load(lambda name: tmp_path / name)
-    np.testing.assert_array_equal(again.scorer.scores(0, 9), fitted.scorer.scores(0, 9))
-    nobody = CSR.from_pairs(np.array([], int), np.array([], int), (1, dataset.n_items))
-    alone = WeightsScorer.of(nobody, fitted.item_weights.weights)
-    assert not replace(fitted.scorer, ridge=alone).scores(0, 1).any()  # no history: no NaN, no preference
-
-
-@pytest.mark.parametrize("fit", [ridge, ease, blend])
+@pytest.mark.parametrize("fit", [ridge, ease])
 def test_held_out_interactions_are_refused(dataset: Dataset, vectors: np.ndarray, fit) -> None:
     with pytest.raises(LeakError, match="training interactions only"):
         fit(vectors, dataset.histories("all"), ModelConfig())

@@ -162,7 +162,7 @@ KINDS = [
     ModelConfig(kind="vbpr"),
     ModelConfig(kind="lightgcn", refined=True),
     ModelConfig(kind="freedom"),
-    ModelConfig(ids=True, user_item_layers=1, reasoning=False),
+    ModelConfig(kind="mllmrec", ids=True, user_item_layers=1, reasoning=False),
 ]
 
 
