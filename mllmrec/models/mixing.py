@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec import metrics
-from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer
+from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
 
 CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6)
@@ -57,7 +57,7 @@ def choose_weights(parts: Sequence[BlockScorer], train: CSR, valid: CSR) -> tupl
     """
     users = _sample(train, valid, len(parts))
     held = valid.take_rows(users)
-    scores = [_scores(part, users) for part in parts]
+    scores = [_scores(part, users, train.n_columns) for part in parts]
     for row, user in enumerate(users):
         scores[0][row, train.row(int(user))] = -torch.inf
     weights, total = [1.0, *(0.0 for _ in parts[1:])], scores[0].clone()
@@ -79,9 +79,17 @@ def _sample(train: CSR, valid: CSR, parts: int) -> NDArray[np.int64]:
     return judged[np.linspace(0, len(judged) - 1, most).astype(np.int64)]
 
 
-def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
-    rows = [part.scores(int(user), int(user) + 1)[0] for user in users]
-    return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, 0)
+def _scores(part: BlockScorer, users: NDArray[np.int64], n_items: int) -> Tensor:
+    """The part's scores of the named users, float32 [B, I]."""
+    scores = np.empty((len(users), n_items), np.float32)
+    for start in range(0, len(users), step := block_rows(n_items)):
+        named = users[start : start + step]
+        first, last = int(named[0]), int(named[-1])
+        if last - first < 2 * len(named):
+            scores[start : start + step] = part.scores(first, last + 1)[named - first]
+        else:  # far apart: most of a block would be thrown away
+            scores[start : start + step] = np.concatenate([part.scores(int(u), int(u) + 1) for u in named])
+    return torch.from_numpy(scores)
 
 
 def _reached(scores: Tensor, held: CSR) -> float:
