@@ -20,7 +20,7 @@ from mllmrec.export import write
 from mllmrec.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[1]
-HONEST = ("profile.kind=mean", "train.epochs=2", "recommend.top=5")
+HONEST = ("model.kind=mllmrec", "profile.kind=mean", "train.epochs=2", "recommend.top=5")
 
 
 def made(dataset: Dataset, folder: Path, *settings: str) -> Path:

@@ -23,13 +23,14 @@ from safetensors.numpy import save_file
 from mllmrec import storage
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
+from mllmrec.models.factors import Factors
 from mllmrec.runs import marked
 from mllmrec.trained import Trained
 from mllmrec.views import RunView
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_WITH_VECTORS = "mllmrec, bpr, lightgcn, vbpr, freedom"
+_WITH_VECTORS = "mllmrec, ials, bpr, lightgcn, vbpr, freedom"
 
 
 def export_vectors(view: RunView, out: Path) -> list[Path]:
@@ -45,7 +46,7 @@ def export_vectors(view: RunView, out: Path) -> list[Path]:
         StorageError: the folder cannot be written.
     """
     kind, model = view.record["config"]["model"]["kind"], view.fitted
-    if not isinstance(model, Trained):
+    if not isinstance(model, Trained | Factors):
         raise InputError(
             f"{view.folder} has no vectors to export: model.kind={kind} scores by item-item weights, not by inner "
             f"products; serve what mllmrec recommend writes, or export a run of a kind with vectors ({_WITH_VECTORS})"
@@ -60,7 +61,7 @@ def export_vectors(view: RunView, out: Path) -> list[Path]:
     return [*files, out / MANIFEST]
 
 
-def _write(model: Trained, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
+def _write(model: Trained | Factors, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
     def path(name: str) -> Path:
         written.append(out / marked(name, leaky=leaky))
         return written[-1]
@@ -80,7 +81,7 @@ def _write(model: Trained, dataset: Dataset, out: Path, *, leaky: bool) -> list[
     return written
 
 
-def _manifest(view: RunView, model: Trained) -> dict[str, Any]:
+def _manifest(view: RunView, model: Trained | Factors) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "leaky": view.leaky,
