@@ -19,6 +19,7 @@ from mllmrec_kernels import CSR
 from mllmrec import metrics, storage
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
+from mllmrec.errors import MismatchError
 from mllmrec.models.scorer import Scorer
 from mllmrec.progress import Progress, silent
 from mllmrec.runs import LEAKY
@@ -35,12 +36,14 @@ class Evaluation:
         means: split -> model -> metric -> mean over the evaluated users.
         users: split -> number of users evaluated.
         per_user: id, split, model, and a column a metric; the evaluated users.
+        heldout: user, item, and a column a model: its 0-based rank of that held-out test item, int32.
     """
 
     leaky: bool
     means: Mapping[str, Mapping[str, Mapping[str, float]]]
     users: Mapping[str, int]
     per_user: pl.DataFrame
+    heldout: pl.DataFrame
 
     @property
     def summary(self) -> str:
@@ -49,18 +52,25 @@ class Evaluation:
         return f"{models} models on {users:,} test users{', LEAKY' if self.leaky else ''}"
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write metrics.json and per_user.parquet."""
+        """Write metrics.json, per_user.parquet and heldout.parquet."""
         notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means}
         storage.write_json(path("metrics.json"), notes)
         storage.write_table(path("per_user.parquet"), self.per_user, notes={"leaky": str(self.leaky)})
-        return ["metrics.json", "per_user.parquet"]
+        storage.write_table(path("heldout.parquet"), self.heldout, notes={"leaky": str(self.leaky)})
+        return ["metrics.json", "per_user.parquet", "heldout.parquet"]
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Evaluation:
-        """Read what save wrote."""
+        """Read what save wrote.
+
+        Raises:
+            MismatchError: an earlier version wrote it, which kept no ranks.
+        """
         notes = storage.read_json(path("metrics.json"))
-        per_user = pl.read_parquet(path("per_user.parquet"))
-        return Evaluation(notes["leaky"], notes["metrics"], notes["users"], per_user)
+        if not path("heldout.parquet").is_file():
+            raise MismatchError(f"{path('heldout.parquet')} is missing; judge again with mllmrec evaluate")
+        per_user, heldout = (pl.read_parquet(path(name)) for name in ("per_user.parquet", "heldout.parquet"))
+        return Evaluation(notes["leaky"], notes["metrics"], notes["users"], per_user, heldout)
 
 
 def evaluate_models(
@@ -83,19 +93,25 @@ def evaluate_models(
     means: dict[str, dict[str, dict[str, float]]] = {}
     users: dict[str, int] = {}
     frames: list[pl.DataFrame] = []
+    ranked = pl.DataFrame()
     splits: tuple[HeldOut, ...] = ("valid", "test")
     for split in splits:
         heldout, exclude = protocol(dataset, split, config)
         judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
         users[split], means[split] = len(judged), {}
+        ranked = pl.DataFrame(
+            {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
+        )
         for n, (name, model) in enumerate(models.items(), start=1):
-            values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, config.cutoffs)
+            ranks = model.ranks(exclude, heldout)
+            ranked = ranked.with_columns(pl.Series(name, ranks))
+            values = metrics.per_user(ranks, heldout.indptr, config.cutoffs)
             values = {metric: value[judged] for metric, value in values.items()}
             means[split][name] = metrics.mean(values)
             identity: dict[str, Any] = {"id": dataset.users.gather(judged), "split": split, "model": name}
             frames.append(pl.DataFrame(identity | values))
             progress(f"evaluate on {split}", n, len(models))
-    return Evaluation(leaky, means, users, pl.concat(frames))
+    return Evaluation(leaky, means, users, pl.concat(frames), ranked)  # of the last split, which is test
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:

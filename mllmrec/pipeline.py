@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
@@ -28,11 +27,10 @@ from mllmrec.reason.generate import Asking
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.runs import LEAKY, Run, StageRecord, open_run
+from mllmrec.runs import LEAKY, STAGES, Run, StageRecord, open_run
+from mllmrec.runs import Stage as Stage
 from mllmrec.train import Fitted, fit_model, fitted_type
 
-Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 MODEL_NAMES = {
     "blend": "blend",
     "mllmrec": "MLLMRec",
@@ -102,6 +100,7 @@ class Artefacts:
         self._engines, self._asking = Engines(config, dataset), asking or Asking()
         self._training = dataset.histories("train")
         self._profiled = dataset.histories(config.profile.history)
+        self._epochs = 0  # trained by this start; a killed one's are not among them
 
     @property
     def leaky(self) -> bool:
@@ -139,6 +138,7 @@ class Artefacts:
                 asking=replace(self._asking, max_failures=config.max_failures),
             ),
             again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
+            counts=self._generations.take_counts,
         )
 
     @cached_property
@@ -157,6 +157,7 @@ class Artefacts:
             Profiles,
             lambda scratch: self._profile(described, scratch),
             again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
+            counts=self._generations.take_counts,
         )
 
     def _profile(self, described: Descriptions, scratch: Path) -> Profiles:
@@ -235,9 +236,14 @@ class Artefacts:
                 seed=seed,
                 profiled=self._profiled,
                 checkpoint=scratch / "checkpoint.safetensors",
-                progress=self._progress,
+                progress=self._count_epoch,
             ),
+            counts=lambda: {"epochs": self._epochs},
         )
+
+    def _count_epoch(self, label: str, done: int, total: int | None) -> None:
+        self._epochs += 1
+        self._progress(label, done, total)
 
     @cached_property
     def evaluate(self) -> Evaluation:
@@ -248,6 +254,7 @@ class Artefacts:
         return self._run.step(
             "evaluate",
             {
+                "version": 2,
                 "config": config.model_dump(),
                 "split": self._dataset.split_digest,
                 "encode": self._run.digest("encode"),

@@ -13,22 +13,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, get_args
 
 from mllmrec import storage
 from mllmrec.config import Config, to_toml
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.machine import describe_machine, versions
+from mllmrec.memory import PeakMemory
 
 SCHEMA_VERSION = 1
 LEAKY = "LEAKY"
+Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class StageRecord(TypedDict):
-    """What run.json says of a stage: how long it took when it last ran, and what it made."""
+    """What run.json says of a stage: what it took when it last ran, and what it made.
+
+    `peak_mib` is the highest resident memory of the whole process meanwhile, None where the system does not tell;
+    `counts` are numbers of the work done, such as answers found in the cache.
+    """
 
     seconds: float
+    peak_mib: float | None
+    counts: dict[str, int]
     reused: bool
     summary: str
 
@@ -88,6 +97,7 @@ class Run:
         compute: Callable[[Path], A],
         *,
         again: Callable[[A], bool] = lambda _: False,
+        counts: Callable[[], dict[str, int]] = dict,
     ) -> A:
         """Run one stage, or load it where it is fresh.
 
@@ -98,6 +108,7 @@ class Run:
             compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
                 finds again, and which is removed at the end or when the inputs have changed.
             again: whether a fresh result is to be made once more all the same.
+            counts: asked, once the result is made, for numbers of the work to be noted beside its time.
         """
 
         def path(name: str) -> Path:
@@ -107,31 +118,47 @@ class Run:
         if self._is_fresh(stage, fingerprint):
             earlier: A = kind.load(path)
             if not again(earlier):
-                before = self.stages.get(stage)
-                self._note(stage, earlier, before["seconds"] if before else 0.0, reused=True)
+                untold: StageRecord = {"seconds": 0.0, "peak_mib": None, "counts": {}, "reused": True, "summary": ""}
+                before = untold | self.stages.get(stage, untold)
+                self._note(stage, {**before, "reused": True, "summary": earlier.summary})
                 return earlier
-        started = time.perf_counter()
+        memory, started = PeakMemory(), time.perf_counter()
         scratch = self._scratch(stage, fingerprint)
         artefact = compute(scratch)
-        self._keep(stage, fingerprint, artefact.save(path))
+        self._keep(stage, fingerprint, inputs, artefact.save(path))
         shutil.rmtree(scratch, ignore_errors=True)
-        self._note(stage, artefact, round(time.perf_counter() - started, 3), reused=False)
+        self._note(
+            stage,
+            {
+                "seconds": round(time.perf_counter() - started, 3),
+                "peak_mib": memory.total_mib(),
+                "counts": counts(),
+                "reused": False,
+                "summary": artefact.summary,
+            },
+        )
         return artefact
 
-    def _keep(self, stage: str, fingerprint: str, names: list[str]) -> None:
+    def _keep(self, stage: str, fingerprint: str, inputs: Mapping[str, Any], names: list[str]) -> None:
         """Seal a stage's files; whatever its last run wrote under other names is removed."""
         before = self._outputs(stage)
         files = [self.file(stage, name) for name in names]
         outputs = {file.name: storage.hash_file(file) for file in files}
         storage.write_json(
             self.folder / stage / "stage.json",
-            {"stage": stage, "fingerprint": fingerprint, "leaky": self.leaky, "outputs": outputs},
+            {
+                "stage": stage,
+                "fingerprint": fingerprint,
+                "leaky": self.leaky,
+                "inputs": dict(inputs),
+                "outputs": outputs,
+            },
         )
         for stale in before.keys() - outputs.keys():
             (self.folder / stage / stale).unlink(missing_ok=True)
 
-    def _note(self, stage: str, artefact: Artefact, seconds: float, *, reused: bool) -> None:
-        self.stages[stage] = {"seconds": seconds, "reused": reused, "summary": artefact.summary}
+    def _note(self, stage: str, record: StageRecord) -> None:
+        self.stages[stage] = record
         storage.write_json(self.folder / "run.json", {**self._record, "stages": self.stages})
 
     def _scratch(self, stage: str, fingerprint: str) -> Path:

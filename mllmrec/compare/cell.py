@@ -8,7 +8,6 @@ file; they are read for the chosen candidate alone. A study judges validation, a
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.evaluate import HeldOut, protocol
+from mllmrec.memory import PeakMemory
 from mllmrec.models.scorer import Scorer
 
 _CUTOFFS = (10, 20)
@@ -95,7 +95,7 @@ def keep_cell(
         return Cell.load(file)
     memory, started = PeakMemory(), time.perf_counter()
     scorer, summary = fit(file.with_suffix(".unfinished"))
-    seconds, mib = time.perf_counter() - started, memory.mib()
+    seconds, mib = time.perf_counter() - started, memory.added_mib()
     cell = Cell(*judged(scorer), round(seconds, 3), mib, summary)
     cell.save(file)
     return cell
@@ -107,25 +107,3 @@ def judge(scorer: Scorer, dataset: Dataset, split: HeldOut, config: EvaluateConf
     judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
     values = metrics.per_user(scorer.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
     return {name: values[name][judged] for name in SHOWN}
-
-
-class PeakMemory:
-    """The highest resident memory since it was made, above where it stood then, by Linux's own counter."""
-
-    def __init__(self) -> None:
-        self._start: int | None = None
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, of this process alone
-            self._start = _status("VmRSS")
-        except OSError:
-            pass  # another system, or not allowed: the column stays empty
-
-    def mib(self) -> float | None:
-        """MiB, or None where it cannot be told."""
-        peak = _status("VmHWM") if self._start is not None else None
-        return None if peak is None or self._start is None else round(max(0, peak - self._start) / 1024, 1)
-
-
-def _status(name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else None

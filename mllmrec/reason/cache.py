@@ -88,6 +88,12 @@ class GenerationCache:
         self.misses += len(wanted) - len(found)
         return found
 
+    def take_counts(self) -> dict[str, int]:
+        """Hits and misses since the last call."""
+        taken = {"cache hits": self.hits, "cache misses": self.misses}
+        self.hits = self.misses = 0
+        return taken
+
     def put(self, answers: Mapping[str, Answer], *, ask: str = "", engine: str = "", seconds: float = 0.0) -> None:
         """Store answers in one transaction: all of them, or none.
 
