@@ -21,6 +21,7 @@ from mllmrec_cli import (
     generations,
     interrupts,
     measure,
+    report,
     show,
     stages,
     study,
@@ -67,6 +68,7 @@ compare.register(app)
 study.register(app)
 show.register(app)
 diagnose.register(app)
+report.register(app)
 measure.register(app)
 upkeep.register(app)
 generations.register(app)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 # Colours that matplotlib writes out, and what the page puts in their place.
 _INK = "#010203"
-_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03")
+_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
+_DASHES = ("-", "--", ":", "-.")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mllmrec",
@@ -24,6 +26,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "text.color": _INK,
+    "text.parse_math": False,
     "xtick.color": _INK,
     "ytick.color": _INK,
     "legend.frameon": False,
@@ -40,7 +43,7 @@ def histogram(
     bins: int | Sequence[float] = 30,
     log: bool = False,
 ) -> Markup:
-    """A histogram of one to three series over the same bins, as an <svg> element.
+    """A histogram of one to four series over the same bins, as an <svg> element.
 
     Args:
         series: values by legend entry; a single series has no legend.
@@ -49,23 +52,113 @@ def histogram(
         bins: how many, or their edges.
         log: both axes logarithmic; the bins must then be edges above 0.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     values = {label: np.asarray(given, dtype=np.float64) for label, given in series.items()}
     edges = _edges(list(values.values()), bins)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 2.6), layout="constrained")
-        axes = figure.subplots()
+    with _drawing() as (figure, axes):
         for (label, given), colour in zip(values.items(), _SERIES, strict=False):
             counts, _ = np.histogram(given, edges)
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55 if len(values) > 1 else 1, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
             axes.set(xscale="log", yscale="log", ylim=(0.5, None))
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+                axis.set_minor_formatter(NullFormatter())
         if len(values) > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(values))
+            figure.legend(loc="outside upper center", ncols=len(values))
         return _inline(figure, name)
+
+
+def lines(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    name: str,
+    mark: tuple[float, str] | None = None,
+) -> Markup:
+    """Lines over one pair of axes, told apart by colour and dash.
+
+    Args:
+        series: (x, y) by legend entry; a single series without a mark has no legend.
+        xlabel, ylabel, name: as of a histogram.
+        mark: where a vertical line stands, and its legend entry.
+    """
+    with _drawing() as (figure, axes):
+        for n, (label, (x, y)) in enumerate(series.items()):
+            look = {"color": _SERIES[n % len(_SERIES)], "linestyle": _DASHES[n // len(_SERIES) % len(_DASHES)]}
+            axes.plot(x, y, **look, marker="o" if np.size(x) == 1 else None, label=label)
+        if mark:
+            axes.axvline(mark[0], color=_INK, linestyle=":", linewidth=1, label=mark[1])
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if len(series) > 1 or mark:
+            figure.legend(loc="outside upper center", ncols=3)
+        return _inline(figure, name)
+
+
+def whiskers(rows: Sequence[tuple[str, Sequence[float]]], *, xlabel: str, name: str, zero: bool = False) -> Markup:
+    """Estimates with their intervals, one above the other, the first on top.
+
+    Args:
+        rows: label, and (estimate, low, high).
+        xlabel, name: as of a histogram.
+        zero: draw the line at 0, for differences.
+    """
+    with _drawing(height=1.0 + 0.3 * len(rows)) as (figure, axes):
+        for place, (_, (value, low, high)) in enumerate(rows):
+            axes.plot([low, high], [place, place], color=_SERIES[0], linewidth=2, solid_capstyle="butt")
+            axes.plot([value], [place], color=_SERIES[0], marker="o", markersize=6)
+        if zero:
+            axes.axvline(0, color=_INK, linestyle=":", linewidth=1)
+        axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.tick_params(axis="y", length=0)
+        return _inline(figure, name)
+
+
+def bars(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Sequence[float] | None]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    name: str,
+) -> Markup:
+    """Bars side by side, a cluster a group.
+
+    Args:
+        groups: labels along the axis.
+        series: by legend entry, of each group (height,) or (height, low, high), or None where there is none.
+        xlabel, ylabel, name: as of a histogram.
+    """
+    width = 0.8 / max(1, len(series))
+    with _drawing() as (figure, axes):
+        for n, (label, given) in enumerate(series.items()):
+            at = np.arange(len(groups)) + (n - (len(series) - 1) / 2) * width
+            heights = [bar[0] if bar else 0.0 for bar in given]
+            axes.bar(at, heights, width, color=_SERIES[n % len(_SERIES)], label=label)
+            for x, bar in zip(at, given, strict=True):
+                if bar and len(bar) == 3:
+                    axes.plot([x, x], bar[1:], color=_INK, linewidth=1)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_xticks(range(len(groups)), groups)
+        axes.tick_params(axis="x", length=0)
+        if len(series) > 1:
+            figure.legend(loc="outside upper center", ncols=2 if len(series) > 3 else 3)
+        return _inline(figure, name)
+
+
+@contextmanager
+def _drawing(height: float = 2.6) -> Iterator[tuple[Any, Any]]:
+    """A figure of the page's width (inches) and its axes, in the page's style."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, height), layout="constrained")
+        yield figure, figure.subplots()
 
 
 def _edges(values: Sequence[NDArray[np.float64]], bins: int | Sequence[float]) -> NDArray[np.float64]:

@@ -41,13 +41,14 @@ def graph_page(view: RunView, health: GraphHealth, items: Sequence[tuple[int, li
         version=__version__,
         leaky=view.leaky,
         health=health,
-        plots=_plots(health),
+        plots=graph_plots(health),
         items=shown,
         named=named,
     )
 
 
-def _plots(health: GraphHealth) -> list[tuple[str, object]]:
+def graph_plots(health: GraphHealth) -> list[tuple[str, object]]:
+    """Captions and plots of what is measured over the graph."""
     degrees = {"edges out": health.degrees, "edges in": health.in_degrees}
     if np.array_equal(health.degrees, health.in_degrees):
         degrees = {"": health.degrees}

@@ -107,13 +107,14 @@ def profile_page(view: RunView, quality: ProfileQuality, sampled: Iterable[Profi
         leaky=view.leaky,
         quality=quality,
         warning=reasoning_warning(told, view.descriptions, view.profiles),
-        plots=_plots(quality),
+        plots=profile_plots(quality),
         worst=show_users(view, told.generic[:WORST], pictures=True),
         sampled=show_users(view, sampled, pictures=True),
     )
 
 
-def _plots(quality: ProfileQuality) -> list[tuple[str, object]]:
+def profile_plots(quality: ProfileQuality) -> list[tuple[str, object]]:
+    """Captions and plots of what is measured over the profiles."""
     findings = quality.words.findings
     share = np.linspace(0, 1, 26)
     telling = [100 * len(f.telling) / max(f.words, 1) for f in findings]

@@ -88,7 +88,13 @@ class ProfileWords:
 
 
 def measure_words(
-    dataset: Dataset, descriptions: Descriptions, profiles: Profiles, *, newest: int, seed: int = 0
+    dataset: Dataset,
+    descriptions: Descriptions,
+    profiles: Profiles,
+    *,
+    newest: int,
+    most: int = MOST_USERS,
+    seed: int = 0,
 ) -> ProfileWords:
     """Measure the profiles' words against each other and against the training items they were made from.
 
@@ -99,12 +105,13 @@ def measure_words(
         descriptions: what the describer said of the items.
         profiles: what is judged.
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
-        seed: of the sample, where there are more than MOST_USERS profiles.
+        most: profiles that are measured; a seeded sample where there are more.
+        seed: of that sample.
     """
     texts, status = profiles.texts, Counter(profiles.table["status"].to_list())
     written = np.array([user for user, text in enumerate(texts) if text], dtype=np.int64)
-    if len(written) > MOST_USERS:
-        written = np.sort(np.random.default_rng(seed).choice(written, MOST_USERS, replace=False))
+    if len(written) > most:
+        written = np.sort(np.random.default_rng(seed).choice(written, most, replace=False))
     told = ProfileTerms.of([texts[user] for user in written])
     user_items = _read_items(dataset.histories("train"), written, newest)
     said = [item_text(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]

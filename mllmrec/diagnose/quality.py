@@ -140,6 +140,7 @@ def measure_quality(
     features: Features,
     *,
     newest: int,
+    most: int = MOST_USERS,
     seed: int = 0,
 ) -> ProfileQuality:
     """Measure everything; held-out interactions are read for `similarity` alone.
@@ -148,12 +149,13 @@ def measure_quality(
         dataset: catalogue and split.
         descriptions, profiles, features: artefacts of one run.
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
+        most: users that are measured; a seeded sample where there are more.
         seed: of every sample.
 
     Raises:
         InputError: the run has no profile texts.
     """
-    told = measure_words(dataset, descriptions, profiles, newest=newest, seed=seed)
+    told = measure_words(dataset, descriptions, profiles, newest=newest, most=most, seed=seed)
     if told.measured == 0:
         raise InputError(
             'the run has no profile texts (profile.kind = "mean", or all failed): there is nothing to inspect'
@@ -170,19 +172,19 @@ def measure_quality(
         distinct_2=distinct(texts, 2),
         self_bleu=self_bleu(texts),
         nearest=np.ascontiguousarray(cosines[:, 0])[np.isfinite(cosines[:, 0])],
-        similarity=_similarity(dataset, features, generator),
+        similarity=_similarity(dataset, features, generator, most),
         shortened=features.cuts.profiles_cut,
         descriptions=dict(Counter(descriptions.table["status"].to_list())),
     )
 
 
-def _similarity(dataset: Dataset, features: Features, generator: np.random.Generator) -> Similarity | None:
+def _similarity(dataset: Dataset, features: Features, generator: np.random.Generator, most: int) -> Similarity | None:
     heldout = dataset.matrix("valid").to_scipy() + dataset.matrix("test").to_scipy()
     seen = dataset.histories("all").user_items()
     lengths = np.diff(seen.indptr)
     users = np.flatnonzero((np.diff(heldout.indptr) > 0) & (lengths < dataset.n_items) & features.users.any(axis=1))
-    if len(users) > MOST_USERS:
-        users = generator.choice(users, MOST_USERS, replace=False)
+    if len(users) > most:
+        users = generator.choice(users, most, replace=False)
     rows = []
     for start in range(0, len(users), _BLOCK):
         block = users[start : start + _BLOCK]

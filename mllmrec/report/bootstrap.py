@@ -1,0 +1,49 @@
+"""Intervals from users drawn with replacement.
+
+One set of draws serves every column of a table, so two models' sums over the same draws give the interval of their
+difference: the bootstrap is paired.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec.diagnose.leak import Interval
+
+Floats = NDArray[np.float64]
+RESAMPLES = 1000
+_PERCENTILES = (2.5, 97.5)
+
+
+def resampled_sums(values: Floats, *, resamples: int = RESAMPLES) -> Floats:
+    """Column sums over users drawn with replacement, always with the same seed.
+
+    Args:
+        values: float64 [users, m].
+        resamples: B.
+
+    Returns:
+        float64 [B, m].
+    """
+    generator, n = np.random.default_rng(0), len(values)
+    sums = np.zeros((resamples, values.shape[1]))
+    for row in sums if n else ():
+        row[:] = np.bincount(generator.integers(n, size=n), minlength=n) @ values
+    return sums
+
+
+def mean_intervals(values: Floats) -> list[Interval]:
+    """Each column's mean over the users, with its 95 % percentile interval."""
+    n = max(1, len(values))
+    return intervals(values.sum(axis=0) / n, resampled_sums(values) / n)
+
+
+def intervals(estimates: Floats, draws: Floats) -> list[Interval]:
+    """[m] estimates with the 95 % percentile intervals of their [B, m] draws; draws that are NaN do not count."""
+    found = []
+    for estimate, drawn in zip(estimates, draws.T, strict=True):
+        finite = drawn[np.isfinite(drawn)]
+        low, high = np.percentile(finite, _PERCENTILES) if len(finite) else (np.nan, np.nan)
+        found.append(Interval(float(estimate), float(low), float(high)))
+    return found
