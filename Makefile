@@ -20,6 +20,8 @@ demo: $(VENV)/.embedded  ## generate a small shop, run everything on it, look at
 	test -f demo/dataset/manifest.json || $(BIN)/mllmrec prepare demo/shop --format catalogue --out demo/dataset
 	$(BIN)/mllmrec run demo/dataset --out demo/run --cache demo/generations.sqlite
 	$(BIN)/mllmrec show demo/run
+	$(BIN)/mllmrec report demo/run
+	@echo "look at it: open demo/run/report.html in a browser"
 
 test: $(VENV)/.test  ## the tests, but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -164,6 +164,8 @@ def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFram
         "dropped by rating": len(table) - len(rated),
         "dropped as repeats": repeats,
         "dropped by k-core": len(single) - len(core),
+        "users dropped by k-core": single["user"].n_unique() - core["user"].n_unique(),
+        "items dropped by k-core": single["item"].n_unique() - core["item"].n_unique(),
         "k-core rounds": rounds,
     }
     warnings = [f"{converted} timestamps were not in seconds and were converted"] if converted else []

@@ -44,9 +44,10 @@ class GraphHealth:
         components: sizes of the weakly connected components, largest first; isolated items are components of 1.
         isolated: items without any edge, in or out.
         reciprocity: share of the entries whose reverse is there as well; 1 in a symmetric graph, NaN without edges.
-        sources: share of the entries from each source.
-        cosines: float32 by source, one an entry.
-        shared_users: int64, one a co-occurrence entry ("both" included): training users of both ends.
+        measured: entries behind the next three: all, or a seeded sample.
+        sources: share of the measured entries from each source.
+        cosines: float32 by source, one a measured entry.
+        shared_users: int64, one a measured co-occurrence entry ("both" included): training users of both ends.
         with_cooccurrence: items with a co-occurrence edge.
     """
 
@@ -58,6 +59,7 @@ class GraphHealth:
     components: NDArray[np.int64]
     isolated: int
     reciprocity: float
+    measured: int
     sources: dict[Source, float]
     cosines: dict[Source, NDArray[np.float32]]
     shared_users: NDArray[np.int64]
@@ -108,6 +110,7 @@ class GraphHealth:
             "components": len(self.components),
             "largest_component": self.largest,
             "reciprocity": self.reciprocity if self.edges else None,
+            "measured": self.measured,
             "sources": self.sources,
             "with_cooccurrence": self.with_cooccurrence,
             "degrees": _counts(self.degrees),
@@ -121,6 +124,7 @@ class GraphHealth:
     def rows(self) -> list[tuple[str, str, str]]:
         """(measure, value, how to read it) for a person."""
         several = int((self.components > 1).sum())
+        drawn = f"; of {self.measured:,} edges drawn at random" if self.measured < self.edges else ""
         lone = float((self.shared_users == 1).mean()) if len(self.shared_users) else 0.0
         return [
             ("items", f"{self.items:,}", f"{self.isolated:,} isolated: they keep their own vector"),
@@ -133,13 +137,16 @@ class GraphHealth:
                 f"{self.reciprocity:.0%}" if self.edges else "none",
                 "edges whose reverse is there; 100% if symmetric",
             ),
-            *((f"share {source}", f"{share:.1%}", _reading(source)) for source, share in self.sources.items()),
+            *(
+                (f"share {source}", f"{share:.1%}", f"{_reading(source)}{drawn}")
+                for source, share in self.sources.items()
+            ),
             (
                 "items with co-occurrence",
                 f"{self.with_cooccurrence / self.items:.0%}",
                 "the others have semantic edges or none",
             ),
-            ("edges of one shared user", f"{lone:.0%}", "of the co-occurrence edges: weak evidence"),
+            ("edges of one shared user", f"{lone:.0%}", f"of the co-occurrence edges: weak evidence{drawn}"),
         ]
 
 
@@ -158,7 +165,15 @@ def _reading(source: Source) -> str:
     return "by vectors alone" if source == "semantic" else "by shared training users alone"
 
 
-def examine_graph(graph: ItemGraph, vectors: Vectors, histories: Histories, *, threshold: float) -> GraphHealth:
+def examine_graph(
+    graph: ItemGraph,
+    vectors: Vectors,
+    histories: Histories,
+    *,
+    threshold: float,
+    most: int | None = None,
+    seed: int = 0,
+) -> GraphHealth:
     """Measure a graph.
 
     Args:
@@ -166,6 +181,8 @@ def examine_graph(graph: ItemGraph, vectors: Vectors, histories: Histories, *, t
         vectors: float32 [I, d], the unit item vectors it was made from.
         histories: the training histories it was made from.
         threshold: `graph.threshold`.
+        most: entries whose cosine, source and shared users are looked up; a sample where there are more; None: all.
+        seed: of that sample.
 
     Raises:
         MismatchError: the graph was made from other histories.
@@ -177,12 +194,14 @@ def examine_graph(graph: ItemGraph, vectors: Vectors, histories: Histories, *, t
     rows, columns, weights = _entries(graph.adjacency)
     pattern = sp.csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape=graph.adjacency.shape)
     _, component = connected_components(pattern, directed=True, connection="weak")
-    cosines = _cosines(vectors, rows, columns)
-    kinds = _kinds(weights, cosines, threshold)
+    at = _sample(len(rows), most, seed)
+    cosines = _cosines(vectors, rows[at], columns[at])
+    kinds = _kinds(weights[at], cosines, threshold)
     shares = [float((kinds == n).mean()) if len(kinds) else 0.0 for n in range(len(SOURCES))]
     out, into = (np.bincount(side, minlength=histories.n_items) for side in (rows, columns))
     reverse = pattern.multiply(pattern.T).nnz
-    audiences = kinds != SOURCES.index("semantic")
+    audiences = at[kinds != SOURCES.index("semantic")]
+    named_by_users = np.union1d(np.flatnonzero(weights != 1), audiences)
     return GraphHealth(
         items=histories.n_items,
         edges=len(rows),
@@ -192,11 +211,19 @@ def examine_graph(graph: ItemGraph, vectors: Vectors, histories: Histories, *, t
         components=-np.sort(-np.bincount(component)),
         isolated=int(((out + into) == 0).sum()),
         reciprocity=reverse / len(rows) if len(rows) else float("nan"),
+        measured=len(at),
         sources=dict(zip(SOURCES, shares, strict=True)),
         cosines={source: cosines[kinds == n] for n, source in enumerate(SOURCES)},
         shared_users=_shared(histories.user_items(), rows[audiences], columns[audiences]),
-        with_cooccurrence=len(np.union1d(rows[audiences], columns[audiences])),
+        with_cooccurrence=len(np.union1d(rows[named_by_users], columns[named_by_users])),
     )
+
+
+def _sample(n: int, most: int | None, seed: int) -> NDArray[np.int64]:
+    """Which of n entries are measured, ascending."""
+    if most is None or n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,9 @@ def measure_words(
         written = np.sort(np.random.default_rng(seed).choice(written, most, replace=False))
     told = ProfileTerms.of([texts[user] for user in written])
     user_items = _read_items(dataset.histories("train"), written, newest)
-    said = [item_text(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]
+    said = [
+        item_text(item, text) for item, text in zip(catalogue(dataset, images=False), descriptions.texts, strict=True)
+    ]
     findings = told.judge(user_items, told.presence_in(said))
     twin = _twins([texts[user] for user in written], user_items)
     named = [

@@ -64,7 +64,7 @@ class Vocabulary:
 
 def words(text: str) -> list[str]:
     """Lower-case words of three letters or more, plural and possessive endings left as they are."""
-    return [match.group().lower() for match in _WORD.finditer(text)]
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def standouts(

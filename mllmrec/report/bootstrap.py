@@ -13,6 +13,7 @@ from mllmrec.diagnose.leak import Interval
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
+_BLOCK = 32  # draws that are summed at once
 _PERCENTILES = (2.5, 97.5)
 
 
@@ -28,8 +29,10 @@ def resampled_sums(values: Floats, *, resamples: int = RESAMPLES) -> Floats:
     """
     generator, n = np.random.default_rng(0), len(values)
     sums = np.zeros((resamples, values.shape[1]))
-    for row in sums if n else ():
-        row[:] = np.bincount(generator.integers(n, size=n), minlength=n) @ values
+    for start in range(0, resamples if n else 0, _BLOCK):
+        block = sums[start : start + _BLOCK]
+        drawn = [np.bincount(generator.integers(n, size=n, dtype=np.int32), minlength=n) for _ in block]
+        block[:] = np.array(drawn, dtype=np.float64) @ values
     return sums
 
 

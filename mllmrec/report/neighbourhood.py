@@ -17,6 +17,7 @@ from mllmrec.views import RunView
 
 _DRAWN, _RING = 2, 8  # items in the middle of a drawing, neighbours around each
 _RADIUS = 38  # of the ring, % of the drawing
+_MEASURED = 100_000  # edges whose cosine and shared users are looked up; a sample where there are more
 _FEWEST = 3  # neighbours of an item that is worth a drawing
 
 
@@ -58,7 +59,7 @@ def graph_section(view: RunView, shelf: Shelf, *, seed: int) -> GraphSection:
     """Measure and draw the graph of a run whose graph stage is done."""
     graph, histories, vectors = view.graph, view.dataset.histories("train"), view.features.items
     threshold = float(view.record["config"]["graph"]["threshold"])
-    health = examine_graph(graph, vectors, histories, threshold=threshold)
+    health = examine_graph(graph, vectors, histories, threshold=threshold, most=_MEASURED, seed=seed)
     drawn = []
     for item in _chosen(view, health, seed):
         edges = neighbours(graph, vectors, histories, item, threshold=threshold)

@@ -12,7 +12,7 @@ from mllmrec.errors import InputError
 from mllmrec.report.people import People, Person
 from mllmrec.views import RunView
 
-_MEASURED = 2000  # profiles; a seeded sample where there are more
+_MEASURED = 1000  # profiles; a seeded sample where there are more
 _SAMPLED, _WORST = 6, 3
 
 

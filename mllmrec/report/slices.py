@@ -100,24 +100,25 @@ def by_popularity(evaluation: Evaluation, dataset: Dataset) -> Slices:
     bounds = ([(0, 0)] if (items == 0).any() else []) + ranges(items[items > 0])
     group = np.searchsorted([high for _, high in bounds], items)
     held = _count(users, group, np.ones(len(items)), len(bounds))
-    groups = {model: [] for model in models}  # type: dict[str, list[Interval]]
-    for model in models:
-        hits = _count(users, group, (evaluation.heldout[model].to_numpy() < k).astype(np.float64), len(bounds))
-        groups[model] = _ratios(hits, held)
-    sizes = held.sum(axis=0).astype(int)
+    hits = [
+        _count(users, group, (evaluation.heldout[model].to_numpy() < k).astype(np.float64), len(bounds))
+        for model in models
+    ]
+    rates, sizes = _ratios(hits, held), held.sum(axis=0).astype(int)
     made = tuple(
-        Group(label(low, high), int(sizes[n]), {model: groups[model][n] for model in models})
+        Group(label(low, high), int(sizes[n]), {model: rate[n] for model, rate in zip(models, rates, strict=True)})
         for n, (low, high) in enumerate(bounds)
     )
     return Slices(f"Hit rate@{k}", "an item's training interactions", "held-out items", made)
 
 
-def _ratios(hits: Floats, held: Floats) -> list[Interval]:
-    """[G] hits over held-out items, both float64 [users, G]."""
-    draws = resampled_sums(np.hstack([hits, held]))
-    above, below = np.hsplit(draws, 2)
+def _ratios(hits: Sequence[Floats], held: Floats) -> list[list[Interval]]:
+    """By model, [G] hits over held-out items, all of them float64 [users, G]."""
+    *above, below = np.split(resampled_sums(np.hstack([*hits, held])), len(hits) + 1, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return intervals(hits.sum(axis=0) / held.sum(axis=0), above / below)
+        return [
+            intervals(own.sum(axis=0) / held.sum(axis=0), draws / below) for own, draws in zip(hits, above, strict=True)
+        ]
 
 
 def _count(users: Counts, group: Counts, weights: Floats, n_groups: int) -> Floats:
