@@ -133,8 +133,8 @@ def ranges(values: Counts) -> list[tuple[int, int]]:
     if len(values) == 0:
         return []
     ordered = np.sort(values)
-    ends = ordered[[len(ordered) * n // _GROUPS - 1 for n in range(1, _GROUPS + 1)]] if len(ordered) >= _GROUPS else []
-    highs = sorted({*map(int, ends), int(ordered[-1])})
+    ends = -(-len(ordered) * np.arange(1, _GROUPS + 1) // _GROUPS) - 1  # the last place of each quarter
+    highs = sorted(set(ordered[ends].tolist()))
     lows = [int(ordered[0]), *(high + 1 for high in highs[:-1])]
     return list(zip(lows, highs, strict=True))
 
