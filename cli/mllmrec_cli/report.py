@@ -8,19 +8,22 @@ from typing import Annotated
 import typer
 
 from mllmrec_cli import console
+from mllmrec_cli.options import Seed
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command()(report)
+    app.command(rich_help_panel=console.JUDGE)(report)
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are compared.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, made by mllmrec run; several are compared.")
+    ],
     html: Annotated[
-        Path | None, typer.Option("--html", help="Where the page goes; by default into the first run's folder.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Where the page goes. Default: in the first run.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every sample.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Write one page that shows a run, or compares several: results, data, profiles, graph, recommendations.
 

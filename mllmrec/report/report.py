@@ -26,7 +26,7 @@ from mllmrec.report.settings import settings
 from mllmrec.report.slices import by_activity, by_popularity
 from mllmrec.report.standing import standings
 from mllmrec.report.training import training
-from mllmrec.runs import LEAKY
+from mllmrec.runs import marked
 from mllmrec.views import RunView
 
 _BROWSED = 12  # users whose lists can be unfolded
@@ -54,7 +54,7 @@ def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 
     views = [RunView(run) for run in runs]
     leaky = any(view.leaky for view in views)
     name = "report" if len(views) == 1 else "comparison"
-    path = page or runs[0] / f"{name}{f'.{LEAKY}' if leaky else ''}.html"
+    path = page or runs[0] / marked(f"{name}.html", leaky=leaky)
     storage.write_text(path, run_page(views[0], seed=seed) if len(views) == 1 else comparison_page(views))
     return path
 
@@ -74,6 +74,7 @@ def run_page(view: RunView, *, seed: int = 0) -> str:
         **_frame(view),
         heading="Run",
         standing=standing,
+        go_on=view.go_on,
         headline=made,
         headline_plots=_headline_plots(made),
         steps=flow(view, standing),
