@@ -85,17 +85,18 @@ class ProfileTerms:
         order = np.argsort(-shares, kind="stable")[:most]
         return [(self.terms[v], float(shares[v])) for v in order if self.common[v]]
 
-    def judge(self, user_items: sp.csr_array, item_terms: sp.csr_array) -> list[Judged]:
+    def judge(self, user_items: sp.csr_array, item_terms: sp.csr_array, share: Floats, n_items: int) -> list[Judged]:
         """What each profile's words say of its user.
 
         Args:
-            user_items: [P, I] training items of the profiles' users.
-            item_terms: [I, V].
+            user_items: [P, J] training items of the profiles' users.
+            item_terms: [J, V].
+            share: [V] share of the catalogue's items that have each term.
+            n_items: of the whole catalogue.
         """
-        share = np.asarray(item_terms.mean(axis=0), dtype=np.float64).ravel()
         counts, follows = self._count(user_items, item_terms, share)
         lengths = np.diff(user_items.indptr)
-        return [self._one(counts, p, int(n), share, follows, item_terms.shape[0]) for p, n in enumerate(lengths)]
+        return [self._one(counts, p, int(n), share, follows, n_items) for p, n in enumerate(lengths)]
 
     def _count(
         self, user_items: sp.csr_array, item_terms: sp.csr_array, share: Floats

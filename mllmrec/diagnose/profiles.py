@@ -14,12 +14,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.diagnose.lift import ProfileTerms
+from mllmrec.diagnose.lift import Judged, ProfileTerms
 from mllmrec.reason.dependence import DOUBTFUL
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
 
+MOST_ITEMS = 20_000  # items that tell what is common in the catalogue; a seeded sample where there are more
 MOST_USERS = 10_000  # profiles that are measured; a seeded sample where there are more
 _FEWEST_TELLING, _LEAST_TELLING = 2, 0.08  # fewer words, or a smaller share of them, and a profile is generic
 WARN = 0.1  # share of generic, failed or repeated profiles from which on a run says so
@@ -117,7 +118,7 @@ def measure_words(
     said = [
         item_text(item, text) for item, text in zip(catalogue(dataset, images=False), descriptions.texts, strict=True)
     ]
-    findings = told.judge(user_items, told.presence_in(said))
+    findings = _judge(told, user_items, said, seed)
     twin = _twins([texts[user] for user in written], user_items)
     named = [
         ProfileFinding(
@@ -133,6 +134,17 @@ def measure_words(
     return ProfileWords(
         len(texts), len(written), status["failed"], status["empty"], tuple(told.common_words()), tuple(named)
     )
+
+
+def _judge(told: ProfileTerms, user_items: sp.csr_array, said: Sequence[str], seed: int) -> list[Judged]:
+    """The findings by words; of a large catalogue the users' items are read, and a sample to tell what is common."""
+    sample = np.arange(len(said))
+    if len(said) > MOST_ITEMS:
+        sample = np.sort(np.random.default_rng(seed).choice(len(said), MOST_ITEMS, replace=False))
+    read = np.union1d(sample, user_items.indices)
+    terms = told.presence_in([said[item] for item in read])
+    share = np.asarray(terms[np.searchsorted(read, sample)].mean(axis=0), dtype=np.float64).ravel()
+    return told.judge(user_items[:, read], terms, share, len(said))
 
 
 def item_text(item: Item, description: str) -> str:

@@ -17,7 +17,7 @@ from mllmrec.views import RunView
 
 _DRAWN, _RING = 2, 8  # items in the middle of a drawing, neighbours around each
 _RADIUS = 38  # of the ring, % of the drawing
-_MEASURED = 100_000  # edges whose cosine and shared users are looked up; a sample where there are more
+_MEASURED = 30_000  # edges whose cosine and shared users are looked up; a sample where there are more
 _FEWEST = 3  # neighbours of an item that is worth a drawing
 
 

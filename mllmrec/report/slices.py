@@ -125,7 +125,8 @@ def _count(users: Counts, group: Counts, weights: Floats, n_groups: int) -> Floa
     """[distinct users, groups] sums of the weights."""
     _, row = np.unique(users, return_inverse=True)
     n = int(row.max(initial=-1)) + 1
-    return np.bincount(row * n_groups + group, weights=weights, minlength=n * n_groups).reshape(n, n_groups)
+    sums = np.bincount(row * n_groups + group, weights=weights, minlength=n * n_groups)
+    return sums.astype(np.float64).reshape(n, n_groups)
 
 
 def ranges(values: Counts) -> list[tuple[int, int]]:
@@ -148,5 +149,4 @@ def label(low: int, high: int) -> str:
 
 def _places(ids: pl.Series, wanted: pl.Series) -> Counts:
     """The index of each wanted id."""
-    index: Sequence[int] = wanted.replace_strict(ids, np.arange(len(ids)), return_dtype=pl.Int64).to_numpy()
-    return np.asarray(index, dtype=np.int64)
+    return wanted.replace_strict(ids, np.arange(len(ids)), return_dtype=pl.Int64).to_numpy()
