@@ -31,6 +31,7 @@ from mllmrec.measure.timing import PAUSE, Race, misjudged_blas, threads, usable_
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
 ROUNDS = 5
+GATES = {op.name: op.tests for op in OPS} | {"train": "../test_train.py"}  # beside the ops' tests
 LEFT_OUT: dict[str, str] = {}
 REPORT: list[str] = []
 
@@ -57,8 +58,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
     """Compare a case, after its op's tests have passed."""
 
     def run(case: Case) -> None:
-        file = next(op.tests for op in OPS if op.name == case.op)
-        if reason := complaint(request.config.getoption("--op-tests") / file):
+        if reason := complaint(request.config.getoption("--op-tests") / GATES[case.op]):
             pytest.fail(f"no figure for {case.op}: {reason}", pytrace=False)
         benchmark.group = f"{case.op}: {case.name}"
         runners, absent = methods(case)

@@ -157,6 +157,7 @@ class TrainConfig(BaseModel):
     patience: Positive = 20  # evaluations without improvement that are still borne
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: products under autocast
+    compile: bool = False  # the loss by torch.compile; on two cores it took twice the time, on a GPU it is untried
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

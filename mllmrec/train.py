@@ -1,14 +1,16 @@
 """Stage 5: a model is fitted (method 2.8-2.9): a network by BPR, or item-item weights in closed form.
 
 Networks stop early on validation Recall@20. Everything random in an epoch is drawn from (seed, epoch), so
-that a killed training goes on to the very same result (checkpoint.py). The loss is read from the device once
-an epoch.
+that a killed training goes on to the very same result (checkpoint.py). Pairs, negatives and the loss stay on the
+device: between the first step of an epoch and its last nothing waits for it. Where a user's row is projected, the
+epoch shuffles users, not pairs, so that the pairs of a user share a batch, and of a batch each row is projected once.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from mllmrec.progress import Progress, silent
 from mllmrec.trained import Epoch, Trained
 
 STOPPING_CUTOFF = 20
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Fitted = Trained | ItemWeights | Factors | Blend
 
 
@@ -159,11 +162,23 @@ class _Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build_network(model, config, features, graph, histories).to(self._device)
+        loss = self.network.loss
+        self._loss: Loss = torch.compile(loss, dynamic=True) if config.compile else loss
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
+        self._users, self._positives = (torch.from_numpy(ids).to(self._device) for ids in _pairs(histories))
+        self._shuffled = histories.n_users if self.network.whole_users else len(self._users)
         self._identity = _identity(features, graph, histories, valid, model, config, seed)
 
     def run_epoch(self, epoch: int) -> Epoch:
-        loss = self._fit(epoch)
+        try:
+            loss = self._fit(epoch)
+        except RuntimeError as error:  # what torch.compile raises where there is no compiler
+            if not self._config.compile:
+                raise
+            raise TrainingError(
+                f"train.compile=true does not work here ({str(error).splitlines()[0]}); install a C++ compiler, or "
+                "leave train.compile=false"
+            ) from error
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} in epoch {epoch}; the last checkpoint is kept: lower "
@@ -177,7 +192,7 @@ class _Trainer:
     def _fit(self, epoch: int) -> float:
         """One pass over the training pairs; the mean loss, read from the device once."""
         generator = np.random.default_rng([self._seed, epoch])
-        users, positives, negatives = (self._on_device(ids) for ids in self._samples(generator))
+        users, positives, negatives = self._triples(generator)
         self.network.start_epoch(generator)
         self.network.train()
         total, size = torch.zeros((), device=self._device), self._config.batch_size
@@ -189,24 +204,19 @@ class _Trainer:
     def _step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         low = self._config.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
-            loss = self.network.loss(users, positives, negatives)
+            loss = self._loss(users, positives, negatives)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return loss.detach()
 
-    def _samples(self, generator: np.random.Generator) -> tuple[NDArray[np.integer], ...]:
-        """The epoch's shuffled (user, positive, negative) triples."""
-        users = np.repeat(np.arange(self._histories.n_users), np.diff(self._histories.indptr))
-        order = generator.permutation(len(users))
-        users, positives = users[order], self._histories.items[order]
-        negatives = sample_negatives(self._user_items, users, generator=generator)
-        # A user who has seen everything has nothing to rank lower.
-        kept = negatives >= 0
-        return users[kept], positives[kept], negatives[kept]
-
-    def _on_device(self, ids: NDArray[np.integer]) -> Tensor:
-        return torch.from_numpy(ids.astype(np.int64)).to(self._device)
+    def _triples(self, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The epoch's shuffled (user, positive, negative) triples, int64 on the device, drawn there."""
+        drawn = torch.Generator(self._device).manual_seed(int(generator.integers(2**63)))
+        shuffled = torch.randperm(self._shuffled, generator=drawn, device=self._device)
+        order = torch.argsort(shuffled[self._users], stable=True) if self.network.whole_users else shuffled
+        users, positives = self._users[order], self._positives[order]
+        return users, positives, sample_negatives(self._user_items, users, generator=drawn).long()
 
     @torch.no_grad()
     def _vectors(self) -> tuple[Vectors, Vectors]:
@@ -225,6 +235,17 @@ class _Trainer:
 
     def restore(self, path: Path) -> State:
         return checkpoints.restore(path, self._identity, self.network, self._optimiser, self._device)
+
+
+def _pairs(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(users, items) of all training interactions, but of users who have seen everything that anybody has.
+
+    They have nothing to rank lower.
+    """
+    counts = np.diff(histories.indptr)
+    users = np.repeat(np.arange(histories.n_users), counts)
+    kept = counts[users] < len(np.unique(histories.items))
+    return users[kept], histories.items[kept].astype(np.int64)
 
 
 def _identity(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mllmrec.encode import Vectors
 from mllmrec.graph import ItemGraph
-from mllmrec.models.network import Network, bipartite, bpr, embedding
+from mllmrec.models.network import Network, bipartite, bpr, distinct, embedding
 
 _WIDER = 4  # the hidden layer is 4 d wide
 
@@ -34,7 +34,7 @@ class Projector(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, d_e] -> [B, d]."""
-        projected: Tensor = self.out(nn.functional.leaky_relu(self.hidden(rows), negative_slope=0.01))
+        projected: Tensor = self.out(nn.functional.leaky_relu(self.hidden(rows), negative_slope=0.01, inplace=True))
         return projected
 
 
@@ -71,14 +71,15 @@ class MLLMRec(Network):
         self.user_ids = embedding(len(users), dim) if ids else None
         self.item_ids = embedding(len(items), dim) if ids else None
         self._layers = user_item_layers
+        self.whole_users = not ids and not user_item_layers
         self._graph = bipartite(user_items) if user_items is not None and user_item_layers else None
 
     def _users(self, rows: Tensor) -> Tensor:
-        h: Tensor = self.user(self.user_features[rows])
+        h: Tensor = self.user(self.user_features.index_select(0, rows))
         return h if self.user_ids is None else h + self.user_ids[rows]
 
     def _items(self, rows: Tensor) -> Tensor:
-        h: Tensor = self.item(self.item_features[rows])
+        h: Tensor = self.item(self.item_features.index_select(0, rows))
         return h if self.item_ids is None else h + self.item_ids[rows]
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -86,16 +87,20 @@ class MLLMRec(Network):
         if self._graph is not None:
             h_user, h_item = self.vectors()
             return bpr(h_user[users], h_item[positives], h_item[negatives])
-        rows, which_user = torch.unique(users, return_inverse=True)
-        columns, which_item = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
-        h_user, h_item = self._users(rows)[which_user], self._items(columns)[which_item]
+        rows, which_user = distinct(users)
+        columns, which_item = distinct(torch.cat([positives, negatives]))
+        # Looked up as in a table: its gradient is summed row by row, on all cores; that of indexing is not.
+        h_user, h_item = (
+            nn.functional.embedding(which, h)
+            for which, h in ((which_user, self._users(rows)), (which_item, self._items(columns)))
+        )
         return bpr(h_user, h_item[: len(users)], h_item[len(users) :])
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """See Network."""
-        everybody = torch.arange(len(self.user_features), device=self.user_features.device)
-        everything = torch.arange(len(self.item_features), device=self.item_features.device)
-        h_user, h_item = self._users(everybody), self._items(everything)
+        h_user, h_item = self.user(self.user_features), self.item(self.item_features)
+        if self.user_ids is not None and self.item_ids is not None:
+            h_user, h_item = h_user + self.user_ids, h_item + self.item_ids
         if self._graph is None:
             return h_user, h_item
         h = torch.cat([h_user, h_item]).float()

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module, ABC):
-    """A model of two towers."""
+    """A model of two towers.
+
+    Attributes:
+        whole_users: an epoch shuffles users and keeps the pairs of each together. It pays where the row of a user
+            costs more than a look-up; models of ids keep to shuffled pairs, as their papers do.
+    """
+
+    whole_users = False
 
     def start_epoch(self, generator: np.random.Generator) -> None:
         """Draw what stays the same within an epoch; most networks have nothing to draw."""
@@ -41,6 +48,21 @@ def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """
     difference = (users * (positives - negatives)).sum(dim=1)
     return nn.functional.softplus(-difference.float()).mean()
+
+
+def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, which) with ids = rows[which], so that what is asked for twice is projected once.
+
+    On another device than the CPU the rows are the ids themselves: to count the distinct ones would stop the
+    device at each step, which costs it more than the rows that are saved.
+
+    Args:
+        ids: int64 [B].
+    """
+    if ids.device.type != "cpu":
+        return ids, torch.arange(len(ids), device=ids.device)
+    rows, which = torch.unique(ids, return_inverse=True)
+    return rows, which
 
 
 def embedding(rows: int, dim: int) -> nn.Parameter:
