@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mllmrec_kernels import CSR
 from safetensors.torch import save
 
-from mllmrec.config import GraphConfig, TrainConfig
+from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Cuts, Features, mean_of_items
 from mllmrec.errors import LeakError, MismatchError, TrainingError
 from mllmrec.graph import ItemGraph, build_graph
-from mllmrec.train import train_model
+from mllmrec.train import _Trainer, train_model
 from mllmrec.trained import Trained
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
@@ -84,8 +85,6 @@ def test_a_damaged_checkpoint_is_refused(inputs, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(inputs, tmp_path: Path, monkeypatch) -> None:
-    import torch
-
     from mllmrec.models.mllmrec import MLLMRec
 
     file, healthy, calls = tmp_path / "checkpoint.safetensors", MLLMRec.loss, []
@@ -100,6 +99,87 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(inputs, tmp_pa
         train_model(*inputs, QUICK, seed=1, checkpoint=file)
     monkeypatch.setattr(MLLMRec, "loss", healthy)
     assert train_model(*inputs, QUICK, seed=1, checkpoint=file).curve[0].epoch == 1
+
+
+def test_a_checkpoint_of_other_widths_is_refused(inputs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    stopped_checkpoint(inputs, file)
+    with pytest.raises(MismatchError, match="made from other data or another config"):
+        train_model(*inputs, QUICK.model_copy(update={"dim": 4}), seed=1, checkpoint=file)
+
+
+def test_features_of_another_size_are_refused(inputs) -> None:
+    features, graph, seen, valid = inputs
+    short = Features(features.items[:-1], features.users, features.histories, features.cuts)
+    with pytest.raises(MismatchError, match=f"the features have {len(short.items)} items"):
+        train_model(short, graph, seen, valid, QUICK, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["mllmrec", "bpr"])
+def test_an_epoch_holds_every_pair_once_and_negatives_are_of_others(inputs, kind: str) -> None:
+    trainer = _Trainer(*inputs, ModelConfig(kind=kind), QUICK, 1)
+    users, positives, negatives = (ids.numpy() for ids in trainer._triples(np.random.default_rng(3)))
+    R = inputs[2].user_items()
+    order = np.lexsort((positives, users))
+    assert users[order].tolist() == R.rows().tolist() and positives[order].tolist() == R.indices.tolist()
+    assert not set(zip(users, negatives, strict=True)) & set(zip(users, positives, strict=True))
+    runs = 1 + np.count_nonzero(np.diff(users))  # stretches of one user
+    assert (runs == len(np.unique(users))) == trainer.network.whole_users == (kind == "mllmrec")
+    assert not (np.diff(users) >= 0).all()
+
+
+def test_users_without_training_items_and_items_that_nobody_trains_on_do_no_harm(dataset, vectors) -> None:
+    train = dataset.histories()
+    kept = (train.items != 3) & (np.repeat(np.arange(train.n_users), np.diff(train.indptr)) > 1)
+    rows = np.repeat(np.arange(train.n_users), np.diff(train.indptr))[kept]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=train.n_users))])
+    seen = Histories(indptr, train.items[kept], None, train.n_items, "train")
+    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    valid = CSR.from_pairs(np.array([0, 5, 9]), np.array([3, 3, 3]), (train.n_users, train.n_items))
+    graph = build_graph(vectors, seen, GraphConfig(threshold=0.2))
+    trained = train_model(features, graph, seen, valid, QUICK, seed=1)
+    assert np.isfinite(trained.users).all() and np.isfinite(trained.items).all()
+    judged = np.array([point.recall for point in trained.curve]) * 2  # users 5 and 9; user 0 has no training item
+    np.testing.assert_allclose(judged, np.round(judged))
+
+
+def test_nothing_to_train_on_is_refused(inputs) -> None:
+    features, _, seen, valid = inputs
+    nobody = Histories(np.zeros_like(seen.indptr), seen.items[:0], None, seen.n_items, "train")
+    blank = Features(features.items, features.users, nobody.digest, features.cuts)
+    alone = build_graph(features.items, nobody, GraphConfig(threshold=0.2))
+    with pytest.raises(TrainingError, match="no training interactions"):
+        train_model(blank, alone, nobody, valid, QUICK, seed=1)
+
+
+def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
+    """Sums of products may be split at other places: 1e-3 of the largest value after six epochs."""
+    whole = train_model(*inputs, QUICK, seed=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        other = train_model(*inputs, QUICK, seed=1)
+    finally:
+        torch.set_num_threads(before)
+    last = [point.loss for point in other.curve]
+    np.testing.assert_allclose(last, [point.loss for point in whole.curve], rtol=1e-4)
+    np.testing.assert_allclose(other.items, whole.items, atol=1e-3 * np.abs(whole.items).max())
+
+
+def test_bfloat16_learns_as_float32_does(inputs) -> None:
+    low = train_model(*inputs, QUICK.model_copy(update={"precision": "bfloat16"}), seed=1)
+    whole = train_model(*inputs, QUICK, seed=1)
+    assert low.users.dtype == np.float32
+    np.testing.assert_allclose([p.loss for p in low.curve], [p.loss for p in whole.curve], rtol=0.01)
+
+
+def test_compiling_where_there_is_no_compiler_says_so(inputs, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.raises(TrainingError, match=r"train\.compile=true does not work here \(InvalidCxx.* found\); install"):
+        train_model(*inputs, QUICK.model_copy(update={"compile": True}), seed=1)
 
 
 def test_an_empty_validation_split_is_refused(inputs) -> None:

@@ -102,6 +102,17 @@ def test_lightgcn_is_the_mean_of_its_layers_and_gradients_flow_back_through_all(
     np.testing.assert_allclose(network.table.grad, table.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_torch_compile_sees_through_propagation() -> None:
+    network = LightGCN(R, D, layers=2, decay=0.1, item_graph=item_graph())
+    loss = network.loss(*BATCH)
+    loss.backward()
+    gradient, network.table.grad = network.table.grad, None
+    compiled = torch.compile(network.loss, backend="aot_eager", fullgraph=True)(*BATCH)  # a break would raise
+    compiled.backward()
+    torch.testing.assert_close(compiled, loss)
+    torch.testing.assert_close(network.table.grad, gradient)
+
+
 def freedom(keep: float) -> FREEDOM:
     return FREEDOM(R, FEATURES, item_graph(), D, layers=2, decay=0.0, keep=keep, feature_loss=0.5)
 
