@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -105,27 +107,33 @@ def counted(self, requests):
         file.write(f"{len(requests)}\\n")
     return replies
 TransformersChat.complete = counted
-main()
 """
+# Most of a start is imports. Here they are made once, and each line that is read starts a run as a process of its own.
+FORKED = """
+import os
+import mllmrec.pipeline, transformers.models.auto
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.exit(main())
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+def command(small: Dataset, model: Path, folder: Path, script: str) -> list[str]:
+    words = [sys.executable, "-c", COUNTED + script, folder / "asked", "profile", small.folder, "--out", folder / "run"]
+    words += ["--quiet", "--cache", folder / "c.sqlite"]
+    return [str(word) for word in (*words, *(word for text in settings(model) for word in ("--set", text)))]
 
 
 def stop_at(small: Dataset, whole: Path, model: Path, folder: Path, moments: Sequence[tuple[int, int]]) -> None:
     """Signal a describe-and-profile run each time the cache has so many rows; then let it end, and compare."""
-    words = [
-        sys.executable,
-        "-c",
-        COUNTED,
-        folder / "asked",
-        "profile",
-        small.folder,
-        "--out",
-        folder / "run",
-        "--quiet",
-    ]
-    words += ["--cache", folder / "c.sqlite", *(word for text in settings(model) for word in ("--set", text))]
-    command = [str(word) for word in words]
     for rows, number in moments:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command(small, model, folder, "main()"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         while process.poll() is None and held(folder) < rows:
             time.sleep(0.002)
         process.send_signal(number)
@@ -133,9 +141,33 @@ def stop_at(small: Dataset, whole: Path, model: Path, folder: Path, moments: Seq
         if number == signal.SIGINT:
             assert process.returncode == 130, error
             assert error.splitlines()[-1] == "interrupted; the same command goes on where this one stopped"
+    goes_on_to_the_end(small, whole, model, folder)
+
+
+def kill_at_random(small: Dataset, whole: Path, model: Path, folder: Path, drawn: random.Random, times: int) -> None:
+    """Kill such a run over and over, each time some rows and some milliseconds further on."""
+    words = [*command(small, model, folder, FORKED), "--set", "transformers.batch_size=1"]  # four rows a commit
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdin and starter.stdout
+        for _ in range(times):
+            print(file=starter.stdin, flush=True)
+            child = int(starter.stdout.readline())
+            rows = min(held(folder) + drawn.randrange(2 * held(whole) // times), held(whole) - 1)
+            deadline = time.monotonic() + 300
+            while held(folder) < rows:
+                assert time.monotonic() < deadline, f"{held(folder)} of {rows} rows after five minutes"
+                time.sleep(0.002)
+            time.sleep(drawn.uniform(0, 0.3))
+            with contextlib.suppress(ProcessLookupError):  # it may have come to its end
+                os.kill(child, signal.SIGKILL)
+            assert starter.stdout.readline() == "ended\n"
+
+
+def goes_on_to_the_end(small: Dataset, whole: Path, model: Path, folder: Path) -> None:
+    """One more start asks for what is missing and no more, and ends with the texts of an undisturbed run."""
     before = held(folder)
     (folder / "asked").unlink(missing_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(small, model, folder, "main()"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(line.startswith("warning: ") for line in done.stderr.splitlines())  # a tiny model's profiles are generic
     asked = sum(map(int, (folder / "asked").read_text().split())) if (folder / "asked").exists() else 0
@@ -165,11 +197,11 @@ def test_stopped_runs_ask_for_what_is_missing_and_end_with_the_same_texts(
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(small: Dataset, whole: Path, tiny: Tiny, tmp_path: Path) -> None:
     drawn = random.Random(5)
-    for n in range(2):  # runs, each killed ten times on its way: what takes time is the start of each
+    for n in range(2):  # runs, each killed ten times on its way
         folder = tmp_path / str(n)
         folder.mkdir()
-        rows = sorted(drawn.sample(range(1, held(whole)), 10))
-        stop_at(small, whole, tiny("idefics3"), folder, [(count, signal.SIGKILL) for count in rows])
+        kill_at_random(small, whole, tiny("idefics3"), folder, drawn, 10)
+        goes_on_to_the_end(small, whole, tiny("idefics3"), folder)
 
 
 def test_a_finished_stage_loads_no_model_and_a_changed_one_asks_again(
