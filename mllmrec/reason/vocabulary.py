@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-_WORD = re.compile(r"[^\W\d_][\w'-]{2,}", re.UNICODE)
+_WORD = re.compile(r"[^\W\d_][\w'-]+\w", re.UNICODE)
 _COMMON = 0.1  # a word in more than this share of the items tells users apart no more, in any language
 _RARE = 2  # a word in fewer items cannot be shared by two of a user's items
 

@@ -13,6 +13,8 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
+from mllmrec.reason.engine import HistoryItem, Item
+from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
 from mllmrec.reason.profile import Profiles, profile_users
 
 
@@ -69,3 +71,11 @@ def test_profiles_of_another_split_are_refused(dataset: Dataset, described: Desc
 
 def test_a_turn_of_taste_is_told(dataset: Dataset, described: Descriptions, tmp_path: Path) -> None:
     assert any("Lately turns to" in text for text in profiles(dataset, described, tmp_path).texts)
+
+
+def test_only_brands_that_were_chosen_again_are_come_back_to() -> None:
+    shop = [Item(f"thing {n}.", brand, ("things",), "", None, ()) for n, brand in enumerate("AABCDEFGHIJ")]
+    write = ExtractiveProfiler(shop, [""] * len(shop), terms=3).profile
+    history = [HistoryItem(n, "", None) for n in range(3)]
+    (answer,) = write([history])
+    assert "Comes back to A. Has tried B." in answer.text and answer.text.endswith("thing 1; thing 0.")

@@ -15,7 +15,7 @@ from mllmrec.reason.engine import Answer, HistoryItem, Item
 from mllmrec.reason.engines.extractive import attributes
 from mllmrec.reason.vocabulary import Vocabulary, standouts, words
 
-VERSION = "extractive-profile 2"
+VERSION = "extractive-profile 3"
 _TURN = 6  # the shortest history in which the last third says something of its own
 _NAMED = 5  # titles a profile names
 
@@ -105,7 +105,9 @@ class ExtractiveProfiler:
 
     def _brand(self, items: Sequence[int]) -> str:
         found = self._brands.standouts(items, most=3)
-        return f"Comes back to {_join(label for label, _ in found)}." if found else ""
+        again, once = ([label for label, count in found if (count > 1) is many] for many in (True, False))
+        said = [f"Comes back to {_join(again)}." if again else "", f"Has tried {_join(once)}." if once else ""]
+        return " ".join(sentence for sentence in said if sentence)
 
     def _look(self, items: Sequence[int]) -> str:
         found = self._looks.standouts(items, most=5)
@@ -121,7 +123,7 @@ class ExtractiveProfiler:
         return f"Lately turns to {_join(lately)}." if lately else ""
 
     def _examples(self, items: Sequence[int]) -> str:
-        titles = [self._titles[i] for i in reversed(items) if self._titles[i]][:_NAMED]
+        titles = [self._titles[i].rstrip(" .") for i in reversed(items) if self._titles[i]][:_NAMED]
         return f"Chose last: {'; '.join(titles)}." if titles else ""
 
 
