@@ -201,7 +201,9 @@ def examine_graph(
     out, into = (np.bincount(side, minlength=histories.n_items) for side in (rows, columns))
     reverse = pattern.multiply(pattern.T).nnz
     audiences = at[kinds != SOURCES.index("semantic")]
-    named_by_users = np.union1d(np.flatnonzero(weights != 1), audiences)
+    by_users = np.zeros(histories.n_items, bool)
+    for named in (weights != 1, audiences):  # a weight of 1 is a co-occurrence in few of the measured entries
+        by_users[rows[named]] = by_users[columns[named]] = True
     return GraphHealth(
         items=histories.n_items,
         edges=len(rows),
@@ -215,7 +217,7 @@ def examine_graph(
         sources=dict(zip(SOURCES, shares, strict=True)),
         cosines={source: cosines[kinds == n] for n, source in enumerate(SOURCES)},
         shared_users=_shared(histories.user_items(), rows[audiences], columns[audiences]),
-        with_cooccurrence=len(np.union1d(rows[named_by_users], columns[named_by_users])),
+        with_cooccurrence=int(by_users.sum()),
     )
 
 

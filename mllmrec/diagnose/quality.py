@@ -163,7 +163,8 @@ def measure_quality(
     generator = np.random.default_rng(seed)
     measured = np.sort(np.array([finding.user for finding in told.findings]))
     sample = generator.permutation(measured)[:COMPARED]
-    texts = [words(profiles.texts[user]) for user in sample]
+    written = profiles.texts
+    texts = [words(written[user]) for user in sample]
     _, cosines = topk_cosine(features.users[measured], 1)
     return ProfileQuality(
         words=told,

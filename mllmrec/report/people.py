@@ -115,7 +115,7 @@ class People:
         model = held.columns[-1] if held.width else ""
         return Person(
             id=str(self._view.dataset.users[user]),
-            profile=self._view.profiles.texts[user] if "profile" in self._stages else "",
+            profile=self._view.profiles.table["profile"][user] if "profile" in self._stages else "",
             finding=finding,
             history=tuple(self._shelf.item(self._view, int(item)) for item in newest),
             more=len(items) - len(newest),
