@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,13 @@ def test_settings_that_were_changed_and_that_runs_differ_in() -> None:
     found = differences([{**shared, "config": first}, {**shared, "config": other}])
     assert [(row.key, row.values) for row in found] == [("graph.threshold", (("0.6", False), ("0.5", True)))]
     assert differences([{**shared, "config": first}] * 2) == []
+
+
+def test_nothing_held_out_and_nothing_listed_is_still_a_page(tiny: Dataset) -> None:
+    made = judged({"popularity": [0, 1, 9], "MLLMRec": [9, 0, 1]})
+    nobody = replace(made, users={"valid": 0, "test": 0}, per_user=made.per_user.head(0), heldout=made.heldout.head(0))
+    assert headline(nobody).own.cells[0].value == 0 and headline(nobody).standing == "level"
+    assert by_activity(nobody, tiny).groups == () and by_popularity(nobody, tiny).groups == ()
+    schema = {"user": pl.String, "rank": pl.Int32, "item": pl.String, "score": pl.Float32, "source": pl.String}
+    lists = measure_lists(tiny, Recommendations(pl.DataFrame(schema=schema), pl.DataFrame(), "parquet"))
+    assert lists.shown.places == 0 and "nan" in lists.rows()[2][1] and "<svg" in lists.plot()
