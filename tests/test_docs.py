@@ -91,6 +91,7 @@ def test_the_commands_of_every_page_run(page: Path, started: Path, monkeypatch: 
         check(command)
     monkeypatch.setenv("MLLMREC_CACHE", str(started / "c.sqlite"))
     monkeypatch.setenv("MLLMREC_TRAIN__EPOCHS", "2")
+    monkeypatch.setenv("MLLMREC_ENCODE__MAX_PIECES", "32")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(started)
     todo = [command for command in found if not command.needs]

@@ -20,7 +20,8 @@ from mllmrec.export import write
 from mllmrec.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[1]
-HONEST = ("model.kind=mllmrec", "profile.kind=mean", "train.epochs=2", "recommend.top=5")
+QUICK = ("describe.images=false", "encode.max_pieces=16", "train.epochs=2")
+HONEST = ("model.kind=mllmrec", "profile.kind=mean", "recommend.top=5", *QUICK)
 
 
 def made(dataset: Dataset, folder: Path, *settings: str) -> Path:
