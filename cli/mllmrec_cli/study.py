@@ -81,7 +81,7 @@ def _print(made: Result, out: Path) -> None:
     measured = ("edges", "largest", "alone") if of_graph else ("R@20", "s")
     columns = ("setting", f"N@20{' ± sd' if seeds > 1 else ''}", "difference ± se", *measured)
     title = (
-        f"{made.study}, {made.dataset}: validation, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{made.study}, {made.dataset}: validation, {seeds} seed{'s' if seeds > 1 else ''} a setting; "
         f"differences to {made.reference.point.label}"
     )
     console.out.print(console.table(title, columns, [_cells(row, made) for row in made.rows]))
