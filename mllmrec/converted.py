@@ -7,6 +7,7 @@ put together aside and renamed when it is whole, so a kill leaves none that is h
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import importlib.metadata
 import logging
@@ -79,6 +80,7 @@ def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Pat
             with storage.atomic_folder(folder) as temporary:
                 convert(temporary)
                 storage.write_json(temporary / "converted.json", made_of)
+            gc.collect()  # the converter's own copy of the weights, in memory and in a temporary folder
     return folder
 
 
