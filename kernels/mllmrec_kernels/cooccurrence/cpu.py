@@ -19,7 +19,7 @@ from mllmrec_kernels.errors import KernelInputError
 from mllmrec_kernels.prefetch import prefetch
 
 _AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
-_BLOCK_BYTES = 2**23  # of transposed entries: more would save passes over the interactions, which cost little
+_BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
