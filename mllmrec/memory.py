@@ -17,10 +17,15 @@ class PeakMemory:
         except OSError:
             pass  # another system, or not allowed: nothing is told
 
-    def added_mib(self) -> float | None:
-        """MiB above where it stood at the start, or None where it cannot be told."""
+    def added_bytes(self) -> int | None:
+        """Bytes above where it stood at the start, or None where it cannot be told."""
         peak = _status("VmHWM") if self._start is not None else None
-        return None if peak is None or self._start is None else round(max(0, peak - self._start) / 1024, 1)
+        return None if peak is None or self._start is None else 1024 * max(0, peak - self._start)
+
+    def added_mib(self) -> float | None:
+        """The same in MiB."""
+        added = self.added_bytes()
+        return None if added is None else round(added / 2**20, 1)
 
     def total_mib(self) -> float | None:
         """MiB of the whole process, or None where it cannot be told."""

@@ -11,11 +11,9 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"
+from mllmrec.memory import PeakMemory
 
 
 def peak_extra(call: Callable[[], Any]) -> int | None:
@@ -28,11 +26,10 @@ def peak_extra(call: Callable[[], Any]) -> int | None:
     """
     gc.collect()
     _give_back()
-    before = _reset()
+    memory = PeakMemory()
     result = call()
-    if before is None:
-        return None
-    return max(0, _read("VmHWM:") - before - size(result))
+    added = memory.added_bytes()
+    return None if added is None else max(0, added - size(result))
 
 
 def size(result: Any) -> int:
@@ -49,18 +46,3 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):  # another C library
         return
-
-
-def _reset() -> int | None:
-    """Set the high-water mark to now; the resident bytes."""
-    try:
-        _CLEAR.write_text(_RESET_PEAK)
-        return _read("VmRSS:")
-    except (OSError, StopIteration):
-        return None
-
-
-def _read(field: str) -> int:
-    lines = _STATUS.read_text().splitlines()
-    kib = next(line.split()[1] for line in lines if line.startswith(field))
-    return int(kib) * 1024
