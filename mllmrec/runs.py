@@ -186,8 +186,7 @@ class Run:
             return False
         if storage.read_json(self.folder / stage / "stage.json").get("fingerprint") != fingerprint:
             return False
-        files = {self.folder / stage / name: sha for name, sha in outputs.items()}
-        return all(file.is_file() and storage.hash_file(file) == sha for file, sha in files.items())
+        return storage.are_unchanged(self.folder / stage, outputs)
 
     def begin(self) -> None:
         """Take over the timings of an earlier start, or refuse what is not the same run.

@@ -177,6 +177,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def are_unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether a folder has all these files, each with its SHA-256."""
+    files = {folder / name: sha for name, sha in hashes.items()}
+    return all(file.is_file() and hash_file(file) == sha for file, sha in files.items())
+
+
 def hash_samples(file: Path) -> str:
     """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
 

@@ -28,16 +28,12 @@ def standings(view: RunView) -> dict[Stage, Standing]:
         except InputError:
             found[stage] = "missing" if not (folder / "stage.json").exists() else "damaged"
             continue
-        if not _whole(view, stage, seals[stage]):
+        outputs = seals[stage].get("outputs", {})
+        if not outputs or not storage.are_unchanged(folder, outputs):
             found[stage] = "damaged"
         else:
             found[stage] = "done" if _current(view, stage, seals, found) else "outdated"
     return found
-
-
-def _whole(view: RunView, stage: Stage, seal: Mapping[str, Any]) -> bool:
-    files = {view.folder / stage / name: sha for name, sha in seal.get("outputs", {}).items()}
-    return bool(files) and all(file.is_file() and storage.hash_file(file) == sha for file, sha in files.items())
 
 
 def _current(
