@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from mllmrec_kernels import topk_cosine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,9 +61,8 @@ class Trained:
         return VectorScorer(self.users, self.items)
 
     def similar(self, k: int) -> Lists:
-        """The k nearest items of each by cosine: ids int32 [I, k], cosines float32 [I, k]."""
-        ids, scores = topk_cosine(self.items, k)
-        return ids, scores
+        """See VectorScorer."""
+        return self.scorer.similar(k)
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write model.safetensors, users.npy, items.npy, curve.csv, curve.svg and train.json."""

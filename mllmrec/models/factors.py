@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, topk_cosine
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -58,9 +58,8 @@ class Factors:
         return VectorScorer(self.users, self.items)
 
     def similar(self, k: int) -> Lists:
-        """The k nearest items of each by cosine: ids int32 [I, k], cosines float32 [I, k]."""
-        ids, scores = topk_cosine(self.items, k)
-        return ids, scores
+        """See VectorScorer."""
+        return self.scorer.similar(k)
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write user_factors.npy, item_factors.npy and factors.json."""

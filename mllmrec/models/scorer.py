@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, rank_heldout, topk_dot
+from mllmrec_kernels import CSR, rank_heldout, topk_cosine, topk_dot
 from numpy.typing import NDArray
 
 _BLOCK_BYTES = 64 << 20  # of a block of scores, where a model has no vectors
@@ -56,6 +56,11 @@ class VectorScorer:
     def scores(self, start: int, stop: int) -> NDArray[np.float32]:
         """See BlockScorer."""
         return np.asarray(self.users[start:stop] @ self.items.T)
+
+    def similar(self, k: int) -> Lists:
+        """The k nearest items of each by cosine: ids int32 [I, k], cosines float32 [I, k]."""
+        ids, scores = topk_cosine(self.items, k)
+        return ids, scores
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         """See top_by_user."""
