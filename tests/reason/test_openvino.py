@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mllmrec.config import TransformersConfig
 from mllmrec.converted import cache_folder, missing
@@ -18,6 +16,7 @@ from mllmrec.errors import EngineError
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from tests.reason.tiny_models import noise_pictures
 
 Tiny = Callable[[str], Path]
 
@@ -40,13 +39,8 @@ def chat(folder: Path, backend: str, **settings: Any) -> TransformersChat:
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> list[ChatRequest]:
     """Requests of uneven length with one picture each, of uneven size."""
-    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    asked = []
-    for n in range(5):
-        pixels = generator.integers(0, 255, (40 + 31 * n, 90 - 13 * n, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{n}.png")
-        asked.append(ChatRequest("what is it " * (1 + n), "be brief" if n % 2 else "", (folder / f"{n}.png",)))
-    return asked
+    files = noise_pictures(tmp_path_factory.mktemp("pictures"), 5)
+    return [ChatRequest("what is it " * (1 + n), "be brief" if n % 2 else "", (file,)) for n, file in enumerate(files)]
 
 
 @pytest.mark.parametrize("family", ["idefics3", "qwen2_5_vl", "qwen3_vl", "llava", "llama"])

@@ -20,7 +20,7 @@ from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.engines import transformers_model as loading
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel, render, shrink
 from mllmrec.reason.engines.transformers_batches import Batches, Capacity, Cost
-from tests.reason.tiny_models import FAMILIES
+from tests.reason.tiny_models import FAMILIES, noise_pictures
 
 Tiny = Callable[[str], Path]
 
@@ -33,12 +33,7 @@ def chat(folder: Path, *, new: int = 8, **settings: Any) -> TransformersChat:
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> list[ChatRequest]:
     """Requests of uneven length with none, one or two pictures of uneven size."""
-    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    files = []
-    for n in range(4):
-        pixels = generator.integers(0, 255, (40 + 31 * n, 90 - 13 * n, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{n}.png")
-        files.append(folder / f"{n}.png")
+    files = noise_pictures(tmp_path_factory.mktemp("pictures"), 4)
     texts = ["what is it", "describe the item in the picture, all of it, at some length", "", "one two three"]
     return [
         ChatRequest(f"{texts[n % 4]} {n}", "be brief" if n % 3 == 0 else "", tuple(files[: n % 3])) for n in range(7)

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 FAMILIES = ("idefics3", "smolvlm", "llava", "qwen2_5_vl", "qwen3_vl")
 _SYLLABLES = ("ba", "de", "ki", "lo", "mu", "na", "po", "ri", "sa", "tu", "ve", "zo")
@@ -214,3 +216,12 @@ _PARTS: dict[str, Callable[[dict[str, Any], dict[str, int]], Parts]] = {
         {"patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
     ),
 }
+
+
+def noise_pictures(folder: Path, count: int) -> list[Path]:
+    """So many pictures of noise, each of another size."""
+    generator, files = np.random.default_rng(0), [folder / f"{n}.png" for n in range(count)]
+    for n, file in enumerate(files):
+        pixels = generator.integers(0, 255, (40 + 31 * n, 90 - 13 * n, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    return files
