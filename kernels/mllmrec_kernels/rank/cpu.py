@@ -16,6 +16,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.rank import certified
 from mllmrec_kernels.threads import over_chunks
@@ -88,7 +89,7 @@ def _start(
                     ranks[n] -= 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _count(
     tile: Any, block: Any, i0: Any, users: Any, items: Any, unit: Any, slack: Any, indptr: Any,
     indices: Any, own: Any, ranks: Any,

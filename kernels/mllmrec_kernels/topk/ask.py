@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.topk.score import FLUSHED, TINY, dot_rows, float32_error, inverse_norms
 
@@ -97,7 +97,7 @@ def bar_slack(unit: NDArray[np.float64], d: int) -> NDArray[np.float64]:
         return np.asarray(float32_error(d) + 2 * d * FLUSHED + 2 * TINY / unit)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def bar_of(ask: Any, lists: Any, q: Any) -> float:
     """What x.y of rows of norm at most 1 must reach for the list of q to take the pair, error included."""
     lowest = lists.best[q, 0] if lists.sizes[q] == ask.kept else ask.floor
@@ -106,13 +106,13 @@ def bar_of(ask: Any, lists: Any, q: Any) -> float:
     return float(lowest / ask.unit[q] - ask.slack[q])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def score_of(ask: Any, q: Any, i: Any) -> np.float32:
     """The score itself (score.py)."""
     return np.float32(dot_rows(ask.queries, q, ask.items, i) * (ask.a[q] * ask.b[i]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def is_barred(ask: Any, q: Any, i: Any) -> bool:
     """Whether the pair has no score, or may not be listed."""
     if ask.a[q] * ask.b[i] == 0.0 or (ask.alone and i == q):
@@ -120,7 +120,7 @@ def is_barred(ask: Any, q: Any, i: Any) -> bool:
     return is_stored(ask.indptr, ask.excluded, q, i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def is_stored(indptr: Any, indices: Any, q: Any, i: Any) -> bool:
     """Whether row q of a CSR holds column i."""
     low, high = indptr[q], indptr[q + 1]

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.topk.ask import Ask
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed
@@ -27,7 +28,7 @@ def reach(mine: Packed, theirs: Packed, plan: Plan) -> NDArray[np.float64]:
     return np.array([longest, worst, plan.steps, plan.error + left_out])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def least_sum(lowest: Any, unit: Any, margin: Any, steps: Any) -> int:
     """The least sum of a tile with which a list that ends at `lowest` may take a pair."""
     if lowest == -np.inf or margin == np.inf:
@@ -44,7 +45,7 @@ def set_bars(side: Any, ask: Any, lists: Any, far: Any) -> None:
 
 
 # What writes to a tuple's arrays stays out of prange bodies: Numba loses such writes there.
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _set_bar(side: Any, at: Any, ask: Any, lists: Any, far: Any) -> None:
     q = side.ids[at]
     if q < 0:
@@ -111,7 +112,7 @@ def _raise_rows(
             bars[row + r] = max(bars[row + r], int(max(bar, np.float64(_LOWEST))))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _keep_high(
     highest: Any, wanted: Any, least: Any, mask: Any, sums: Any, sums_at: Any, itself: Any, items: Any, column: Any
 ) -> Any:

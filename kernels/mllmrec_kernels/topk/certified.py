@@ -32,16 +32,17 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.threads import over_chunks
 from mllmrec_kernels.topk import reservoir
-from mllmrec_kernels.topk.ask import Ask, Lists, is_stored
+from mllmrec_kernels.topk.ask import Ask, Lists, is_barred, score_of
 from mllmrec_kernels.topk.bars import least_sum, raise_bars, reach, set_bars
 from mllmrec_kernels.topk.heap import push
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, padded, row_bytes
 from mllmrec_kernels.topk.plan import Plan
 from mllmrec_kernels.topk.reservoir import reservoir_bytes
-from mllmrec_kernels.topk.score import as_unit, dot_rows
+from mllmrec_kernels.topk.score import as_unit
 
 _MOST_CENTRES = 512
 _QUERY_PANELS = 4  # a thread, packed at a time
@@ -234,62 +235,56 @@ def _strip(mine: Any, theirs: Any, start: Any, column: Any, depth: Any, bars: An
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _settle(
     found: Any, mine: Any, theirs: Any, both: Any, ask: Any, lists: Any, far: Any, near: Any, spares: Any
 ) -> None:
     """Look again at the pairs that a strip could not rule out, and offer those that pass."""
-    # Out of the tuples, and once: each access counts references, and threads would wait for that one counter.
-    left_ids, left_bars, left_unit, left_margin = mine.ids, mine.bars, mine.unit, mine.margin
-    right_ids, right_bars, right_unit, right_margin = theirs.ids, theirs.bars, theirs.unit, theirs.margin
-    queries, items, a, b, indptr, excluded = ask.queries, ask.items, ask.a, ask.b, ask.indptr, ask.excluded
-    ids, best, sizes, kept, floor, alone = lists.ids, lists.best, lists.sizes, ask.kept, ask.floor, ask.alone
     for n in range(len(found) if not spares else _second_look(found, mine, theirs, both, far, near, spares)):
-        row, column = found[n, 0], found[n, 1]
-        q, i = left_ids[row], right_ids[column]
-        for_row = found[n, 2] >= left_bars[row]
-        for_column = both and found[n, 2] >= right_bars[column]
-        if q < 0 or i < 0 or (alone and q == i) or not (for_row or for_column):
+        row, column, total = found[n, 0], found[n, 1], found[n, 2]
+        q, i = mine.ids[row], theirs.ids[column]
+        for_row = total >= mine.bars[row]
+        for_column = both and total >= theirs.bars[column]
+        if q < 0 or i < 0 or not (for_row or for_column) or is_barred(ask, q, i):
             continue
-        if len(excluded) and is_stored(indptr, excluded, q, i):
-            continue
-        score = np.float32(dot_rows(queries, q, items, i) * (a[q] * b[i]))
-        if score < floor:
+        score = score_of(ask, q, i)
+        if score < ask.floor:
             continue
         if for_row:
-            sizes[q] = push(ids, best, q, sizes[q], kept, score, i)
-            if sizes[q] == kept:
-                least = least_sum(best[q, 0], left_unit[row], left_margin[row], far[2])
-                left_bars[row] = max(least, left_bars[row])
+            _offer(mine, row, score, i, ask, lists, far)
         if for_column:
-            sizes[i] = push(ids, best, i, sizes[i], kept, score, q)
-            if sizes[i] == kept:
-                least = least_sum(best[i, 0], right_unit[column], right_margin[column], far[2])
-                right_bars[column] = max(least, right_bars[column])
+            _offer(theirs, column, score, q, ask, lists, far)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def _offer(side: Any, at: Any, score: Any, other: Any, ask: Any, lists: Any, far: Any) -> None:
+    """Put `other` into the list of a side's row, and raise the row's bar."""
+    q = side.ids[at]
+    size = push(lists.ids, lists.best, q, lists.sizes[q], ask.kept, score, other)
+    lists.sizes[q] = size
+    if size == ask.kept:
+        least = least_sum(lists.best[q, 0], side.unit[at], side.margin[at], far[2])
+        side.bars[at] = max(least, side.bars[at])
+
+
+@compiled
 def _second_look(found: Any, mine: Any, theirs: Any, both: Any, far: Any, near: Any, spares: Any) -> int:
     """Move the pairs that all coordinates' int8 cannot rule out to the front; how many they are.
 
     The bars stand for sums of a tile, with its margin taken off already. So that they serve here too, the sum that
     is put in the tile's place has this look's margin added and the tile's (the lesser of both sides) taken off.
     """
-    left_height, left_rest, left_off, left_length = mine.height, mine.rest, mine.off, mine.length
-    right_height, right_rest, right_off, right_length = theirs.height, theirs.rest, theirs.off, theirs.length
-    left_near, left_bars, right_near, right_bars = mine.near, mine.bars, theirs.near, theirs.bars
-    width, steps = left_rest.shape[1], far[2]
     passed = 0
     for n in range(len(found)):
         row, column, total = found[n, 0], found[n, 1], found[n, 2]
-        if not (total >= left_bars[row] or (both and total >= right_bars[column])):
+        if not (total >= mine.bars[row] or (both and total >= theirs.bars[column])):
             continue
-        known = np.int32(total - spares * left_height[row] * right_height[column])
-        for j in range(width):
-            known += np.int32(left_rest[row, j]) * np.int32(right_rest[column, j])
-        lost = right_length[column] * left_off[row] + left_length[row] * right_off[column]
-        counted = min(far[0] * left_near[row] + far[1], near[0] * right_near[column] + near[1])
-        known += np.int32(np.ceil((lost - counted) / steps))
+        known = np.int32(total - spares * mine.height[row] * theirs.height[column])
+        for j in range(mine.rest.shape[1]):
+            known += np.int32(mine.rest[row, j]) * np.int32(theirs.rest[column, j])
+        lost = theirs.length[column] * mine.off[row] + mine.length[row] * theirs.off[column]
+        counted = min(far[0] * mine.near[row] + far[1], near[0] * theirs.near[column] + near[1])
+        known += np.int32(np.ceil((lost - counted) / far[2]))
         found[passed, 0], found[passed, 1], found[passed, 2] = row, column, min(known, total)
         passed += 1
     return passed

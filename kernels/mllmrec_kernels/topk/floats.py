@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.errors import KernelInputError
 from mllmrec_kernels.threads import over_chunks
 from mllmrec_kernels.topk.ask import Ask, Lists, bar_of, is_barred, score_of
@@ -55,13 +56,13 @@ def fill(ask: Ask, lists: Lists, max_bytes: int) -> None:
     over_chunks(fill_rows, len(ask.queries), rows)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _offer(tile: Any, q0: Any, i0: Any, ask: Any, lists: Any) -> None:
     for r in range(len(tile)):
         _offer_row(tile[r], q0 + r, i0, ask, lists)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _offer_row(row: Any, q: Any, i0: Any, ask: Any, lists: Any) -> None:
     bar = np.float32(bar_of(ask, lists, q))
     for start in range(0, len(row), _SCAN):

@@ -12,14 +12,16 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 
-@njit(cache=True, nogil=True, error_model="numpy")
+
+@compiled
 def before(score: Any, item: Any, other_score: Any, other_item: Any) -> bool:
     """Whether (score, item) stands before the other: higher score, then lower id."""
     return bool(score > other_score or (score == other_score and item < other_item))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def sift_down(ids: NDArray[np.int32], best: NDArray[np.float32], q: int, size: int) -> None:
     """Restore the heap in row q (last in order at the root) after its root changed."""
     item, score = ids[q, 0], best[q, 0]
@@ -35,7 +37,7 @@ def sift_down(ids: NDArray[np.int32], best: NDArray[np.float32], q: int, size: i
     ids[q, at], best[q, at] = item, score
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def push(
     ids: NDArray[np.int32],
     best: NDArray[np.float32],

@@ -8,6 +8,7 @@ import numpy as np
 from numba import get_num_threads, njit
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.threads import over_chunks
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS
 from mllmrec_kernels.topk.plan import LARGEST, Plan
@@ -198,12 +199,12 @@ def _quantise_row_fine(z: Any, row: Any, step: Any, left: Any, right: Any, out: 
     out.length[row] = _UPWARD * np.sqrt(max(length, rounded))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _rounded(value: Any, step: Any) -> int:
     return int(min(max(np.rint(value / step), -LARGEST), LARGEST))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _lay_out(left: Any, right: Any, row: Any, out: Any) -> None:
     """One row in both layouts of the tile."""
     rows, columns, stride = out.left, out.right, len(left)

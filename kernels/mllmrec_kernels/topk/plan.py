@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.threads import single_threaded
 from mllmrec_kernels.topk.ask import Ask
 from mllmrec_kernels.topk.microtile import DEPTH
@@ -152,7 +152,7 @@ def own_axes(ask: Ask, *, fine: bool) -> Plan:
     return Plan(None, d, fine, 0, left, right, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _largest(rows: Any, scale: Any) -> float:
     """The largest coordinate of the rows times their scale, whatever its sign."""
     largest = 0.0

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from mllmrec_kernels.compiled import compiled
 from mllmrec_kernels.topk.ask import Ask, Lists
 from mllmrec_kernels.topk.bars import least_sum
 from mllmrec_kernels.topk.heap import push
@@ -85,7 +86,7 @@ def _meet_panel(
         _score(kept_sums[at], kept_columns[at], left_over, start + at, mine, theirs, ask, lists, steps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _keep(
     mask: Any, sums: Any, sums_at: Any, column: Any, items: Any, itself: Any, excluded: Any, cursor: Any, stop: Any,
     kept_sums: Any, kept_columns: Any, at: Any, count: Any,
@@ -107,7 +108,7 @@ def _keep(
     return count, cursor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _drop(sums: Any, columns: Any, count: Any, row: Any, mine: Any, ask: Any, steps: Any) -> int:
     """Put the k highest sums first, raise the row's bar by the k-th, drop what is under it; how many are left."""
     kept = ask.kept
@@ -128,7 +129,7 @@ def _drop(sums: Any, columns: Any, count: Any, row: Any, mine: Any, ask: Any, st
     return int(left)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
     """Quickselect: the k highest of `count` to the front, in any order; k < count."""
     low, high = 0, count - 1
@@ -152,7 +153,7 @@ def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
             return
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _score(
     sums: Any, columns: Any, count: Any, row: Any, mine: Any, theirs: Any, ask: Any, lists: Any, steps: Any
 ) -> None:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from mllmrec_kernels.compiled import compiled
 
 LANES = 8
 # Half of the last float32 step above zero, and the step that flushing to zero would make of it.
@@ -57,7 +59,7 @@ def _dot_at(typing_context, x, x_at, y, y_at, d):  # type: ignore[no-untyped-def
     return signature, generate
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
     """Inner product in float64: eight interleaved sums, folded by halves, then the tail.
 
@@ -71,7 +73,7 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> float:
     """`dot` of row i of x and row j of y, both contiguous float32 [., d]; no view of either is made."""
     d = x.shape[1]
@@ -115,7 +117,7 @@ def inverse_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.divide(1.0, lengths, out=np.zeros(len(vectors)), where=lengths > 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _squares(vectors: NDArray[np.float32], out: NDArray[np.float64]) -> None:
     for i in range(len(vectors)):
         out[i] = dot(vectors[i], vectors[i])
