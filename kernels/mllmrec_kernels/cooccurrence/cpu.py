@@ -118,10 +118,9 @@ def _count_block(  # type: ignore[no-untyped-def]
                 for e in range(indptr[u], indptr[u + 1]):
                     if len(times) and abs(times[e] - times[entries[p]]) > window:
                         continue
-                    j = indices[e]
-                    if counter[j] == 0:
-                        seen[n_touched] = j
-                        n_touched += 1
+                    j = np.uint32(indices[e])  # unsigned: no look at whether it counts from the end
+                    seen[n_touched] = j
+                    n_touched += counter[j] == 0
                     counter[j] += 1
             _keep_best(i, seen, n_touched, counter, degrees, measure, keys[thread], ids[i], scores[i])
 
@@ -140,7 +139,7 @@ def _blocks(degrees: NDArray[np.int32], bytes_an_entry: int, budget: int) -> lis
 
 def working_bytes(n_items: int, k: int, threads: int) -> int:
     """What `threads` threads hold beside input, output and the transposed block."""
-    return n_items * (4 + 8) + threads * (n_items * 8 + k * 8)
+    return n_items * (4 + 8) + threads * (n_items * 8 + 4 + k * 8)
 
 
 def cooccurrence_topk(
@@ -158,7 +157,7 @@ def cooccurrence_topk(
             f"cooccurrence_topk over {n_items} items needs at least {least} bytes; max_bytes is {max_bytes}"
         )
     counters = np.zeros((threads, n_items), np.int32)
-    touched = np.empty((threads, n_items), np.int32)
+    touched = np.empty((threads, n_items + 1), np.int32)  # one is written before it is known to be new
     keys = np.empty((threads, k), np.float64)
     ids = np.empty((n_items, k), np.int32)
     scores = np.empty((n_items, k), np.float32)
