@@ -167,8 +167,10 @@ def measured(case: Case, timed: Sequence[Timed], absent: tuple[Peer, ...]) -> Me
     return Measured(case, timed[0], tuple(timed[1:]), absent)
 
 
-def measure(case: Case, settings: Settings, progress: Progress = silent) -> Measured:
+def measure(case: Case, settings: Settings, progress: Progress = silent, *, warm_up: bool = True) -> Measured:
     """Time a case: all methods in turn, in this process, with one number of threads.
+
+    Without `warm_up` the first call is timed, too: for a case that takes long, of code that has run before.
 
     Raises:
         ConfigError: the rounds or the threads are out of range.
@@ -177,5 +179,6 @@ def measure(case: Case, settings: Settings, progress: Progress = silent) -> Meas
         raise ConfigError(f"rounds must be at least 1; got {settings.rounds}")
     runners, absent = methods(case)
     with threads(settings.threads):
-        timed = Race(runners, progress, f"{case.op}: {case.name}").rounds(settings.rounds, budget=settings.budget)
+        race = Race(runners, progress, f"{case.op}: {case.name}")
+        timed = race.rounds(settings.rounds, budget=settings.budget, warm_up=warm_up)
     return measured(case, timed, absent)

@@ -35,6 +35,7 @@ from mllmrec.progress import Progress, silent
 
 OPS = ("topk_cosine", "build_graph")
 _USERS_AN_ITEM, _INTERACTIONS_A_USER = 2, 8  # as in Amazon's 5-cores
+_LONG = 10.0  # seconds: what a first call costs besides is lost in it, so the next size needs no run to warm up
 _CASE = re.compile(r"^(?P<data>(?:generated|isotropic).*?) N=(?P<n>[\d,]+) d=(?P<d>[\d,]+) (?P<asked>.*)$")
 
 
@@ -162,6 +163,7 @@ def sweep(asked: Range, like: Source, path: Path, progress: Progress = silent) -
     known = results.read(path) if path.exists() and path.stat().st_size else []
     sizes = asked.sizes()
     for d in asked.widths:
+        took = dict.fromkeys(OPS, 0.0)  # at the size before, in this process
         for n in sizes:
             name = case_name(_data(asked, like), n, d, asked.settings.k, _threshold(asked))
             rows: Vectors | None = None
@@ -172,7 +174,8 @@ def sweep(asked: Range, like: Source, path: Path, progress: Progress = silent) -
                     continue
                 rows = _vectors(n, d, asked, like) if rows is None else rows
                 case = replace(make(rows, asked), name=name)
-                made = measure(case, asked.settings, progress).results(stamp)
+                made = measure(case, asked.settings, progress, warm_up=took[op] < _LONG).results(stamp)
+                took[op] = _longest(made)
                 results.append(path, made)
                 yield made, False
 
@@ -183,6 +186,10 @@ def _before(known: Sequence[Result], op: str, case: str, asked: Range, stamp: St
     lines = [x for x in known if (x.op, x.case, Stamp(x.machine, x.versions, x.commit)) == wanted]
     timed = {line.backend for line in lines if line.metric == "seconds"}
     return results.newest(lines) if {OURS, *_peer_names(op, asked)} <= timed else []
+
+
+def _longest(lines: Iterable[Result]) -> float:
+    return max(line.median for line in lines if line.metric == "seconds")
 
 
 def _peer_names(op: str, asked: Range) -> list[str]:

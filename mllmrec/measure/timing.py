@@ -107,10 +107,11 @@ class Race:
         self._seconds[method.name].append(time.perf_counter() - started)
         return result
 
-    def rounds(self, count: int, *, budget: float = math.inf) -> list[Timed]:
+    def rounds(self, count: int, *, budget: float = math.inf, warm_up: bool = True) -> list[Timed]:
         """Warm up, then let everybody run `count` times, in turn; no new round once `budget` seconds are used."""
         self._progress(self._label, 0, count)
-        self.warm_up()
+        if warm_up:
+            self.warm_up()
         started = time.perf_counter()
         for number in range(1, count + 1):
             for method in self.methods:

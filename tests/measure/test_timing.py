@@ -36,6 +36,11 @@ def test_methods_take_turns_after_one_warm_up() -> None:
     assert [(one.name, len(one.seconds)) for one in timed] == [("a", 3), ("b", 3)]
 
 
+def test_without_a_warm_up_the_first_call_counts() -> None:
+    calls: list[str] = []
+    assert len(Race([Method("a", lambda: calls.append("a"))]).rounds(2, warm_up=False)[0].seconds) == len(calls) == 2
+
+
 def test_time_is_the_call_alone_and_a_budget_ends_the_rounds() -> None:
     timed = Race([Method("sleep", lambda: time.sleep(0.05))]).rounds(50, budget=0.2)[0]
     assert 1 <= len(timed.seconds) < 10
