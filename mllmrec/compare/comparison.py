@@ -13,11 +13,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec import storage
+from mllmrec.bootstrap import Interval, mean_interval
 from mllmrec.compare.cell import SHOWN, Cell
 from mllmrec.compare.entries import Candidate, Entry
 
-RESAMPLES = 2000
 _JUDGED_BY = "ndcg@20"
+_NOBODY = Interval(0.0, 0.0, 0.0)  # to compare with
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def make_rows(chosen: Mapping[Entry, tuple[Candidate, Sequence[Cell]]]) -> tuple
     rows = []
     for entry, (settings, cells) in chosen.items():
         rival = next((other for other in by_validation if other is not entry), None)
-        difference, low, high = paired_bootstrap(users[entry] - users[rival]) if rival else (0.0, 0.0, 0.0)
+        gap = mean_interval(users[entry] - users[rival]) if rival else _NOBODY
         test = {name: [cell.mean("test", name) for cell in cells] for name in SHOWN}
         told = [cell.mib for cell in cells if cell.mib is not None]
         rows.append(
@@ -118,9 +119,9 @@ def make_rows(chosen: Mapping[Entry, tuple[Candidate, Sequence[Cell]]]) -> tuple
                 means={name: float(np.mean(values)) for name, values in test.items()},
                 spread={name: float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for name, v in test.items()},
                 rival=rival.name if rival else "",
-                difference=difference,
-                low=low,
-                high=high,
+                difference=gap.value,
+                low=gap.low,
+                high=gap.high,
                 seconds=float(np.median([cell.seconds for cell in cells])),
                 mib=float(np.median(told)) if told else None,
             )
@@ -135,17 +136,3 @@ def _mean(cells: Sequence[Cell], split: str, metric: str) -> float:
 def _by_user(cells: Sequence[Cell]) -> NDArray[np.float64]:
     """A user's test NDCG@20, averaged over seeds; float64 [users]."""
     return np.asarray(np.mean([cell.test[_JUDGED_BY] for cell in cells], axis=0), np.float64)
-
-
-def paired_bootstrap(differences: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The mean of users' paired differences and its 95 % percentile interval over resampled users.
-
-    The resamples are drawn with a fixed seed: the same cells give the same table.
-    """
-    if len(differences) == 0:
-        return 0.0, 0.0, 0.0
-    generator = np.random.default_rng(0)
-    n = len(differences)
-    means = [differences[generator.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)

@@ -30,13 +30,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec.bootstrap import Floats, Interval, intervals, resampled_sums
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.dataset import SPLITS, Scope, Split
 from mllmrec.encode import Features, Vectors
 from mllmrec.errors import InputError
 
 Verdict = Literal["honest", "leaking", "undecided"]
-Floats = NDArray[np.float64]
 
 LIMIT = 0.5  # of the leak index: held-out items are known half as well as training items
 _VAGUE = 0.1  # a training surplus below this share of the margin is too little to divide by
@@ -44,19 +44,6 @@ _DECILES = 10
 _LIKES = 10  # never-seen items that an item is set against
 _TRAINING_ITEMS = 10  # drawn of each user
 _MOST_USERS, _MOST_STRANGERS = 2_000, 4_000
-_RESAMPLES = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +111,7 @@ def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int 
         features: the run's vectors of items and users.
         dataset: its split; held-out interactions are read here, to judge by.
         scope: the histories that the run says its profiles were made from.
-        seed: of the samples (users, their training items, never-seen items) and of the bootstrap.
+        seed: of the samples: users, their training items, never-seen items.
 
     Raises:
         MismatchError: the vectors do not belong to the dataset.
@@ -137,7 +124,7 @@ def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int 
         raise InputError(f"{dataset.folder}: no user has two training items, a held-out item and a vector to audit")
     measured = _Measurer(features, dataset, generator)
     values = np.array([measured.user(int(user)) for user in users])  # [B, 3 splits, 3 measures]
-    splits = tuple(_knowledge(values, n, generator) for n in range(len(SPLITS)) if not np.isnan(values[:, n, 2]).all())
+    splits = tuple(_knowledge(values, n) for n in range(len(SPLITS)) if not np.isnan(values[:, n, 2]).all())
     return LeakAudit(scope, _judge(splits), splits, len(users))
 
 
@@ -211,24 +198,23 @@ def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes
     return float(above - slope * expected)
 
 
-def _knowledge(values: Floats, split: int, generator: np.random.Generator) -> Knowledge:
+def _knowledge(values: Floats, split: int) -> Knowledge:
     margin, reference, surplus = (float(mean) for mean in np.nanmean(values[:, split], axis=0))
     index = None
     if split > 0:
         both = values[~np.isnan(values[:, [0, split], 2]).any(axis=1)][:, [0, split], 2]
-        index = _ratio(both[:, 1], both[:, 0], generator) if len(both) else None
+        index = _ratio(both[:, 1], both[:, 0]) if len(both) else None
     users = int((~np.isnan(values[:, split, 2])).sum())
     return Knowledge(SPLITS[split], users, margin, reference, surplus, index)
 
 
-def _ratio(above: Floats, below: Floats, generator: np.random.Generator) -> Interval:
+def _ratio(above: Floats, below: Floats) -> Interval:
     """Ratio of two means over the same users, with its bootstrap interval."""
-    drawn = generator.integers(len(above), size=(_RESAMPLES, len(above)))
+    both = np.column_stack([above, below])
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = above[drawn].mean(axis=1) / below[drawn].mean(axis=1)
-        value = float(above.mean() / below.mean())
-    low, high = np.nanquantile(ratios, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+        drawn = resampled_sums(both)
+        value = above.sum() / below.sum()
+        return intervals(np.array([value]), drawn[:, :1] / drawn[:, 1:])[0]
 
 
 def _judge(splits: Sequence[Knowledge]) -> Verdict:

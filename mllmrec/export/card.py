@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from mllmrec import storage
-from mllmrec.compare.comparison import RESAMPLES, paired_bootstrap
+from mllmrec.bootstrap import RESAMPLES, mean_interval
 from mllmrec.config import Config, toml_lines
 from mllmrec.dataset import statistics
 from mllmrec.diagnose.page import shown
@@ -127,8 +127,8 @@ def _values(evaluation: Evaluation, model: str, metric: str) -> NDArray[np.float
 def _results(evaluation: Evaluation, metrics: Sequence[str]) -> list[ResultRow]:
     rows = []
     for model in evaluation.means["test"]:
-        intervals = [paired_bootstrap(_values(evaluation, model, metric)) for metric in metrics]
-        rows.append(ResultRow(model, tuple(f"{mean:.4f} [{low:.4f}, {high:.4f}]" for mean, low, high in intervals)))
+        found = [mean_interval(_values(evaluation, model, metric)) for metric in metrics]
+        rows.append(ResultRow(model, tuple(f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]" for one in found)))
     return rows
 
 
@@ -139,11 +139,11 @@ def _verdict(evaluation: Evaluation, metrics: Sequence[str]) -> str:
     valid = evaluation.means["valid"]
     rival = max(yardsticks, key=lambda name: valid[name][metric])
     ours, theirs = (_values(evaluation, name, metric) for name in (model, rival))
-    mean, low, high = paired_bootstrap(ours - theirs)
-    what = "ahead of" if low > 0 else "behind" if high < 0 else "not told apart from"
+    gap = mean_interval(ours - theirs)
+    what = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
     return (
         f"{_title(metric)} of {model} less that of {rival}, the yardstick that validation puts first: "
-        f"{mean:+.4f} [{low:+.4f}, {high:+.4f}], paired by user: {what} it."
+        f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], paired by user: {what} it."
     )
 
 

@@ -9,9 +9,8 @@ from string import ascii_uppercase
 import polars as pl
 from markupsafe import Markup
 
+from mllmrec.bootstrap import Interval, mean_intervals
 from mllmrec.diagnose.figures import lines, whiskers
-from mllmrec.diagnose.leak import Interval
-from mllmrec.report.bootstrap import mean_intervals
 from mllmrec.report.flow import Step, flow
 from mllmrec.report.headline import Headline, headline, named, per_user
 from mllmrec.report.lists import ListMeasures, measure_lists

@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from mllmrec.diagnose.leak import Interval
+from mllmrec.bootstrap import Floats, Interval, mean_intervals
 from mllmrec.evaluate import Evaluation
-from mllmrec.report.bootstrap import Floats, mean_intervals
 
 Standing = Literal["ahead", "behind", "level"]
 _CUTOFFS = (10, 20)

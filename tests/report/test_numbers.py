@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from mllmrec import metrics
+from mllmrec.bootstrap import intervals, mean_intervals, resampled_sums
 from mllmrec.dataset import Dataset
 from mllmrec.evaluate import Evaluation
 from mllmrec.recommend import Recommendations
-from mllmrec.report.bootstrap import intervals, mean_intervals, resampled_sums
 from mllmrec.report.headline import headline, named
 from mllmrec.report.lists import measure_lists, spread
 from mllmrec.report.settings import differences, settings
