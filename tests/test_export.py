@@ -59,15 +59,16 @@ def test_the_guides_example_serves_what_recommend_writes(
 ) -> None:
     write(honest, tmp_path / "vectors", "vectors")
     monkeypatch.chdir(tmp_path)
-    plain, with_faiss = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "vectors.md").read_text(), flags=re.DOTALL)
+    plain, *with_index = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "vectors.md").read_text(), flags=re.DOTALL)
     wanted = pl.read_parquet(honest / "recommend" / "recommendations.parquet").group_by("user").agg("item")
     names: dict[str, object] = {}
     exec(plain, names)
     served = [names]
-    if importlib.util.find_spec("faiss"):
-        exec(with_faiss, names := dict(names))
-        exec(re.search(r"def recommend.*?\n\n", plain, flags=re.DOTALL)[0], names)
-        served.append(names)
+    for library, block in zip(("faiss", "usearch"), with_index, strict=True):
+        if importlib.util.find_spec(library):
+            exec(block, names := dict(names))
+            exec(re.search(r"def recommend.*?\n\n", plain, flags=re.DOTALL)[0], names)
+            served.append(names)
     for names in served:
         for user, items in wanted.iter_rows():
             assert names["recommend"](user, top=5) == items

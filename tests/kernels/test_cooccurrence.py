@@ -104,6 +104,14 @@ def test_threads_and_blocks_change_nothing():
         np.testing.assert_array_equal(got[1], wanted[1])
 
 
+def test_a_million_items_need_no_more_than_their_counters_by_default():
+    last = 1_100_000 - 1
+    neighbours, scores = cooccurrence_topk(from_rows([[0, last], [0, 7, last], [7]], last + 1), 2)
+    assert neighbours[[0, 7, last]].tolist() == [[last, 7], [0, last], [0, 7]]
+    assert scores[0].tolist() == [1.0, np.float32(1 / 3)]
+    assert (neighbours[[1, last - 1]] == -1).all()
+
+
 def test_every_entry_of_the_output_is_written(monkeypatch: pytest.MonkeyPatch):
     real = np.empty
 

@@ -11,7 +11,6 @@ from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelInputError
 
 MEASURES = ("jaccard", "cosine", "count")
-MAX_BYTES = 16 * 2**20
 
 
 def cooccurrence_topk(
@@ -42,7 +41,8 @@ def cooccurrence_topk(
         times: int64, shape (nnz,), the time of each entry of `user_items.indices`; needed by `window`.
         backend: "auto", "numba", "cupy" or "reference". A CSR lives on the host, so "auto" is never CuPy.
         max_bytes: working memory beyond input and output; the transpose is made in blocks to fit it. None is
-            16 MiB on the CPU, a quarter of what is free on a GPU.
+            16 MiB on the CPU, or twice what all threads' counters take where items are so many that this is more
+            (8 bytes an item and thread); a quarter of what is free on a GPU.
 
     Returns:
         ids int32 [I, k], padded with -1, and scores float32 [I, k], padded with 0. They do not depend on
@@ -65,7 +65,7 @@ def cooccurrence_topk(
         return gpu.cooccurrence_topk(user_items, k, measure, window, times, max_bytes)
     from mllmrec_kernels.cooccurrence import cpu
 
-    return cpu.cooccurrence_topk(user_items, k, measure, window, times, MAX_BYTES if max_bytes is None else max_bytes)
+    return cpu.cooccurrence_topk(user_items, k, measure, window, times, max_bytes)
 
 
 def _check(user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None) -> None:

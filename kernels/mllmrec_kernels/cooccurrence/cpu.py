@@ -20,6 +20,7 @@ from mllmrec_kernels.prefetch import prefetch
 
 _AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little
+_MAX_BYTES = 2**24  # unless that holds not even the counters
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
@@ -143,15 +144,18 @@ def working_bytes(n_items: int, k: int, threads: int) -> int:
 
 
 def cooccurrence_topk(
-    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int
+    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """ids int32 [I, k] and scores float32 [I, k]; see the verb."""
     n_items, threads = user_items.n_columns, get_num_threads()
     degrees = _degrees(user_items.indices, n_items)
+    bytes_an_entry = 4 if times is None else 12
+    largest = int(degrees.max(initial=0)) * bytes_an_entry
+    if max_bytes is None:
+        max_bytes = max(_MAX_BYTES, 2 * working_bytes(n_items, k, threads) + largest)
     while threads > 1 and working_bytes(n_items, k, threads) > max_bytes // 2:
         threads -= 1
-    bytes_an_entry = 4 if times is None else 12
-    least = working_bytes(n_items, k, threads) + int(degrees.max(initial=0)) * bytes_an_entry
+    least = working_bytes(n_items, k, threads) + largest
     if least > max_bytes:
         raise KernelInputError(
             f"cooccurrence_topk over {n_items} items needs at least {least} bytes; max_bytes is {max_bytes}"
