@@ -133,6 +133,8 @@ class ModelConfig(BaseModel):
     refined: bool = False  # lightgcn, freedom: graph refinement (+GR), our item graph in place of none or theirs
     gcn_layers: Count = 2  # lightgcn, freedom: user-item propagation steps
     decay: Annotated[float, Field(ge=0)] = 1e-4  # bpr, lightgcn, vbpr, freedom: L2 of a batch's embeddings
+    penalty: Literal["squares", "norms"] = "squares"  # bpr, lightgcn: of which decay is the weight; RecBole: norms
+    bias: bool = True  # bpr: items have a bias
     edge_keep: Annotated[float, Field(gt=0, le=1)] = 0.2  # freedom: share of user-item edges an epoch keeps
     feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # freedom: weight of the loss of projected features
     cooccurrence_support: Count = 100  # ridge, blend: neighbours by Jaccard

@@ -14,7 +14,7 @@ from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.models.collaborative import BPRMF, VBPR, LightGCN
 from mllmrec.models.freedom import FREEDOM
 from mllmrec.models.mllmrec import MLLMRec, propagated_items
-from mllmrec.models.network import Network
+from mllmrec.models.network import Network, norms, squares
 
 # FREEDOM's own item graph: the ten nearest, itself among them, directed, no threshold (its equations 1-3).
 _FREEDOM_GRAPH = GraphConfig(mode="paper", semantic_neighbours=10, cooccurrence_neighbours=0, threshold=-1)
@@ -29,16 +29,17 @@ def build_network(
         ConfigError: the kind is solved in closed form, not trained.
     """
     user_items, items = histories.user_items(), torch.from_numpy(features.items)
+    penalty = norms if model.penalty == "norms" else squares
     match model.kind:
         case "mllmrec":
             return _mllmrec(model, train, features, graph, histories)
         case "bpr":
-            return BPRMF(*user_items.shape, train.dim, model.decay)
+            return BPRMF(*user_items.shape, train.dim, model.decay, penalty, bias=model.bias)
         case "vbpr":
             return VBPR(user_items.n_rows, items, train.dim, model.decay)
         case "lightgcn":
             refined = graph.normalised if model.refined else None
-            return LightGCN(user_items, train.dim, model.gcn_layers, model.decay, refined)
+            return LightGCN(user_items, train.dim, model.gcn_layers, model.decay, refined, penalty)
         case "freedom":
             item_graph = graph.normalised if model.refined else _freedom_graph(features.items, histories)
             return FREEDOM(

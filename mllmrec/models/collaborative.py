@@ -6,23 +6,33 @@ import torch
 from mllmrec_kernels import CSR, propagate
 from torch import Tensor, nn
 
-from mllmrec.models.network import Network, bipartite, bpr, embedding, squares
+from mllmrec.models.network import Network, Penalty, bipartite, bpr, embedding, squares
 
 
 class BPRMF(Network):
-    """y_ui = p_u . q_i + b_i (Rendle et al., BPR, UAI 2009; the user's bias falls out of the ranking)."""
+    """y_ui = p_u . q_i + b_i (Rendle et al., BPR, UAI 2009; the user's bias falls out of the ranking).
 
-    def __init__(self, users: int, items: int, dim: int, decay: float) -> None:
+    Args:
+        users, items: how many there are.
+        dim: width of p and q.
+        decay: weight of the penalty.
+        penalty: what is said of a batch's p and q.
+        bias: whether b_i is learnt; otherwise it stays 0.
+    """
+
+    def __init__(
+        self, users: int, items: int, dim: int, decay: float, penalty: Penalty = squares, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.users, self.items = embedding(users, dim), embedding(items, dim)
-        self.bias = nn.Parameter(torch.zeros(items, 1))
-        self._decay = decay
+        self.bias = nn.Parameter(torch.zeros(items, 1), requires_grad=bias)
+        self._decay, self._penalty = decay, penalty
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network."""
         p, q, r = self.users[users], self.items[positives], self.items[negatives]
         better = bpr(self._with_one(p), self._with_bias(q, positives), self._with_bias(r, negatives))
-        return better + self._decay * squares(p, q, r)
+        return better + self._decay * self._penalty(p, q, r)
 
     def _with_one(self, p: Tensor) -> Tensor:
         return torch.cat([p, torch.ones_like(p[:, :1])], dim=1)
@@ -85,24 +95,28 @@ class LightGCN(Network):
         user_items: training interactions.
         dim: d.
         layers: K.
-        decay: L2 of a batch's E^(0).
+        decay: weight of the penalty.
         item_graph: graph refinement (+GR): a normalised item graph whose one step over the items' E^(0) is
             added to their vectors, as FREEDOM adds its own.
+        penalty: what is said of a batch's E^(0).
     """
 
-    def __init__(self, user_items: CSR, dim: int, layers: int, decay: float, item_graph: CSR | None = None) -> None:
+    def __init__(
+        self, user_items: CSR, dim: int, layers: int, decay: float, item_graph: CSR | None = None,
+        penalty: Penalty = squares,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._n_users = user_items.n_rows
         self.table = embedding(sum(user_items.shape), dim)
         self._graph, self._item_graph = bipartite(user_items), item_graph
-        self._layers, self._decay = layers, decay
+        self._layers, self._decay, self._penalty = layers, decay, penalty
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network."""
         h_user, h_item = self.vectors()
         ranked = bpr(h_user[users], h_item[positives], h_item[negatives])
         first, second = self.table[self._n_users + positives], self.table[self._n_users + negatives]
-        return ranked + self._decay * squares(self.table[users], first, second)
+        return ranked + self._decay * self._penalty(self.table[users], first, second)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """See Network."""

@@ -7,11 +7,14 @@ state is its parameters alone, and draws what is random in an epoch in `start_ep
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, normalise
 from torch import Tensor, nn
+
+Penalty = Callable[..., Tensor]  # of a batch's tables [B, d]: squares or norms
 
 
 class Network(nn.Module, ABC):
@@ -74,6 +77,12 @@ def squares(*tables: Tensor) -> Tensor:
     """Half the squared norm of a batch's rows, over the batch: the L2 term of BPR-MF and LightGCN."""
     total = sum((table.square().sum() for table in tables), start=torch.zeros((), device=tables[0].device))
     return total / (2 * len(tables[0]))
+
+
+def norms(*tables: Tensor) -> Tensor:
+    """The norm of a batch's rows as a whole, not squared, over the batch: the same term in RecBole and MMRec."""
+    total = sum((table.norm() for table in tables), start=torch.zeros((), device=tables[0].device))
+    return total / len(tables[0])
 
 
 def bipartite(user_items: CSR) -> CSR:

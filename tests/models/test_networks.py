@@ -14,7 +14,7 @@ from mllmrec.graph import build_graph
 from mllmrec.models.collaborative import BPRMF, VBPR, LightGCN
 from mllmrec.models.freedom import FREEDOM, edge_chances
 from mllmrec.models.mllmrec import MLLMRec
-from mllmrec.models.network import Network, bipartite
+from mllmrec.models.network import Network, bipartite, norms
 from mllmrec.train import fit_model
 
 U, N, D = 6, 5, 4  # users, items, width
@@ -69,6 +69,18 @@ def test_bpr_mf() -> None:
     u, i, j = (ids.numpy() for ids in BATCH)
     squares = ((p[u] ** 2).sum() + (q[i] ** 2).sum() + (q[j] ** 2).sum()) / (2 * len(u))
     assert loss_of(network) == pytest.approx(bpr(S) + 0.3 * squares, rel=1e-5)
+
+
+def test_without_a_bias_and_with_norms_bpr_mf_is_that_of_mmrec() -> None:
+    network = BPRMF(U, N, D, 0.3, norms, bias=False)
+    p, q = map(numpy, (network.users, network.items))
+    np.testing.assert_allclose(scores(network), p @ q.T, rtol=1e-5)
+    u, i, j = (ids.numpy() for ids in BATCH)
+    lengths = sum(np.linalg.norm(table) for table in (p[u], q[i], q[j])) / len(u)
+    loss = network.loss(*BATCH)
+    assert float(loss.detach()) == pytest.approx(bpr(p @ q.T) + 0.3 * lengths, rel=1e-5)
+    loss.backward()
+    assert network.bias.grad is None
 
 
 def test_vbpr_is_equation_4_of_its_paper() -> None:

@@ -40,8 +40,8 @@ def topk_cosine(
         include_self: with `queries=None`, whether a row may be listed as its own neighbour; it is left out
             by position, so an equal row elsewhere stays.
         backend: "auto", "numba", "triton", or "reference".
-        max_bytes: working memory beyond input and output; None is 64 MiB on the CPU, a quarter of what is free on
-            a GPU.
+        max_bytes: working memory beyond input, output and some 20 bytes a row (norms, lengths of lists, order); None
+            is 64 MiB on the CPU, a quarter of what is free on a GPU.
 
     Returns:
         ids, int32, shape (Q, k), and scores, float32, shape (Q, k), by score falling, then id rising; where
@@ -91,8 +91,8 @@ def topk_dot(
         k: items a query; where fewer are left, the list is padded with id -1 and score -inf.
         exclude: CSR of shape (Q, I); the items stored in row q are never listed for query q.
         backend: "auto", "numba", "triton", or "reference".
-        max_bytes: working memory beyond input and output; None is 64 MiB on the CPU, a quarter of what is free on
-            a GPU.
+        max_bytes: working memory beyond input, output and some 20 bytes a row (norms, lengths of lists, order); None
+            is 64 MiB on the CPU, a quarter of what is free on a GPU.
 
     Returns:
         ids, int32, shape (Q, k), and scores, float32, shape (Q, k), by score falling, then id rising; where
