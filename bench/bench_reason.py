@@ -53,7 +53,9 @@ def one_at_a_time(engine: TransformersChat, requests: list[ChatRequest]) -> list
         turn: dict[str, Any] = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request.text}]}
         prompt = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
         with Image.open(request.images[0]) as image:
-            inputs = processor(text=[prompt], images=[[image.convert("RGB")]], return_tensors="pt")
+            inputs = processor(
+                text=[prompt], images=[[image.convert("RGB")]], return_tensors="pt", add_special_tokens=False
+            )  # the template has put them there
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             made = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, repetition_penalty=1.2)
