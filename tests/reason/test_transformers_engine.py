@@ -189,6 +189,25 @@ def test_a_missing_quantiser_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyP
         chat(tiny("idefics3"), quantise="int8")
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_weights_that_are_quantised_already_say_what_loads_them(
+    method: str, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("idefics3"), folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 32}
+    (folder / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None if name == "gptqmodel" else object())
+    with pytest.raises(EngineError, match=rf"^{method} weights are loaded by gptqmodel; pip install gptqmodel$"):
+        chat(folder)
+    with pytest.raises(EngineError, match=rf'quantised already \({method}\).*"int8" cannot be; set it to "none"'):
+        chat(folder, quantise="int8")
+    assert loading.weight_bytes(folder, TransformersConfig()) == sum(
+        file.stat().st_size for file in folder.glob("*.safetensors")
+    )
+
+
 def test_a_missing_backend_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mllmrec.converted._version", lambda package: "")
     with pytest.raises(EngineError, match=r'transformers.backend = "openvino": needs optimum-intel, which .* pip inst'):

@@ -22,6 +22,8 @@ from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 
 _WANTED = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+# What transformers loads such weights with; other methods say themselves what they need.
+_LOADED_BY = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel", "accelerate")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,26 @@ def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
     """
     if config.backend == "openvino":
         openvino_model.check(settings, config)
+    elif stored := stored_quantisation(settings):
+        _check_stored(stored, config)
     elif config.quantise != "none":
         _check_quanto(config)
+
+
+def stored_quantisation(settings: dict[str, Any]) -> str:
+    """How a checkpoint's weights are quantised already, such as gptq or awq; empty where they are not."""
+    return str((settings.get("quantization_config") or {}).get("quant_method", ""))
+
+
+def _check_stored(stored: str, config: TransformersConfig) -> None:
+    if config.quantise != "none":
+        raise EngineError(
+            f'the weights are quantised already ({stored}), so transformers.quantise = "{config.quantise}" cannot be; '
+            'set it to "none"'
+        )
+    missing = [name for name in _LOADED_BY.get(stored, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineError(f"{stored} weights are loaded by {', '.join(missing)}; pip install {' '.join(missing)}")
 
 
 def _check_quanto(config: TransformersConfig) -> None:
@@ -250,6 +270,8 @@ def _quantised(model: Any, quantise: str) -> Any:
 
 def weight_bytes(folder: Path, config: TransformersConfig) -> int:
     """About how much memory the weights take, from the files' headers."""
+    if stored_quantisation(read_config(folder)):
+        return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     values = sum(_count_values(file) for file in folder.glob("*.safetensors"))
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(config)]
     return int(values * {"none": width, "int8": 1, "int4": 0.56}[config.quantise])
