@@ -39,6 +39,7 @@ MODELS = {
 
 
 def main() -> int:
+    """Read the command line, train what it names; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with interactions.parquet")
     parser.add_argument("--out", type=Path, default=Path("reproduce"), help="dataset and checkpoints are kept there")

@@ -203,7 +203,7 @@ def test_weights_that_are_quantised_already_say_what_loads_them(
         chat(folder)
     with pytest.raises(EngineError, match=rf'quantised already \({method}\).*"int8" cannot be; set it to "none"'):
         chat(folder, quantise="int8")
-    assert loading.weight_bytes(folder, TransformersConfig()) == sum(
+    assert loading.weight_bytes(folder, settings, TransformersConfig()) == sum(
         file.stat().st_size for file in folder.glob("*.safetensors")
     )
 

@@ -18,13 +18,12 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.topk.ask import Ask, Lists
+from mllmrec_kernels.topk.ask import Ask, Lists, score_of
 from mllmrec_kernels.topk.bars import least_sum
 from mllmrec_kernels.topk.heap import push
 from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
 from mllmrec_kernels.topk.packed import PANEL, Packed
 from mllmrec_kernels.topk.plan import Plan
-from mllmrec_kernels.topk.score import dot_rows
 
 _LISTS, _LEAST = 4, 4 * COLUMNS  # a reservoir holds so many lists, and at least so many entries
 _NEVER = np.full(COLUMNS, 2**31 - 1, np.int32)
@@ -159,14 +158,14 @@ def _score(
 ) -> None:
     """Offer `count` entries to the row's list by their scores; what the list rules out on the way is not scored."""
     q, items = mine.ids[row], theirs.ids
-    queries, vectors, a, b, floor, kept = ask.queries, ask.items, ask.a, ask.b, ask.floor, ask.kept
+    floor, kept = ask.floor, ask.kept
     ids, best, size = lists.ids, lists.best, lists.sizes[q]
     unit, margin, bar = mine.unit[row], mine.margin[row], mine.bars[row]
     for n in range(count):
         if sums[n] < bar:
             continue
         i = items[columns[n]]
-        score = np.float32(dot_rows(queries, q, vectors, i) * (a[q] * b[i]))
+        score = score_of(ask, q, i)
         if score < floor:
             continue
         size = push(ids, best, q, size, kept, score, i)

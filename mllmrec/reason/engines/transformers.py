@@ -95,7 +95,8 @@ class TransformersModel:
         requests, most = _ON_CPU if self.device == "cpu" else _ON_GPU
         at_once = min(self.config.batch_tokens or most, (self.config.batch_size or requests) * tokens)
         width = 2 if self.dtype == "float32" else 1
-        return loading.weight_bytes(self.folder, self.config) + at_once * width * kv_bytes_per_token(self.settings)
+        weights = loading.weight_bytes(self.folder, self.settings, self.config)
+        return weights + at_once * width * kv_bytes_per_token(self.settings)
 
     def _free_tokens(self) -> int:
         import torch

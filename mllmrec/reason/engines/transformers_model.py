@@ -268,9 +268,9 @@ def _quantised(model: Any, quantise: str) -> Any:
     return model
 
 
-def weight_bytes(folder: Path, config: TransformersConfig) -> int:
-    """About how much memory the weights take, from the files' headers."""
-    if stored_quantisation(read_config(folder)):
+def weight_bytes(folder: Path, settings: dict[str, Any], config: TransformersConfig) -> int:
+    """About how much memory the weights take: by the files' headers; by their sizes where they are quantised already."""
+    if stored_quantisation(settings):
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     values = sum(_count_values(file) for file in folder.glob("*.safetensors"))
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(config)]
