@@ -269,7 +269,7 @@ def _quantised(model: Any, quantise: str) -> Any:
 
 
 def weight_bytes(folder: Path, settings: dict[str, Any], config: TransformersConfig) -> int:
-    """About how much memory the weights take: by the files' headers; by their sizes where they are quantised already."""
+    """About how much memory the weights take: by the files' headers; by their sizes where quantised already."""
     if stored_quantisation(settings):
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     values = sum(_count_values(file) for file in folder.glob("*.safetensors"))
