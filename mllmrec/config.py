@@ -155,6 +155,7 @@ class TrainConfig(BaseModel):
     dim: Positive = 64  # d, width of the two towers
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Positive = 2048
+    negative_pool: Count = 512  # items that the negatives of a batch come from, where rows are projected; 0: any
     epochs: Positive = 1000
     patience: Positive = 20  # evaluations without improvement that are still borne
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0

@@ -3,7 +3,8 @@
 Networks stop early on validation Recall@20. Everything random in an epoch is drawn from (seed, epoch), so
 that a killed training goes on to the very same result (checkpoint.py). Pairs, negatives and the loss stay on the
 device: between the first step of an epoch and its last nothing waits for it. Where a user's row is projected, the
-epoch shuffles users, not pairs, so that the pairs of a user share a batch, and of a batch each row is projected once.
+epoch shuffles users, not pairs, so that the pairs of a user share a batch, the negatives of a batch come from a pool
+(negatives.py), and of a batch each row is projected once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, sample_negatives
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from mllmrec.models.build import build_network
 from mllmrec.models.factors import Factors, ials
 from mllmrec.models.item_weights import ItemWeights, ease, ridge
 from mllmrec.models.scorer import VectorScorer
+from mllmrec.negatives import Negatives
 from mllmrec.progress import Progress, silent
 from mllmrec.trained import Epoch, Trained
 
@@ -166,6 +168,8 @@ class _Trainer:
         self._loss: Loss = torch.compile(loss, dynamic=True) if config.compile else loss
         self._optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
         self._users, self._positives = (torch.from_numpy(ids).to(self._device) for ids in _pairs(histories))
+        pool = config.negative_pool if self.network.whole_users else 0
+        self._negatives = Negatives(self._user_items, config.batch_size, pool, self._device)
         self._shuffled = histories.n_users if self.network.whole_users else len(self._users)
         self._identity = _identity(features, graph, histories, valid, model, config, seed)
 
@@ -216,7 +220,7 @@ class _Trainer:
         shuffled = torch.randperm(self._shuffled, generator=drawn, device=self._device)
         order = torch.argsort(shuffled[self._users], stable=True) if self.network.whole_users else shuffled
         users, positives = self._users[order], self._positives[order]
-        return users, positives, sample_negatives(self._user_items, users, generator=drawn).long()
+        return users, positives, self._negatives.draw(users, drawn)
 
     @torch.no_grad()
     def _vectors(self) -> tuple[Vectors, Vectors]:

@@ -7,6 +7,8 @@
 | cooccurrence_topk | items that share the most users, by Jaccard, cosine or count |
 | normalise, propagate | graph normalisation, and weight-free propagation of features |
 | sample_negatives | uniform negatives, rejected against the user's own items |
+| distinct | the distinct ids of a batch, and where each of its ids is among them |
+| bpr_loss | the BPR loss of looked-up rows, differentiable |
 | ridge_weights | a graph's edge weights, each row by ridge regression on its neighbours |
 | rank_heldout | the rank of each held-out item among all items |
 
@@ -15,8 +17,10 @@ Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the i
 """
 
 from mllmrec_kernels.backend import available
+from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.distinct import distinct
 from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
 from mllmrec_kernels.propagate import normalise, propagate
 from mllmrec_kernels.rank import rank_heldout
@@ -30,7 +34,9 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "available",
+    "bpr_loss",
     "cooccurrence_topk",
+    "distinct",
     "normalise",
     "propagate",
     "rank_heldout",

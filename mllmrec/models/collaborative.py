@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from mllmrec_kernels import CSR, propagate
+from mllmrec_kernels import CSR, bpr_loss, propagate
 from torch import Tensor, nn
 
 from mllmrec.models.network import Network, Penalty, bipartite, bpr, embedding, squares
@@ -114,7 +114,7 @@ class LightGCN(Network):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network."""
         h_user, h_item = self.vectors()
-        ranked = bpr(h_user[users], h_item[positives], h_item[negatives])
+        ranked = bpr_loss(h_user, h_item, users, positives, negatives)
         first, second = self.table[self._n_users + positives], self.table[self._n_users + negatives]
         return ranked + self._decay * self._penalty(self.table[users], first, second)
 

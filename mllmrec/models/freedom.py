@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, propagate
+from mllmrec_kernels import CSR, bpr_loss, propagate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mllmrec.models.network import Network, bipartite, bpr, embedding, squares
+from mllmrec.models.network import Network, bipartite, distinct, embedding, squares
 
 
 class FREEDOM(Network):
@@ -70,11 +70,11 @@ class FREEDOM(Network):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network."""
         h_user, h_item = self._vectors(self._pruned)
-        rows, n = h_user[users], self._user_items.n_rows
-        ranked = bpr(rows, h_item[positives], h_item[negatives])
-        columns, which = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
-        projected = self.project(self.features[columns])[which]
-        by_features = bpr(rows, projected[: len(users)], projected[len(users) :])
+        n = self._user_items.n_rows
+        ranked = bpr_loss(h_user, h_item, users, positives, negatives)
+        columns, which = distinct(torch.cat([positives, negatives]))
+        projected = self.project(self.features[columns])  # [distinct items, d]
+        by_features = bpr_loss(h_user, projected, users, which[: len(users)], which[len(users) :])
         shrink = squares(self.table[users], self.table[n + positives], self.table[n + negatives])
         return ranked + self._feature_loss * by_features + self._decay * shrink
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, propagate
+from mllmrec_kernels import CSR, bpr_loss, propagate
 from torch import Tensor, nn
 
 from mllmrec.encode import Vectors
 from mllmrec.graph import ItemGraph
-from mllmrec.models.network import Network, bipartite, bpr, distinct, embedding
+from mllmrec.models.network import Network, bipartite, distinct, embedding
 
 _WIDER = 4  # the hidden layer is 4 d wide
 
@@ -85,16 +85,11 @@ class MLLMRec(Network):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network; only distinct rows are projected."""
         if self._graph is not None:
-            h_user, h_item = self.vectors()
-            return bpr(h_user[users], h_item[positives], h_item[negatives])
-        rows, which_user = distinct(users)
-        columns, which_item = distinct(torch.cat([positives, negatives]))
-        # Looked up as in a table: its gradient is summed row by row, on all cores; that of indexing is not.
-        h_user, h_item = (
-            nn.functional.embedding(which, h)
-            for which, h in ((which_user, self._users(rows)), (which_item, self._items(columns)))
-        )
-        return bpr(h_user, h_item[: len(users)], h_item[len(users) :])
+            return bpr_loss(*self.vectors(), users, positives, negatives)
+        rows, of_user = distinct(users)
+        columns, of_item = distinct(torch.cat([positives, negatives]))
+        of_positive, of_negative = of_item[: len(users)], of_item[len(users) :]
+        return bpr_loss(self._users(rows), self._items(columns), of_user, of_positive, of_negative)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """See Network."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import mllmrec_kernels as kernels
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, normalise
@@ -21,8 +22,9 @@ class Network(nn.Module, ABC):
     """A model of two towers.
 
     Attributes:
-        whole_users: an epoch shuffles users and keeps the pairs of each together. It pays where the row of a user
-            costs more than a look-up; models of ids keep to shuffled pairs, as their papers do.
+        whole_users: an epoch shuffles users and keeps the pairs of each together, and a batch's negatives come from
+            a pool. It pays where a row costs more than a look-up; models of ids keep to shuffled pairs and
+            independent negatives, as their papers do.
     """
 
     whole_users = False
@@ -64,8 +66,11 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """
     if ids.device.type != "cpu":
         return ids, torch.arange(len(ids), device=ids.device)
-    rows, which = torch.unique(ids, return_inverse=True)
-    return rows, which
+    if torch.compiler.is_compiling():  # which sees through torch's operations alone
+        first, places = torch.unique(ids, return_inverse=True)
+        return first, places
+    rows, which = kernels.distinct(ids.numpy())
+    return torch.from_numpy(rows), torch.from_numpy(which)
 
 
 def embedding(rows: int, dim: int) -> nn.Parameter:
