@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, cooccurrence_topk, propagate, rank_heldout, topk_cosine
+from mllmrec_kernels import CSR, cooccurrence_topk, propagate, rank_heldout, ridge_weights, topk_cosine
 
 RUNS, K, WIDTH = 5, 10, 384
 
@@ -151,6 +151,21 @@ def bench_rank() -> None:
     report("rank_heldout", size, "torch chunks: product, mask, top-50", median_ms(stock), work, "TFLOP/s")
 
 
+def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
+    user_items, x = interactions(2 * items, items, 10), embeddings(items)
+    near = topk_cosine(x, neighbours)[0].cpu().numpy()
+    support = CSR.from_pairs(np.repeat(np.arange(items), neighbours), near.ravel(), (items, items))
+
+    def solve(name: str) -> CSR:
+        return ridge_weights(user_items, x, support, content_weight=20, regularisation=50, backend=name)
+
+    np.testing.assert_allclose(solve("torch").data, solve("numba").data, rtol=2**-23, atol=1e-9)
+    size, work = f"{items:,} x {neighbours}", 2.0 * items * (neighbours + 1) ** 2 * WIDTH
+    for name in ("torch", "numba"):
+        ms = wall_ms(lambda name=name: solve(name))
+        report("ridge_weights", size, f"{name}, copies included", ms, work, "TFLOP/s")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -164,6 +179,7 @@ def main() -> int:
     bench_topk(sizes)
     bench_propagate()
     bench_rank()
+    bench_ridge()
     from mllmrec_kernels import available
 
     if available()["cupy"]:

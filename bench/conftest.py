@@ -26,7 +26,7 @@ from mllmrec.measure.bench import OPS, Measured, measured, methods
 from mllmrec.measure.embeddings import enlarge
 from mllmrec.measure.peers import Case
 from mllmrec.measure.source import dataset_vectors, demo_vectors
-from mllmrec.measure.timing import PAUSE, Race, misjudged_blas, threads, usable_cores
+from mllmrec.measure.timing import PAUSE, Quantiles, Race, Timed, misjudged_blas, threads, usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
@@ -54,10 +54,10 @@ def complaint(file: Path) -> str:
 
 
 @pytest.fixture
-def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[[Case], None]:
-    """Compare a case, after its op's tests have passed."""
+def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Compare a case, after its op's tests have passed; where that takes minutes, in fewer rounds."""
 
-    def run(case: Case) -> None:
+    def run(case: Case, rounds: int = ROUNDS) -> None:
         if reason := complaint(request.config.getoption("--op-tests") / GATES[case.op]):
             pytest.fail(f"no figure for {case.op}: {reason}", pytrace=False)
         benchmark.group = f"{case.op}: {case.name}"
@@ -72,9 +72,10 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
 
         with threads(usable_cores()):
             race = Race(runners)
-            race.warm_up()
+            if others:  # without them, the run that shows the memory warms up
+                race.warm_up()
             race.see_memory(ours)
-            benchmark.pedantic(lambda: race.record(ours), setup=everybody_else, rounds=ROUNDS, iterations=1)
+            benchmark.pedantic(lambda: race.record(ours), setup=everybody_else, rounds=rounds, iterations=1)
         done = measured(case, race.timed(), absent)
         results.append(request.config.getoption("--results"), done.results(results.Stamp.now(usable_cores())))
         for other in done.others:
@@ -86,15 +87,20 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
 
 def sentence(done: Measured) -> str:
     """A case in one line: the strongest peer's time over mllmrec's, and both peaks of memory."""
-    strongest = done.strongest
+    strongest, name = done.strongest, f"{done.case.op}: {done.case.name}"
+    if not done.case.peers:
+        return f"{name}: {Quantiles.of(done.ours.seconds).median:.1f} s, no peer; extra MiB {extra_mib(done.ours)}"
     if strongest is None:
-        return f"{done.case.op}: {done.case.name}: no peer is installed"
+        return f"{name}: no peer is installed"
     times = strongest.slower_than(done.ours)
-    extra = ["?" if one.extra_bytes is None else f"{one.extra_bytes / 2**20:.1f}" for one in (done.ours, strongest)]
     return (
-        f"{done.case.op}: {done.case.name}: {strongest.name} takes {times.median:.2f} times as long "
-        f"({times.p20:.2f}-{times.p80:.2f}); extra MiB {extra[0]}, theirs {extra[1]}"
+        f"{name}: {strongest.name} takes {times.median:.2f} times as long "
+        f"({times.p20:.2f}-{times.p80:.2f}); extra MiB {extra_mib(done.ours)}, theirs {extra_mib(strongest)}"
     )
+
+
+def extra_mib(timed: Timed) -> str:
+    return "?" if timed.extra_bytes is None else f"{timed.extra_bytes / 2**20:.1f}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -126,11 +132,17 @@ def real_vectors(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray | None:
 
 
 @pytest.fixture(scope="session")
-def generated_vectors(real_vectors: np.ndarray | None, sized: Callable[[int], int]) -> tuple[str, np.ndarray]:
-    """50,000 rows like the real products' or, without them, like the demo shop's, and what they are called."""
+def like_real(real_vectors: np.ndarray | None, sized: Callable[[int], int]) -> Callable[[int], tuple[str, np.ndarray]]:
+    """Makes n rows like the real products' or, without them, like the demo shop's, and says what they are called."""
     source = demo_vectors() if real_vectors is None else real_vectors
     name = "generated like demo" if real_vectors is None else "generated like amazon-scientific"
-    return name, enlarge(source, sized(50_000))
+    return lambda n: (name, enlarge(source, sized(n)))
+
+
+@pytest.fixture(scope="session")
+def generated_vectors(like_real: Callable[[int], tuple[str, np.ndarray]]) -> tuple[str, np.ndarray]:
+    """50,000 of them."""
+    return like_real(50_000)
 
 
 @pytest.fixture(scope="session")

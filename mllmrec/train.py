@@ -73,9 +73,9 @@ def fit_model(
         raise TrainingError("there are no training interactions; prepare the dataset with another split")
     match model.kind:
         case "ridge":
-            return ridge(features.items, histories, model)
+            return ridge(features.items, histories, model, device=_device(train))
         case "blend":
-            return blend(features, histories, valid, model, seed=seed, profiled=profiled)
+            return blend(features, histories, valid, model, seed=seed, profiled=profiled, device=_device(train))
         case "ials":
             return ials(histories, rank=model.rank, unobserved=model.unobserved, shrinkage=model.shrinkage, seed=seed)
         case "ease":

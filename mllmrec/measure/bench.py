@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from mllmrec.config import ModelConfig
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.measure import peers
 from mllmrec.measure.embeddings import likeness
@@ -13,6 +14,7 @@ from mllmrec.measure.material import Material, normalised, sampled_users
 from mllmrec.measure.peers import Case, Peer
 from mllmrec.measure.results import Result, Stamp
 from mllmrec.measure.timing import Method, Quantiles, Race, Timed, is_installed, threads
+from mllmrec.models.item_weights import ridge_support
 from mllmrec.progress import Progress, silent
 
 OURS = "mllmrec"
@@ -24,7 +26,7 @@ class Settings:
     """How the ops are asked and timed.
 
     Attributes:
-        k: neighbours a row.
+        k: neighbours a row; for ridge_weights so many by shared users and so many by vectors.
         threshold: of the second case of topk_cosine.
         length: of recommended lists.
         rounds: timed runs of every method.
@@ -87,6 +89,12 @@ def _sample_negatives(material: Material, settings: Settings) -> list[Case]:
     return [peers.sample_negatives(material.user_items, sampled_users(material), data=material.name)]
 
 
+def _ridge_weights(material: Material, settings: Settings) -> list[Case]:
+    vectors, user_items = material.vectors, material.user_items
+    asked = ModelConfig(cooccurrence_support=settings.k, semantic_support=settings.k)
+    return [peers.ridge_weights(user_items, vectors, ridge_support(vectors, user_items, asked), data=material.name)]
+
+
 OPS = (
     Op("topk_cosine", "test_topk.py", _topk_cosine),
     Op("topk_dot", "test_topk.py", _topk_dot),
@@ -94,6 +102,7 @@ OPS = (
     Op("propagate", "test_propagate.py", _propagate),
     Op("rank_heldout", "test_rank.py", _rank_heldout),
     Op("sample_negatives", "test_sample.py", _sample_negatives),
+    Op("ridge_weights", "test_ridge.py", _ridge_weights),
 )
 
 

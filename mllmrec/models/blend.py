@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -128,6 +129,7 @@ def blend(
     *,
     seed: int,
     profiled: Histories | None = None,
+    device: torch.device | str = "cpu",
 ) -> Blend:
     """Fit all parts and choose their weights.
 
@@ -138,6 +140,7 @@ def blend(
         config: supports of the ridge, `rank`.
         seed: of the factors' start.
         profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
+        device: where the ridge is solved.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -151,7 +154,7 @@ def blend(
             "the validation split is empty, and the blend chooses its weights by it; prepare the dataset with a "
             "split that holds some interactions out, or take model.kind=ridge"
         )
-    fitted = _ridge(features.items, histories, valid, config)
+    fitted = _ridge(features.items, histories, valid, config, device)
     parts = {name: standardised(part) for name, part in _parts(features, histories, valid, config, seed).items()}
     alone = BlendScorer(fitted.scorer, VectorScorer(*(np.zeros((n, 0), np.float32) for n in valid.shape)))
     chosen = choose_weights([alone, *parts.values()], histories.user_items(), valid)
@@ -167,13 +170,15 @@ def blend(
     )
 
 
-def _ridge(vectors: Vectors, histories: Histories, valid: CSR, config: ModelConfig) -> ItemWeights:
+def _ridge(
+    vectors: Vectors, histories: Histories, valid: CSR, config: ModelConfig, device: torch.device | str
+) -> ItemWeights:
     """The ridge of the best strengths."""
     train = histories.user_items()
-    tried = (
-        ridge(vectors, histories, config.model_copy(update={"content_weight": w, "regularisation": strength}))
-        for w, strength in STRENGTHS
+    settings = (
+        config.model_copy(update={"content_weight": w, "regularisation": strength}) for w, strength in STRENGTHS
     )
+    tried = (ridge(vectors, histories, setting, device=device) for setting in settings)
     return max(tried, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from mllmrec_kernels import CSR, cooccurrence_topk, ridge_weights, topk_cosine
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -99,22 +100,30 @@ class ItemWeights:
         return ItemWeights(user_items, weights, notes["histories"])
 
 
-def ridge(vectors: Vectors, histories: Histories, config: ModelConfig) -> ItemWeights:
+def ridge(
+    vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device | str = "cpu"
+) -> ItemWeights:
     """The item graph with the weights of each item's ridge regression on its neighbours.
 
     Args:
         vectors: float32 [I, d], item features.
         histories: training histories.
         config: supports, w and lambda.
+        device: where the regressions are solved; Numba on the CPU, torch on a CUDA device.
 
     Raises:
         LeakError: the histories hold held-out interactions.
+        KernelError: lambda is too small beside w for float64.
     """
     histories.require_training("the ridge")
     user_items = histories.user_items()
     support = ridge_support(vectors, user_items, config)
     onto = ridge_weights(
-        user_items, vectors, support, content_weight=config.content_weight, regularisation=config.regularisation
+        user_items,
+        torch.from_numpy(vectors).to(device),
+        support,
+        content_weight=config.content_weight,
+        regularisation=config.regularisation,
     )
     return ItemWeights(user_items, onto.transpose(), histories.digest)
 

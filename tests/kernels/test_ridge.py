@@ -5,8 +5,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from mllmrec_kernels import CSR, KernelInputError, ridge_weights
+import torch
+from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_weights
+from mllmrec_kernels.ridge import torch_solve
 
+from tests.kernels import triton_checks
+
+BACKENDS = ["numba", "torch"]
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
 # (users, items, interactions, width, neighbours asked for): one item, odd sizes, none at all, all to all
 CASES = [(1, 1, 1, 1, 0), (7, 5, 0, 3, 4), (60, 23, 300, 17, 5), (41, 40, 500, 8, 39), (300, 80, 3000, 48, 30)]
 
@@ -20,26 +26,88 @@ def case(users: int, items: int, pairs: int, width: int, k: int) -> tuple[CSR, n
     return R, V, CSR.from_pairs(rows, np.concatenate([*near, []]).astype(int), (items, items))
 
 
-def solve(R: CSR, V: np.ndarray, S: CSR, backend: str = "auto", w: float = 20.0, lam: float = 50.0) -> CSR:
+def solve(
+    R: CSR, V: np.ndarray | torch.Tensor, S: CSR, backend: str = "auto", w: float = 20.0, lam: float = 50.0
+) -> CSR:
     return ridge_weights(R, V, S, content_weight=w, regularisation=lam, backend=backend)
+
+
+def ragged() -> tuple[CSR, np.ndarray, CSR]:
+    """Rows of none to nine neighbours; item 0 is everybody's, items 1 and 2 are alike in all they have, 3 nobody's."""
+    R, V, S = case(90, 31, 500, 12, 12)
+    users, items = R.rows(), R.indices
+    kept = ~np.isin(items, [0, 2, 3])
+    twins = users[items == 1]
+    users = np.concatenate([users[kept], np.arange(90), twins])
+    items = np.concatenate([items[kept], np.zeros(90, np.int32), np.full(len(twins), 2)])
+    V[2] = V[1]
+    rows = S.rows()
+    short = np.arange(S.nnz) - S.indptr[rows] < rows % 10
+    return CSR.from_pairs(users, items, R.shape), V, CSR.from_pairs(rows[short], S.indices[short], S.shape)
+
+
+def assert_close(got: CSR, wanted: CSR) -> None:
+    """Both solve in float64: off by the condition of the systems (under trace(G) / lambda < 1e4 here) times its 1e-16.
+
+    That is far below the last float32 step of a weight.
+    """
+    assert isinstance(got.data, np.ndarray) and got.data.dtype == np.float32
+    np.testing.assert_allclose(got.data, wanted.data, rtol=2**-23, atol=1e-9)
+    assert np.array_equal(got.indices, wanted.indices) and np.array_equal(got.indptr, wanted.indptr)
 
 
 @pytest.mark.parametrize("sizes", CASES)
 @pytest.mark.parametrize("w", [0.0, 20.0])
-def test_it_is_the_reference(sizes: tuple[int, ...], w: float) -> None:
+@each_backend
+def test_it_is_the_reference(sizes: tuple[int, ...], w: float, backend: str) -> None:
     R, V, S = case(*sizes)
-    lam = 5.0
-    got, wanted = (solve(R, V, S, backend, w, lam) for backend in ("numba", "reference"))
-    # Both solve in float64: off by the condition of the systems (under trace(G) / lambda < 1e4 here) times
-    # its 1e-16, far below the last float32 step of a weight.
-    np.testing.assert_allclose(got.data, wanted.data, rtol=2**-23, atol=1e-9)
-    assert np.array_equal(got.indices, S.indices) and np.array_equal(got.indptr, S.indptr)
+    assert_close(solve(R, V, S, backend, w, 5.0), solve(R, V, S, "reference", w, 5.0))
 
 
-def test_the_weights_are_a_minimum_of_the_regression() -> None:
+@each_backend
+def test_ragged_and_empty_rows(backend: str) -> None:
+    R, V, S = ragged()
+    assert {0, 9} <= set(np.diff(S.indptr))
+    assert_close(solve(R, V, S, backend, lam=5.0), solve(R, V, S, "reference", lam=5.0))
+
+
+# One row and one user at a time; a row, its users in parts; a few rows; all but the widest together.
+@pytest.mark.parametrize("budget", [1, 3_000, 30_000, 300_000])
+def test_batches_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    R, V, S = ragged()
+    wanted = solve(R, V, S, "reference", lam=5.0)
+    monkeypatch.setattr(torch_solve, "BUDGET", budget)
+    assert len(list(torch_solve._batches(R, S, V.shape[1]))) > 1
+    triton_checks.poison(monkeypatch)
+    assert_close(solve(R, V, S, "torch", lam=5.0), wanted)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference", "auto"])
+def test_tensors_are_taken_too(backend: str) -> None:
+    R, V, S = case(60, 23, 300, 17, 5)
+    got = solve(R, torch.from_numpy(V).requires_grad_(), S, backend)
+    assert got.data.tobytes() == solve(R, V, S, backend).data.tobytes()
+    assert solve(R, np.asfortranarray(V), S, backend).data.tobytes() == got.data.tobytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("budget", [3_000, torch_solve.BUDGET])
+def test_on_a_gpu(backend: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_solve, "BUDGET", budget)
+    triton_checks.poison(monkeypatch)
+    for R, V, S in (ragged(), *(case(*sizes) for sizes in CASES)):
+        for w in (0.0, 20.0):
+            got = solve(R, torch.from_numpy(V).cuda(), S, backend, w, 5.0)
+            assert_close(got, solve(R, V, S, "reference", w, 5.0))
+
+
+@each_backend
+def test_the_weights_are_a_minimum_of_the_regression(backend: str) -> None:
     R, V, S = case(60, 23, 300, 17, 6)
     w, lam = 3.0, 2.0
-    weights = solve(R, V, S, w=w, lam=lam)
+    weights = solve(R, V, S, backend, w, lam)
     dense, V = R.to_scipy().toarray().astype(np.float64), V.astype(np.float64)
 
     def loss(j: int, b: np.ndarray) -> float:
@@ -77,3 +145,17 @@ def test_what_it_refuses() -> None:
         solve(R, V[:-1], S)
     with pytest.raises(KernelInputError, match=r"vectors must be finite; row 4 is not"):
         solve(R, np.where(np.arange(23)[:, None] == 4, np.float32(np.inf), V), S)
+    for rows in (torch.from_numpy(V).double(), torch.from_numpy(V)[0]):
+        with pytest.raises(KernelInputError, match=r"vectors must be float32 of shape \(23, d\); got float"):
+            solve(R, rows, S, backend="torch")
+    with pytest.raises(KernelInputError, match=r"vectors must be finite; row 0 is not"):
+        solve(R, torch.from_numpy(V) / 0, S, backend="torch")
+
+
+@each_backend
+def test_a_system_beyond_float64_is_named(backend: str) -> None:
+    """Three equal items at a weight that leaves nothing of lambda: no pivot remains after the first."""
+    S = CSR.from_pairs(np.array([1, 1]), np.array([0, 2]), (3, 3))
+    R = CSR.from_pairs(np.array([0]), np.array([0]), (1, 3))
+    with pytest.raises(KernelError, match=r"the system of item 1 cannot be solved in float64: regularisation 0.001"):
+        solve(R, np.ones((3, 1), np.float32), S, backend, w=2.0**66, lam=1e-3)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mllmrec_kernels import CSR, normalise
 
+from mllmrec.config import ModelConfig
 from mllmrec.measure import interactions, peers
 from mllmrec.measure.bench import OPS, OURS, Settings, find_ops, measure, methods
 from mllmrec.measure.embeddings import isotropic
@@ -16,6 +17,7 @@ from mllmrec.measure.material import Generated, Sizes
 from mllmrec.measure.peers import Case
 from mllmrec.measure.source import Source
 from mllmrec.measure.timing import is_installed
+from mllmrec.models.item_weights import ridge_support
 
 VECTORS = isotropic(300, 24)
 MATRIX = interactions.interactions(120, 60, 900)
@@ -110,6 +112,17 @@ def test_negatives_are_never_the_users_own() -> None:
         assert drawn.shape == users.shape
         own = MATRIX.to_scipy().toarray()
         assert not own[users, drawn].any(), method.name
+
+
+def test_ridge_weights() -> None:
+    support = ridge_support(VECTORS[:60], MATRIX, ModelConfig(cooccurrence_support=4, semantic_support=5))
+    assert len(set(np.diff(support.indptr))) > 1
+    ours, *others = methods(peers.ridge_weights(MATRIX, VECTORS[:60], support, data="x"))[0]
+    wanted = ours.run().data
+    assert len(others) == 2
+    for other in others:
+        # float64 throughout, so a float32 step apart at most
+        np.testing.assert_allclose(other.run(), wanted, rtol=2**-23, atol=1e-9, err_msg=other.name)
 
 
 def material() -> Generated:

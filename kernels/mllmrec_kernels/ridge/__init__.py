@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec_kernels import backend as backends
 from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.errors import KernelError, KernelInputError
 from mllmrec_kernels.ridge import reference
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ridge_weights(
     user_items: CSR,
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float32] | Tensor,
     support: CSR,
     *,
     content_weight: float,
@@ -31,39 +35,73 @@ def ridge_weights(
 
     Args:
         user_items: R, U x I; only the pattern is read.
-        vectors: V, float32, shape (I, d), finite.
+        vectors: V, float32, shape (I, d), finite, NumPy or torch.
         support: I x I, the neighbours of each item; only the pattern is read; no diagonal entry.
         content_weight: w >= 0.
         regularisation: lambda > 0.
-        backend: "auto", "numba" or "reference".
+        backend: "auto", "numba", "torch" (on the device of `vectors`) or "reference".
 
     Returns:
-        The pattern of `support` with float32 weights; the same bits for any number of threads. A user's
-        score of item j is the sum of row j over the user's items.
+        The pattern of `support` with float32 weights, in NumPy wherever `vectors` live. Numba makes the same
+        bits for any number of threads. A user's score of item j is the sum of row j over the user's items.
 
     Raises:
         KernelInputError: shapes do not match, an item supports itself, or an argument is out of range.
+        KernelError: lambda is so far below G that float64 cannot solve an item's system.
         BackendUnavailableError: the backend asked for cannot run here.
     """
     _check(user_items, vectors, support, content_weight, regularisation)
-    vectors = np.ascontiguousarray(vectors)
-    if backends.choose(backend, vectors, cpu=("numba",), gpu=()) == "reference":
-        data = reference.ridge_weights(user_items, vectors, support, content_weight, regularisation)
+    chosen = backends.choose(backend, vectors, cpu=("numba", "torch"), gpu=("torch",))
+    if chosen == "torch":
+        data = _by_torch(user_items, vectors, support, content_weight, regularisation)
     else:
-        from mllmrec_kernels.ridge import cpu
-
-        data = cpu.ridge_weights(user_items, vectors, support, content_weight, regularisation)
+        array = vectors if isinstance(vectors, np.ndarray) else vectors.detach().cpu().numpy()
+        data = _on_numpy(chosen, user_items, np.ascontiguousarray(array), support, content_weight, regularisation)
+    unsolved = np.flatnonzero(~np.isfinite(data))
+    if len(unsolved):
+        item = int(np.searchsorted(support.indptr, unsolved[0], side="right")) - 1
+        raise KernelError(
+            f"the system of item {item} cannot be solved in float64: regularisation {regularisation} is too small "
+            f"beside its Gram matrix (content_weight {content_weight}); raise it"
+        )
     return CSR(support.indptr, support.indices, data, support.n_columns)
 
 
+def _on_numpy(
+    chosen: str, user_items: CSR, vectors: NDArray[np.float32], support: CSR, weight: float, regularisation: float
+) -> NDArray[np.float32]:
+    if chosen == "reference":
+        return reference.ridge_weights(user_items, vectors, support, weight, regularisation)
+    from mllmrec_kernels.ridge import cpu
+
+    return cpu.ridge_weights(user_items, vectors, support, weight, regularisation)
+
+
+def _by_torch(
+    user_items: CSR, vectors: NDArray[np.float32] | Tensor, support: CSR, weight: float, regularisation: float
+) -> NDArray[np.float32]:
+    import torch
+
+    from mllmrec_kernels.ridge import torch_solve
+
+    tensor = torch.from_numpy(np.ascontiguousarray(vectors)) if isinstance(vectors, np.ndarray) else vectors.detach()
+    return torch_solve.ridge_weights(user_items, tensor, support, weight, regularisation)
+
+
 def _check(
-    user_items: CSR, vectors: NDArray[np.float32], support: CSR, content_weight: float, regularisation: float
+    user_items: CSR,
+    vectors: NDArray[np.float32] | Tensor,
+    support: CSR,
+    content_weight: float,
+    regularisation: float,
 ) -> None:
     n = user_items.n_columns
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != n:
-        raise KernelInputError(f"vectors must be float32 of shape ({n}, d); got {vectors.dtype} {vectors.shape}")
-    if not np.isfinite(vectors).all():
-        raise KernelInputError(f"vectors must be finite; row {np.flatnonzero(~np.isfinite(vectors).all(1))[0]} is not")
+    dtype = str(vectors.dtype).removeprefix("torch.")
+    if dtype != "float32" or vectors.ndim != 2 or len(vectors) != n:
+        raise KernelInputError(f"vectors must be float32 of shape ({n}, d); got {dtype} {tuple(vectors.shape)}")
+    wrong = _not_finite(vectors)
+    if len(wrong):
+        raise KernelInputError(f"vectors must be finite; row {wrong[0]} is not")
     if support.shape != (n, n):
         raise KernelInputError(f"support must have shape ({n}, {n}); got {support.shape}")
     itself = np.flatnonzero(support.rows() == support.indices)
@@ -73,3 +111,10 @@ def _check(
         raise KernelInputError(f"content_weight must be at least 0; got {content_weight}")
     if not 0 < regularisation < math.inf:
         raise KernelInputError(f"regularisation must be above 0; got {regularisation}")
+
+
+def _not_finite(vectors: NDArray[np.float32] | Tensor) -> NDArray[np.int64]:
+    """Rows that hold NaN or infinity, looked for where the vectors live."""
+    if isinstance(vectors, np.ndarray):
+        return np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    return np.flatnonzero(~vectors.isfinite().all(dim=1).cpu().numpy())

@@ -74,9 +74,9 @@ def _add_content(X: Any, weight: Any, G: Any) -> None:
             G[a, b] += weight * s0
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _solve(G: Any, k: int, out: Any) -> None:
-    """Solve G[:k, :k] b = G[k, :k] by Cholesky in the lower triangle of G, which is overwritten.
+    """Solve G[:k, :k] b = G[k, :k] by Cholesky in the lower triangle of G, which is overwritten; NaN where it fails.
 
     Row k is taken through the same elimination as the rows above it, which is the forward solve.
     """

@@ -9,6 +9,7 @@ from mllmrec.measure.peers.cooccurrence import cooccurrence_topk
 from mllmrec.measure.peers.neighbours import topk_cosine
 from mllmrec.measure.peers.propagation import one_layer, propagate, with_gradient
 from mllmrec.measure.peers.ranking import rank_heldout, topk_dot
+from mllmrec.measure.peers.ridge import ridge_weights
 from mllmrec.measure.peers.sampling import sample_negatives
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "one_layer",
     "propagate",
     "rank_heldout",
+    "ridge_weights",
     "sample_negatives",
     "topk_cosine",
     "topk_dot",
