@@ -271,6 +271,12 @@ def _identity(
 
 
 def _device(config: TrainConfig) -> torch.device:
+    present = torch.cuda.is_available()
+    if config.device == "cuda" and not present:
+        raise TrainingError(
+            "train.device=cuda asks for a GPU, and torch sees none here; mllmrec doctor says why, and "
+            "train.device=cpu trains without one"
+        )
     if config.device != "auto":
         return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if present else "cpu")

@@ -15,7 +15,7 @@ from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Cuts, Features, mean_of_items
 from mllmrec.errors import LeakError, MismatchError, TrainingError
 from mllmrec.graph import ItemGraph, build_graph
-from mllmrec.train import _Trainer, train_model
+from mllmrec.train import _Trainer, fit_model, train_model
 from mllmrec.trained import Trained
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
@@ -180,6 +180,15 @@ def test_compiling_where_there_is_no_compiler_says_so(inputs, monkeypatch) -> No
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
     with pytest.raises(TrainingError, match=r"train\.compile=true does not work here \(InvalidCxx.* found\); install"):
         train_model(*inputs, QUICK.model_copy(update={"compile": True}), seed=1)
+
+
+@pytest.mark.parametrize("kind", ["mllmrec", "ridge", "blend"])
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(inputs, kind: str, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    features, graph, seen, valid = inputs
+    wanted = QUICK.model_copy(update={"device": "cuda"})
+    with pytest.raises(TrainingError, match=r"train\.device=cuda asks for a GPU, and torch sees none here"):
+        fit_model(features, graph, seen, valid, ModelConfig(kind=kind), wanted, seed=1)
 
 
 def test_an_empty_validation_split_is_refused(inputs) -> None:
