@@ -9,13 +9,15 @@
 | sample_negatives | uniform negatives, rejected against the user's own items |
 | distinct | the distinct ids of a batch, and where each of its ids is among them |
 | bpr_loss | the BPR loss of looked-up rows, differentiable |
-| ridge_weights | a graph's edge weights, each row by ridge regression on its neighbours |
+| als_factors | one side's factors of a least squares factorisation, given the other's |
+| ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbours |
 | rank_heldout | the rank of each held-out item among all items |
 
 Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the input lives. Every verb takes
 `backend="auto"`, or a backend's name, which then runs or raises.
 """
 
+from mllmrec_kernels.als import als_factors
 from mllmrec_kernels.backend import available
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
@@ -24,7 +26,7 @@ from mllmrec_kernels.distinct import distinct
 from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
 from mllmrec_kernels.propagate import normalise, propagate
 from mllmrec_kernels.rank import rank_heldout
-from mllmrec_kernels.ridge import ridge_weights
+from mllmrec_kernels.ridge import ridge_path, ridge_weights
 from mllmrec_kernels.sample import sample_negatives
 from mllmrec_kernels.topk import topk_cosine, topk_dot
 
@@ -33,6 +35,7 @@ __all__ = [
     "BackendUnavailableError",
     "KernelError",
     "KernelInputError",
+    "als_factors",
     "available",
     "bpr_loss",
     "cooccurrence_topk",
@@ -40,6 +43,7 @@ __all__ = [
     "normalise",
     "propagate",
     "rank_heldout",
+    "ridge_path",
     "ridge_weights",
     "sample_negatives",
     "topk_cosine",

@@ -33,7 +33,7 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Features, Vectors, mean_of_items
 from mllmrec.errors import TrainingError
 from mllmrec.models.factors import ials
-from mllmrec.models.item_weights import ItemWeights, ridge
+from mllmrec.models.item_weights import ItemWeights, ridges
 from mllmrec.models.low_pass import low_pass, narrowed
 from mllmrec.models.mixing import choose_weights, standardised, validation_ndcg
 from mllmrec.models.scorer import Lists, VectorScorer, WeightsScorer, ranks_by_block, top_by_user
@@ -69,10 +69,10 @@ class BlendScorer:
 
 
 def _over_spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row over its standard deviation, in float64; a constant row becomes zeros."""
-    spread = scores.std(axis=1, keepdims=True, dtype=np.float64)
-    scaled = np.divide(scores, spread, out=np.zeros(scores.shape), where=spread > 0)
-    return np.asarray(scaled, np.float32)
+    """Each row over its standard deviation, which is summed in float64; a constant row becomes zeros."""
+    spread = np.array([row.std(dtype=np.float64) for row in scores])  # by rows: no float64 copy of the block
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
+    return np.asarray(scores * scale[:, None].astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,7 @@ def _ridge(
 ) -> ItemWeights:
     """The ridge of the best strengths."""
     train = histories.user_items()
-    settings = (
-        config.model_copy(update={"content_weight": w, "regularisation": strength}) for w, strength in STRENGTHS
-    )
-    tried = (ridge(vectors, histories, setting, device=device) for setting in settings)
+    tried = ridges(vectors, histories, config, STRENGTHS, device=device)
     return max(tried, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid))
 
 

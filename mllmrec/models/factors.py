@@ -7,21 +7,18 @@ together weigh w times what the observed ones do, it minimises
     sum over R of (1 - p_u q_i)² + a sum over all (u, i) of (p_u q_i)²
         + lambda (sum over u of (n_u + a I) |p_u|² + sum over i of (n_i + a U) |q_i|²)
 
-Given one table, each row of the other is one r x r system. Rows are solved in batches of like degree. Memory:
-(U + I) r, and a batch.
+Given one table, each row of the other is one r x r system (als_factors). Memory: (U + I) r.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR
-from numpy.typing import NDArray
-from torch import Tensor
+from mllmrec_kernels import CSR, als_factors
 
 from mllmrec import storage
 from mllmrec.dataset import Histories
@@ -29,7 +26,6 @@ from mllmrec.encode import Vectors
 from mllmrec.models.scorer import Lists, VectorScorer
 
 _SWEEPS = 10
-_BATCH = 1 << 20  # gathered numbers of a batch of rows, about
 _START = 0.1  # spread of the first item factors, over sqrt(r)
 
 
@@ -94,46 +90,14 @@ def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float
     density = by_user.nnz / max(1, by_user.n_rows * by_user.n_columns)
     share = unobserved * density  # a
     start = torch.Generator().manual_seed(seed)
-    items = torch.randn(by_user.n_columns, rank, generator=start) * (_START / rank**0.5)
-    users = torch.zeros(by_user.n_rows, rank)
+    items = (torch.randn(by_user.n_columns, rank, generator=start) * (_START / rank**0.5)).numpy()
     for _ in range(_SWEEPS):
-        users = _solve(by_user, items, share, shrinkage)
-        items = _solve(by_item, users, share, shrinkage)
-    return Factors(users.numpy(), items.numpy(), histories.digest)
+        users = _half_sweep(by_user, items, share, shrinkage)
+        items = _half_sweep(by_item, users, share, shrinkage)
+    return Factors(users, items, histories.digest)
 
 
-def _solve(rows: CSR, factors: Tensor, share: float, shrinkage: float) -> Tensor:
+def _half_sweep(rows: CSR, factors: Vectors, share: float, shrinkage: float) -> Vectors:
     """The best row factors [R, r] given the other side's [C, r]."""
-    rank = factors.shape[1]
-    degrees = np.diff(rows.indptr)
-    everything = share * (factors.T @ factors)  # [r, r]
-    padded = torch.cat([factors, torch.zeros(1, rank)])  # a row of zeros stands for no neighbour
-    solved = torch.zeros(rows.n_rows, rank)
-    for batch in _batches(degrees, rank):
-        near = padded[_neighbours(rows, batch)]  # [B, n, r]
-        shrink = shrinkage * (torch.from_numpy(degrees[batch]) + share * rows.n_columns)
-        systems = near.mT @ near + everything + shrink[:, None, None].float() * torch.eye(rank)
-        factor = torch.linalg.cholesky(systems)
-        solved[torch.from_numpy(batch)] = torch.cholesky_solve(near.sum(1)[..., None], factor)[..., 0]
-    return solved
-
-
-def _batches(degrees: NDArray[np.int64], rank: int) -> Iterator[NDArray[np.int64]]:
-    """Rows with neighbours, those of like degree together."""
-    order = np.argsort(degrees, kind="stable")
-    order = order[degrees[order] > 0]
-    while len(order):
-        widest = int(degrees[order[-1]])
-        size = max(1, _BATCH // (rank * max(widest, rank)))
-        yield order[-size:]
-        order = order[:-size]
-
-
-def _neighbours(rows: CSR, batch: NDArray[np.int64]) -> Tensor:
-    """Neighbour ids of each row, filled up with n_columns; int64 [B, n]."""
-    degrees = np.diff(rows.indptr)[batch]
-    places = np.arange(degrees.max())
-    inside = places < degrees[:, None]
-    ids = np.full(inside.shape, rows.n_columns, np.int64)
-    ids[inside] = rows.indices[(rows.indptr[batch][:, None] + places)[inside]]
-    return torch.from_numpy(ids)
+    shrink = shrinkage * (np.diff(rows.indptr) + share * rows.n_columns)
+    return als_factors(rows, factors, unobserved=share, shrinkage=shrink)

@@ -11,7 +11,7 @@ content-augmented one, which is EASE on the interactions with sqrt(w) V^T stacke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from mllmrec_kernels import CSR, cooccurrence_topk, ridge_weights, topk_cosine
+from mllmrec_kernels import CSR, cooccurrence_topk, ridge_path, topk_cosine
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import lapack
@@ -103,12 +103,25 @@ class ItemWeights:
 def ridge(
     vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device | str = "cpu"
 ) -> ItemWeights:
-    """The item graph with the weights of each item's ridge regression on its neighbours.
+    """The item graph with the weights of each item's ridge regression on its neighbours; see ridges."""
+    return ridges(vectors, histories, config, [(config.content_weight, config.regularisation)], device=device)[0]
+
+
+def ridges(
+    vectors: Vectors,
+    histories: Histories,
+    config: ModelConfig,
+    strengths: Sequence[tuple[float, float]],
+    *,
+    device: torch.device | str = "cpu",
+) -> list[ItemWeights]:
+    """One ridge for each (w, lambda), all on the same neighbours.
 
     Args:
         vectors: float32 [I, d], item features.
         histories: training histories.
-        config: supports, w and lambda.
+        config: supports.
+        strengths: w and lambda.
         device: where the regressions are solved; Numba on the CPU, torch on a CUDA device.
 
     Raises:
@@ -118,14 +131,8 @@ def ridge(
     histories.require_training("the ridge")
     user_items = histories.user_items()
     support = ridge_support(vectors, user_items, config)
-    onto = ridge_weights(
-        user_items,
-        torch.from_numpy(vectors).to(device),
-        support,
-        content_weight=config.content_weight,
-        regularisation=config.regularisation,
-    )
-    return ItemWeights(user_items, onto.transpose(), histories.digest)
+    fitted = ridge_path(user_items, torch.from_numpy(vectors).to(device), support, strengths)
+    return [ItemWeights(user_items, onto.transpose(), histories.digest) for onto in fitted]
 
 
 def ridge_support(vectors: Vectors, user_items: CSR, config: ModelConfig) -> CSR:

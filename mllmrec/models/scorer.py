@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,7 +132,7 @@ def top_by_user(model: BlockScorer, users: NDArray[np.int64], k: int, exclude: C
     """The k best items of each named user, best first, ties to the lower id.
 
     Args:
-        model: scores users one at a time here.
+        model: scores users that follow each other together.
         users: int64 [B].
         k: items a user.
         exclude: [B, I] items not to list, a row a named user.
@@ -140,10 +142,29 @@ def top_by_user(model: BlockScorer, users: NDArray[np.int64], k: int, exclude: C
     """
     ids = np.full((len(users), k), -1, np.int32)
     values = np.full((len(users), k), -np.inf, np.float32)
-    for n, user in enumerate(users):
-        row = model.scores(int(user), int(user) + 1)[0]
-        row[exclude.row(n)] = -np.inf
-        best = np.argsort(-row, kind="stable")[:k]
-        best = best[row[best] > -np.inf]
-        ids[n, : len(best)], values[n, : len(best)] = best, row[best]
+    most = block_rows(exclude.n_columns)
+    for start, stop in _runs(users, most):
+        scores = model.scores(int(users[start]), int(users[stop - 1]) + 1)
+        for n in range(start, stop):
+            best, row = _best(scores[n - start], exclude.row(n), k)
+            ids[n, : len(best)], values[n, : len(best)] = best, row
     return ids, values
+
+
+def _runs(users: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Stretches of `users` that are consecutive numbers, at most `most` long."""
+    ends = np.flatnonzero(np.diff(users) != 1) + 1
+    for start, stop in pairwise([0, *ends.tolist(), len(users)]):
+        yield from ((first, min(first + most, stop)) for first in range(start, stop, most))
+
+
+def _best(scores: NDArray[np.float32], exclude: NDArray[np.int32], k: int) -> Lists:
+    """Ids and scores of the k best, ties to the lower id; `scores` [I] is overwritten."""
+    scores[exclude] = -np.inf
+    k = min(k, len(scores))
+    if not k:
+        return np.empty(0, np.int32), np.empty(0, np.float32)
+    bar = np.partition(scores, len(scores) - k)[len(scores) - k]  # the k-th highest
+    near = np.flatnonzero((scores >= bar) & (scores > -np.inf))
+    best = near[np.argsort(-scores[near], kind="stable")[:k]]
+    return best.astype(np.int32), scores[best]

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_weights
+from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_path, ridge_weights
 from mllmrec_kernels.ridge import torch_solve
 
 from tests.kernels import triton_checks
@@ -120,6 +120,14 @@ def test_the_weights_are_a_minimum_of_the_regression(backend: str) -> None:
         b = weights.data[S.indptr[j] : S.indptr[j + 1]].astype(np.float64)
         nudges = 1e-2 * generator.standard_normal((20, len(b)))
         assert all(loss(j, b) < loss(j, b + nudge) for nudge in nudges)
+
+
+@each_backend
+def test_a_path_is_its_strengths_one_by_one(backend: str) -> None:
+    R, V, S = case(60, 23, 300, 17, 5)
+    strengths = [(20.0, 50.0), (0.0, 5.0), (1.0, 2.0)]
+    path = ridge_path(R, V, S, strengths, backend=backend)
+    assert [made.data.tobytes() for made in path] == [solve(R, V, S, backend, *one).data.tobytes() for one in strengths]
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:

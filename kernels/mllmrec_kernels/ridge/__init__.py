@@ -12,6 +12,7 @@ from mllmrec_kernels import backend as backends
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelError, KernelInputError
 from mllmrec_kernels.ridge import reference
+from mllmrec_kernels.ridge.reference import Strengths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,42 +51,65 @@ def ridge_weights(
         KernelError: lambda is so far below G that float64 cannot solve an item's system.
         BackendUnavailableError: the backend asked for cannot run here.
     """
-    _check(user_items, vectors, support, content_weight, regularisation)
+    strengths = ((content_weight, regularisation),)
+    return ridge_path(user_items, vectors, support, strengths, backend=backend)[0]
+
+
+def ridge_path(
+    user_items: CSR,
+    vectors: NDArray[np.float32] | Tensor,
+    support: CSR,
+    strengths: Strengths,
+    *,
+    backend: str = "auto",
+) -> tuple[CSR, ...]:
+    """ridge_weights for several (w, lambda), in the order given; what does not depend on them is made once.
+
+    Args, result and errors are those of ridge_weights.
+    """
+    for content_weight, regularisation in strengths:
+        _check(user_items, vectors, support, content_weight, regularisation)
     chosen = backends.choose(backend, vectors, cpu=("numba", "torch"), gpu=("torch",))
-    if chosen == "torch":
-        data = _by_torch(user_items, vectors, support, content_weight, regularisation)
-    else:
-        array = vectors if isinstance(vectors, np.ndarray) else vectors.detach().cpu().numpy()
-        data = _on_numpy(chosen, user_items, np.ascontiguousarray(array), support, content_weight, regularisation)
-    unsolved = np.flatnonzero(~np.isfinite(data))
-    if len(unsolved):
-        item = int(np.searchsorted(support.indptr, unsolved[0], side="right")) - 1
-        raise KernelError(
-            f"the system of item {item} cannot be solved in float64: regularisation {regularisation} is too small "
-            f"beside its Gram matrix (content_weight {content_weight}); raise it"
-        )
-    return CSR(support.indptr, support.indices, data, support.n_columns)
+    solve = _by_torch if chosen == "torch" else _by_numba if chosen == "numba" else _by_reference
+    made = solve(user_items, vectors, support, strengths)
+    for weights, (content_weight, regularisation) in zip(made, strengths, strict=True):
+        unsolved = np.flatnonzero(~np.isfinite(weights))
+        if len(unsolved):
+            item = int(np.searchsorted(support.indptr, unsolved[0], side="right")) - 1
+            raise KernelError(
+                f"the system of item {item} cannot be solved in float64: regularisation {regularisation} is too "
+                f"small beside its Gram matrix (content_weight {content_weight}); raise it"
+            )
+    return tuple(CSR(support.indptr, support.indices, weights, support.n_columns) for weights in made)
 
 
-def _on_numpy(
-    chosen: str, user_items: CSR, vectors: NDArray[np.float32], support: CSR, weight: float, regularisation: float
+def _by_reference(
+    user_items: CSR, vectors: NDArray[np.float32] | Tensor, support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
-    if chosen == "reference":
-        return reference.ridge_weights(user_items, vectors, support, weight, regularisation)
+    return reference.ridge_weights(user_items, _array(vectors), support, strengths)
+
+
+def _by_numba(
+    user_items: CSR, vectors: NDArray[np.float32] | Tensor, support: CSR, strengths: Strengths
+) -> NDArray[np.float32]:
     from mllmrec_kernels.ridge import cpu
 
-    return cpu.ridge_weights(user_items, vectors, support, weight, regularisation)
+    return cpu.ridge_weights(user_items, _array(vectors), support, strengths)
 
 
 def _by_torch(
-    user_items: CSR, vectors: NDArray[np.float32] | Tensor, support: CSR, weight: float, regularisation: float
+    user_items: CSR, vectors: NDArray[np.float32] | Tensor, support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
     import torch
 
     from mllmrec_kernels.ridge import torch_solve
 
     tensor = torch.from_numpy(np.ascontiguousarray(vectors)) if isinstance(vectors, np.ndarray) else vectors.detach()
-    return torch_solve.ridge_weights(user_items, tensor, support, weight, regularisation)
+    return torch_solve.ridge_weights(user_items, tensor, support, strengths)
+
+
+def _array(vectors: NDArray[np.float32] | Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(vectors if isinstance(vectors, np.ndarray) else vectors.detach().cpu().numpy())
 
 
 def _check(

@@ -5,13 +5,14 @@ Of the support S of an item j, with k = |S|, one matrix of k + 1 rows is made (t
     shared audiences   each user who is met keeps a chain of the rows that own them; a new row walks it and
                        adds one to each pair: sum of audiences + sum over users of c_u² steps, not k² merges
     content            k (k + 1) / 2 products of d columns, four rows at a time so that each load serves four
+    a strength         the sum of both, weighted; several strengths share what stands above
     Cholesky           k³ / 6 multiply-adds by rows, which are contiguous; then two triangular solves
 
 Counts are exact integers. Products and solve run in float64: the float32 vectors' products are then exact to
 1e-15, so that what is left of a comparison with the reference is the conditioning of the system alone, at
 most 1 + trace(G) / lambda. Each item belongs to one thread: the number of threads changes no bit.
 
-Bytes a thread: (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each member of the support's audiences. Bound by the
+Bytes a thread: 3 (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each member of the support's audiences. Bound by the
 products (k² d).
 """
 
@@ -24,6 +25,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.ridge.reference import Strengths
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
 _FAST = {"contract", "reassoc"}
@@ -49,8 +51,8 @@ def _count_shared(rows: Any, indptr: Any, users: Any, last: Any, before: Any, ow
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_content(X: Any, weight: Any, G: Any) -> None:
-    """G += weight X X^T, its lower triangle."""
+def _products(X: Any, G: Any) -> None:
+    """G = X X^T, its lower triangle."""
     d = X.shape[1]
     for a in range(len(X)):
         x = X[a]
@@ -63,15 +65,15 @@ def _add_content(X: Any, weight: Any, G: Any) -> None:
                 s1 += x[c] * y1[c]
                 s2 += x[c] * y2[c]
                 s3 += x[c] * y3[c]
-            G[a, b] += weight * s0
-            G[a, b + 1] += weight * s1
-            G[a, b + 2] += weight * s2
-            G[a, b + 3] += weight * s3
+            G[a, b] = s0
+            G[a, b + 1] = s1
+            G[a, b + 2] = s2
+            G[a, b + 3] = s3
         for b in range(whole, a + 1):
             s0 = 0.0
             for c in range(d):
                 s0 += x[c] * X[b, c]
-            G[a, b] += weight * s0
+            G[a, b] = s0
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -93,16 +95,27 @@ def _solve(G: Any, k: int, out: Any) -> None:
             G[k, b] -= G[a, b] * value
 
 
+@njit(cache=True, nogil=True)
+def _system(shared: Any, content: Any, weight: float, regularisation: float, G: Any) -> None:
+    """G = shared + weight content + regularisation I, lower triangles; without the last in row k."""
+    k = len(G) - 1
+    for a in range(k + 1):
+        for b in range(a + 1):
+            G[a, b] = shared[a, b] + weight * content[a, b]
+    for a in range(k):
+        G[a, a] += regularisation
+
+
 @njit(cache=True, nogil=True, parallel=True)
 def _all_rows(
-    support: Any, columns: Any, indptr: Any, users: Any, vectors: Any, weight: Any, regularisation: Any,
-    last: Any, longest: int, widest: int, out: Any,
+    support: Any, columns: Any, indptr: Any, users: Any, vectors: Any, strengths: Any, last: Any, longest: int,
+    widest: int, out: Any,
 ) -> None:  # fmt: skip
-    n_threads = len(last)
+    n_threads, any_content = len(last), strengths[:, 0].max() > 0
     for thread in prange(n_threads):
         before, owner = np.empty(longest, np.int32), np.empty(longest, np.int32)
-        square = np.empty((widest + 1, widest + 1), np.float64)
-        content = np.empty((widest + 1, vectors.shape[1]), np.float64)
+        squares = np.zeros((3, widest + 1, widest + 1), np.float64)
+        features = np.empty((widest + 1, vectors.shape[1]), np.float64)
         rows = np.empty(widest + 1, np.int32)
         for j in range(thread, len(support) - 1, n_threads):
             k = support[j + 1] - support[j]
@@ -110,35 +123,34 @@ def _all_rows(
                 continue
             rows[:k] = columns[support[j] : support[j + 1]]
             rows[k] = j
-            G, X = square[: k + 1, : k + 1], content[: k + 1]
-            G[:] = 0.0
-            for a in range(k + 1):
-                X[a] = vectors[rows[a]]
-            _count_shared(rows[: k + 1], indptr, users, last[thread], before, owner, G)
-            if weight != 0:
-                _add_content(X, weight, G)
-            for a in range(k):
-                G[a, a] += regularisation
-            _solve(G, k, out[support[j] : support[j + 1]])
+            shared, content, G = (
+                squares[0, : k + 1, : k + 1], squares[1, : k + 1, : k + 1], squares[2, : k + 1, : k + 1],
+            )  # fmt: skip
+            shared[:] = 0.0
+            _count_shared(rows[: k + 1], indptr, users, last[thread], before, owner, shared)
+            if any_content:
+                X = features[: k + 1]
+                for a in range(k + 1):
+                    X[a] = vectors[rows[a]]
+                _products(X, content)
+            for n in range(len(strengths)):
+                _system(shared, content, strengths[n, 0], strengths[n, 1], G)
+                _solve(G, k, out[n, support[j] : support[j + 1]])
 
 
 def ridge_weights(
-    user_items: CSR,
-    vectors: NDArray[np.float32],
-    support: CSR,
-    content_weight: float,
-    regularisation: float,
+    user_items: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; float32 [support.nnz]; see the verb."""
+    """The weights in the order of `support`'s entries; float32 [len(strengths), support.nnz]; see the verb."""
     audiences = user_items.transpose()
     degrees = np.diff(audiences.indptr)
     entries = np.concatenate([[0], np.cumsum(degrees[support.indices])])
     longest = int((np.diff(entries[support.indptr]) + degrees).max(initial=0))
     widest = int(np.diff(support.indptr).max(initial=0))
     last = np.full((get_num_threads(), user_items.n_rows), -1, np.int32)
-    out = np.empty(support.nnz, np.float32)
+    out = np.empty((len(strengths), support.nnz), np.float32)
     _all_rows(
-        support.indptr, support.indices, audiences.indptr, audiences.indices, vectors, float(content_weight),
-        float(regularisation), last, longest, widest, out,
+        support.indptr, support.indices, audiences.indptr, audiences.indices, vectors,
+        np.array(strengths, np.float64), last, longest, widest, out,
     )  # fmt: skip
     return out

@@ -6,10 +6,14 @@ With G = R^T R + w V V^T and S_j the support of column j,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
+
+Strengths = Sequence[tuple[float, float]]  # (w, lambda)
 
 
 def gram(user_items: CSR, vectors: NDArray[np.float32], content_weight: float) -> NDArray[np.float64]:
@@ -21,17 +25,14 @@ def gram(user_items: CSR, vectors: NDArray[np.float32], content_weight: float) -
 
 
 def ridge_weights(
-    user_items: CSR,
-    vectors: NDArray[np.float32],
-    support: CSR,
-    content_weight: float,
-    regularisation: float,
+    user_items: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; float32 [support.nnz]."""
-    G = gram(user_items, vectors, content_weight)
-    weights = np.empty(support.nnz, np.float32)
-    for j in range(support.n_rows):
-        S = support.row(j)
-        system = G[np.ix_(S, S)] + regularisation * np.eye(len(S))
-        weights[support.indptr[j] : support.indptr[j + 1]] = np.linalg.solve(system, G[S, j])
+    """The weights in the order of `support`'s entries; float32 [len(strengths), support.nnz]."""
+    weights = np.empty((len(strengths), support.nnz), np.float32)
+    for made, (content_weight, regularisation) in zip(weights, strengths, strict=True):
+        G = gram(user_items, vectors, content_weight)
+        for j in range(support.n_rows):
+            S = support.row(j)
+            system = G[np.ix_(S, S)] + regularisation * np.eye(len(S))
+            made[support.indptr[j] : support.indptr[j + 1]] = np.linalg.solve(system, G[S, j])
     return weights

@@ -26,33 +26,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.ridge.reference import Strengths
 
 BUDGET = 256 * 2**20
 ROWS = 2**15  # of a batch at most: batched CUDA routines number their matrices in a grid's 65,535
 _MEMBER = 96  # bytes of a slot's user beside the incidence: eight int64 while they are numbered, and room for the sort
-_CELL = 32  # of a pair of slots: G in float64, one float32 product or the factor beside it
+_CELL = 32  # of a pair of slots: counts and G in float64, one float32 product or the factor beside them
 
 
-def ridge_weights(
-    user_items: CSR, vectors: Tensor, support: CSR, content_weight: float, regularisation: float
-) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; float32 [support.nnz], NaN where a system cannot be solved.
+def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
+    """The weights in the order of `support`'s entries; NaN where a system cannot be solved.
 
-    `vectors`, float32 [I, d], says which device computes; see the verb.
+    float32 [len(strengths), support.nnz]. `vectors`, float32 [I, d], says which device computes; see the verb.
     """
     device, n_users = vectors.device, user_items.n_rows
     pairs = _pairs(user_items).to(device)
     indptr, neighbours = (torch.from_numpy(ids).to(device) for ids in (support.indptr, support.indices))
-    weights = torch.empty(support.nnz, dtype=torch.float32, device=device)
+    weights = torch.empty((len(strengths), support.nnz), dtype=torch.float32, device=device)
     for rows, span in _batches(user_items, support, vectors.shape[1]):
         items, entries, live = _slots(torch.from_numpy(rows).to(device), indptr, neighbours)
-        G = torch.zeros((*items.shape, items.shape[1]), dtype=torch.float64, device=device)  # [b, W, W]
+        shared = torch.zeros((*items.shape, items.shape[1]), dtype=torch.float64, device=device)  # [b, W, W]
         for first in range(0, n_users, span):
-            G += _shared_users(pairs, items, live, n_users, first, min(first + span, n_users))
-        if content_weight:
-            V = vectors[items].double().mul_(live[:, :, None])  # [b, W, d]
-            G.baddbmm_(V, V.mT, alpha=content_weight)
-        weights[entries[live[:, 1:]]] = _solve(G, regularisation)[live[:, 1:]].float()
+            shared += _shared_users(pairs, items, live, n_users, first, min(first + span, n_users))
+        V = vectors[items].double().mul_(live[:, :, None])  # [b, W, d]
+        for made, (content_weight, regularisation) in zip(weights, strengths, strict=True):
+            G = torch.baddbmm(shared, V, V.mT, alpha=content_weight) if content_weight else shared.clone()
+            made[entries[live[:, 1:]]] = _solve(G, regularisation)[live[:, 1:]].float()
     return weights.cpu().numpy()
 
 

@@ -1,0 +1,69 @@
+"""Half a sweep of alternating least squares: one table of factors, given the other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec_kernels import backend as backends
+from mllmrec_kernels.als import reference
+from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.errors import KernelError, KernelInputError
+
+
+def als_factors(
+    rows: CSR,
+    factors: NDArray[np.float32],
+    *,
+    unobserved: float,
+    shrinkage: NDArray[np.float64],
+    backend: str = "auto",
+) -> NDArray[np.float32]:
+    """The best factors of each row for the other side's (Hu, Koren and Volinsky, ICDM 2008, equation 4).
+
+    With Q the other side's factors, S the entries of row u and a = unobserved,
+    p_u = (Q_S^T Q_S + a Q^T Q + shrinkage_u I)^-1 Q_S^T 1. A row without entries gets zeros.
+
+    Args:
+        rows: R x C; only the pattern is read.
+        factors: Q, float32 [C, r], finite.
+        unobserved: a >= 0, what any pair weighs.
+        shrinkage: [R], above 0.
+        backend: "auto", "numba" or "reference".
+
+    Returns:
+        float32 [R, r]; the same bits for any number of threads.
+
+    Raises:
+        KernelInputError: shapes do not match, or an argument is out of range.
+        KernelError: float32 cannot solve a row's system.
+        BackendUnavailableError: the backend asked for cannot run here.
+    """
+    _check(rows, factors, unobserved, shrinkage)
+    everything = (unobserved * (factors.T @ factors)).astype(np.float32)  # [r, r]
+    if backends.choose(backend, factors, cpu=("numba",), gpu=()) == "reference":
+        solved = reference.als_factors(rows, factors, everything, shrinkage)
+    else:
+        from mllmrec_kernels.als import cpu
+
+        solved = cpu.als_factors(rows, factors, everything, shrinkage)
+    wrong = np.flatnonzero(~np.isfinite(solved).all(axis=1))
+    if len(wrong):
+        raise KernelError(
+            f"the system of row {wrong[0]} cannot be solved in float32: its shrinkage {shrinkage[wrong[0]]:g} is too "
+            "small beside the factors; raise it"
+        )
+    return solved
+
+
+def _check(rows: CSR, factors: NDArray[np.float32], unobserved: float, shrinkage: NDArray[np.float64]) -> None:
+    if factors.dtype != np.float32 or factors.ndim != 2 or len(factors) != rows.n_columns:
+        raise KernelInputError(
+            f"factors must be float32 of shape ({rows.n_columns}, r); got {factors.dtype} {factors.shape}"
+        )
+    if not np.isfinite(factors).all():
+        raise KernelInputError("factors must be finite")
+    if not 0 <= unobserved < np.inf:
+        raise KernelInputError(f"unobserved must be at least 0; got {unobserved}")
+    if shrinkage.shape != (rows.n_rows,) or not (shrinkage > 0).all():
+        raise KernelInputError(f"shrinkage must be {rows.n_rows} numbers above 0; got {shrinkage.shape}")

@@ -1,0 +1,79 @@
+"""als_factors against its float64 reference, and against what a least squares solution must be."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from mllmrec_kernels import CSR, KernelError, KernelInputError, als_factors
+
+# (rows, columns, pairs, rank): one of each, none at all, odd ranks, rows of four and of many entries
+CASES = [(1, 1, 1, 1), (5, 7, 0, 3), (40, 9, 160, 4), (60, 23, 300, 17), (30, 200, 2500, 64)]
+
+
+def case(n_rows: int, n_columns: int, pairs: int, rank: int) -> tuple[CSR, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(rank)
+    users, items = generator.integers(n_rows, size=pairs), generator.integers(n_columns, size=pairs)
+    R = CSR.from_pairs(users, items, (n_rows, n_columns))
+    Q = (generator.standard_normal((n_columns, rank)) / rank**0.5).astype(np.float32)
+    return R, Q, 0.05 * (1 + np.diff(R.indptr))
+
+
+@pytest.mark.parametrize("sizes", CASES)
+@pytest.mark.parametrize("unobserved", [0.0, 0.1])
+def test_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
+    R, Q, shrinkage = case(*sizes)
+    got, wanted = (
+        als_factors(R, Q, unobserved=unobserved, shrinkage=shrinkage, backend=backend)
+        for backend in ("numba", "reference")
+    )
+    assert got.dtype == np.float32
+    # Condition at most 1 + trace / shrinkage, some 1e2 here, times float32's 6e-8 and a few terms.
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert not got[np.diff(R.indptr) == 0].any()
+
+
+def test_the_factors_are_a_minimum() -> None:
+    R, Q, shrinkage = case(60, 23, 300, 17)
+    a, P = 0.1, als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage)
+    dense = R.to_scipy().toarray().astype(np.float64)
+
+    def loss(u: int, p: np.ndarray) -> float:
+        scores = Q.astype(np.float64) @ p
+        return float((dense[u] * (1 - scores) ** 2).sum() + a * (scores**2).sum() + shrinkage[u] * (p**2).sum())
+
+    generator = np.random.default_rng(0)
+    for u in range(60):
+        nudges = 1e-2 * generator.standard_normal((10, 17))
+        best = loss(u, P[u].astype(np.float64))
+        assert all(best < loss(u, P[u] + nudge) for nudge in nudges)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    R, Q, shrinkage = case(60, 23, 300, 17)
+    many = als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage).tobytes()
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        assert als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage).tobytes() == many
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_what_it_refuses() -> None:
+    R, Q, shrinkage = case(60, 23, 300, 17)
+    with pytest.raises(KernelInputError, match=r"factors must be float32 of shape \(23, r\)"):
+        als_factors(R, Q[:-1], unobserved=0.1, shrinkage=shrinkage)
+    with pytest.raises(KernelInputError, match="factors must be finite"):
+        als_factors(R, Q * np.float32(np.nan), unobserved=0.1, shrinkage=shrinkage)
+    with pytest.raises(KernelInputError, match="unobserved must be at least 0; got -1"):
+        als_factors(R, Q, unobserved=-1, shrinkage=shrinkage)
+    with pytest.raises(KernelInputError, match="shrinkage must be 60 numbers above 0"):
+        als_factors(R, Q, unobserved=0.1, shrinkage=0 * shrinkage)
+
+
+def test_a_system_that_float32_cannot_solve_is_named() -> None:
+    R = CSR.from_pairs(np.array([1]), np.array([0]), (2, 1))
+    alike = np.full((1, 2), 2, np.float32)  # [[4, 4], [4, 4]]: the second pivot is exactly 0
+    with pytest.raises(KernelError, match=r"the system of row 1 cannot be solved in float32: its shrinkage 1e-30"):
+        als_factors(R, alike, unobserved=0, shrinkage=np.full(2, 1e-30))
