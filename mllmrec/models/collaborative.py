@@ -12,6 +12,8 @@ from mllmrec.models.network import Network, Penalty, bipartite, bpr, embedding, 
 class BPRMF(Network):
     """y_ui = p_u . q_i + b_i (Rendle et al., BPR, UAI 2009; the user's bias falls out of the ranking).
 
+    p and q start Xavier normal, as in RecBole and MMRec, the tables of the other networks Xavier uniform.
+
     Args:
         users, items: how many there are.
         dim: width of p and q.
@@ -24,7 +26,7 @@ class BPRMF(Network):
         self, users: int, items: int, dim: int, decay: float, penalty: Penalty = squares, *, bias: bool = True
     ) -> None:
         super().__init__()
-        self.users, self.items = embedding(users, dim), embedding(items, dim)
+        self.users, self.items = (nn.Parameter(nn.init.xavier_normal_(torch.empty(n, dim))) for n in (users, items))
         self.bias = nn.Parameter(torch.zeros(items, 1), requires_grad=bias)
         self._decay, self._penalty = decay, penalty
 
