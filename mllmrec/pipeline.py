@@ -37,6 +37,7 @@ MODEL_NAMES = {
     "ridge": "item-graph ridge",
     "ease": "EASE",
     "ials": "iALS",
+    "item-knn": "item-kNN, weighted",  # "item-kNN" is the yardstick without settings
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",
     "vbpr": "VBPR",
@@ -218,7 +219,7 @@ class Artefacts:
         return self._run.step(
             "train",
             {
-                "model": model.model_dump(),
+                "model": model.identity(),
                 "config": config.model_dump(exclude={"checkpoint_seconds", "device"}),
                 "seed": seed,
                 "split": self._dataset.split_digest,

@@ -28,7 +28,7 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Vectors
 from mllmrec.models.scorer import Lists, VectorScorer
 
-_SWEEPS = 10
+SWEEPS = 10  # of a part of the blend; alone, model.sweeps
 _BATCH = 1 << 20  # gathered numbers of a batch of rows, about
 _START = 0.1  # spread of the first item factors, over sqrt(r)
 
@@ -75,7 +75,9 @@ class Factors:
         return Factors(users, items, storage.read_json(path("factors.json"))["histories"])
 
 
-def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float, seed: int) -> Factors:
+def ials(
+    histories: Histories, *, rank: int, unobserved: float, shrinkage: float, seed: int, sweeps: int = SWEEPS
+) -> Factors:
     """Fit both tables.
 
     Args:
@@ -84,6 +86,7 @@ def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float
         unobserved: w >= 0.
         shrinkage: lambda > 0.
         seed: of the first item factors.
+        sweeps: how often both tables are solved.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -96,7 +99,7 @@ def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float
     start = torch.Generator().manual_seed(seed)
     items = torch.randn(by_user.n_columns, rank, generator=start) * (_START / rank**0.5)
     users = torch.zeros(by_user.n_rows, rank)
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         users = _solve(by_user, items, share, shrinkage)
         items = _solve(by_item, users, share, shrinkage)
     return Factors(users.numpy(), items.numpy(), histories.digest)

@@ -130,7 +130,7 @@ class _Studying:
         shape = {
             "version": _VERSION,
             "data": inputs.digest,
-            "model": config.model.model_dump(),
+            "model": config.model.identity(),
             "train": config.train.model_dump(exclude={"checkpoint_seconds", "device"}),
             "graph": inputs.graph(config.graph).digest,
             "seed": seed,
