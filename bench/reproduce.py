@@ -23,7 +23,7 @@ from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.encode import Cuts, Features
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluate import evaluate_models
-from mllmrec.graph import build_graph
+from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.storage import hash_value, make_folder, read_json, write_json
 from mllmrec.train import train_model
 from mllmrec.trained import Trained
@@ -73,7 +73,7 @@ def reproduce(data: Path, out: Path, name: str, seeds: int) -> bool:
 
 def figures(dataset: Dataset, name: str, seed: int, out: Path) -> tuple[float, ...]:
     """Test Recall@20 and NDCG@20 of one seed; kept, so that a stopped run does not train it again."""
-    asked = hash_value({"model": MODELS[name].model_dump(), "seed": seed, "split": dataset.split_digest})[:16]
+    asked = hash_value({"model": MODELS[name].identity(), "seed": seed, "split": dataset.split_digest})[:16]
     kept = out / f"{name}-{asked}.json"
     if not kept.exists():
         started = time.perf_counter()
@@ -93,15 +93,19 @@ def dataset_of(data: Path, folder: Path) -> Dataset:
 
 
 def train(dataset: Dataset, model: ModelConfig, seed: int, checkpoint: Path) -> Trained:
-    """Fit a model of ids alone: the features and the graph it is handed are empty."""
+    """Fit a model of ids alone."""
+    return train_model(
+        *of_ids_alone(dataset), dataset.histories(), dataset.matrix("valid"), TrainConfig(), seed=seed, model=model,
+        checkpoint=checkpoint, progress=_say,
+    )  # fmt: skip
+
+
+def of_ids_alone(dataset: Dataset) -> tuple[Features, ItemGraph]:
+    """What a model of ids alone is handed, and does not read: empty features, a graph of one neighbour an item."""
     seen = dataset.histories()
     items, users = (np.zeros((n, 1), np.float32) for n in (dataset.n_items, dataset.n_users))
     features = Features(items, users, seen.digest, Cuts(0, 0, 0, 0))
-    graph = build_graph(items, seen, GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=1))
-    return train_model(
-        features, graph, seen, dataset.matrix("valid"), TrainConfig(), seed=seed, model=model,
-        checkpoint=checkpoint, progress=_say,
-    )  # fmt: skip
+    return features, build_graph(items, seen, GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=1))
 
 
 def _say(label: str, done: int, total: int | None) -> None:

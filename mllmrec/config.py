@@ -119,7 +119,9 @@ class GraphConfig(BaseModel):
     window: Count = 0  # co-occurrences count up to so far apart, in the timestamps' unit (mostly seconds); 0: any
 
 
-Kind = Literal["blend", "mllmrec", "ridge", "ease", "ials", "bpr", "lightgcn", "vbpr", "freedom"]
+Kind = Literal["blend", "mllmrec", "ridge", "ease", "ials", "item-knn", "bpr", "lightgcn", "vbpr", "freedom"]
+Weighting = Literal["cosine", "tfidf", "bm25"]
+_LATER: dict[str, Kind] = {"sweeps": "ials", "neighbours": "item-knn", "weighting": "item-knn"}  # who reads it
 
 
 class ModelConfig(BaseModel):
@@ -145,6 +147,13 @@ class ModelConfig(BaseModel):
     unobserved: Annotated[float, Field(ge=0)] = 1.0  # ials: weight of all pairs together, over that of the observed
     shrinkage: Annotated[float, Field(gt=0)] = 0.05  # ials: lambda
     dense_gib: Annotated[float, Field(gt=0)] = 8.0  # ease: the most that its dense I x I matrices may take
+    sweeps: Positive = 16  # ials: how often both tables of factors are solved
+    neighbours: Positive = 200  # item-knn: how many of each item are kept
+    weighting: Weighting = "tfidf"  # item-knn: tfidf and bm25 count users of many items less
+
+    def identity(self) -> dict[str, Any]:
+        """What a fit is known by. A later setting counts for its own kind alone, so that other kinds' stay known."""
+        return self.model_dump(exclude={name for name, kind in _LATER.items() if kind != self.kind})
 
 
 class TrainConfig(BaseModel):
@@ -162,6 +171,11 @@ class TrainConfig(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: products under autocast
     compile: bool = False  # the loss by torch.compile; on two cores it took twice the time, on a GPU it is untried
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def identity(self, kind: Kind) -> dict[str, Any]:
+        """What a fit of a model of that kind is known by; only MLLMRec draws negatives from a pool."""
+        unread = set() if kind == "mllmrec" else {"negative_pool"}
+        return self.model_dump(exclude={"checkpoint_seconds", "device", *unread})
 
 
 class EvaluateConfig(BaseModel):

@@ -37,6 +37,7 @@ MODEL_NAMES = {
     "ridge": "item-graph ridge",
     "ease": "EASE",
     "ials": "iALS",
+    "item-knn": "item-kNN, weighted",  # "item-kNN" is the yardstick without settings
     "bpr": "BPR-MF",
     "lightgcn": "LightGCN",
     "vbpr": "VBPR",
@@ -218,8 +219,8 @@ class Artefacts:
         return self._run.step(
             "train",
             {
-                "model": model.model_dump(),
-                "config": config.model_dump(exclude={"checkpoint_seconds", "device"}),
+                "model": model.identity(),
+                "config": config.identity(model.kind),
                 "seed": seed,
                 "split": self._dataset.split_digest,
                 "encode": self._run.digest("encode"),

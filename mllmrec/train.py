@@ -32,6 +32,7 @@ from mllmrec.models.blend import Blend, blend
 from mllmrec.models.build import build_network
 from mllmrec.models.factors import Factors, ials
 from mllmrec.models.item_weights import ItemWeights, ease, ridge
+from mllmrec.models.neighbours import item_knn
 from mllmrec.models.scorer import VectorScorer
 from mllmrec.negatives import Negatives
 from mllmrec.progress import Progress, silent
@@ -45,7 +46,7 @@ Fitted = Trained | ItemWeights | Factors | Blend
 def fitted_type(model: ModelConfig) -> type[Trained] | type[ItemWeights] | type[Factors] | type[Blend]:
     """The artefact that fitting a model leaves."""
     match model.kind:
-        case "ridge" | "ease":
+        case "ridge" | "ease" | "item-knn":
             return ItemWeights
         case "ials":
             return Factors
@@ -77,7 +78,12 @@ def fit_model(
         case "blend":
             return blend(features, histories, valid, model, seed=seed, profiled=profiled, device=_device(train))
         case "ials":
-            return ials(histories, rank=model.rank, unobserved=model.unobserved, shrinkage=model.shrinkage, seed=seed)
+            return ials(
+                histories, rank=model.rank, unobserved=model.unobserved, shrinkage=model.shrinkage, seed=seed,
+                sweeps=model.sweeps,
+            )  # fmt: skip
+        case "item-knn":
+            return item_knn(histories, neighbours=model.neighbours, weighting=model.weighting)
         case "ease":
             return ease(features.items, histories, model)
         case _:
@@ -263,7 +269,7 @@ def _identity(
         {
             "histories": histories.digest,
             "arrays": [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays],
-            "model": model.model_dump(),
+            "model": model.identity(),
             "config": config.model_dump(exclude={"checkpoint_seconds", "device", "epochs", "patience"}),
             "seed": seed,
         }

@@ -95,7 +95,7 @@ def test_another_format_replaces_the_files_of_the_last(whole: Path, dataset: Dat
         run(dataset, whole / "run", quick('recommend.users=["u003"]'), cache=whole / "c.sqlite")
 
 
-@pytest.mark.parametrize("kind", ["blend", "ease", "ials", "lightgcn"])
+@pytest.mark.parametrize("kind", ["blend", "ease", "ials", "item-knn", "lightgcn"])
 def test_every_kind_of_model_is_judged_and_recommends(whole: Path, dataset: Dataset, kind: str) -> None:
     made = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")
     assert not made.stages["train"]["reused"] and len(made.evaluate.means["test"]) == 4

@@ -52,13 +52,23 @@ _STRENGTHS = ((20, 50), (20, 100), (40, 100))
 _MORE = ((40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400))
 
 
+def _ranked() -> tuple[Candidate, ...]:
+    tried = ((decay, rate) for decay in (1e-2, 2e-2, 1e-3) for rate in (1e-3, 3e-3, 1e-2))
+    return _vary(("model.kind=bpr",), *((f"model.decay={d}", f"train.learning_rate={rate}") for d, rate in tried))
+
+
+def _neighbours() -> tuple[Candidate, ...]:
+    tried = ((weighting, k) for weighting in ("tfidf", "cosine", "bm25") for k in (200, 1000, 50))
+    return _vary(("model.kind=item-knn",), *((f"model.weighting={w}", f"model.neighbours={k}") for w, k in tried))
+
+
 def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Candidate, ...]:
     strengths = (*_STRENGTHS, *more)
     return _vary(fixed, *((f"model.content_weight={w}", f"model.regularisation={lam}") for w, lam in strengths))
 
 
 def _factors(*fixed: str) -> tuple[Candidate, ...]:
-    strengths = ((w, lam) for lam in (0.05, 0.02, 0.1) for w in (1, 3, 10))
+    strengths = ((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
     return _vary(fixed, *((f"model.unobserved={w}", f"model.shrinkage={lam}") for w, lam in strengths))
 
 
@@ -70,8 +80,8 @@ _MEAN = "model.reasoning=false"
 ENTRIES: tuple[Entry, ...] = (
     Entry("popularity", "popularity", fitting="baseline"),
     Entry("content", "content, untrained", fitting="baseline"),
-    Entry("item-knn", "item-kNN", fitting="baseline"),
-    Entry("bpr", "BPR-MF", _decays("model.kind=bpr")),
+    Entry("item-knn", "item-kNN", _neighbours(), "closed"),
+    Entry("bpr", "BPR-MF", _ranked()),
     Entry("vbpr", "VBPR", _decays("model.kind=vbpr")),
     Entry("lightgcn", "LightGCN", _decays("model.kind=lightgcn")),
     Entry("lightgcn-gr", "LightGCN +GR", _decays("model.kind=lightgcn", "model.refined=true")),

@@ -31,7 +31,7 @@ from mllmrec.train import fit_model
 
 _CHOSEN_BY = "ndcg@20"
 _VERSION = 1  # of what a cell holds and how it is computed
-_BASELINES = {"popularity": "popularity", "content": "content, untrained", "item-knn": "item-kNN"}
+_BASELINES = {"popularity": "popularity", "content": "content, untrained"}
 
 
 def compare_models(
@@ -105,8 +105,8 @@ class _Comparing:
             "version": _VERSION,
             "data": self._data,
             "entry": entry.name if entry.fitting == "baseline" or entry.leaky else "",
-            "model": config.model.model_dump(),
-            "train": config.train.model_dump(exclude={"checkpoint_seconds", "device"}),
+            "model": config.model.identity(),
+            "train": config.train.identity(config.model.kind),
             "graph": config.graph.model_dump(),
             "protocol": config.evaluate.mask_validation,
             "seed": seed,

@@ -46,7 +46,7 @@ def build_network(
                 user_items, items, item_graph, train.dim, model.gcn_layers, model.decay, model.edge_keep,
                 model.feature_loss,
             )  # fmt: skip
-        case "ridge" | "blend" | "ease" | "ials":
+        case "ridge" | "blend" | "ease" | "ials" | "item-knn":
             raise ConfigError(f"model.kind={model.kind} is solved in closed form, not trained")
 
 

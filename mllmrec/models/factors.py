@@ -25,7 +25,7 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Vectors
 from mllmrec.models.scorer import Lists, VectorScorer
 
-_SWEEPS = 10
+SWEEPS = 10  # of a part of the blend; alone, model.sweeps
 _START = 0.1  # spread of the first item factors, over sqrt(r)
 
 
@@ -71,7 +71,9 @@ class Factors:
         return Factors(users, items, storage.read_json(path("factors.json"))["histories"])
 
 
-def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float, seed: int) -> Factors:
+def ials(
+    histories: Histories, *, rank: int, unobserved: float, shrinkage: float, seed: int, sweeps: int = SWEEPS
+) -> Factors:
     """Fit both tables.
 
     Args:
@@ -80,6 +82,7 @@ def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float
         unobserved: w >= 0.
         shrinkage: lambda > 0.
         seed: of the first item factors.
+        sweeps: how often both tables are solved.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -91,7 +94,8 @@ def ials(histories: Histories, *, rank: int, unobserved: float, shrinkage: float
     share = unobserved * density  # a
     start = torch.Generator().manual_seed(seed)
     items = (torch.randn(by_user.n_columns, rank, generator=start) * (_START / rank**0.5)).numpy()
-    for _ in range(_SWEEPS):
+    users = np.zeros((by_user.n_rows, rank), np.float32)
+    for _ in range(sweeps):
         users = _half_sweep(by_user, items, share, shrinkage)
         items = _half_sweep(by_item, users, share, shrinkage)
     return Factors(users, items, histories.digest)

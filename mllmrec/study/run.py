@@ -130,8 +130,8 @@ class _Studying:
         shape = {
             "version": _VERSION,
             "data": inputs.digest,
-            "model": config.model.model_dump(),
-            "train": config.train.model_dump(exclude={"checkpoint_seconds", "device"}),
+            "model": config.model.identity(),
+            "train": config.train.identity(config.model.kind),
             "graph": inputs.graph(config.graph).digest,
             "seed": seed,
         }
