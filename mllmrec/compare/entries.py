@@ -3,7 +3,9 @@
 A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as
 its paper does; everything else stays at the defaults. A trained network has three candidates. The rivals of the
 blend that are solved in closed form have nine, as many as the blend tries for its own parts (three each for the
-ridge, the factors and the filter) before it searches its weights.
+ridge, the factors and the filter) before it searches its weights. BPR-MF, a network, has nine too: its learning
+rate tells as much as its decay, and bench/yardsticks.py holds it beside another library's. The item-kNN of every
+evaluation has no settings (models/baselines.py); the one here chooses weighting and neighbourhood.
 """
 
 from __future__ import annotations
