@@ -3,9 +3,9 @@
 A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as
 its paper does; everything else stays at the defaults. A trained network has three candidates. The rivals of the
 blend that are solved in closed form have nine, as many as the blend tries for its own parts (three each for the
-ridge, the factors and the filter) before it searches its weights. BPR-MF, a network, has nine too: its learning
-rate tells as much as its decay, and bench/yardsticks.py holds it beside another library's. The item-kNN of every
-evaluation has no settings (models/baselines.py); the one here chooses weighting and neighbourhood.
+ridge, the factors and the filter) before it searches its weights. BPR-MF and LightGCN, networks, have nine too: the
+learning rate tells as much as the decay, and bench/yardsticks.py holds BPR-MF beside another library's. The item-kNN
+of every evaluation has no settings (models/baselines.py); the one here chooses weighting and neighbourhood.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _STRENGTHS = ((20, 50), (20, 100), (40, 100))
 _MORE = ((40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400))
 
 
-def _ranked() -> tuple[Candidate, ...]:
-    tried = ((decay, rate) for decay in (1e-2, 2e-2, 1e-3) for rate in (1e-3, 3e-3, 1e-2))
-    return _vary(("model.kind=bpr",), *((f"model.decay={d}", f"train.learning_rate={rate}") for d, rate in tried))
+def _decays_and_rates(*fixed: str, decays: Sequence[float]) -> tuple[Candidate, ...]:
+    tried = ((decay, rate) for decay in decays for rate in (1e-3, 3e-3, 1e-2))
+    return _vary(fixed, *((f"model.decay={decay}", f"train.learning_rate={rate}") for decay, rate in tried))
 
 
 def _neighbours() -> tuple[Candidate, ...]:
@@ -83,9 +83,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("popularity", "popularity", fitting="baseline"),
     Entry("content", "content, untrained", fitting="baseline"),
     Entry("item-knn", "item-kNN", _neighbours(), "closed"),
-    Entry("bpr", "BPR-MF", _ranked()),
+    Entry("bpr", "BPR-MF", _decays_and_rates("model.kind=bpr", decays=(1e-2, 2e-2, 1e-3))),
     Entry("vbpr", "VBPR", _decays("model.kind=vbpr")),
-    Entry("lightgcn", "LightGCN", _decays("model.kind=lightgcn")),
+    Entry("lightgcn", "LightGCN", _decays_and_rates("model.kind=lightgcn", decays=(1e-4, 1e-3, 1e-2))),
     Entry("lightgcn-gr", "LightGCN +GR", _decays("model.kind=lightgcn", "model.refined=true")),
     Entry("freedom", "FREEDOM", _freedom("model.kind=freedom")),
     Entry("freedom-gr", "FREEDOM +GR", _freedom("model.kind=freedom", "model.refined=true")),
