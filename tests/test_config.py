@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mllmrec.config import load_config, to_toml
+from mllmrec.config import ModelConfig, load_config, to_toml
 from mllmrec.errors import ConfigError
 
 
@@ -47,3 +47,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     config = load_config(None, ["encode.model=a\\b", "evaluate.cutoffs=[1, 3]", "describe.images=false"])
     (tmp_path / "c.toml").write_text(to_toml(config))
     assert load_config(tmp_path / "c.toml") == config
+
+
+def test_a_later_setting_is_part_of_its_own_kinds_identity_alone() -> None:
+    def known(**settings: object) -> dict[str, object]:
+        return ModelConfig(**settings).identity()
+
+    assert known(kind="item-knn", neighbours=5) != known(kind="item-knn", neighbours=6)
+    assert known(kind="ials", sweeps=5) != known(kind="ials", sweeps=6)
+    assert known(kind="ease", neighbours=5, sweeps=5) == known(kind="ease")  # what older versions kept is found
+    assert known(kind="ease", regularisation=5) != known(kind="ease")
