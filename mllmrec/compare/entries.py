@@ -1,11 +1,11 @@
 """Who is compared, and the grid that each is tuned over.
 
-A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as
-its paper does; everything else stays at the defaults. A trained network has three candidates. The rivals of the
-blend that are solved in closed form have nine, as many as the blend tries for its own parts (three each for the
-ridge, the factors and the filter) before it searches its weights. BPR-MF and LightGCN, networks, have nine too: the
-learning rate tells as much as the decay, and bench/yardsticks.py holds BPR-MF beside another library's. The item-kNN
-of every evaluation has no settings (models/baselines.py); the one here chooses weighting and neighbourhood.
+A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as its
+paper does; everything else stays at the defaults. The blend's rivals have nine candidates, as many as the blend tries
+for its own parts (three each for the ridge, the factors and the filter) before it searches its weights: networks vary
+their learning rate beside their own setting, for it tells as much. The ridges, which are parts of the blend, have
+three, MLLMRec and its ablations four. The item-kNN of every evaluation has no settings (models/baselines.py); the one
+here chooses weighting and neighbourhood.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def _vary(fixed: Candidate, *candidates: Candidate) -> tuple[Candidate, ...]:
 
 
 def _rates(*fixed: str) -> tuple[Candidate, ...]:
-    return _vary(fixed, *((f"train.learning_rate={rate}",) for rate in (1e-3, 5e-4, 2e-3)))
-
-
-def _decays(*fixed: str) -> tuple[Candidate, ...]:
-    return _vary(fixed, *((f"model.decay={decay}",) for decay in (1e-4, 1e-3, 1e-2)))
+    return _vary(fixed, *((f"train.learning_rate={rate}",) for rate in (1e-3, 5e-4, 2e-3, 5e-3)))
 
 
 _STRENGTHS = ((20, 50), (20, 100), (40, 100))
 _MORE = ((40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400))
 
 
-def _decays_and_rates(*fixed: str, decays: Sequence[float]) -> tuple[Candidate, ...]:
-    tried = ((decay, rate) for decay in decays for rate in (1e-3, 3e-3, 1e-2))
-    return _vary(fixed, *((f"model.decay={decay}", f"train.learning_rate={rate}") for decay, rate in tried))
+def _with_rates(*fixed: str, setting: str, values: Sequence[float]) -> tuple[Candidate, ...]:
+    tried = ((value, rate) for value in values for rate in (1e-3, 3e-3, 1e-2))
+    return _vary(fixed, *((f"{setting}={value}", f"train.learning_rate={rate}") for value, rate in tried))
+
+
+def _decays(*fixed: str, values: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> tuple[Candidate, ...]:
+    return _with_rates(*fixed, setting="model.decay", values=values)
 
 
 def _neighbours() -> tuple[Candidate, ...]:
@@ -75,7 +75,7 @@ def _factors(*fixed: str) -> tuple[Candidate, ...]:
 
 
 def _freedom(*fixed: str) -> tuple[Candidate, ...]:
-    return _vary(fixed, *((f"model.feature_loss={weight}",) for weight in (1e-3, 1e-5, 1e-1)))
+    return _with_rates(*fixed, setting="model.feature_loss", values=(1e-3, 1e-5, 1e-1))
 
 
 _MEAN = "model.reasoning=false"
@@ -83,9 +83,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("popularity", "popularity", fitting="baseline"),
     Entry("content", "content, untrained", fitting="baseline"),
     Entry("item-knn", "item-kNN", _neighbours(), "closed"),
-    Entry("bpr", "BPR-MF", _decays_and_rates("model.kind=bpr", decays=(1e-2, 2e-2, 1e-3))),
+    Entry("bpr", "BPR-MF", _decays("model.kind=bpr", values=(1e-2, 2e-2, 1e-3))),
     Entry("vbpr", "VBPR", _decays("model.kind=vbpr")),
-    Entry("lightgcn", "LightGCN", _decays_and_rates("model.kind=lightgcn", decays=(1e-4, 1e-3, 1e-2))),
+    Entry("lightgcn", "LightGCN", _decays("model.kind=lightgcn")),
     Entry("lightgcn-gr", "LightGCN +GR", _decays("model.kind=lightgcn", "model.refined=true")),
     Entry("freedom", "FREEDOM", _freedom("model.kind=freedom")),
     Entry("freedom-gr", "FREEDOM +GR", _freedom("model.kind=freedom", "model.refined=true")),
