@@ -6,9 +6,12 @@ fewer distinct items to project: of 2,048 pairs of Amazon Baby 480 instead of 1,
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, sample_negatives
+from mllmrec_kernels.sample.reference import seen_items
 from torch import Generator, Tensor
 
 
@@ -24,9 +27,18 @@ class Negatives:
 
     def __init__(self, user_items: CSR, batch_size: int, pool: int, device: torch.device) -> None:
         self._user_items, self._batch_size, self._pool = user_items, batch_size, pool
-        self._seen = torch.from_numpy(np.unique(user_items.indices).astype(np.int64)).to(device)
-        keys = user_items.rows().astype(np.int64) * user_items.n_columns + user_items.indices
-        self._owned = torch.from_numpy(np.sort(keys)).to(device)  # u I + i, int64 [nnz]
+        self._device = device
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        """Items that anybody has seen, int64."""
+        return torch.from_numpy(seen_items(self._user_items).astype(np.int64)).to(self._device)
+
+    @cached_property
+    def _owned(self) -> Tensor:
+        """u I + i of each interaction, int64 [nnz]; ascending, as a CSR is."""
+        keys = self._user_items.rows() * self._user_items.n_columns + self._user_items.indices
+        return torch.from_numpy(keys).to(self._device)
 
     def draw(self, users: Tensor, generator: Generator) -> Tensor:
         """One negative a pair, int64 [n]; -1 for a user who has seen all that anybody has seen.
@@ -45,7 +57,7 @@ class Negatives:
         over the seen items that are not the user's, as their own draw is: each negative has the distribution that
         it has without pools. What is lost is independence within a batch.
         """
-        device, size = users.device, self._batch_size
+        device, size = self._device, self._batch_size
         batches = -(-len(users) // size)
         at = torch.randint(len(self._seen), (batches, self._pool), generator=generator, device=device)
         pools = self._seen[at]  # [batches, pool]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from mllmrec_kernels import CSR, bpr_loss, propagate
+from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from torch import Tensor, nn
 
-from mllmrec.models.network import Network, Penalty, bipartite, bpr, embedding, squares
+from mllmrec.models.network import Network, Penalty, bipartite, embedding, squares
 
 
 class BPRMF(Network):
@@ -33,7 +34,7 @@ class BPRMF(Network):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """See Network."""
         p, q, r = self.users[users], self.items[positives], self.items[negatives]
-        better = bpr(self._with_one(p), self._with_bias(q, positives), self._with_bias(r, negatives))
+        better = bpr_of_rows(self._with_one(p), self._with_bias(q, positives), self._with_bias(r, negatives))
         return better + self._decay * self._penalty(p, q, r)
 
     def _with_one(self, p: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class VBPR(Network):
         """See Network."""
         tables = self.user_ids[users], self.user_tastes[users], self.item_ids[positives], self.item_ids[negatives]
         shrink = squares(*tables) + (self.project.square().sum() + self.feature_bias.square().sum()) / 2
-        return bpr(self._users(users), self._items(positives), self._items(negatives)) + self._decay * shrink
+        return bpr_of_rows(self._users(users), self._items(positives), self._items(negatives)) + self._decay * shrink
 
     def _users(self, rows: Tensor) -> Tensor:
         ones = torch.ones(len(rows), 1, device=rows.device)

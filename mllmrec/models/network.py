@@ -45,16 +45,6 @@ class Network(nn.Module, ABC):
         """All users [U, d] and all items [I, d]; the score is their inner product."""
 
 
-def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """BPR (method 2.8): the mean over the batch of -log sigma(y_ui - y_uj), y an inner product.
-
-    Args:
-        users, positives, negatives: [B, d] rows.
-    """
-    difference = (users * (positives - negatives)).sum(dim=1)
-    return nn.functional.softplus(-difference.float()).mean()
-
-
 def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, which) with ids = rows[which], so that what is asked for twice is projected once.
 

@@ -33,10 +33,16 @@ def in_one_pass(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor
 
 
 def by_operations(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Anything that torch computes with; the loss in float32."""
+    """Anything that torch computes with."""
     # Looked up as in a table: its gradient is summed row by row, on all cores; that of indexing is not.
     u, p, n = (
         torch.nn.functional.embedding(which, table)
         for which, table in ((of_user, users), (positives, items), (negatives, items))
     )
-    return torch.nn.functional.softplus(-(u * (p - n)).sum(dim=1).float()).mean()
+    return bpr_of_rows(u, p, n)
+
+
+def bpr_of_rows(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """bpr_loss of rows that are looked up already, [B, d] each; a scalar, float32."""
+    difference = (users * (positives - negatives)).sum(dim=1)
+    return torch.nn.functional.softplus(-difference.float()).mean()

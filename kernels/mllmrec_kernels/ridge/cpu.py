@@ -25,6 +25,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.ridge.audiences import members
 from mllmrec_kernels.ridge.reference import Strengths
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
@@ -143,9 +144,7 @@ def ridge_weights(
 ) -> NDArray[np.float32]:
     """The weights in the order of `support`'s entries; float32 [len(strengths), support.nnz]; see the verb."""
     audiences = user_items.transpose()
-    degrees = np.diff(audiences.indptr)
-    entries = np.concatenate([[0], np.cumsum(degrees[support.indices])])
-    longest = int((np.diff(entries[support.indptr]) + degrees).max(initial=0))
+    longest = int(members(np.diff(audiences.indptr), support).max(initial=0))
     widest = int(np.diff(support.indptr).max(initial=0))
     last = np.full((get_num_threads(), user_items.n_rows), -1, np.int32)
     out = np.empty((len(strengths), support.nnz), np.float32)

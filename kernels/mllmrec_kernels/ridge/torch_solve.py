@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.ridge.audiences import members
 from mllmrec_kernels.ridge.reference import Strengths
 
 BUDGET = 256 * 2**20
 ROWS = 2**15  # of a batch at most: batched CUDA routines number their matrices in a grid's 65,535
 _MEMBER = 96  # bytes of a slot's user beside the incidence: eight int64 while they are numbered, and room for the sort
-_CELL = 32  # of a pair of slots: counts and G in float64, one float32 product or the factor beside them
+_CELL = 32  # of a pair of slots: counts, products, G and its factor in float64
 
 
 def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
@@ -49,8 +50,9 @@ def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Str
         for first in range(0, n_users, span):
             shared += _shared_users(pairs, items, live, n_users, first, min(first + span, n_users))
         V = vectors[items].double().mul_(live[:, :, None])  # [b, W, d]
+        content = V @ V.mT if any(weight for weight, _ in strengths) else torch.zeros_like(shared)
         for made, (content_weight, regularisation) in zip(weights, strengths, strict=True):
-            G = torch.baddbmm(shared, V, V.mT, alpha=content_weight) if content_weight else shared.clone()
+            G = torch.add(shared, content, alpha=content_weight)
             made[entries[live[:, 1:]]] = _solve(G, regularisation)[live[:, 1:]].float()
     return weights.cpu().numpy()
 
@@ -63,12 +65,13 @@ def _pairs(user_items: CSR) -> Tensor:
 
 def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Rows of `support` to solve together, int64 [b], and how many users to count at a time."""
-    members, lengths = _members(user_items, support), np.diff(support.indptr)
-    rows = np.argsort(members, kind="stable")
+    degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
+    met, lengths = members(degrees, support), np.diff(support.indptr)
+    rows = np.argsort(met, kind="stable")
     rows = rows[lengths[rows] > 0]
-    slots, members = np.maximum.accumulate(lengths[rows] + 1), members[rows]
+    slots, met = np.maximum.accumulate(lengths[rows] + 1), met[rows]
     users = max(1, user_items.n_rows)
-    counting = _MEMBER * members + 4 * slots * np.minimum(members, users)
+    counting = _MEMBER * met + 4 * slots * np.minimum(met, users)
     costs = counting + slots * (12 * d + _CELL * slots)  # of a row; they rise
     start = 0
     while start < len(rows):
@@ -78,13 +81,6 @@ def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np
         whole = counting[stop - 1] <= BUDGET
         yield rows[start:stop], users if whole else max(1, BUDGET // int((_MEMBER + 4) * slots[stop - 1]))
         start = stop
-
-
-def _members(user_items: CSR, support: CSR) -> NDArray[np.int64]:
-    """Users of all slots of each row, one who is in several counted in each; int64 [I]."""
-    degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
-    before = np.concatenate([[0], np.cumsum(degrees[support.indices])])
-    return np.asarray(np.diff(before[support.indptr]) + degrees)
 
 
 def _slots(rows: Tensor, indptr: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
