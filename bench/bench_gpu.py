@@ -55,6 +55,7 @@ def chunked_topk(x: torch.Tensor, dtype: torch.dtype, rows: int = 4096) -> torch
 
 
 def bench_topk(sizes: list[int]) -> None:
+    """topk_cosine of n rows for each size, with and without a threshold, beside torch by chunks."""
     from mllmrec_kernels.topk import gpu  # only here: without Triton there is nothing to import
 
     for n in sizes:
@@ -85,6 +86,7 @@ def random_graph(n: int, degree: int) -> CSR:
 
 
 def bench_propagate() -> None:
+    """Two layers of propagate beside torch's CSR product, held to it first."""
     for n in (50_000, 500_000):
         graph, x = random_graph(n, 20), embeddings(n)
         work, size = 4.0 * graph.nnz * WIDTH * 2, f"{n:,} x {WIDTH}, 2 layers"
@@ -118,6 +120,7 @@ def wall_ms(call: Callable[[], object]) -> float:
 
 
 def bench_cooccurrence() -> None:
+    """cooccurrence_topk by CuPy beside Numba on the host, held to it first."""
     user_items = interactions(200_000, 50_000, 20)
     steps = float((np.diff(user_items.indptr) ** 2).sum())
     size = f"200,000 x 50,000, {user_items.nnz:,}"
@@ -131,6 +134,7 @@ def bench_cooccurrence() -> None:
 
 
 def bench_rank() -> None:
+    """rank_heldout beside torch: a product, a mask and a top-50 for each chunk of users."""
     users, items, d = 200_000, 50_000, 64
     seen = interactions(users, items, 20)
     drawn = np.random.default_rng(2).integers(0, items, users)
@@ -152,6 +156,7 @@ def bench_rank() -> None:
 
 
 def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
+    """ridge_weights by torch on the device beside Numba on the host, held to it first."""
     user_items, x = interactions(2 * items, items, 10), embeddings(items)
     near = topk_cosine(x, neighbours)[0].cpu().numpy()
     support = CSR.from_pairs(np.repeat(np.arange(items), neighbours), near.ravel(), (items, items))
@@ -167,6 +172,7 @@ def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
 
 
 def main() -> int:
+    """Read the command line, time what can run here; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[20_000, 200_000, 1_000_000], help="sizes of topk_cosine"
