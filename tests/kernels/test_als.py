@@ -33,14 +33,34 @@ def test_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
     assert not got[np.diff(R.indptr) == 0].any()
 
 
-def test_the_factors_are_a_minimum() -> None:
+@pytest.mark.parametrize("sizes", CASES)
+@pytest.mark.parametrize("unobserved", [0.0, 0.1])
+def test_with_a_prior_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
+    R, Q, shrinkage = case(*sizes)
+    prior = np.random.default_rng(9).standard_normal((R.n_rows, Q.shape[1])).astype(np.float32)
+    kept = prior.copy()
+    got, wanted = (
+        als_factors(R, Q, unobserved=unobserved, shrinkage=shrinkage, prior=prior, backend=backend)
+        for backend in ("numba", "reference")
+    )
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
+    assert prior.tobytes() == kept.tobytes()
+    if not unobserved:  # who has no entries is where the prior says
+        nobody = np.diff(R.indptr) == 0
+        np.testing.assert_allclose(got[nobody], prior[nobody], rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_the_factors_are_a_minimum(spread: float) -> None:
     R, Q, shrinkage = case(60, 23, 300, 17)
-    a, P = 0.1, als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage)
+    prior = (spread * np.random.default_rng(1).standard_normal((60, 17))).astype(np.float32)
+    a, P = 0.1, als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=prior)
     dense = R.to_scipy().toarray().astype(np.float64)
 
     def loss(u: int, p: np.ndarray) -> float:
         scores = Q.astype(np.float64) @ p
-        return float((dense[u] * (1 - scores) ** 2).sum() + a * (scores**2).sum() + shrinkage[u] * (p**2).sum())
+        away = ((p - prior[u]) ** 2).sum()
+        return float((dense[u] * (1 - scores) ** 2).sum() + a * (scores**2).sum() + shrinkage[u] * away)
 
     generator = np.random.default_rng(0)
     for u in range(60):
@@ -70,6 +90,10 @@ def test_what_it_refuses() -> None:
         als_factors(R, Q, unobserved=-1, shrinkage=shrinkage)
     with pytest.raises(KernelInputError, match="shrinkage must be 60 numbers above 0"):
         als_factors(R, Q, unobserved=0.1, shrinkage=0 * shrinkage)
+    with pytest.raises(KernelInputError, match=r"prior must be float32 of shape \(60, 17\); got float32 \(59, 17\)"):
+        als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=np.zeros((59, 17), np.float32))
+    with pytest.raises(KernelInputError, match="prior must be finite"):
+        als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=np.full((60, 17), np.inf, np.float32))
 
 
 def test_a_system_that_float32_cannot_solve_is_named() -> None:

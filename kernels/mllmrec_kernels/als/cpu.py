@@ -82,9 +82,9 @@ def _all_rows(indptr: Any, indices: Any, Q: Any, everything: Any, shrinkage: Any
         U = np.empty_like(everything)
         for u in range(thread, len(solved), threads):
             near, x = indices[indptr[u] : indptr[u + 1]], solved[u]
-            x[:] = 0
-            if len(near) == 0:
+            if len(near) == 0 and not x.any():
                 continue
+            x *= shrinkage[u]
             U[:] = everything
             for a in range(len(U)):
                 U[a, a] += shrinkage[u]
@@ -94,10 +94,14 @@ def _all_rows(indptr: Any, indices: Any, Q: Any, everything: Any, shrinkage: Any
 
 
 def als_factors(
-    rows: CSR, factors: NDArray[np.float32], everything: NDArray[np.float32], shrinkage: NDArray[np.float64]
+    rows: CSR,
+    factors: NDArray[np.float32],
+    everything: NDArray[np.float32],
+    shrinkage: NDArray[np.float64],
+    prior: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """float32 [R, r]; `everything` is a Q^T Q; see the verb."""
-    solved = np.empty((rows.n_rows, factors.shape[1]), np.float32)
+    solved = np.array(prior, order="C")
     _all_rows(
         rows.indptr, rows.indices, np.ascontiguousarray(factors), everything, shrinkage.astype(np.float32),
         get_num_threads(), solved,
