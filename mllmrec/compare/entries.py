@@ -2,7 +2,7 @@
 
 A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as its
 paper does; everything else stays at the defaults. The blend's rivals have nine candidates, as many as the blend tries
-for its own parts (three each for the ridge, the factors and the filter) before it searches its weights: networks vary
+for its own parts (four ridges, two factorisations, three filters) before it searches its weights: networks vary
 their learning rate beside their own setting, for it tells as much. The ridges, which are parts of the blend, have
 three, MLLMRec and its ablations four. The item-kNN of every evaluation has no settings (models/baselines.py); the one
 here chooses weighting and neighbourhood.

@@ -1,7 +1,7 @@
 """The default model: closed forms that see different things, mixed with weights that validation chooses.
 
     ridge        R_u W, the item graph with each item's ridge regression on its neighbours (item_weights.py)
-    factors      p_u q_i by alternating least squares (factors.py)
+    factors      p_u q_i by alternating least squares, items shrunk to what their vectors predict (factors.py)
     low-pass     the smooth part of the user-item graph (low_pass.py)
     content      cosine of an item's vector to the mean of the user's items
     profile      cosine of an item's vector to the user's own profile, where it is not that mean
@@ -10,14 +10,16 @@
     score_u = R_u W / sd(R_u W) + sum over parts k of c_k s_k,u / sd(s_k,u),   sd over the catalogue
 
 What has settings (the strengths of the ridge, the shrinkage of the factors, the filter's rank) takes the best of
-three by the part's own validation NDCG@20; then the c_k are searched (mixing.py). Training interactions fit,
-validation chooses, test is never seen. All parts but the ridge are inner products, so the fitted model is the
-ridge and two tables of vectors, c_k / sd folded into the users': memory I x K and (U + I) x width.
+two or three by the part's own validation NDCG@20; then the c_k are searched (mixing.py). The factors' content is
+the learnt projection of the item vectors (projection.py). There are two ridges, on the vectors and on the
+projection, and the one whose mixture is better stays. Training interactions fit, validation chooses, test is never
+seen. All parts but the ridge are inner products, so the fitted model is the ridge and two tables of vectors, c_k / sd
+folded into the users': memory I x K and (U + I) x width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +35,14 @@ from mllmrec.dataset import Histories
 from mllmrec.encode import Features, Vectors, mean_of_items
 from mllmrec.errors import TrainingError
 from mllmrec.models.factors import ials
-from mllmrec.models.item_weights import ItemWeights, ridges
+from mllmrec.models.item_weights import ItemWeights, ridge_support, ridges
 from mllmrec.models.low_pass import low_pass, narrowed
 from mllmrec.models.mixing import choose_weights, standardised, validation_ndcg
+from mllmrec.models.projection import Prediction, projected
 from mllmrec.models.scorer import Lists, VectorScorer, WeightsScorer, ranks_by_block, top_by_user
 
-STRENGTHS = ((20.0, 50.0), (20.0, 100.0), (40.0, 200.0))  # w and lambda of the ridge
-SHRINKAGES = ((1.0, 0.02), (1.0, 0.05), (3.0, 0.05))  # unobserved and shrinkage of the factors
+STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda of the ridge
+SHRINKAGES = ((1.0, 0.02), (3.0, 0.05))  # unobserved and shrinkage of the factors
 _PROFILE_IS_MEAN = 1e-5  # vectors closer than this are the same
 
 
@@ -154,39 +157,46 @@ def blend(
             "the validation split is empty, and the blend chooses its weights by it; prepare the dataset with a "
             "split that holds some interactions out, or take model.kind=ridge"
         )
-    fitted = _ridge(features.items, histories, valid, config, device)
-    parts = {name: standardised(part) for name, part in _parts(features, histories, valid, config, seed).items()}
-    alone = BlendScorer(fitted.scorer, VectorScorer(*(np.zeros((n, 0), np.float32) for n in valid.shape)))
-    chosen = choose_weights([alone, *parts.values()], histories.user_items(), valid)
+    train, Z = histories.user_items(), projected(features.items, histories)
+    parts = {name: standardised(part) for name, part in _parts(features, Z, histories, valid, config, seed).items()}
+    either = _ridges([features.items, Z], histories, valid, config, device)
+    best, chosen = choose_weights([_alone(ridge) for ridge in either], [*parts.values()], train, valid)
     weights = dict(zip(("ridge", *parts), chosen, strict=True))
     used = {name: part for name, part in parts.items() if weights[name]}
     users = [np.float32(weights[name]) * part.users for name, part in used.items()]
     empty = [np.zeros((n, 0), np.float32) for n in valid.shape]
     return Blend(
-        fitted,
+        either[best],
         np.concatenate([empty[0], *users], axis=1),
         np.concatenate([empty[1], *(part.items for part in used.values())], axis=1),
         weights,
     )
 
 
-def _ridge(
-    vectors: Vectors, histories: Histories, valid: CSR, config: ModelConfig, device: torch.device | str
-) -> ItemWeights:
-    """The ridge of the best strengths."""
+def _alone(ridge: ItemWeights) -> BlendScorer:
+    """The ridge as a part: its scores over their spread."""
+    users, items = ridge.user_items.shape
+    return BlendScorer(ridge.scorer, VectorScorer(np.zeros((users, 0), np.float32), np.zeros((items, 0), np.float32)))
+
+
+def _ridges(
+    either: Sequence[Vectors], histories: Histories, valid: CSR, config: ModelConfig, device: torch.device | str
+) -> list[ItemWeights]:
+    """The ridge of the best strengths on each of the vectors, all on the neighbours by the first."""
     train = histories.user_items()
-    tried = ridges(vectors, histories, config, STRENGTHS, device=device)
-    return max(tried, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid))
+    support = ridge_support(either[0], train, config)
+    tried = (ridges(vectors, histories, config, STRENGTHS, support=support, device=device) for vectors in either)
+    return [max(one, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid)) for one in tried]
 
 
 def _parts(
-    features: Features, histories: Histories, valid: CSR, config: ModelConfig, seed: int
+    features: Features, Z: Vectors, histories: Histories, valid: CSR, config: ModelConfig, seed: int
 ) -> dict[str, VectorScorer]:
     """Every part but the ridge, by its name."""
-    train, items = histories.user_items(), features.items
+    train, items, content = histories.user_items(), features.items, Prediction(Z)
     factors = (
-        ials(histories, rank=config.rank, unobserved=unobserved, shrinkage=shrinkage, seed=seed).scorer
-        for unobserved, shrinkage in SHRINKAGES
+        ials(histories, rank=config.rank, unobserved=w, shrinkage=shrinkage, seed=seed, content=content).scorer
+        for w, shrinkage in SHRINKAGES
     )
     widest = low_pass(train, config.rank)
     filters = (narrowed(widest, max(1, config.rank // by)) for by in (4, 2, 1))

@@ -8,6 +8,10 @@ together weigh w times what the observed ones do, it minimises
         + lambda (sum over u of (n_u + a I) |p_u|² + sum over i of (n_i + a U) |q_i|²)
 
 Given one table, each row of the other is one r x r system (als_factors). Memory: (U + I) r.
+
+With item vectors, |q_i|² becomes |q_i - m_i|², m_i what q_i should be by its vector and the other items' factors
+(projection.py, solved anew each sweep): an item of few users takes its place from what it is like, one of many users
+from them. It is regression-based latent factors (Agarwal and Chen, KDD 2009) for implicit data.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from mllmrec_kernels import CSR, als_factors
 from mllmrec import storage
 from mllmrec.dataset import Histories
 from mllmrec.encode import Vectors
+from mllmrec.models.projection import Prediction
 from mllmrec.models.scorer import Lists, VectorScorer
 
 SWEEPS = 10  # of a part of the blend; alone, model.sweeps
@@ -72,7 +77,14 @@ class Factors:
 
 
 def ials(
-    histories: Histories, *, rank: int, unobserved: float, shrinkage: float, seed: int, sweeps: int = SWEEPS
+    histories: Histories,
+    *,
+    rank: int,
+    unobserved: float,
+    shrinkage: float,
+    seed: int,
+    sweeps: int = SWEEPS,
+    content: Prediction | None = None,
 ) -> Factors:
     """Fit both tables.
 
@@ -83,6 +95,7 @@ def ials(
         shrinkage: lambda > 0.
         seed: of the first item factors.
         sweeps: how often both tables are solved.
+        content: predicts item factors by vectors of the items; without it they shrink to 0.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -95,13 +108,15 @@ def ials(
     start = torch.Generator().manual_seed(seed)
     items = (torch.randn(by_user.n_columns, rank, generator=start) * (_START / rank**0.5)).numpy()
     users = np.zeros((by_user.n_rows, rank), np.float32)
+    prior = None
     for _ in range(sweeps):
         users = _half_sweep(by_user, items, share, shrinkage)
-        items = _half_sweep(by_item, users, share, shrinkage)
+        items = _half_sweep(by_item, users, share, shrinkage, prior)
+        prior = content.of(items) if content else None
     return Factors(users, items, histories.digest)
 
 
-def _half_sweep(rows: CSR, factors: Vectors, share: float, shrinkage: float) -> Vectors:
-    """The best row factors [R, r] given the other side's [C, r]."""
+def _half_sweep(rows: CSR, factors: Vectors, share: float, shrinkage: float, prior: Vectors | None = None) -> Vectors:
+    """The best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
     shrink = shrinkage * (np.diff(rows.indptr) + share * rows.n_columns)
-    return als_factors(rows, factors, unobserved=share, shrinkage=shrink)
+    return als_factors(rows, factors, unobserved=share, shrinkage=shrink, prior=prior)

@@ -113,6 +113,7 @@ def ridges(
     config: ModelConfig,
     strengths: Sequence[tuple[float, float]],
     *,
+    support: CSR | None = None,
     device: torch.device | str = "cpu",
 ) -> list[ItemWeights]:
     """One ridge for each (w, lambda), all on the same neighbours.
@@ -122,6 +123,7 @@ def ridges(
         histories: training histories.
         config: supports.
         strengths: w and lambda.
+        support: the neighbours, binary [I, I], where they are at hand; else those of ridge_support.
         device: where the regressions are solved; Numba on the CPU, torch on a CUDA device.
 
     Raises:
@@ -130,7 +132,7 @@ def ridges(
     """
     histories.require_training("the ridge")
     user_items = histories.user_items()
-    support = ridge_support(vectors, user_items, config)
+    support = ridge_support(vectors, user_items, config) if support is None else support
     fitted = ridge_path(user_items, torch.from_numpy(vectors).to(device), support, strengths)
     return [ItemWeights(user_items, onto.transpose(), histories.digest) for onto in fitted]
 

@@ -1,13 +1,19 @@
 """How much each part of a mixture counts: weights that validation chooses.
 
 Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight
-can be a constant. The first part weighs 1. The others start at 0 and are searched one after another over a small
-grid, twice, for the highest NDCG@20 of the validation items; of equal weights the lower one stays.
+can be a constant. A first part weighs 1. The others are searched one after another over a small grid, round
+after round until none changes, for the highest NDCG@20 of the validation items; of equal weights the lower one stays.
+Such a climb ends on the next hill, so there are three, from no weight, some and much; of equal ends the first stays.
+Where there are several first parts, each has its climbs, and the one whose mixture reaches most stays.
+
+What is searched is a short list of items a user: the best fifty of every part, and the items held out. An item on
+no list counts as ranked below these; where the lists hold the whole catalogue, nothing is left to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,13 +22,52 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec import metrics
-from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
+from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer
 
 CUTOFF = 20
-GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6)
-_SWEEPS = 2
-_SEARCH_BYTES = 1 << 30  # of the scores that the search holds; where all users do not fit, users are sampled evenly
+GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
+_STARTS = (0.0, 0.4, 1.2)
+_ROUNDS = 8  # at most; three are usual
+_LISTED = 50  # items of each part on a user's list
+_SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
+_RUN = 64  # users that are sampled together, as they are scored together
 _COMPARED = 1 << 24  # scores compared at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """What the search looks at.
+
+    Attributes:
+        scores: float32 [parts, B, C]; of the first parts -inf where an item may not be ranked or stands twice.
+        rows, columns: int64 [H], where the held-out items stand.
+        indptr: [B + 1], which of them are whose.
+    """
+
+    scores: Tensor
+    rows: Tensor
+    columns: Tensor
+    indptr: NDArray[np.int64]
+
+    def of(self, first: int, firsts: int) -> _Lists:
+        """Those of one of the first parts and of all others."""
+        return replace(self, scores=self.scores[[first, *range(firsts, len(self.scores))]])
+
+    def mixed(self, weights: Sequence[float]) -> Tensor:
+        """The weighted sum of the parts, float32 [B, C]."""
+        summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1)
+        return summed
+
+    def reached(self, mixed: Tensor) -> float:
+        """NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item's ranks last."""
+        own = mixed[self.rows, self.columns]
+        step = max(1, _COMPARED // max(1, mixed.shape[1]))
+        ranks = torch.empty(len(own), dtype=torch.int64)
+        for start in range(0, len(own), step):
+            at = slice(start, start + step)
+            ranks[at] = (mixed[self.rows[at]] >= own[at, None]).sum(dim=1) - 1
+        values = metrics.per_user(ranks.numpy(), self.indptr, (CUTOFF,))
+        return metrics.mean(values)[f"ndcg@{CUTOFF}"]
 
 
 def validation_ndcg(model: Scorer, train: CSR, valid: CSR) -> float:
@@ -47,62 +92,95 @@ def standardised(part: VectorScorer) -> VectorScorer:
     return VectorScorer(scaled.astype(np.float32), part.items)
 
 
-def choose_weights(parts: Sequence[BlockScorer], train: CSR, valid: CSR) -> tuple[float, ...]:
-    """The weight of each part, 1 for the first.
+def choose_weights(
+    firsts: Sequence[BlockScorer], others: Sequence[BlockScorer], train: CSR, valid: CSR
+) -> tuple[int, tuple[float, ...]]:
+    """Which of the first parts is mixed, and the weight of it, which is 1, and of each other part.
 
     Args:
-        parts: standardised.
+        firsts: standardised; one of them is taken.
+        others: standardised.
         train: [U, I] items that are not ranked.
         valid: [U, I] items to rank high.
     """
-    users = _sample(train, valid, len(parts))
-    held = valid.take_rows(users)
-    scores = [_scores(part, users, train.n_columns) for part in parts]
-    for row, user in enumerate(users):
-        scores[0][row, train.row(int(user))] = -torch.inf
-    weights, total = [1.0, *(0.0 for _ in parts[1:])], scores[0].clone()
-    for _ in range(_SWEEPS):
-        for k in range(1, len(parts)):
-            total -= weights[k] * scores[k]
-            reached = [_reached(total + weight * scores[k], held) for weight in GRID]
-            weights[k] = GRID[int(np.argmax(reached))]
-            total += weights[k] * scores[k]
-    return tuple(weights)
+    lists = _short_lists([*firsts, *others], len(firsts), _sample(train, valid), train, valid)
+    climbs = []
+    for first in range(len(firsts)):
+        own = lists.of(first, len(firsts))
+        climbs += [(first, *_climb(own, [1.0, *(start for _ in others)])) for start in _STARTS]
+    first, weights, _ = max(climbs, key=lambda climb: climb[2])
+    return first, weights
 
 
-def _sample(train: CSR, valid: CSR, parts: int) -> NDArray[np.int64]:
-    """Users to search on, spread evenly over those with validation and training items."""
+def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
+    """From these weights to where none changes, and the NDCG@20 there."""
+    best = lists.reached(lists.mixed(weights))
+    for _ in range(_ROUNDS):
+        before = tuple(weights)
+        for k in range(1, len(weights)):
+            others = lists.mixed([*weights[:k], 0.0, *weights[k + 1 :]])
+            reached = [lists.reached(others.add(lists.scores[k], alpha=weight)) for weight in GRID]
+            weights[k], best = GRID[int(np.argmax(reached))], max(reached)
+        if tuple(weights) == before:
+            break
+    return tuple(weights), best
+
+
+def _sample(train: CSR, valid: CSR) -> list[NDArray[np.int64]]:
+    """Users to search on, in runs spread evenly over those with validation and training items."""
     judged = np.flatnonzero((np.diff(valid.indptr) > 0) & (np.diff(train.indptr) > 0))
-    most = max(1, _SEARCH_BYTES // (4 * (parts + 2) * max(1, train.n_columns)))
-    if len(judged) <= most:
-        return judged
-    return judged[np.linspace(0, len(judged) - 1, most).astype(np.int64)]
+    runs = [judged[start : start + _RUN] for start in range(0, len(judged), _RUN)]
+    most = max(1, _SEARCHED // (_RUN * max(1, train.n_columns)))
+    return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
 
 
-def _scores(part: BlockScorer, users: NDArray[np.int64], n_items: int) -> Tensor:
-    """The part's scores of the named users, float32 [B, I]."""
-    scores = np.empty((len(users), n_items), np.float32)
-    for start in range(0, len(users), step := block_rows(n_items)):
-        named = users[start : start + step]
-        first, last = int(named[0]), int(named[-1])
-        if last - first < 2 * len(named):
-            scores[start : start + step] = part.scores(first, last + 1)[named - first]
-        else:  # far apart: most of a block would be thrown away
-            scores[start : start + step] = np.concatenate([part.scores(int(u), int(u) + 1) for u in named])
-    return torch.from_numpy(scores)
+def _short_lists(
+    parts: Sequence[BlockScorer], firsts: int, runs: Sequence[NDArray[np.int64]], train: CSR, valid: CSR
+) -> _Lists:
+    """The lists of all users of the runs, a run at a time."""
+    users = np.concatenate([np.empty(0, np.int64), *runs])
+    held = valid.take_rows(users)
+    most = int(np.diff(held.indptr).max(initial=0))
+    listed = min(_LISTED, train.n_columns)
+    scores = torch.empty(len(parts), len(users), listed * len(parts) + most)
+    columns = np.empty(held.nnz, np.int64)
+    done = 0
+    for run in runs:
+        rows = slice(done, done + len(run))
+        at = slice(int(held.indptr[rows.start]), int(held.indptr[rows.stop]))
+        columns[at] = _list_run(parts, firsts, run, train.take_rows(run), valid.take_rows(run), scores[:, rows])
+        done = rows.stop
+    return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(columns), held.indptr)
 
 
-def _reached(scores: Tensor, held: CSR) -> float:
-    """NDCG@20 of the held-out items in dense scores [B, I]; of equal scores a held-out item's ranks last."""
-    rows, items = torch.from_numpy(held.rows()), torch.from_numpy(held.indices.astype(np.int64))
-    own = scores[rows, items]
-    step = max(1, _COMPARED // max(1, scores.shape[1]))
-    ranks = torch.empty(len(rows), dtype=torch.int64)
-    for start in range(0, len(rows), step):
-        at = slice(start, start + step)
-        ranks[at] = (scores[rows[at]] >= own[at, None]).sum(dim=1) - 1
-    values = metrics.per_user(ranks.numpy(), held.indptr, (CUTOFF,))
-    return metrics.mean(values)[f"ndcg@{CUTOFF}"]
+def _list_run(
+    parts: Sequence[BlockScorer], firsts: int, run: NDArray[np.int64], seen: CSR, held: CSR, scores: Tensor
+) -> NDArray[np.int64]:
+    """Fill the scores [parts, b, C] of a run's lists; in which columns its held-out items stand, in their order."""
+    seen_at, held_at = _entries(seen), _entries(held)
+    start, stop = int(run[0]), int(run[-1]) + 1
+    tables = [torch.from_numpy(part.scores(start, stop)[run - start]) for part in parts]  # [b, I] each
+    listed = min(_LISTED, seen.n_columns)
+    ids = torch.zeros(scores.shape[1:], dtype=torch.int64)
+    for k, table in enumerate(tables):
+        allowed = table.index_put(seen_at, torch.tensor(-torch.inf))
+        ids[:, k * listed : (k + 1) * listed] = allowed.topk(listed, dim=1).indices
+    place = torch.arange(held.nnz) - torch.from_numpy(held.indptr[held.rows()])
+    ids[held_at[0], len(parts) * listed + place] = held_at[1]
+    ids = ids.sort(dim=1).values
+    twice = ids[:, 1:] == ids[:, :-1]
+    for k, table in enumerate(tables):
+        if k < firsts:
+            table[seen_at] = -torch.inf
+        scores[k] = table.gather(1, ids)
+        if k < firsts:
+            scores[k, :, 1:][twice] = -torch.inf
+    return torch.searchsorted(ids[held_at[0]], held_at[1][:, None])[:, 0].numpy()
+
+
+def _entries(matrix: CSR) -> tuple[Tensor, Tensor]:
+    """Rows and columns of its entries, int64 [nnz] each."""
+    return torch.from_numpy(matrix.rows()), torch.from_numpy(matrix.indices.astype(np.int64))
 
 
 def _mean(ranks: NDArray[np.int32], train: CSR, valid: CSR) -> float:

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from mllmrec_kernels import CSR
 
+from mllmrec import metrics
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset
 from mllmrec.encode import Cuts, Features, mean_of_items
 from mllmrec.errors import LeakError, MismatchError, TrainingError
+from mllmrec.models import mixing
 from mllmrec.models.blend import Blend, blend
 from mllmrec.models.factors import Factors, ials
 from mllmrec.models.low_pass import low_pass, narrowed
 from mllmrec.models.mixing import GRID, choose_weights, standardised, validation_ndcg
-from mllmrec.models.scorer import VectorScorer, WeightsScorer
+from mllmrec.models.scorer import VectorScorer, WeightsScorer, ranks_by_block
 
 SMALL = ModelConfig(rank=8, cooccurrence_support=3, semantic_support=3)
 
@@ -95,21 +97,76 @@ class Fixed:
         return self._scores[start:stop].copy()
 
 
+class Ranked(Fixed):
+    """The same, to be judged by full ranking."""
+
+    def ranks(self, exclude: CSR, heldout: CSR) -> np.ndarray:
+        return ranks_by_block(self, exclude, heldout)
+
+
 def test_the_search_finds_what_helps_and_leaves_out_what_does_not(dataset: Dataset) -> None:
     train, valid = dataset.train, dataset.matrix("valid")
     generator = np.random.default_rng(7)
-    noise, knows = generator.standard_normal(train.shape), 3 * dense(valid)
-    parts = [Fixed(part) for part in (noise, np.zeros(train.shape), knows, -knows)]
-    first, constant, helps, harms = choose_weights(parts, train, valid)
-    assert first == 1 and constant == 0 and harms == 0
+    noise, knows = generator.standard_normal(train.shape), 1.5 * dense(valid)
+    ranking, *parts = [Fixed(part) for part in (noise, np.zeros(train.shape), knows, -knows)]
+    which, (first, constant, helps, harms) = choose_weights([ranking], parts, train, valid)
+    assert which == 0 and first == 1 and constant == 0 and harms == 0
     assert helps == GRID[-1]
+
+
+def test_of_two_first_parts_the_better_mixture_stays(dataset: Dataset) -> None:
+    """Alone, the first is better; but the part beside it mends the second alone."""
+    train, valid = dataset.train, dataset.matrix("valid")
+    knows = dense(valid)
+    noise = 9 * np.random.default_rng(7).standard_normal(train.shape)
+    good, bad, mends = Fixed(knows + noise / 20), Fixed(knows - noise), Fixed(noise / GRID[-1])
+    assert choose_weights([bad, good], [], train, valid)[0] == 1
+    assert choose_weights([good, bad], [mends], train, valid)[0] == 1
+
+
+def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items on several lists, seen items and users without held-out items count as they do in a full ranking."""
+    train, valid = dataset.train, dataset.matrix("valid")
+    generator = np.random.default_rng(11)
+    tables = [generator.standard_normal(train.shape).astype(np.float32) for _ in range(3)]
+    monkeypatch.setattr(mixing, "_RUN", 3)
+    monkeypatch.setattr(mixing, "_COMPARED", 100)
+    lists = mixing._short_lists([Fixed(table) for table in tables], 1, mixing._sample(train, valid), train, valid)
+    mixed = tables[0] + np.float32(0.5) * (tables[1] + tables[2])
+    mixed[dense(train) > 0] = -np.inf
+    wanted = metrics.per_user(ranks_by_block(Fixed(mixed), train, valid), valid.indptr, (20,))["ndcg@20"]
+    judged = (np.diff(valid.indptr) > 0) & (np.diff(train.indptr) > 0)
+    reached = lists.reached(lists.mixed([1, 0.5, 0.5]))
+    assert reached == pytest.approx(wanted[judged].mean())
+
+
+def test_an_item_on_no_list_changes_nothing_near_the_top(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of the best 20 of one part alone: whoever ranks among its best 20 is on them."""
+    train, valid = dataset.train, dataset.matrix("valid")
+    scores = np.random.default_rng(12).standard_normal(train.shape).astype(np.float32)
+    monkeypatch.setattr(mixing, "_LISTED", mixing.CUTOFF)
+    lists = mixing._short_lists([Fixed(scores)], 1, mixing._sample(train, valid), train, valid)
+    assert lists.scores.shape[2] < train.n_columns
+    assert lists.reached(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
+
+
+def test_users_are_sampled_in_runs_where_there_are_many(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = dataset.train, dataset.matrix("valid")
+    everyone = np.concatenate(mixing._sample(train, valid))
+    monkeypatch.setattr(mixing, "_RUN", 2)
+    monkeypatch.setattr(mixing, "_SEARCHED", 2 * 3 * train.n_columns)
+    runs = mixing._sample(train, valid)
+    assert [len(run) for run in runs[:-1]] == [2, 2] and len(runs) == 3
+    assert runs[0][0] == everyone[0] and runs[-1][-1] == everyone[-1]
 
 
 def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
     """Beside a part that ranks nothing, one that truly ranks is taken."""
     train, valid = dataset.train, dataset.matrix("valid")
     nothing = Fixed(np.zeros(train.shape))
-    assert choose_weights([nothing, Fixed(dense(valid))], train, valid) == (1, GRID[1])
+    assert choose_weights([nothing], [Fixed(dense(valid))], train, valid) == (0, (1, GRID[1]))
 
 
 def test_a_blend_is_the_weighted_sum_of_its_parts_on_one_scale(
