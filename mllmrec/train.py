@@ -164,9 +164,9 @@ class _Trainer:
             )
         self._device = _device(config)
         self._config, self._seed = config, seed
-        self._histories, self._valid = histories, valid
-        self._user_items = histories.user_items()
-        self._judged = np.diff(self._user_items.indptr) > 0
+        self._histories, self._user_items = histories, histories.user_items()
+        self._judged = np.flatnonzero((np.diff(self._user_items.indptr) > 0) & (np.diff(valid.indptr) > 0))
+        self._seen, self._held = self._user_items.take_rows(self._judged), valid.take_rows(self._judged)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build_network(model, config, features, graph, histories).to(self._device)
@@ -194,9 +194,9 @@ class _Trainer:
                 f"the loss is {loss} in epoch {epoch}; the last checkpoint is kept: lower "
                 "train.learning_rate, or look for extreme values in the features"
             )
-        ranks = VectorScorer(*self._vectors()).ranks(self._user_items, self._valid)
-        values = metrics.per_user(ranks, self._valid.indptr, (STOPPING_CUTOFF,))
-        scored = metrics.mean({name: value[self._judged] for name, value in values.items()})
+        users, items = self._vectors()
+        ranks = VectorScorer(users[self._judged], items).ranks(self._seen, self._held)
+        scored = metrics.mean(metrics.per_user(ranks, self._held.indptr, (STOPPING_CUTOFF,)))
         return Epoch(epoch, loss, scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"])
 
     def _fit(self, epoch: int) -> float:
