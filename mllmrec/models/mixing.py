@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec import metrics
-from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer
+from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
 
 CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
@@ -30,7 +30,9 @@ _STARTS = (0.0, 0.4, 1.2)
 _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
 _SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
+_LIST_BYTES = 1 << 29  # of the lists' scores; likewise
 _RUN = 64  # users that are sampled together, as they are scored together
+_GAP = 4  # users this near are scored with those between them
 _COMPARED = 1 << 24  # scores compared at once
 
 
@@ -103,7 +105,7 @@ def choose_weights(
         train: [U, I] items that are not ranked.
         valid: [U, I] items to rank high.
     """
-    lists = _short_lists([*firsts, *others], len(firsts), _sample(train, valid), train, valid)
+    lists = _short_lists([*firsts, *others], len(firsts), train, valid)
     climbs = []
     for first in range(len(firsts)):
         own = lists.of(first, len(firsts))
@@ -126,23 +128,24 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
     return tuple(weights), best
 
 
-def _sample(train: CSR, valid: CSR) -> list[NDArray[np.int64]]:
+def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
     """Users to search on, in runs spread evenly over those with validation and training items."""
     judged = np.flatnonzero((np.diff(valid.indptr) > 0) & (np.diff(train.indptr) > 0))
-    runs = [judged[start : start + _RUN] for start in range(0, len(judged), _RUN)]
-    most = max(1, _SEARCHED // (_RUN * max(1, train.n_columns)))
+    rows = min(_RUN, block_rows(train.n_columns))
+    runs = [judged[start : start + rows] for start in range(0, len(judged), rows)]
+    users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)
+    most = max(1, users // rows)
     return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
 
 
-def _short_lists(
-    parts: Sequence[BlockScorer], firsts: int, runs: Sequence[NDArray[np.int64]], train: CSR, valid: CSR
-) -> _Lists:
-    """The lists of all users of the runs, a run at a time."""
+def _short_lists(parts: Sequence[BlockScorer], firsts: int, train: CSR, valid: CSR) -> _Lists:
+    """The lists of all users to search on, a run at a time."""
+    listed = min(_LISTED, train.n_columns)
+    width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
+    runs = _sample(train, valid, 4 * len(parts) * width)
     users = np.concatenate([np.empty(0, np.int64), *runs])
     held = valid.take_rows(users)
-    most = int(np.diff(held.indptr).max(initial=0))
-    listed = min(_LISTED, train.n_columns)
-    scores = torch.empty(len(parts), len(users), listed * len(parts) + most)
+    scores = torch.empty(len(parts), len(users), width)
     columns = np.empty(held.nnz, np.int64)
     done = 0
     for run in runs:
@@ -158,8 +161,7 @@ def _list_run(
 ) -> NDArray[np.int64]:
     """Fill the scores [parts, b, C] of a run's lists; in which columns its held-out items stand, in their order."""
     seen_at, held_at = _entries(seen), _entries(held)
-    start, stop = int(run[0]), int(run[-1]) + 1
-    tables = [torch.from_numpy(part.scores(start, stop)[run - start]) for part in parts]  # [b, I] each
+    tables = [_scores(part, run) for part in parts]  # [b, I] each
     listed = min(_LISTED, seen.n_columns)
     ids = torch.zeros(scores.shape[1:], dtype=torch.int64)
     for k, table in enumerate(tables):
@@ -176,6 +178,12 @@ def _list_run(
         if k < firsts:
             scores[k, :, 1:][twice] = -torch.inf
     return torch.searchsorted(ids[held_at[0]], held_at[1][:, None])[:, 0].numpy()
+
+
+def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
+    """Of the named users, float32 [B, I]; of those far apart not with the users between them."""
+    near = np.split(users, np.flatnonzero(np.diff(users) > _GAP) + 1)
+    return torch.from_numpy(np.concatenate([part.scores(int(u[0]), int(u[-1]) + 1)[u - u[0]] for u in near]))
 
 
 def _entries(matrix: CSR) -> tuple[Tensor, Tensor]:

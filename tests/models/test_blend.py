@@ -133,7 +133,7 @@ def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
     tables = [generator.standard_normal(train.shape).astype(np.float32) for _ in range(3)]
     monkeypatch.setattr(mixing, "_RUN", 3)
     monkeypatch.setattr(mixing, "_COMPARED", 100)
-    lists = mixing._short_lists([Fixed(table) for table in tables], 1, mixing._sample(train, valid), train, valid)
+    lists = mixing._short_lists([Fixed(table) for table in tables], 1, train, valid)
     mixed = tables[0] + np.float32(0.5) * (tables[1] + tables[2])
     mixed[dense(train) > 0] = -np.inf
     wanted = metrics.per_user(ranks_by_block(Fixed(mixed), train, valid), valid.indptr, (20,))["ndcg@20"]
@@ -147,19 +147,34 @@ def test_an_item_on_no_list_changes_nothing_near_the_top(dataset: Dataset, monke
     train, valid = dataset.train, dataset.matrix("valid")
     scores = np.random.default_rng(12).standard_normal(train.shape).astype(np.float32)
     monkeypatch.setattr(mixing, "_LISTED", mixing.CUTOFF)
-    lists = mixing._short_lists([Fixed(scores)], 1, mixing._sample(train, valid), train, valid)
+    lists = mixing._short_lists([Fixed(scores)], 1, train, valid)
     assert lists.scores.shape[2] < train.n_columns
     assert lists.reached(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
 
 
 def test_users_are_sampled_in_runs_where_there_are_many(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid = dataset.train, dataset.matrix("valid")
-    everyone = np.concatenate(mixing._sample(train, valid))
+    everyone = np.concatenate(mixing._sample(train, valid, 1))
     monkeypatch.setattr(mixing, "_RUN", 2)
-    monkeypatch.setattr(mixing, "_SEARCHED", 2 * 3 * train.n_columns)
-    runs = mixing._sample(train, valid)
-    assert [len(run) for run in runs[:-1]] == [2, 2] and len(runs) == 3
-    assert runs[0][0] == everyone[0] and runs[-1][-1] == everyone[-1]
+    for bound, most in (("_SEARCHED", 2 * 3 * train.n_columns), ("_LIST_BYTES", 2 * 3 * 100)):
+        with monkeypatch.context() as patched:
+            patched.setattr(mixing, bound, most)
+            runs = mixing._sample(train, valid, 100)
+        assert [len(run) for run in runs[:-1]] == [2, 2] and len(runs) == 3
+        assert runs[0][0] == everyone[0] and runs[-1][-1] == everyone[-1]
+
+
+def test_users_far_apart_are_scored_without_those_between_them() -> None:
+    part, asked = Fixed(np.arange(300.0).reshape(100, 3)), []
+
+    def scores(start: int, stop: int) -> np.ndarray:
+        asked.append((start, stop))
+        return Fixed.scores(part, start, stop)
+
+    part.scores = scores  # type: ignore[method-assign]
+    users = np.array([2, 4, 50, 97, 99])
+    assert mixing._scores(part, users)[:, 0].tolist() == [6, 12, 150, 291, 297]
+    assert asked == [(2, 5), (50, 51), (97, 100)]
 
 
 def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
