@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR
+from mllmrec_kernels import CSR, rank_heldout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +33,6 @@ from mllmrec.models.build import build_network
 from mllmrec.models.factors import Factors, ials
 from mllmrec.models.item_weights import ItemWeights, ease, ridge
 from mllmrec.models.neighbours import item_knn
-from mllmrec.models.scorer import VectorScorer
 from mllmrec.negatives import Negatives
 from mllmrec.progress import Progress, silent
 from mllmrec.trained import Epoch, Trained
@@ -195,7 +194,7 @@ class _Trainer:
                 "train.learning_rate, or look for extreme values in the features"
             )
         users, items = self._vectors()
-        ranks = VectorScorer(users[self._judged], items).ranks(self._seen, self._held)
+        ranks = rank_heldout(users[self._judged], items, self._seen, self._held, limit=STOPPING_CUTOFF)
         scored = metrics.mean(metrics.per_user(ranks, self._held.indptr, (STOPPING_CUTOFF,)))
         return Epoch(epoch, loss, scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"])
 

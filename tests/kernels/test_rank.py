@@ -38,6 +38,39 @@ def test_the_float32_product_gives_the_same(case: VectorCase, monkeypatch: pytes
     np.testing.assert_array_equal(ranks, rank_heldout(users, items, exclude, heldout, backend="reference"))
 
 
+@each_case
+@pytest.mark.parametrize("by_int8", [True, False])
+@pytest.mark.parametrize("limit", [0, 1, 20, 10_000])
+def test_ranks_below_a_limit_are_exact(
+    case: VectorCase, by_int8: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_int8:
+        monkeypatch.setattr(cpu, "supported", lambda: False)
+    users, items = case.queries(), case.items()
+    exclude, heldout = split_pairs(case.rng(), (len(users), len(items)))
+    ranks = rank_heldout(users, items, exclude, heldout, limit=limit)
+    wanted = rank_heldout(users, items, exclude, heldout, backend="reference")
+    np.testing.assert_array_equal(np.minimum(ranks, limit), np.minimum(wanted, limit))
+
+
+def test_what_has_reached_the_limit_is_looked_at_no_more() -> None:
+    """Even users hold out what stands in places 5 and 19, behind their best 40, which they have seen; odd users what
+    they like least."""
+    rng = np.random.default_rng(8)
+    users, items = gaussian(rng, 700, 8), gaussian(rng, 3000, 8)
+    (best, _), (worst, _) = topk_dot(users, items, 60), topk_dot(-users, items, 2)
+    exclude = CSR.from_pairs(np.repeat(np.arange(700), 40), best[:, :40].ravel(), (700, 3000))
+    odd = np.arange(700)[:, None] % 2 == 1
+    held = np.where(odd, worst, best[:, [40 + 5, 40 + 19]])
+    heldout = CSR.from_pairs(np.repeat(np.arange(700), 2), held.ravel(), (700, 3000))
+    for max_bytes in (None, 300_000):
+        ranks = rank_heldout(users, items, exclude, heldout, limit=10, max_bytes=max_bytes)
+        wanted = rank_heldout(users, items, exclude, heldout, max_bytes=max_bytes)
+        np.testing.assert_array_equal(np.sort(wanted[heldout.rows() % 2 == 0]), np.repeat([5, 19], 350))
+        np.testing.assert_array_equal(np.minimum(ranks, 10), np.minimum(wanted, 10))
+        assert (ranks < wanted)[heldout.rows() % 2 == 1].all()  # not counted to the end
+
+
 def test_many_coordinates_take_one_byte_each() -> None:
     """Beyond 512 coordinates two bytes would leave int32; the plain tile counts."""
     users, items = gaussian(np.random.default_rng(1), 20, 600), gaussian(np.random.default_rng(2), 70, 600)

@@ -25,6 +25,7 @@ def rank_heldout(
     exclude: CSR,
     heldout: CSR,
     *,
+    limit: int | None = None,
     backend: str = "auto",
     max_bytes: int | None = None,
 ) -> Any:
@@ -41,6 +42,8 @@ def rank_heldout(
         item_vectors: floating, shape (I, d).
         exclude: CSR of shape (U, I), items that are not candidates (training items, say).
         heldout: CSR of shape (U, I), the items to rank.
+        limit: a rank of `limit` or more may come out as any number from `limit` on, for metrics that are cut off
+            there. On the CPU most of the work is then left out; a GPU counts to the end.
         backend: "auto", "numba", "triton", or "reference".
         max_bytes: working memory beyond input and output; None is 64 MiB on the CPU, a quarter of what is free on
             a GPU.
@@ -69,7 +72,8 @@ def rank_heldout(
     else:
         from mllmrec_kernels.rank import cpu
 
-        ranks = cpu.rank_heldout(x, y, exclude, heldout, max_bytes=max_bytes or inputs.MAX_BYTES)
+        most = len(y) if limit is None else limit
+        ranks = cpu.rank_heldout(x, y, exclude, heldout, limit=most, max_bytes=max_bytes or inputs.MAX_BYTES)
     return inputs.like(user_vectors, (ranks,))[0]
 
 

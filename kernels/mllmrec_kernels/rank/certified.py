@@ -8,10 +8,14 @@ so an item with S steps > own[n] + margin is ahead of the held-out item, one wit
 not, and the few between are scored as the held-out item itself was. A user stands in the tile once, whose sums are
 compared with the score of each of their held-out items while they are in registers: nothing is written but the
 counts, and the pairs in between.
+
+With a limit the first blocks of items are small, and before each block those users drop out who have `limit` items
+before each of their held-out items already: counts only grow, and excluded items were taken off before the first.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,8 @@ from mllmrec_kernels.topk.score import dot_rows
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, bars, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
+_FIRST = PANEL  # items of the first block where there is a limit; each later one is _GROWS times as large
+_GROWS = 3
 
 
 def count(
@@ -36,6 +42,7 @@ def count(
     heldout: CSR,
     own: NDArray[np.float32],
     ranks: NDArray[np.int32],
+    limit: int,
     max_bytes: int,
 ) -> bool:
     """Add to each entry's rank the items that stand before it; False, and nothing done, where memory is too short.
@@ -44,6 +51,7 @@ def count(
         ask: users as queries, items, and how both are scaled.
         heldout: each user's held-out items.
         own, ranks: the score and rank of each entry of `heldout`, shape (n,).
+        limit: ranks from here on need not be told apart.
         max_bytes: working memory.
     """
     d = ask.queries.shape[1]
@@ -56,24 +64,49 @@ def count(
         return False
     left_room = empty(min(at_most, len(users)), d, plan)
     right_room = empty(min(at_most, len(ask.items)), d, plan, as_rows=False)
-    items = np.arange(len(ask.items), dtype=np.int32)
-    blocks = [items[start : start + at_most] for start in range(0, len(items), at_most)]
-    for start in range(0, len(users), at_most):
-        asked = users[start : start + at_most]
-        mine = pack(left_room, ask.queries, ask.to_unit, ask.a, asked, plan, plan.left_scale)
-        span = slice(heldout.indptr[asked[0]], heldout.indptr[asked[-1] + 1])
-        entries = np.full(len(mine.ids) + 1, span.stop - span.start)  # the rows that fill the last panel have none
-        entries[: len(asked)] = heldout.indptr[asked] - span.start
-        for block in blocks:
-            if len(blocks) > 1 or start == 0:
-                theirs = pack(right_room, ask.items, ask.shrink, ask.b, block, plan, plan.right_scale)
-            low, high = _bars(mine, theirs, ask, own[span], np.diff(entries), plan)
+    for block in _blocks(len(ask.items), at_most, limit):
+        theirs = pack(right_room, ask.items, ask.shrink, ask.b, block, plan, plan.right_scale)
+        users = _still_below(limit, users, heldout.indptr, ranks)
+        for start in range(0, len(users), at_most):
+            asked = users[start : start + at_most]
+            mine = pack(left_room, ask.queries, ask.to_unit, ask.a, asked, plan, plan.left_scale)
+            which, ends = _entries(heldout.indptr, asked)
+            entries = np.full(len(mine.ids) + 1, len(which))  # the rows that fill the last panel have none
+            entries[: len(ends)] = ends
+            low, high = _bars(mine, theirs, ask, own[which], np.diff(entries), plan)
             above = np.zeros(len(low), np.int32)
-            _count_panels(mine, theirs, entries, low, high, above, heldout.indices[span], own[span], ask, plan.depth)
+            _count_panels(mine, theirs, entries, low, high, above, heldout.indices[which], own[which], ask, plan.depth)
             # The rows that fill the last panel are items whose every sum is 0.
             fillers = len(theirs.ids) - len(block)
-            ranks[span] += above - fillers * (high < 0)
+            ranks[which] += above - fillers * (high < 0)
     return True
+
+
+def _blocks(n_items: int, at_most: int, limit: int) -> list[NDArray[np.int32]]:
+    """The items, in blocks that are packed together."""
+    items = np.arange(n_items, dtype=np.int32)
+    size, ends = (_FIRST if limit < n_items else at_most), [0]
+    while ends[-1] < n_items:
+        ends.append(ends[-1] + min(size, at_most))
+        size *= _GROWS
+    return [items[start:stop] for start, stop in pairwise(ends)]
+
+
+def _still_below(
+    limit: int, users: NDArray[np.int32], indptr: NDArray[np.int64], ranks: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Those of the users who have an entry below the limit."""
+    if not len(users):
+        return users
+    # A stretch ends where that of the next user on the list starts: users who have left stand at the limit or above.
+    return users[np.minimum.reduceat(ranks, indptr[users]) < limit]
+
+
+def _entries(indptr: NDArray[np.int64], users: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Entries of the users, one after another, and where each user's start among them; one more is the end."""
+    held = indptr[users + 1] - indptr[users]
+    ends = np.concatenate([[0], np.cumsum(held)])
+    return np.arange(ends[-1]) + np.repeat(indptr[users] - ends[:-1], held), ends
 
 
 def _bars(

@@ -33,6 +33,7 @@ def rank_heldout(
     exclude: CSR,
     heldout: CSR,
     *,
+    limit: int,
     max_bytes: int,
 ) -> NDArray[np.int32]:
     """0-based rank of each held-out item; see the verb."""
@@ -43,13 +44,13 @@ def rank_heldout(
     own = np.empty(heldout.nnz, dtype=np.float32)
     _start(user_vectors, item_vectors, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
            own, ranks)  # fmt: skip
-    if not (supported() and certified.count(ask, heldout, own, ranks, max_bytes)):
-        _count_by_floats(ask, heldout, own, ranks, max_bytes)
+    if not (supported() and certified.count(ask, heldout, own, ranks, limit, max_bytes)):
+        _count_by_floats(ask, heldout, own, ranks, limit, max_bytes)
     return ranks
 
 
 def _count_by_floats(
-    ask: Ask, heldout: CSR, own: NDArray[np.float32], ranks: NDArray[np.int32], max_bytes: int
+    ask: Ask, heldout: CSR, own: NDArray[np.float32], ranks: NDArray[np.int32], limit: int, max_bytes: int
 ) -> None:
     d = ask.items.shape[1]
     rows = min(tile_rows(d, max_bytes), tile_rows(d, max(max_bytes // get_num_threads(), 4 + 8 * d)))
@@ -66,7 +67,7 @@ def _count_by_floats(
             tile = products[: len(x) * len(y)].reshape(len(x), len(y))
             np.matmul(x, y.T, out=tile)
             _count(tile, block, i0, ask.queries, ask.items, ask.unit, ask.slack, heldout.indptr,
-                   heldout.indices, own, ranks)  # fmt: skip
+                   heldout.indices, own, ranks, limit)  # fmt: skip
 
     over_chunks(count_block, len(asked), rows)
 
@@ -92,12 +93,14 @@ def _start(
 @compiled
 def _count(
     tile: Any, block: Any, i0: Any, users: Any, items: Any, unit: Any, slack: Any, indptr: Any,
-    indices: Any, own: Any, ranks: Any,
+    indices: Any, own: Any, ranks: Any, limit: Any,
 ) -> None:  # fmt: skip
     for r in range(len(block)):
         u = block[r]
         row = tile[r]
         for n in range(indptr[u], indptr[u + 1]):
+            if ranks[n] >= limit:
+                continue
             low, high = np.float32(-np.inf), np.float32(np.inf)
             if slack[u] < np.inf:
                 low = np.float32(own[n] / unit[u] - slack[u])
