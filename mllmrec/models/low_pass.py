@@ -21,7 +21,7 @@ from mllmrec.models.scorer import VectorScorer
 def low_pass(user_items: CSR, rank: int) -> VectorScorer:
     """The filter of `user_items`, binary [U, I]; columns in falling order of their singular values.
 
-    The rank is lowered to what the matrix can have. The start vector is fixed, so the same interactions give
+    The rank is lowered to what the matrix can have, a column of zeros where that is none. The start vector is fixed, so the same interactions give
     the same filter.
     """
     R = user_items.to_scipy().astype(np.float64)
@@ -29,7 +29,7 @@ def low_pass(user_items: CSR, rank: int) -> VectorScorer:
     scaled = sp.diags_array(by_user**-0.5) @ R @ sp.diags_array(by_item**-0.5)
     rank = min(rank, min(R.shape) - 1)
     if rank < 1:
-        return VectorScorer(np.zeros((R.shape[0], 0), np.float32), np.zeros((R.shape[1], 0), np.float32))
+        return VectorScorer(np.zeros((R.shape[0], 1), np.float32), np.zeros((R.shape[1], 1), np.float32))
     _, values, basis = svds(scaled.tocsr(), k=rank, v0=np.ones(min(R.shape)), return_singular_vectors="vh")
     V = basis[np.argsort(-values, kind="stable")].T  # [I, rank]
     users = np.ascontiguousarray(R @ (V / by_item[:, None] ** 0.5), np.float32)
