@@ -21,8 +21,8 @@ from mllmrec.models.scorer import VectorScorer
 def low_pass(user_items: CSR, rank: int) -> VectorScorer:
     """The filter of `user_items`, binary [U, I]; columns in falling order of their singular values.
 
-    The rank is lowered to what the matrix can have, a column of zeros where that is none. The start vector is fixed, so the same interactions give
-    the same filter.
+    The rank is lowered to what the matrix can have, a column of zeros where that is none. The start vector is
+    fixed, so the same interactions give the same filter.
     """
     R = user_items.to_scipy().astype(np.float64)
     by_user, by_item = (np.maximum(np.asarray(R.sum(axis=axis)).ravel(), 1) for axis in (1, 0))
