@@ -5,8 +5,12 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+_LATER = 0.05  # seconds
 
 
 class Interrupted(BaseException):
@@ -18,8 +22,22 @@ def listen() -> None:
     signal.signal(signal.SIGINT, _interrupt)
 
 
-def _interrupt(*_: object) -> None:
-    raise Interrupted
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise in the code that runs; where that is a finaliser, out of which Python lets nothing, a little later."""
+    if _in_finaliser(frame):
+        later = threading.Timer(_LATER, signal.raise_signal, [signal.SIGINT])
+        later.daemon = True
+        later.start()
+    else:
+        raise Interrupted
+
+
+def _in_finaliser(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def command_line() -> str:
