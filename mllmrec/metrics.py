@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 METRICS = ("recall", "ndcg", "precision", "map")
@@ -59,6 +60,11 @@ def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs
 def mean(values: dict[str, Floats]) -> dict[str, float]:
     """Means over the evaluated users; 0 where there is none."""
     return {name: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for name, v in values.items()}
+
+
+def judged(train: CSR, heldout: CSR) -> NDArray[np.int64]:
+    """Users by whom is stopped and chosen: those with training and held-out items, int64, ascending."""
+    return np.flatnonzero((np.diff(train.indptr) > 0) & (np.diff(heldout.indptr) > 0))
 
 
 def short(value: float, *, signed: bool = False) -> str:

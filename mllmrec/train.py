@@ -164,7 +164,7 @@ class _Trainer:
         self._device = _device(config)
         self._config, self._seed = config, seed
         self._histories, self._user_items = histories, histories.user_items()
-        self._judged = np.flatnonzero((np.diff(self._user_items.indptr) > 0) & (np.diff(valid.indptr) > 0))
+        self._judged = metrics.judged(self._user_items, valid)
         self._seen, self._held = self._user_items.take_rows(self._judged), valid.take_rows(self._judged)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

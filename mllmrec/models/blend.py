@@ -164,19 +164,23 @@ def blend(
     weights = dict(zip(("ridge", *parts), chosen, strict=True))
     used = {name: part for name, part in parts.items() if weights[name]}
     users = [np.float32(weights[name]) * part.users for name, part in used.items()]
-    empty = [np.zeros((n, 0), np.float32) for n in valid.shape]
+    nothing = _nothing(valid.shape)
     return Blend(
         either[best],
-        np.concatenate([empty[0], *users], axis=1),
-        np.concatenate([empty[1], *(part.items for part in used.values())], axis=1),
+        np.concatenate([nothing.users, *users], axis=1),
+        np.concatenate([nothing.items, *(part.items for part in used.values())], axis=1),
         weights,
     )
 
 
+def _nothing(shape: tuple[int, int]) -> VectorScorer:
+    """A part of no width, for [U, I]."""
+    return VectorScorer(*(np.zeros((n, 0), np.float32) for n in shape))
+
+
 def _alone(ridge: ItemWeights) -> BlendScorer:
     """The ridge as a part: its scores over their spread."""
-    users, items = ridge.user_items.shape
-    return BlendScorer(ridge.scorer, VectorScorer(np.zeros((users, 0), np.float32), np.zeros((items, 0), np.float32)))
+    return BlendScorer(ridge.scorer, _nothing(ridge.user_items.shape))
 
 
 def _ridges(

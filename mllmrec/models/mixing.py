@@ -24,6 +24,8 @@ from torch import Tensor
 from mllmrec import metrics
 from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
 
+Entries = tuple[Tensor, Tensor]  # rows and columns of a matrix's entries, int64 [nnz] each
+
 CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
 _STARTS = (0.0, 0.4, 1.2)
@@ -74,7 +76,8 @@ class _Lists:
 
 def validation_ndcg(model: Scorer, train: CSR, valid: CSR) -> float:
     """NDCG@20 of a model, averaged over the users with validation and training items."""
-    return _mean(model.ranks(train, valid), train, valid)
+    values = metrics.per_user(model.ranks(train, valid), valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
+    return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
 
 
 def standardised(part: VectorScorer) -> VectorScorer:
@@ -130,7 +133,7 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
 
 def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
     """Users to search on, in runs spread evenly over those with validation and training items."""
-    judged = np.flatnonzero((np.diff(valid.indptr) > 0) & (np.diff(train.indptr) > 0))
+    judged = metrics.judged(train, valid)
     rows = min(_RUN, block_rows(train.n_columns))
     runs = [judged[start : start + rows] for start in range(0, len(judged), rows)]
     users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)
@@ -144,40 +147,40 @@ def _short_lists(parts: Sequence[BlockScorer], firsts: int, train: CSR, valid: C
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
     runs = _sample(train, valid, 4 * len(parts) * width)
     users = np.concatenate([np.empty(0, np.int64), *runs])
-    held = valid.take_rows(users)
+    seen, held = train.take_rows(users), valid.take_rows(users)
     scores = torch.empty(len(parts), len(users), width)
-    columns = np.empty(held.nnz, np.int64)
-    done = 0
+    columns, start = [torch.empty(0, dtype=torch.int64)], 0
     for run in runs:
-        rows = slice(done, done + len(run))
-        at = slice(int(held.indptr[rows.start]), int(held.indptr[rows.stop]))
-        columns[at] = _list_run(parts, firsts, run, train.take_rows(run), valid.take_rows(run), scores[:, rows])
-        done = rows.stop
-    return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(columns), held.indptr)
+        stop = start + len(run)
+        own = scores[:, start:stop]
+        columns.append(_list_run(parts, firsts, run, _entries(seen, start, stop), _entries(held, start, stop), own))
+        start = stop
+    return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
 
 
 def _list_run(
-    parts: Sequence[BlockScorer], firsts: int, run: NDArray[np.int64], seen: CSR, held: CSR, scores: Tensor
-) -> NDArray[np.int64]:
+    parts: Sequence[BlockScorer],
+    firsts: int,
+    run: NDArray[np.int64],
+    seen_at: Entries,
+    held_at: Entries,
+    scores: Tensor,
+) -> Tensor:
     """Fill the scores [parts, b, C] of a run's lists; in which columns its held-out items stand, in their order."""
-    seen_at, held_at = _entries(seen), _entries(held)
+    rows, items = held_at
     tables = [_scores(part, run) for part in parts]  # [b, I] each
-    listed = min(_LISTED, seen.n_columns)
-    ids = torch.zeros(scores.shape[1:], dtype=torch.int64)
+    seen = torch.zeros_like(tables[0], dtype=torch.bool).index_put(seen_at, torch.tensor(True))
+    listed = min(_LISTED, seen.shape[1])
+    best = [table.masked_fill(seen, -torch.inf).topk(listed, dim=1).indices for table in tables]
+    held = torch.zeros(len(run), scores.shape[2] - listed * len(parts), dtype=torch.int64)
+    held[rows, torch.arange(len(rows)) - torch.searchsorted(rows, rows)] = items
+    ids = torch.cat([*best, held], dim=1).sort(dim=1).values
     for k, table in enumerate(tables):
-        allowed = table.index_put(seen_at, torch.tensor(-torch.inf))
-        ids[:, k * listed : (k + 1) * listed] = allowed.topk(listed, dim=1).indices
-    place = torch.arange(held.nnz) - torch.from_numpy(held.indptr[held.rows()])
-    ids[held_at[0], len(parts) * listed + place] = held_at[1]
-    ids = ids.sort(dim=1).values
-    twice = ids[:, 1:] == ids[:, :-1]
-    for k, table in enumerate(tables):
-        if k < firsts:
-            table[seen_at] = -torch.inf
         scores[k] = table.gather(1, ids)
-        if k < firsts:
-            scores[k, :, 1:][twice] = -torch.inf
-    return torch.searchsorted(ids[held_at[0]], held_at[1][:, None])[:, 0].numpy()
+    barred = seen.gather(1, ids)
+    barred[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
+    scores[:firsts].masked_fill_(barred, -torch.inf)
+    return torch.searchsorted(ids[rows], items[:, None])[:, 0]
 
 
 def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
@@ -186,12 +189,8 @@ def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.concatenate([part.scores(int(u[0]), int(u[-1]) + 1)[u - u[0]] for u in near]))
 
 
-def _entries(matrix: CSR) -> tuple[Tensor, Tensor]:
-    """Rows and columns of its entries, int64 [nnz] each."""
-    return torch.from_numpy(matrix.rows()), torch.from_numpy(matrix.indices.astype(np.int64))
-
-
-def _mean(ranks: NDArray[np.int32], train: CSR, valid: CSR) -> float:
-    values = metrics.per_user(ranks, valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
-    values = np.where(np.diff(train.indptr) > 0, values, np.nan)
-    return metrics.mean({"ndcg": values})["ndcg"]
+def _entries(matrix: CSR, start: int, stop: int) -> Entries:
+    """Those of the rows start..stop-1, which count from 0."""
+    ends = matrix.indptr[start : stop + 1]
+    rows = np.repeat(np.arange(stop - start), np.diff(ends))
+    return torch.from_numpy(rows), torch.from_numpy(matrix.indices[ends[0] : ends[-1]].astype(np.int64))

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Histories
 from mllmrec.encode import Vectors, normalise_rows
+from mllmrec.models.low_pass import normalised
 
 _MAP_STRENGTH = 0.1  # c of the map
 _PREDICTION_STRENGTH = 1.0  # c of a prediction
@@ -42,15 +42,15 @@ def projected(vectors: Vectors, histories: Histories) -> Vectors:
         LeakError: the histories hold held-out interactions.
     """
     histories.require_training("the projector")
-    V = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    V, nothing = _centred(vectors), np.zeros((len(vectors), 1), np.float32)
     damped, scale = _damped(V, _MAP_STRENGTH)
     if not scale:
-        return np.zeros((len(V), 1), np.float32)
+        return nothing
     inverse = np.linalg.inv(damped)
     values, Q = np.linalg.eigh(inverse @ _smoothed_gram(V, histories) @ inverse)
     kept = values > _ROUNDING * np.abs(values).max()
     if not kept.any():
-        return np.zeros((len(V), 1), np.float32)
+        return nothing
     return normalise_rows(V @ (Q[:, kept] * values[kept] ** 0.5).astype(np.float32))
 
 
@@ -65,7 +65,7 @@ class Prediction:
     """
 
     def __init__(self, vectors: Vectors) -> None:
-        self._X = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._X = _centred(vectors)
         damped, scale = _damped(self._X, _PREDICTION_STRENGTH)
         self._inverse = np.linalg.inv(damped) if scale else np.zeros_like(damped)
         self._own = np.concatenate(  # H_ii
@@ -80,7 +80,14 @@ class Prediction:
         return np.asarray((fitted - own * table) / (1 - own), np.float32)
 
 
+def _centred(vectors: Vectors) -> Vectors:
+    """Less their mean, which is taken in float64."""
+    centred: Vectors = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return centred
+
+
 def _blocks(table: Vectors) -> Iterator[NDArray[np.float64]]:
+    """The rows in float64, some at a time."""
     for start in range(0, len(table), _BLOCK):
         yield table[start : start + _BLOCK].astype(np.float64)
 
@@ -95,9 +102,7 @@ def _damped(X: Vectors, strength: float) -> tuple[NDArray[np.float64], float]:
 
 def _smoothed_gram(V: Vectors, histories: Histories) -> NDArray[np.float64]:
     """V^T (R~^T R~ less its diagonal) V, [d, d]."""
-    R = histories.user_items().to_scipy()
-    by_user, by_item = (np.maximum(np.asarray(R.sum(axis=axis)).ravel(), 1) for axis in (1, 0))
-    scaled = (sp.diags_array(by_user**-0.5) @ R @ sp.diags_array(by_item**-0.5)).tocsr()
+    scaled, _ = normalised(histories.user_items().to_scipy())
     gram = np.zeros((V.shape[1], V.shape[1]))
     for start in range(0, scaled.shape[0], _BLOCK):
         smoothed = (scaled[start : start + _BLOCK] @ V).astype(np.float64)
