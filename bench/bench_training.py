@@ -66,19 +66,21 @@ def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> 
 class PaperLikeLoop:
     """The peer; see the module."""
 
-    def __init__(self, data: Data, collect: Callable[[Sequence[int]], Container[int]]) -> None:
+    def __init__(self, data: Data, collect: Callable[[Sequence[int]], Container[int]], device: str = "cpu") -> None:
         torch.manual_seed(0)
-        self.items, self.users = torch.from_numpy(data.features.items), torch.from_numpy(data.features.users)
+        self.device = torch.device(device)
+        self.items, self.users = (torch.from_numpy(rows).to(device) for rows in (data.features.items, data.features.users))
         A = data.graph.normalised.to_scipy().tocoo()
         ends = torch.from_numpy(np.stack(A.coords).astype(np.int64))
-        self.graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()
-        self.user_tower, self.item_tower = Projector(WIDTH, DIM), Projector(WIDTH, DIM)
+        graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()
+        self.graph = graph.to(device)
+        self.user_tower, self.item_tower = (Projector(WIDTH, DIM).to(device) for _ in range(2))
         parameters = [*self.user_tower.parameters(), *self.item_tower.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=1e-3)
         self.seen = [set(data.histories.of(user).tolist()) for user in range(len(self.users))]
         self.pairs = [(user, item) for user, items in enumerate(self.seen) for item in items]
         self.heldout = [collect(data.valid.row(user).tolist()) for user in range(len(self.users))]
-        self.masked = torch.from_numpy(np.stack([data.train.rows(), data.train.indices]))
+        self.masked = torch.from_numpy(np.stack([data.train.rows(), data.train.indices])).to(device)
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
         layers = torch.stack([self.items, torch.sparse.mm(self.graph, self.items)], dim=1)
@@ -93,8 +95,8 @@ class PaperLikeLoop:
         random.shuffle(self.pairs)
         for start in range(0, len(self.pairs), BATCH):
             batch = self.pairs[start : start + BATCH]
-            users, positives = (torch.tensor(ids) for ids in zip(*batch, strict=True))
-            negatives = torch.tensor([self.negative(user) for user, _ in batch])
+            users, positives = (torch.tensor(ids, device=self.device) for ids in zip(*batch, strict=True))
+            negatives = torch.tensor([self.negative(user) for user, _ in batch], device=self.device)
             h_user, h_item = self.forward()
             difference = (h_user[users] * (h_item[positives] - h_item[negatives])).sum(dim=1)
             loss = -torch.nn.functional.logsigmoid(difference).mean()
@@ -113,6 +115,6 @@ class PaperLikeLoop:
             inside = (self.masked[0] >= start) & (self.masked[0] < start + EVALUATED)
             scores[self.masked[0, inside] - start, self.masked[1, inside]] = -1e10
             best.append(scores.topk(min(LONGEST, len(self.items)), dim=1).indices)
-        lists = torch.cat(best).numpy()
+        lists = torch.cat(best).cpu().numpy()
         hits = [[item in held for item in row] for row, held in zip(lists, self.heldout, strict=True)]
         return float(np.mean(np.array(hits)[:, :20].sum(1)))

@@ -40,11 +40,18 @@ class Kernel:
     constants: dict[str, Any] = field(default_factory=dict)
     warps: int = 4
     stages: int = 3
+    warps_blackwell: int = 0  # where they are others
+
+    def warps_of(self, capability: int) -> int:
+        """Warps of a block on a target."""
+        return self.warps_blackwell if self.warps_blackwell and capability >= 100 else self.warps
 
 
-TILE = {"D": 384, "BM": gpu.BLOCK, "BN": gpu.BLOCK, "BK": gpu_score.STEP}
-PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES}
-COLLECT = (HALF, HALF, INT, FLOAT, DOUBLE, LONG, INT, "i32", "i32", "i32", "i32", "i32")
+TILE = {"D": 384, "BM": gpu.ROWS, "BN": gpu.COLUMNS, "BK": gpu_score.STEP}
+SAMPLE = {"D": 384, "BM": gpu.SAMPLED, "BN": gpu.SAMPLED, "BK": gpu_score.STEP}
+RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
+PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES, "warps_blackwell": gpu.WARPS_BLACKWELL}
+COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
 LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
 
@@ -56,8 +63,8 @@ def kernels() -> list[Kernel]:
                {"B": gpu_score.SCORED}),
         Kernel("encode_rows", gpu_score.encode_rows, (FLOAT, DOUBLE, HALF, DOUBLE, "i32", "i32"),
                {"D": 384, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
-        Kernel("sample_bars", gpu_tiles.sample_bars, (HALF, HALF, DOUBLE, INT, FLOAT, "i32", "i32", "i32"), TILE,
-               **PRODUCT),
+        Kernel("sample_bars", gpu_tiles.sample_bars, (HALF, HALF, INT, FLOAT, "i32", "i32", "i32"), SAMPLE,
+               warps=gpu.SAMPLE_WARPS, stages=gpu.STAGES),
         Kernel("collect", gpu_tiles.collect, COLLECT, {"SYMMETRIC": False, "GROUP": gpu.GROUP, **TILE}, **PRODUCT),
         Kernel("collect, symmetric", gpu_tiles.collect, COLLECT, {"SYMMETRIC": True, "GROUP": gpu.GROUP, **TILE},
                **PRODUCT),
@@ -70,8 +77,8 @@ def kernels() -> list[Kernel]:
                (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),
         Kernel("count_ahead", rank.count_ahead,
-               (HALF, HALF, LONG, FLOAT, FLOAT, INT, INT, INT, "i32", "i32", "i32", "i32"),
-               {"GROUP": rank.GROUP, **TILE}, **PRODUCT),
+               (HALF, HALF, LONG, FLOAT, FLOAT, INT, INT, LONG, "i32", "i32", "i32", "i32"),
+               {"GROUP": rank.GROUP, **RANK}, warps=rank.WARPS, stages=rank.STAGES),
         Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
                {"B": rank.LISTED}),
         Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 5, "i32", "i32"), LAYER, warps=1),
@@ -106,7 +113,7 @@ def compiled(kernel: Kernel, capability: int, *, ones: bool = False) -> Usage:
         if signature[name].startswith("*"):  # torch aligns what it allocates
             attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel.function, signature, constants, attributes)
-    options = {"num_warps": kernel.warps, "num_stages": kernel.stages, "enable_fp_fusion": True}
+    options = {"num_warps": kernel.warps_of(capability), "num_stages": kernel.stages, "enable_fp_fusion": True}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _resources(binary.asm["cubin"])
     return Usage(registers, spilled, binary.metadata.shared)
@@ -137,7 +144,8 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
     for kernel in kernels():
         cells = [measure(kernel, capability) for capability in TARGETS]
         shown = " | ".join(f"{use.registers} / {use.spilled} / {use.shared:,}" for use in cells)
-        lines.append(f"| {kernel.name} | {kernel.warps} | {shown} |")
+        warps = f"{kernel.warps}, sm_100a {kernel.warps_blackwell}" if kernel.warps_blackwell else str(kernel.warps)
+        lines.append(f"| {kernel.name} | {warps} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from mllmrec import metrics, storage
 from mllmrec.checkpoint import State
 from mllmrec.config import ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
-from mllmrec.encode import Features, Vectors
+from mllmrec.encode import Features
 from mllmrec.errors import TrainingError
 from mllmrec.graph import ItemGraph
 from mllmrec.models.blend import Blend, blend
@@ -35,10 +34,10 @@ from mllmrec.models.item_weights import ItemWeights, ease, ridge
 from mllmrec.models.neighbours import item_knn
 from mllmrec.negatives import Negatives
 from mllmrec.progress import Progress, silent
+from mllmrec.steps import Steps
 from mllmrec.trained import Epoch, Trained
 
 STOPPING_CUTOFF = 20
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Fitted = Trained | ItemWeights | Factors | Blend
 
 
@@ -164,14 +163,13 @@ class _Trainer:
         self._device = _device(config)
         self._config, self._seed = config, seed
         self._histories, self._user_items = histories, histories.user_items()
-        self._judged = metrics.judged(self._user_items, valid)
-        self._seen, self._held = self._user_items.take_rows(self._judged), valid.take_rows(self._judged)
+        judged = metrics.judged(self._user_items, valid)
+        self._seen, self._held = self._user_items.take_rows(judged), valid.take_rows(judged)
+        self._judged = torch.from_numpy(judged).to(self._device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build_network(model, config, features, graph, histories).to(self._device)
-        loss = self.network.loss
-        self._loss: Loss = torch.compile(loss, dynamic=True) if config.compile else loss
-        self._optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
+        self._steps = Steps(self.network, config, self._device)
         self._users, self._positives = (torch.from_numpy(ids).to(self._device) for ids in _pairs(histories))
         pool = config.negative_pool if self.network.whole_users else 0
         self._negatives = Negatives(self._user_items, config.batch_size, pool, self._device)
@@ -193,57 +191,48 @@ class _Trainer:
                 f"the loss is {loss} in epoch {epoch}; the last checkpoint is kept: lower "
                 "train.learning_rate, or look for extreme values in the features"
             )
-        users, items = self._vectors()
-        ranks = rank_heldout(users[self._judged], items, self._seen, self._held, limit=STOPPING_CUTOFF)
-        scored = metrics.mean(metrics.per_user(ranks, self._held.indptr, (STOPPING_CUTOFF,)))
-        return Epoch(epoch, loss, scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"])
+        return Epoch(epoch, loss, *self._validate())
 
     def _fit(self, epoch: int) -> float:
-        """One pass over the training pairs; the mean loss, read from the device once."""
+        """One pass over the training pairs; the mean loss."""
         generator = np.random.default_rng([self._seed, epoch])
-        users, positives, negatives = self._triples(generator)
+        triples = self._triples(generator)
         self.network.start_epoch(generator)
-        self.network.train()
-        total, size = torch.zeros((), device=self._device), self._config.batch_size
-        for start in range(0, len(users), size):
-            batch = users[start : start + size], positives[start : start + size], negatives[start : start + size]
-            total += self._step(*batch) * len(batch[0])
-        return float(total) / max(1, len(users))
+        return self._steps.run(triples)
 
-    def _step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        low = self._config.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=low):
-            loss = self._loss(users, positives, negatives)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        return loss.detach()
+    def _validate(self) -> tuple[float, float]:
+        """Recall and NDCG of the users whom training stops by; ranks are counted where the vectors are."""
+        users, items = self._vectors()
+        ranks = rank_heldout(users[self._judged], items, self._seen, self._held, limit=STOPPING_CUTOFF)
+        scored = metrics.mean(metrics.per_user(ranks.cpu().numpy(), self._held.indptr, (STOPPING_CUTOFF,)))
+        return scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"]
 
-    def _triples(self, generator: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The epoch's shuffled (user, positive, negative) triples, int64 on the device, drawn there."""
+    def _triples(self, generator: np.random.Generator) -> Tensor:
+        """The epoch's shuffled (user, positive, negative) triples, int64 [3, pairs] on the device, drawn there."""
         drawn = torch.Generator(self._device).manual_seed(int(generator.integers(2**63)))
         shuffled = torch.randperm(self._shuffled, generator=drawn, device=self._device)
         order = torch.argsort(shuffled[self._users], stable=True) if self.network.whole_users else shuffled
         users, positives = self._users[order], self._positives[order]
-        return users, positives, self._negatives.draw(users, drawn)
+        return torch.stack([users, positives, self._negatives.draw(users, drawn)])
 
     @torch.no_grad()
-    def _vectors(self) -> tuple[Vectors, Vectors]:
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """Users and items, float32 on the device."""
         self.network.eval()
         users, items = self.network.vectors()
-        return users.contiguous().cpu().numpy(), items.contiguous().cpu().numpy()
+        return users.contiguous(), items.contiguous()
 
     def result(self, state: State) -> Trained:
         self.network.load_state_dict(state.best)
-        users, items = self._vectors()
+        users, items = (vectors.cpu().numpy() for vectors in self._vectors())
         weights = {name: tensor.cpu() for name, tensor in state.best.items()}
         return Trained(users, items, weights, state.curve, state.best_epoch, self._histories.digest)
 
     def save(self, path: Path, state: State) -> None:
-        checkpoints.save(path, self._identity, state, self.network, self._optimiser)
+        checkpoints.save(path, self._identity, state, self.network, self._steps.optimiser)
 
     def restore(self, path: Path) -> State:
-        return checkpoints.restore(path, self._identity, self.network, self._optimiser, self._device)
+        return checkpoints.restore(path, self._identity, self.network, self._steps.optimiser, self._device)
 
 
 def _pairs(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -153,7 +153,10 @@ def test_nothing_to_train_on_is_refused(inputs) -> None:
 
 
 def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
-    """Sums of products may be split at other places: 1e-3 of the largest value after six epochs."""
+    """Sums of products may be split at other places. Adam divides a gradient by its size, so that a weight whose
+
+    gradient is little but rounding moves at the full rate all the same: 2 % of the largest value after six epochs.
+    """
     whole = train_model(*inputs, QUICK, seed=1)
     before = torch.get_num_threads()
     torch.set_num_threads(1 if before > 1 else 2)
@@ -163,7 +166,7 @@ def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
         torch.set_num_threads(before)
     last = [point.loss for point in other.curve]
     np.testing.assert_allclose(last, [point.loss for point in whole.curve], rtol=1e-4)
-    np.testing.assert_allclose(other.items, whole.items, atol=1e-3 * np.abs(whole.items).max())
+    np.testing.assert_allclose(other.items, whole.items, atol=2e-2 * np.abs(whole.items).max())
 
 
 def test_bfloat16_learns_as_float32_does(inputs) -> None:

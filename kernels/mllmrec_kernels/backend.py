@@ -31,7 +31,8 @@ def _has_cuda_torch() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _triton_interprets() -> bool:
+def triton_interprets() -> bool:
+    """Whether Triton's kernels run in its interpreter, which is settled when it is imported."""
     import os
 
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -40,7 +41,7 @@ def _triton_interprets() -> bool:
 def _triton() -> str:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if not (_triton_interprets() or _has_cuda_torch()):
+    if not (triton_interprets() or _has_cuda_torch()):
         return "no CUDA device is visible"
     return ""
 

@@ -23,6 +23,8 @@ class BPRMF(Network):
         bias: whether b_i is learnt; otherwise it stays 0.
     """
 
+    same_steps = True
+
     def __init__(
         self, users: int, items: int, dim: int, decay: float, penalty: Penalty = squares, *, bias: bool = True
     ) -> None:
@@ -58,6 +60,7 @@ class VBPR(Network):
         decay: L2 of a batch's ids, of E and of B.
     """
 
+    same_steps = True
     features: Tensor
 
     def __init__(self, users: int, features: Tensor, dim: int, decay: float) -> None:

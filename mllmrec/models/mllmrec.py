@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, bpr_loss, propagate
+from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from torch import Tensor, nn
 
 from mllmrec.encode import Vectors
@@ -72,6 +73,7 @@ class MLLMRec(Network):
         self.item_ids = embedding(len(items), dim) if ids else None
         self._layers = user_item_layers
         self.whole_users = not ids and not user_item_layers
+        self.same_steps = not user_item_layers
         self._graph = bipartite(user_items) if user_items is not None and user_item_layers else None
 
     def _users(self, rows: Tensor) -> Tensor:
@@ -83,9 +85,12 @@ class MLLMRec(Network):
         return h if self.item_ids is None else h + self.item_ids[rows]
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """See Network; only distinct rows are projected."""
+        """See Network; on the CPU only distinct rows are projected."""
         if self._graph is not None:
             return bpr_loss(*self.vectors(), users, positives, negatives)
+        if users.is_cuda:
+            h_positive, h_negative = self._items(torch.cat([positives, negatives])).split(len(users))
+            return bpr_of_rows(self._users(users), h_positive, h_negative)
         rows, of_user = distinct(users)
         columns, of_item = distinct(torch.cat([positives, negatives]))
         of_positive, of_negative = of_item[: len(users)], of_item[len(users) :]

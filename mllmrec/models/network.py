@@ -25,9 +25,11 @@ class Network(nn.Module, ABC):
         whole_users: an epoch shuffles users and keeps the pairs of each together, and a batch's negatives come from
             a pool. It pays where a row costs more than a look-up; models of ids keep to shuffled pairs and
             independent negatives, as their papers do.
+        same_steps: a step is the same operations over the same memory whatever the batch, so that a GPU may replay it.
     """
 
     whole_users = False
+    same_steps = False
 
     def start_epoch(self, generator: np.random.Generator) -> None:
         """Draw what stays the same within an epoch; most networks have nothing to draw."""

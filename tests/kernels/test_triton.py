@@ -54,7 +54,7 @@ def test_compiles_without_a_spill_into_what_a_block_may_hold(
     use = usage[kernel.name, target]
     assert use.spilled == 0
     assert use.shared <= TARGETS[target][1]
-    assert use.registers * 32 * kernel.warps <= 65_536  # the registers of one processor
+    assert use.registers * 32 * kernel.warps_of(target) <= 65_536  # the registers of one processor
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_short_lists_change_nothing(case: VectorCase, monkeypatch: pytest.Monkey
     from mllmrec_kernels.rank import gpu as rank
     from mllmrec_kernels.topk import gpu
 
-    for name, value in {"STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 100}.items():
+    for name, value in {"STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 100, "REFRESHED": 0}.items():
         monkeypatch.setattr(gpu, name, value)
     monkeypatch.setattr(rank, "CAPACITY", 8)
     triton_checks.check_cosine(case, "cuda")
@@ -65,9 +65,12 @@ def test_memory_changes_nothing(max_bytes: int | None) -> None:
     triton_checks.check_rank(case, "cuda", max_bytes=max_bytes)
 
 
-def test_twenty_thousand_rows_equal_the_cpu() -> None:
+def test_twenty_thousand_rows_equal_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past what the reference can hold: the Numba backend, itself held to the reference, decides."""
     x = VectorCase("large", 20_011, 384, 10, recipe="clustered").items()
+    from mllmrec_kernels.topk import gpu
+
+    monkeypatch.setattr(gpu, "REFRESHED", 10_000)
     for threshold in (None, 0.7):
         got = topk_cosine(torch.from_numpy(x).cuda(), 10, threshold=threshold)
         triton_checks.assert_same(got, topk_cosine(x, 10, threshold=threshold, backend="numba"))

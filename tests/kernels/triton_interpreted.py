@@ -34,8 +34,8 @@ named = {case.name: case for case in SMALL}
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     triton_checks.poison(monkeypatch)
     for module, values in (
-        (gpu, {"BLOCK": 32, "GROUP": 1, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 37, "ENTRIES": 2**12,
-               "IN_REGISTERS": 0}),
+        (gpu, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1,
+               "SCAN": 37, "ENTRIES": 2**12, "IN_REGISTERS": 0, "REFRESHED": 0}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
         (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
     ):  # fmt: skip

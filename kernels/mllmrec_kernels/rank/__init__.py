@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mllmrec_kernels import backend as backends
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelInputError
@@ -94,12 +91,8 @@ def _on_device(user_vectors: Any, item_vectors: Any, exclude: CSR, heldout: CSR,
 
 
 def _check_disjoint(exclude: CSR, heldout: CSR) -> None:
-    both = np.intersect1d(_keys(exclude), _keys(heldout), assume_unique=True)
-    if len(both):
-        user, item = divmod(int(both[0]), exclude.n_columns)
-        raise KernelInputError(f"{len(both)} held-out items are also excluded, the first: user {user}, item {item}")
+    from mllmrec_kernels.rank.cpu import shared
 
-
-def _keys(matrix: CSR) -> NDArray[np.int64]:
-    rows = np.repeat(np.arange(matrix.n_rows, dtype=np.int64), np.diff(matrix.indptr))
-    return rows * matrix.n_columns + matrix.indices
+    user, item, count = shared(exclude.indptr, exclude.indices, heldout.indptr, heldout.indices)
+    if count:
+        raise KernelInputError(f"{count} held-out items are also excluded, the first: user {user}, item {item}")

@@ -118,3 +118,19 @@ def _count(
                     score = np.float32(dot_rows(users, u, items, i0 + c))
                     ahead += before(score, i0 + c, own[n], indices[n])
             ranks[n] += ahead
+
+
+@compiled
+def shared(exclude_indptr: Any, exclude: Any, heldout_indptr: Any, heldout: Any) -> tuple[int, int, int]:
+    """(row, column, how many): the first entry that two patterns of ascending rows share, and the number of all."""
+    row, column, count = -1, -1, 0
+    for u in range(len(heldout_indptr) - 1):
+        e, stop = exclude_indptr[u], exclude_indptr[u + 1]
+        for h in range(heldout_indptr[u], heldout_indptr[u + 1]):
+            while e < stop and exclude[e] < heldout[h]:
+                e += 1
+            if e < stop and exclude[e] == heldout[h]:
+                if count == 0:
+                    row, column = u, heldout[h]
+                count += 1
+    return row, column, count

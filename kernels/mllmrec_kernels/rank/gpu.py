@@ -5,7 +5,7 @@ P < low is not, with low, high = score(u, h) / unit -+ error. The few between go
 they are only counted), and are scored as h itself was. Excluded items are counted with the rest and taken off
 again, each scored exactly. A list that overflows is thrown away and every item scored for its h.
 
-Bytes, for U users that hold something out and I items of d columns: 2 d (U + I) encoded, 4 CAPACITY a held-out item
+Bytes, for U users that hold something out and I items of d columns: 2 d (U + I) encoded, 8 CAPACITY a held-out item
 in flight, 4 d a scored pair; FLOPs 2 U I d. Bound by the tensor cores, and by the lists where d is small. `max_bytes`
 bounds lists and encoded rows, by smaller blocks; they are halved when the device runs out of memory.
 """
@@ -25,11 +25,12 @@ from mllmrec_kernels import resident
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.errors import KernelError, KernelInputError
 from mllmrec_kernels.topk import gpu_score
+from mllmrec_kernels.topk.gpu_lists import append_between, key_item, room
 from mllmrec_kernels.topk.gpu_score import exact_dot
 from mllmrec_kernels.topk.gpu_tiles import product
 
-CAPACITY, SHARE = 256, 64  # ids that a list holds: at least, and one in so many of the items
-BLOCK, GROUP, WARPS, STAGES = 128, 16, 8, 3
+CAPACITY, SHARE = 256, 64  # keys that a list holds: at least, and one in so many of the items
+BLOCK, GROUP, WARPS, STAGES = 64, 16, 4, 3
 LISTED = 64  # list entries that a program scores at a time
 
 
@@ -38,41 +39,32 @@ def count_ahead(  # type: ignore[no-untyped-def]
     x, y, indptr, low, high, ahead, near, lists, n_users, n_items, first_item, capacity,
     GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Add to ahead[h] the items whose product is above high[h]; list the ids of those in [low[h], high[h]].
+    """Add to ahead[h] the items whose product is above high[h]; list the keys of those in [low[h], high[h]].
 
     x float16 [n_users, D]; y float16 [n_items, D], the items first_item...; user p of x holds out h = indptr[p] to
-    indptr[p + 1] - 1; low, high float32, ahead, near int32 [heldout]; lists int32 [heldout, capacity].
+    indptr[p + 1] - 1; low, high float32, ahead, near int32 [heldout]; lists int64 [heldout, capacity].
     """
     width = GROUP * tl.cdiv(n_items, BN)
     pid = tl.program_id(0)
     first = (pid // width) * GROUP
     height = tl.minimum(tl.cdiv(n_users, BM) - first, GROUP)
     places = (first + (pid % width) % height) * BM + tl.arange(0, BM)
-    columns = ((pid % width) // height) * BN + tl.arange(0, BN)
+    n = (pid % width) // height
+    columns = n * BN + tl.arange(0, BN)
     tile = product(x, y, tl.minimum(places, n_users - 1), tl.minimum(columns, n_items - 1), D, BM, BN, BK)
-    tile = tl.where((columns < n_items)[None, :], tile, float("-inf"))
-    items = first_item + columns
+    if (n + 1) * BN > n_items:
+        tile = tl.where((columns < n_items)[None, :], tile, float("nan"))
     start = tl.load(indptr + places, mask=places < n_users, other=0)
     stop = tl.load(indptr + places + 1, mask=places < n_users, other=0)
     for turn in range(tl.max(stop - start, axis=0)):
         h = start + turn
         live = h < stop
         above = tl.load(high + h, mask=live, other=float("inf"))
-        below = tl.load(low + h, mask=live, other=float("inf"))
         sure = tl.sum((tile > above[:, None]).to(tl.int32), axis=1)
         tl.atomic_add(ahead + h, sure, mask=live & (sure > 0), sem="relaxed")
-        # The others leave the tile's copy one a list and turn, lowest product first.
-        rest = tl.where((tile >= below[:, None]) & (tile <= above[:, None]), tile, float("inf"))
-        lowest = tl.min(rest, axis=1)
-        while tl.min(lowest, axis=0) < float("inf"):
-            hit = lowest < float("inf")
-            item = tl.min(tl.where(rest == lowest[:, None], items[None, :], 2147483647), axis=1)
-            slot = tl.atomic_add(near + h, 1, mask=hit, sem="relaxed")
-            full = slot >= capacity
-            tl.store(lists + h.to(tl.int64) * capacity + slot, item, mask=hit & (full == 0))
-            gone = (items[None, :] == item[:, None]) | full[:, None]
-            rest = tl.where(gone, float("inf"), rest)
-            lowest = tl.min(rest, axis=1)
+        below = tl.load(low + h, mask=room(near, h, live, capacity), other=float("inf"))
+        place, item = h.to(tl.int32)[:, None], (first_item + columns)[None, :]
+        append_between(lists, near, tile, below[:, None], above[:, None], place, item, capacity)
 
 
 @triton.jit
@@ -81,7 +73,7 @@ def count_before(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """out[h] = how many of ids[starts[h]:stops[h]] stand before own_items[h], whose score is own[h], for users[h].
 
-    x, y float32 [., d]; own float32; users, own_items, ids, out int32; starts, stops int64.
+    x, y float32 [., d]; own float32; users, own_items, out int32; ids int32, or keys of them int64; starts, stops int64.
     """
     h = tl.program_id(0)
     start, stop = tl.load(starts + h), tl.load(stops + h)
@@ -92,6 +84,8 @@ def count_before(  # type: ignore[no-untyped-def]
         entry = at + tl.arange(0, B)
         live = entry < stop
         item = tl.load(ids + entry, mask=live, other=0)
+        if ids.dtype.element_ty == tl.int64:
+            item = key_item(item)
         other = exact_dot(row, y + item.to(tl.int64) * d, live, d, B).to(tl.float32)
         total += (live & ((other > score) | ((other == score) & (item < mine)))).to(tl.int32)
     tl.store(out + h, tl.sum(total, axis=0))
@@ -146,9 +140,9 @@ def rank_heldout(
 
 
 def _plan(n_items: int, d: int, max_bytes: int) -> tuple[int, int, int]:
-    """(ids a list holds, held-out items in flight, items encoded at a time)."""
+    """(keys a list holds, held-out items in flight, items encoded at a time)."""
     capacity = max(CAPACITY, triton.next_power_of_2(n_items // SHARE))
-    row, item = 4 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
+    row, item = 8 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
     rows, chunk = max_bytes // 2 // row, max_bytes // 2 // item
     if not (rows and chunk):
         raise KernelInputError(f"max_bytes={max_bytes} holds no list at d={d}; give at least {2 * max(row, item)}")
@@ -160,7 +154,7 @@ class _Work:
     """Users x float32 [U, d], items y float32 [I, d], and the held-out items of user u from indptr[u] on.
 
     Attributes:
-        capacity: ids that a list holds.
+        capacity: keys that a list holds.
         rows: held-out items in flight; a user's stay together, however many they are.
         chunk: items encoded at a time.
     """
@@ -196,7 +190,7 @@ class _Work:
         error = gpu_score.error_bound(rest, items.largest_rest, unit, x.shape[1])
         low, high = _band(held.scores, unit.repeat_interleave(degrees), error.repeat_interleave(degrees))
         ahead, near = torch.zeros_like(held.users), torch.zeros_like(held.users)
-        lists = torch.empty((len(ahead), self.capacity), dtype=torch.int32, device=device)
+        lists = torch.empty((len(ahead), self.capacity), dtype=torch.int64, device=device)
         for first in items.starts:
             y, _ = items.at(first)
             count_ahead[(triton.cdiv(len(half), BLOCK) * triton.cdiv(len(y), BLOCK),)](

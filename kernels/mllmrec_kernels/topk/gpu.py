@@ -2,13 +2,13 @@
 
 With P, unit and |P - score / unit| <= error as gpu_score.py proves, for each query q of a block:
 
-1. **A bar.** Every STRIDE-th item is a sample. The items fall into BN groups; if the k-th largest group maximum
+1. **A bar.** Every STRIDE-th item is a sample. The items fall into SAMPLED groups; if the k-th largest group maximum
    of P is v, then k different items score at least v - error, so does the true k-th best, and an item of
    P < v - 2 error is not among the best k. A threshold t bars what has P < t / unit - error.
 2. **Lists.** One pass over all items appends those at or above the bar to a list of the query, by atomics; a list is
-   a bounded number of keys (gpu_tiles.py), put in order afterwards, so who came first does not show. Q x N products
-   live in registers alone. About k STRIDE pairs a query come through. For a self graph whose lists
-   all fit at once, one product serves both sides of a pair.
+   a bounded number of keys (gpu_lists.py), put in order afterwards, so who came first does not show. Q x N products
+   live in registers alone. About k STRIDE pairs a query come through. For a self graph whose lists all fit at once, one
+   product serves both sides of a pair, and the lists raise their bars on the way.
 3. **Decision.** The list's own k-th largest P raises the bar; what is left, some dozens, is scored exactly, and
    sorted by (score falling, id rising).
 
@@ -42,7 +42,10 @@ ROUNDS = 3  # passes before a query that still overflows is scanned
 SCAN = 4096  # items a step of the scan
 IN_REGISTERS = 2048  # longest list that a program sorts; longer ones are left to torch
 SYMMETRIC = True  # for a self graph whose lists all fit, whether one product serves both sides of a pair
-BLOCK, GROUP, WARPS, STAGES = 128, 16, 8, 3  # tile of products; blocks of queries beside a block of items
+REFRESHED = 2**16  # queries of a self graph from which their lists raise their bars on the way
+ROWS, COLUMNS, GROUP = 128, 128, 16  # tile of products, queries by items; blocks of queries beside a block of items
+WARPS, WARPS_BLACKWELL, STAGES = 4, 8, 3  # Blackwell's sums lie in a memory of their own, and four warps would spill
+SAMPLED, SAMPLE_WARPS = 128, 8  # both sides of the tile that the sample is multiplied in: as many maxima there are
 ENTRIES = 1024  # list entries that a program of `drop` takes
 _EMPTY = -(2**63)
 _FREE = -2.0
@@ -168,12 +171,10 @@ class _Items(gpu_score.Encoded):
     """The items in encoded chunks, and a sample of them that fits in one."""
 
     def __init__(self, sides: Sides, chunk: int) -> None:
-        super().__init__(sides.y, sides.shrink, chunk)
+        super().__init__(sides.y, sides.shrink, chunk, dead=sides.b == 0)
         self.stride = max(STRIDE, -(-len(sides.y) // chunk))
-        self.sample, _ = gpu_score.encode(
-            sides.y[:: self.stride].contiguous(), sides.shrink[:: self.stride].contiguous()
-        )
-        self.sample_alive = sides.b[:: self.stride].contiguous()
+        y, shrink, b = (rows[:: self.stride].contiguous() for rows in (sides.y, sides.shrink, sides.b))
+        self.sample, _ = gpu_score.encode(y, shrink, b == 0)
 
 
 class _Block:
@@ -198,10 +199,10 @@ class _Block:
     def _sampled(self) -> Tensor:
         n, wanted = len(self.x), self._wanted()
         out = torch.empty(n, device=self.x.device)
-        most = min(int(wanted.max()), BLOCK)
-        gpu_tiles.sample_bars[(triton.cdiv(n, BLOCK),)](
-            self.half, self.items.sample, self.items.sample_alive, wanted, out, n, len(self.items.sample), most,
-            D=self.half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES,
+        most = min(int(wanted.max()), SAMPLED)
+        gpu_tiles.sample_bars[(triton.cdiv(n, SAMPLED),)](
+            self.half, self.items.sample, wanted, out, n, len(self.items.sample), most,
+            D=self.half.shape[1], BM=SAMPLED, BN=SAMPLED, BK=gpu_score.STEP, num_warps=SAMPLE_WARPS, num_stages=STAGES,
             **gpu_score.FUSED,
         )  # fmt: skip
         return torch.where(wanted > most, -torch.inf, out)
@@ -227,7 +228,7 @@ class _Block:
         bars, scanned = self.bars, []
         for _ in range(ROUNDS):
             keys, counts = self._collect(rows, bars, lists[: len(rows)], symmetric=symmetric)
-            raised = bars.maximum(self._lowered(key_scores(keys[:, self.k - 1]), self.error[rows]))
+            raised = self._raised(bars, keys, rows)
             done, rising = counts <= lists.shape[1], raised > bars
             if bool(done.all()):
                 answer[rows] = self._decide(keys, raised, rows)
@@ -244,19 +245,49 @@ class _Block:
         counts = torch.zeros_like(rows)
         for first in self.items.starts:
             encoded, _ = self.items.at(first)
-            alive = self.sides.b[first : first + len(encoded)]
-            blocks, others = triton.cdiv(len(rows), BLOCK), triton.cdiv(len(encoded), BLOCK)
-            # One launch; for a self graph one a band of GROUP query blocks, which leaves out what lies before it.
-            for band in range(0, blocks if symmetric else min(1, blocks), GROUP):
-                grid = GROUP * (others - band) if symmetric else blocks * others
-                gpu_tiles.collect[(grid,)](
-                    self.half, encoded, rows, bars, alive, keys, counts, len(rows), len(encoded), first, band,
-                    keys.shape[1], SYMMETRIC=symmetric, GROUP=GROUP, D=encoded.shape[1], BM=BLOCK, BN=BLOCK,
-                    BK=gpu_score.STEP, num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
-                )  # fmt: skip
+            if symmetric:
+                self._collect_pairs(encoded, rows, bars, keys, counts)
+            else:
+                blocks = triton.cdiv(len(rows), ROWS) * triton.cdiv(len(encoded), COLUMNS)
+                self._launch(blocks, encoded, rows, bars, keys, counts, first=first)
+        return self._ordered(keys, counts, rows), counts
+
+    def _collect_pairs(self, encoded: Tensor, rows: Tensor, bars: Tensor, keys: Tensor, counts: Tensor) -> None:
+        """Of a self graph: a launch for each band of GROUP query blocks, which leaves out what lies before it.
+
+        By then the lists of queries further on hold what the bands before gave them, and raise their bars each time
+        that the number of items behind them has doubled: a query meets k ln(N) pairs or so in place of k STRIDE.
+        """
+        n, due = len(rows), len(rows) // self.items.stride if len(rows) >= REFRESHED else len(rows)
+        for band in range(0, triton.cdiv(n, ROWS), GROUP):
+            start = band * ROWS
+            if start >= due:
+                later = rows[start:]
+                found = self._ordered(keys[start:], counts[start:], later)
+                bars, due = torch.cat([bars[:start], self._raised(bars[start:], found, later)]), 2 * start
+            blocks = GROUP * (triton.cdiv(n, COLUMNS) - start // COLUMNS)
+            self._launch(blocks, encoded, rows, bars, keys, counts, symmetric=True, band=band)
+
+    def _launch(
+        self, blocks: int, encoded: Tensor, rows: Tensor, bars: Tensor, keys: Tensor, counts: Tensor,
+        *, first: int = 0, band: int = 0, symmetric: bool = False,
+    ) -> None:  # fmt: skip
+        if blocks:
+            gpu_tiles.collect[(blocks,)](
+                self.half, encoded, rows, bars, keys, counts, len(rows), len(encoded), first, band, keys.shape[1],
+                SYMMETRIC=symmetric, GROUP=GROUP, D=encoded.shape[1], BM=ROWS, BN=COLUMNS, BK=gpu_score.STEP,
+                num_warps=_warps(keys.device), num_stages=STAGES, **gpu_score.FUSED,
+            )  # fmt: skip
+
+    def _ordered(self, keys: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
+        """The lists of `rows` without what they may not hold, in order; int64 [rows, width]."""
         self._drop(keys, counts, rows)
         longest = int(counts.max()) if len(rows) else 0
-        return _sorted(keys, min(keys.shape[1], triton.next_power_of_2(max(longest, self.k)))), counts
+        return _sorted(keys, min(keys.shape[1], triton.next_power_of_2(max(longest, self.k))))
+
+    def _raised(self, bars: Tensor, ordered: Tensor, rows: Tensor) -> Tensor:
+        """Bars that the k-th best of each list raises."""
+        return bars.maximum(self._lowered(key_scores(ordered[:, self.k - 1]), self.error[rows]))
 
     def _drop(self, keys: Tensor, counts: Tensor, rows: Tensor) -> None:
         exclude = self.sides.exclude
@@ -306,6 +337,11 @@ def _sorted(keys: Tensor, width: int) -> Tensor:
     if len(keys):
         gpu_tiles.sort_rows[(len(keys),)](keys, keys.shape[1], W=width, **gpu_score.FUSED)
     return keys[:, :width]
+
+
+def _warps(device: torch.device) -> int:
+    blackwell = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 10
+    return WARPS_BLACKWELL if blackwell else WARPS
 
 
 def _number(bars: Tensor) -> Tensor:

@@ -91,31 +91,36 @@ def padded(d: int) -> int:
     return -(-d // STEP) * STEP
 
 
-def encode(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """float16 [n, padded d] and what rounding took from each row, float64 [n], for x float32 and scale float64 [n]."""
+def encode(x: Tensor, scale: Tensor, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """float16 [n, padded d] and what rounding took from each row, float64 [n], for x float32 and scale float64 [n].
+
+    Rows that are `dead`, bool [n], become NaN, which no comparison lets through; nothing was taken from them.
+    """
     n, d = x.shape
     half = torch.empty((n, padded(d)), dtype=torch.float16, device=x.device)
     rest = torch.empty(n, dtype=torch.float64, device=x.device)
     if n:
         encode_rows[(triton.cdiv(n, ENCODED),)](x, scale, half, rest, n, d, D=padded(d), B=ENCODED, STEP=STEP, **FUSED)
+    if dead is not None:
+        half.masked_fill_(dead[:, None], torch.nan)
     return half, rest
 
 
 class Encoded:
     """Items in encoded chunks, made when asked for; a single chunk that holds all of them is made once."""
 
-    def __init__(self, y: Tensor, shrink: Tensor, chunk: int) -> None:
-        self.y, self.shrink, self.chunk = y, shrink, chunk
+    def __init__(self, y: Tensor, shrink: Tensor, chunk: int, dead: Tensor | None = None) -> None:
+        self.y, self.shrink, self.chunk, self.dead = y, shrink, chunk, dead
         self.starts = range(0, len(y), chunk)
-        self.whole = encode(y, shrink) if chunk >= len(y) else None
+        self.whole = encode(y, shrink, dead) if chunk >= len(y) else None
         self.largest_rest = largest_of(torch.cat([largest_of(self.at(first)[1]) for first in self.starts]))
 
     def at(self, first: int) -> tuple[Tensor, Tensor]:
         """float16 [chunk, padded d] from item `first` on, and what rounding took, float64 [chunk]."""
         if self.whole is not None:
             return self.whole
-        last = first + self.chunk
-        return encode(self.y[first:last], self.shrink[first:last])
+        some = slice(first, first + self.chunk)
+        return encode(self.y[some], self.shrink[some], None if self.dead is None else self.dead[some])
 
 
 def dots(x: Tensor, y: Tensor, x_rows: Tensor, y_rows: Tensor) -> Tensor:

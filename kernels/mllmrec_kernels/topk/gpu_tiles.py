@@ -1,39 +1,12 @@
-"""Device kernels of topk on the GPU: bars from a sample, pairs above their bar, their exact scores. See gpu.py.
-
-A key is one int64 that sorts as the answer does: the bits of the score, made monotone, above 2^31 - 1 - id, so that
-a higher key is a higher score or an equal one of a lower id. A list entry without a pair holds EMPTY.
-"""
+"""Device kernels of topk on the GPU: bars from a sample, pairs above their bar, their exact scores. See gpu.py."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
+from mllmrec_kernels.topk.gpu_lists import EMPTY, append, append_both, key_item, key_score, pack, room
 from mllmrec_kernels.topk.gpu_score import exact_dot
-
-EMPTY = tl.constexpr(-(2**63))
-
-
-@triton.jit
-def pack(score, item):  # type: ignore[no-untyped-def]
-    """The key of a float32 score and an int32 id; -0 sorts with +0."""
-    bits = tl.where(score == 0.0, 0.0, score).to(tl.int32, bitcast=True)
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (ordered.to(tl.int64) << 32) | (item ^ 0x7FFFFFFF).to(tl.int64)
-
-
-@triton.jit
-def key_score(key):  # type: ignore[no-untyped-def]
-    """The float32 score of a key; NaN for EMPTY."""
-    ordered = (key >> 32).to(tl.int32)
-    return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def key_item(key):  # type: ignore[no-untyped-def]
-    """The id of a key."""
-    return key.to(tl.int32) ^ 0x7FFFFFFF
-
 
 @triton.jit
 def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
@@ -51,12 +24,12 @@ def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.cons
 
 @triton.jit
 def sample_bars(  # type: ignore[no-untyped-def]
-    x, sample, alive, wanted, out, n_rows, n_sample, most,
+    x, sample, wanted, out, n_rows, n_sample, most,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """out[q] = the wanted[q]-th largest of BN group maxima, group g being the sampled items g, g + BN, ...
 
-    x float16 [n_rows, D], sample float16 [n_sample, D], alive float64 [n_sample], wanted int32 [n_rows] <= most.
+    x float16 [n_rows, D], sample float16 [n_sample, D], NaN for an item that has no score; wanted int32 [n_rows] <= most.
     """
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     x_rows = tl.minimum(rows, n_rows - 1)
@@ -64,8 +37,9 @@ def sample_bars(  # type: ignore[no-untyped-def]
     for start in range(0, n_sample, BN):
         columns = start + tl.arange(0, BN)
         tile = product(x, sample, x_rows, tl.minimum(columns, n_sample - 1), D, BM, BN, BK)
-        usable = tl.load(alive + columns, mask=columns < n_sample, other=0.0) > 0
-        best = tl.maximum(best, tl.where(usable[None, :], tile, float("-inf")))
+        if start + BN > n_sample:
+            tile = tl.where((columns < n_sample)[None, :], tile, float("nan"))
+        best = tl.maximum(best, tile)  # NaN gives way
     need = tl.load(wanted + rows, mask=rows < n_rows, other=0)
     bar = tl.full([BM], float("-inf"), tl.float32)
     for place in range(most):
@@ -76,41 +50,22 @@ def sample_bars(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _append(keys, counts, places, bar, items, tile, capacity, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Move what is at or above its bar from the tile to the lists along its other axis, one a list and turn.
-
-    Few turns: a tile holds a handful of such pairs. A list that is full takes no more, and its count says so.
-    """
-    numbers = tl.expand_dims(items, 1 - AXIS)
-    top = tl.max(tile, axis=AXIS)
-    while tl.max((top >= bar).to(tl.int32), axis=0) > 0:
-        hit = top >= bar
-        item = tl.min(tl.where(tile == tl.expand_dims(top, AXIS), numbers, 2147483647), axis=AXIS)
-        slot = tl.atomic_add(counts + places, 1, mask=hit, sem="relaxed")
-        full = slot >= capacity
-        tl.store(keys + places.to(tl.int64) * capacity + slot, pack(top, item), mask=hit & (full == 0))
-        bar = tl.where(hit & full, float("inf"), bar)
-        tile = tl.where(numbers == tl.expand_dims(item, AXIS), float("-inf"), tile)
-        top = tl.max(tile, axis=AXIS)
-
-
-@triton.jit
 def collect(  # type: ignore[no-untyped-def]
-    x, y, rows, bars, alive, keys, counts, n_rows, n_items, first_item, first_block, capacity,
+    x, y, rows, bars, keys, counts, n_rows, n_items, first_item, first_block, capacity,
     SYMMETRIC: tl.constexpr, GROUP: tl.constexpr,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Append to list p the key of every item whose product with row rows[p] of x is at least bars[p].
 
-    x float16 [., D]; y float16 [n_items, D], the items first_item...; rows int32 and bars float32 [n_rows];
-    alive float64 [n_items], 0 for an item that has no score; keys int64 [n_rows, capacity]; counts int32 [n_rows].
-    SYMMETRIC: y is x and rows its numbers; of each pair of blocks one product is made, and feeds both sides' lists.
+    x float16 [., D]; y float16 [n_items, D], the items first_item..., NaN for one that has no score; rows int32 and
+    bars float32 [n_rows]; keys int64 [n_rows, capacity]; counts int32 [n_rows].
+    SYMMETRIC: y is x and rows its numbers; of each pair one product is made, and feeds both sides' lists.
     """
     pid = tl.program_id(0)
-    if SYMMETRIC:
+    if SYMMETRIC:  # a band of GROUP blocks of queries, and the blocks of items that do not lie wholly before it
         m = first_block + pid % GROUP
-        n = first_block + pid // GROUP
-        if (n < m) | (m * BM >= n_rows):
+        n = first_block * BM // BN + pid // GROUP
+        if ((n + 1) * BN <= m * BM) | (m * BM >= n_rows):
             return
     else:  # GROUP blocks of queries stand beside each block of items while that is in L2
         width = GROUP * tl.cdiv(n_items, BN)
@@ -120,20 +75,29 @@ def collect(  # type: ignore[no-untyped-def]
         n = (pid % width) // height
     places = m * BM + tl.arange(0, BM)
     columns = n * BN + tl.arange(0, BN)
-    x_rows = tl.load(rows + places, mask=places < n_rows, other=0)
+    inside = places < n_rows
+    # Asked for before the product, which then hides how long they take.
+    by_row = tl.load(bars + places, mask=inside, other=float("inf"))
+    by_row = tl.where(room(counts, places, inside, capacity), by_row, float("inf"))
+    by_column = by_row
+    if SYMMETRIC:
+        by_column = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
+        by_column = tl.where(room(counts, columns, columns < n_items, capacity), by_column, float("inf"))
+    x_rows = tl.load(rows + places, mask=inside, other=0)
     tile = product(x, y, x_rows, tl.minimum(columns, n_items - 1), D, BM, BN, BK)
-    bar = tl.load(bars + places, mask=places < n_rows, other=float("inf"))
-    usable = tl.load(alive + columns, mask=columns < n_items, other=0.0) > 0
-    shown = tl.where(usable[None, :], tile, float("-inf"))
-    _append(keys, counts, places, bar, first_item + columns, shown, capacity, 1)
-    if SYMMETRIC:  # noqa: SIM102 - the outer is decided when compiling, the inner when running
-        if m != n:
-            bar = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
-            usable = tl.load(alive + places, mask=places < n_rows, other=0.0) > 0
-            shown = tl.where(usable[:, None], tile, float("-inf"))
-            # Asked row by row first: a maximum down the columns goes through every thread of a warp.
-            if tl.max(tl.max((shown >= bar[None, :]).to(tl.int32), axis=1), axis=0) > 0:
-                _append(keys, counts, columns, bar, places, shown, capacity, 0)
+    # Few blocks lie at an edge, so what masks them stands behind a branch.
+    if (n + 1) * BN > n_items:
+        tile = tl.where((columns < n_items)[None, :], tile, float("nan"))
+    if SYMMETRIC:
+        if (m + 1) * BM > n_rows:
+            tile = tl.where(inside[:, None], tile, float("nan"))
+        if n * BN < (m + 1) * BM:
+            tile = tl.where(places[:, None] <= columns[None, :], tile, float("nan"))
+        append_both(
+            keys, counts, tile, by_row[:, None], by_column[None, :], places[:, None], columns[None, :], capacity
+        )
+    else:
+        append(keys, counts, tile, by_row[:, None], places[:, None], (first_item + columns)[None, :], capacity)
 
 
 @triton.jit
