@@ -69,7 +69,9 @@ class PaperLikeLoop:
     def __init__(self, data: Data, collect: Callable[[Sequence[int]], Container[int]], device: str = "cpu") -> None:
         torch.manual_seed(0)
         self.device = torch.device(device)
-        self.items, self.users = (torch.from_numpy(rows).to(device) for rows in (data.features.items, data.features.users))
+        self.items, self.users = (
+            torch.from_numpy(rows).to(device) for rows in (data.features.items, data.features.users)
+        )
         A = data.graph.normalised.to_scipy().tocoo()
         ends = torch.from_numpy(np.stack(A.coords).astype(np.int64))
         graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()

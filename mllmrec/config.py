@@ -27,6 +27,7 @@ Count = Annotated[int, Field(ge=0)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Engine = Literal["extractive", "transformers", "openai"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class DescribeConfig(BaseModel):
@@ -83,7 +84,7 @@ class TransformersConfig(BaseModel):
     model_config = _FROZEN
     revision: str = "main"  # of a model from the hub
     backend: Literal["torch", "openvino"] = "torch"  # openvino: on CPUs, converted when first asked for; an extra
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     quantise: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
@@ -105,7 +106,7 @@ class EncodeConfig(BaseModel):
     features: str = ""  # instead of text: an item feature that came with the dataset
     max_pieces: Positive = 256  # word pieces the encoder reads, its two markers included
     batch_size: Positive = 64
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class GraphConfig(BaseModel):
@@ -117,6 +118,11 @@ class GraphConfig(BaseModel):
     cooccurrence_neighbours: Count = 10  # K_c
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
     window: Count = 0  # co-occurrences count up to so far apart, in the timestamps' unit (mostly seconds); 0: any
+    device: Device = "auto"  # the graph is the same to the bit wherever it is built
+
+    def identity(self) -> dict[str, Any]:
+        """What a graph is known by."""
+        return self.model_dump(exclude={"device"})
 
 
 Kind = Literal["blend", "mllmrec", "ridge", "ease", "ials", "item-knn", "bpr", "lightgcn", "vbpr", "freedom"]
@@ -170,7 +176,7 @@ class TrainConfig(BaseModel):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: products under autocast
     compile: bool = False  # the loss by torch.compile; on two cores it took twice the time, on a GPU it is untried
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     def identity(self, kind: Kind) -> dict[str, Any]:
         """What a fit of a model of that kind is known by; only MLLMRec draws negatives from a pool."""

@@ -25,17 +25,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, cooccurrence_topk, normalise, topk_cosine
+from mllmrec_kernels import CSR, normalise
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from mllmrec import storage
+from mllmrec import nearest, storage
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
+from mllmrec.device import resolve
 from mllmrec.encode import Vectors
 from mllmrec.errors import InputError, MismatchError
+from mllmrec.nearest import Lists
 
-Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the paper's Jaccard of items with one same user
 
 
@@ -153,9 +154,10 @@ def _semantic(vectors: Vectors, config: GraphConfig) -> sp.csr_array:
     """S of method 2.5: ones at each item's nearest neighbours of cosine >= alpha."""
     if config.semantic_neighbours == 0:
         return _empty(len(vectors))
-    ids, _ = topk_cosine(
+    ids, _ = nearest.by_vectors(
         vectors,
         config.semantic_neighbours,
+        resolve(config.device, "graph.device"),
         threshold=config.threshold,
         include_self=config.mode == "paper",
     )
@@ -173,7 +175,8 @@ def _cooccurrence(histories: Histories, config: GraphConfig) -> sp.csr_array:
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
-    search = partial(cooccurrence_topk, user_items, measure="jaccard", window=window, times=times)
+    device = resolve(config.device, "graph.device")
+    search = partial(nearest.by_audiences, user_items, device=device, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))
     return _paper_cooccurrence(user_items, k, search)

@@ -202,7 +202,7 @@ class Artefacts:
         return self._run.step(
             "graph",
             {
-                "config": config.model_dump(),
+                "config": config.identity(),
                 "histories": self._training.digest,
                 "times": self._dataset.split_digest if config.window else "",
                 "encode": self._run.digest("encode"),

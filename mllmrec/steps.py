@@ -54,9 +54,7 @@ class Steps:
         loss: Loss = network.loss
         self._loss: Loss = torch.compile(loss, dynamic=True) if config.compile else loss
         on_gpu = device.type == "cuda"
-        self.optimiser = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, fused=True, capturable=on_gpu
-        )
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True, capturable=on_gpu)
         self._records = on_gpu and network.same_steps
         self._recorded: dict[int, _Recorded] = {}
         self._seen: set[int] = set()
@@ -91,7 +89,7 @@ class Steps:
 
     def _aside(self, triples: Tensor) -> Tensor:
         """A step on a stream of its own, as one must be before it is recorded: what it sets up is then in place."""
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             loss = self._compute(triples)

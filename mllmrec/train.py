@@ -24,6 +24,7 @@ from mllmrec import metrics, storage
 from mllmrec.checkpoint import State
 from mllmrec.config import ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
+from mllmrec.device import resolve
 from mllmrec.encode import Features
 from mllmrec.errors import TrainingError
 from mllmrec.graph import ItemGraph
@@ -265,12 +266,4 @@ def _identity(
 
 
 def _device(config: TrainConfig) -> torch.device:
-    present = torch.cuda.is_available()
-    if config.device == "cuda" and not present:
-        raise TrainingError(
-            "train.device=cuda asks for a GPU, and torch sees none here; mllmrec doctor says why, and "
-            "train.device=cpu trains without one"
-        )
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if present else "cpu")
+    return resolve(config.device, "train.device")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from mllmrec import nearest
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import InputError, LeakError, MismatchError
@@ -157,3 +159,18 @@ def test_nothing_of_size_items_by_items_is_held() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n * 4 * 0.75
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", ["fixed", "paper"])
+def test_a_gpu_builds_the_same_graph_to_the_bit(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "_PAYS", 0)
+    generator = np.random.default_rng(5)
+    n, rows = 500, [sorted(generator.choice(500, 12, replace=False).tolist()) for _ in range(300)]
+    vectors, seen = generator.standard_normal((n, 24)).astype(np.float32), histories(rows, n)
+    made = [build_graph(vectors, seen, GraphConfig(mode=mode, threshold=0.1, device=d)) for d in ("cuda", "cpu")]
+    for one, other in zip(
+        *([g.adjacency.indices, g.adjacency.values(), g.normalised.values()] for g in made), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Cuts, Features, mean_of_items
-from mllmrec.errors import LeakError, MismatchError, TrainingError
+from mllmrec.errors import ConfigError, LeakError, MismatchError, TrainingError
 from mllmrec.graph import ItemGraph, build_graph
 from mllmrec.train import _Trainer, fit_model, train_model
 from mllmrec.trained import Trained
@@ -118,7 +118,7 @@ def test_features_of_another_size_are_refused(inputs) -> None:
 @pytest.mark.parametrize("kind", ["mllmrec", "bpr"])
 def test_an_epoch_holds_every_pair_once_and_negatives_are_of_others(inputs, kind: str) -> None:
     trainer = _Trainer(*inputs, ModelConfig(kind=kind), QUICK, 1)
-    users, positives, negatives = (ids.numpy() for ids in trainer._triples(np.random.default_rng(3)))
+    users, positives, negatives = trainer._triples(np.random.default_rng(3)).cpu().numpy()
     R = inputs[2].user_items()
     order = np.lexsort((positives, users))
     assert users[order].tolist() == R.rows().tolist() and positives[order].tolist() == R.indices.tolist()
@@ -190,7 +190,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_line(inputs, kind: str, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     features, graph, seen, valid = inputs
     wanted = QUICK.model_copy(update={"device": "cuda"})
-    with pytest.raises(TrainingError, match=r"train\.device=cuda asks for a GPU, and torch sees none here"):
+    with pytest.raises(ConfigError, match=r"train\.device=cuda asks for a GPU, and torch sees none here"):
         fit_model(features, graph, seen, valid, ModelConfig(kind=kind), wanted, seed=1)
 
 

@@ -107,7 +107,7 @@ class _Comparing:
             "entry": entry.name if entry.fitting == "baseline" or entry.leaky else "",
             "model": config.model.identity(),
             "train": config.train.identity(config.model.kind),
-            "graph": config.graph.model_dump(),
+            "graph": config.graph.identity(),
             "protocol": config.evaluate.mask_validation,
             "seed": seed,
         }

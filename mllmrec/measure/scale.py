@@ -222,7 +222,8 @@ def _graph(vectors: Vectors, asked: Range) -> Case:
     users = _USERS_AN_ITEM * n
     matrix = interactions.interactions(users, n, _INTERACTIONS_A_USER * users, seed=asked.seed)
     histories = Histories(matrix.indptr, matrix.indices, None, n, "train")
-    config = GraphConfig(semantic_neighbours=asked.settings.k, threshold=max(-1.0, asked.settings.threshold))
+    settings = asked.settings
+    config = GraphConfig(semantic_neighbours=settings.k, threshold=max(-1.0, settings.threshold), device="cpu")
 
     def run() -> tuple[Any, ...]:
         made = build_graph(vectors, histories, config)

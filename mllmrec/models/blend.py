@@ -32,6 +32,7 @@ from safetensors.numpy import load_file, save_file
 from mllmrec import storage
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Histories
+from mllmrec.device import CPU
 from mllmrec.encode import Features, Vectors, mean_of_items
 from mllmrec.errors import TrainingError
 from mllmrec.models.factors import ials
@@ -132,7 +133,7 @@ def blend(
     *,
     seed: int,
     profiled: Histories | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device = CPU,
 ) -> Blend:
     """Fit all parts and choose their weights.
 
@@ -143,7 +144,7 @@ def blend(
         config: supports of the ridge, `rank`.
         seed: of the factors' start.
         profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
-        device: where the ridge is solved.
+        device: where neighbours are sought and the ridges solved.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -184,11 +185,11 @@ def _alone(ridge: ItemWeights) -> BlendScorer:
 
 
 def _ridges(
-    either: Sequence[Vectors], histories: Histories, valid: CSR, config: ModelConfig, device: torch.device | str
+    either: Sequence[Vectors], histories: Histories, valid: CSR, config: ModelConfig, device: torch.device
 ) -> list[ItemWeights]:
     """The ridge of the best strengths on each of the vectors, all on the neighbours by the first."""
     train = histories.user_items()
-    support = ridge_support(either[0], train, config)
+    support = ridge_support(either[0], train, config, device)
     tried = (ridges(vectors, histories, config, STRENGTHS, support=support, device=device) for vectors in either)
     return [max(one, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid)) for one in tried]
 

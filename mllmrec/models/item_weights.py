@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from mllmrec_kernels import CSR, cooccurrence_topk, ridge_path, topk_cosine
+from mllmrec_kernels import CSR, ridge_path
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import lapack
 
-from mllmrec import storage
+from mllmrec import nearest, storage
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Histories
+from mllmrec.device import CPU
 from mllmrec.encode import Vectors
 from mllmrec.errors import TrainingError
 from mllmrec.models.scorer import Lists, WeightsScorer
@@ -100,9 +101,7 @@ class ItemWeights:
         return ItemWeights(user_items, weights, notes["histories"])
 
 
-def ridge(
-    vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device | str = "cpu"
-) -> ItemWeights:
+def ridge(vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device = CPU) -> ItemWeights:
     """The item graph with the weights of each item's ridge regression on its neighbours; see ridges."""
     return ridges(vectors, histories, config, [(config.content_weight, config.regularisation)], device=device)[0]
 
@@ -114,7 +113,7 @@ def ridges(
     strengths: Sequence[tuple[float, float]],
     *,
     support: CSR | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device = CPU,
 ) -> list[ItemWeights]:
     """One ridge for each (w, lambda), all on the same neighbours.
 
@@ -124,7 +123,7 @@ def ridges(
         config: supports.
         strengths: w and lambda.
         support: the neighbours, binary [I, I], where they are at hand; else those of ridge_support.
-        device: where the regressions are solved; Numba on the CPU, torch on a CUDA device.
+        device: where neighbours are sought and the regressions solved.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -132,19 +131,19 @@ def ridges(
     """
     histories.require_training("the ridge")
     user_items = histories.user_items()
-    support = ridge_support(vectors, user_items, config) if support is None else support
+    support = ridge_support(vectors, user_items, config, device) if support is None else support
     fitted = ridge_path(user_items, torch.from_numpy(vectors).to(device), support, strengths)
     return [ItemWeights(user_items, onto.transpose(), histories.digest) for onto in fitted]
 
 
-def ridge_support(vectors: Vectors, user_items: CSR, config: ModelConfig) -> CSR:
+def ridge_support(vectors: Vectors, user_items: CSR, config: ModelConfig, device: torch.device = CPU) -> CSR:
     """What each item is regressed on: its nearest audiences and its nearest vectors, binary [I, I]."""
     n = len(vectors)
     lists = []
     if config.cooccurrence_support:
-        lists.append(cooccurrence_topk(user_items, config.cooccurrence_support, measure="jaccard")[0])
+        lists.append(nearest.by_audiences(user_items, config.cooccurrence_support, device)[0])
     if config.semantic_support:
-        lists.append(topk_cosine(vectors, config.semantic_support)[0])
+        lists.append(nearest.by_vectors(vectors, config.semantic_support, device)[0])
     ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)
     rows, columns = np.nonzero(ids >= 0)
     return CSR.from_pairs(rows, ids[rows, columns], (n, n))

@@ -89,8 +89,8 @@ class MLLMRec(Network):
         if self._graph is not None:
             return bpr_loss(*self.vectors(), users, positives, negatives)
         if users.is_cuda:
-            h_positive, h_negative = self._items(torch.cat([positives, negatives])).split(len(users))
-            return bpr_of_rows(self._users(users), h_positive, h_negative)
+            h_items = self._items(torch.cat([positives, negatives]))
+            return bpr_of_rows(self._users(users), h_items[: len(users)], h_items[len(users) :])
         rows, of_user = distinct(users)
         columns, of_item = distinct(torch.cat([positives, negatives]))
         of_positive, of_negative = of_item[: len(users)], of_item[len(users) :]

@@ -73,7 +73,7 @@ def count_before(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """out[h] = how many of ids[starts[h]:stops[h]] stand before own_items[h], whose score is own[h], for users[h].
 
-    x, y float32 [., d]; own float32; users, own_items, out int32; ids int32, or keys of them int64; starts, stops int64.
+    x, y float32 [., d]; own float32; users, own_items, out int32; ids int32, or their keys int64; starts, stops int64.
     """
     h = tl.program_id(0)
     start, stop = tl.load(starts + h), tl.load(stops + h)

@@ -49,7 +49,7 @@ _START = """{{
 .reg .s32 slot, bits, sign, id;
 .reg .f32 bar, excess, other, score, {tops};
 .reg .s64 at, key;"""
-# A number that meets its bar: a slot of the list by an atomic and, where there is room, `pack` of the number and the item.
+# A number that meets its bar: a slot of the list by an atomic and, where there is room, `pack` of number and item.
 _ENTRY = """@!hit bra {next};
 mad.wide.s32 at, {place}, 4, {counts};
 atom.relaxed.gpu.global.add.s32 slot, [at], 1;
@@ -168,7 +168,8 @@ def append_between(keys, counts, tile, low, high, place, item, capacity):  # typ
 def append_both(keys, counts, tile, by_row, by_column, row, column, capacity):  # type: ignore[no-untyped-def]
     """As `append` to the lists of both sides: column to list row from by_row on, row to list column from by_column on.
 
-    Where row and column are the same, they go to their list once. by_row float32 and row int32 [M, 1], the others [1, N].
+    Where row and column are the same, they go to their list once. by_row float32, row int32: [M, 1]; by_column, column:
+    [1, N].
     """
     if INTERPRETED:
         _append(keys, counts, tile, tile >= by_row, row, column, capacity)

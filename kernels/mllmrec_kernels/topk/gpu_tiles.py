@@ -8,6 +8,7 @@ import triton.language as tl
 from mllmrec_kernels.topk.gpu_lists import EMPTY, append, append_both, key_item, key_score, pack, room
 from mllmrec_kernels.topk.gpu_score import exact_dot
 
+
 @triton.jit
 def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
     """float32 [BM, BN]: rows x_rows of x times rows y_rows of y, both float16 [., D]."""
@@ -29,7 +30,8 @@ def sample_bars(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """out[q] = the wanted[q]-th largest of BN group maxima, group g being the sampled items g, g + BN, ...
 
-    x float16 [n_rows, D], sample float16 [n_sample, D], NaN for an item that has no score; wanted int32 [n_rows] <= most.
+    x float16 [n_rows, D]; sample float16 [n_sample, D], NaN for an item that has no score; wanted int32 [n_rows], at
+    most `most`.
     """
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     x_rows = tl.minimum(rows, n_rows - 1)
