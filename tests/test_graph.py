@@ -170,7 +170,6 @@ def test_a_gpu_builds_the_same_graph_to_the_bit(mode: str, monkeypatch: pytest.M
     n, rows = 500, [sorted(generator.choice(500, 12, replace=False).tolist()) for _ in range(300)]
     vectors, seen = generator.standard_normal((n, 24)).astype(np.float32), histories(rows, n)
     made = [build_graph(vectors, seen, GraphConfig(mode=mode, threshold=0.1, device=d)) for d in ("cuda", "cpu")]
-    for one, other in zip(
-        *([g.adjacency.indices, g.adjacency.values(), g.normalised.values()] for g in made), strict=True
-    ):
+    arrays = ([graph.adjacency.indices, graph.adjacency.values(), graph.normalised.values()] for graph in made)
+    for one, other in zip(*arrays, strict=True):
         np.testing.assert_array_equal(one, other)

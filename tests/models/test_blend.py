@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mllmrec_kernels import CSR
 
-from mllmrec import metrics
+from mllmrec import metrics, nearest
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.encode import Cuts, Features, mean_of_items
@@ -258,3 +259,16 @@ def test_what_a_blend_refuses(dataset: Dataset, vectors: np.ndarray) -> None:
     empty = CSR.from_pairs(np.array([], int), np.array([], int), valid.shape)
     with pytest.raises(TrainingError, match=r"validation split is empty.*or take model\.kind=ridge"):
         blend(features, seen, empty, SMALL, seed=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_fits_the_same_blend(dataset: Dataset, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ridges are rounded once to float32 from float64, so a unit in the last place at most."""
+    monkeypatch.setattr(nearest, "_PAYS", 0)
+    features, seen, valid = features_of(dataset, vectors), dataset.histories(), dataset.matrix("valid")
+    made = [blend(features, seen, valid, SMALL, seed=1, device=torch.device(name)) for name in ("cuda", "cpu")]
+    users, items = dataset.train.shape
+    one, other = (fitted.scorer.scores(0, users) for fitted in made)
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+    assert one.shape == (users, items)
