@@ -40,17 +40,17 @@ class Kernel:
     constants: dict[str, Any] = field(default_factory=dict)
     warps: int = 4
     stages: int = 3
-    warps_blackwell: int = 0  # where they are others
+    warps_hopper: int = 0  # where they are others
 
     def warps_of(self, capability: int) -> int:
         """Warps of a block on a target."""
-        return self.warps_blackwell if self.warps_blackwell and capability >= 100 else self.warps
+        return self.warps_hopper if self.warps_hopper and capability == 90 else self.warps
 
 
 TILE = {"D": 384, "BM": gpu.ROWS, "BN": gpu.COLUMNS, "BK": gpu_score.STEP}
 SAMPLE = {"D": 384, "BM": gpu.SAMPLED, "BN": gpu.SAMPLED, "BK": gpu_score.STEP}
 RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
-PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES, "warps_blackwell": gpu.WARPS_BLACKWELL}
+PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES, "warps_hopper": gpu.WARPS_HOPPER}
 COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
 LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
@@ -144,7 +144,7 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
     for kernel in kernels():
         cells = [measure(kernel, capability) for capability in TARGETS]
         shown = " | ".join(f"{use.registers} / {use.spilled} / {use.shared:,}" for use in cells)
-        warps = f"{kernel.warps}, sm_100a {kernel.warps_blackwell}" if kernel.warps_blackwell else str(kernel.warps)
+        warps = f"{kernel.warps}, sm_90a {kernel.warps_hopper}" if kernel.warps_hopper else str(kernel.warps)
         lines.append(f"| {kernel.name} | {warps} | {shown} |")
     return "\n".join(lines) + "\n"
 

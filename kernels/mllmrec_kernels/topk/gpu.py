@@ -43,8 +43,8 @@ SCAN = 4096  # items a step of the scan
 IN_REGISTERS = 2048  # longest list that a program sorts; longer ones are left to torch
 SYMMETRIC = True  # for a self graph whose lists all fit, whether one product serves both sides of a pair
 REFRESHED = 2**16  # queries of a self graph from which their lists raise their bars on the way
-ROWS, COLUMNS, GROUP = 128, 128, 16  # tile of products, queries by items; blocks of queries beside a block of items
-WARPS, WARPS_BLACKWELL, STAGES = 4, 8, 3  # Blackwell's sums lie in a memory of their own, and four warps would spill
+ROWS, COLUMNS, GROUP = 128, 64, 16  # tile of products, queries by items; blocks of queries beside a block of items
+WARPS, WARPS_HOPPER, STAGES = 8, 4, 3  # four were measured on an H200; sm_80 would spill with them
 SAMPLED, SAMPLE_WARPS = 128, 8  # both sides of the tile that the sample is multiplied in: as many maxima there are
 ENTRIES = 1024  # list entries that a program of `drop` takes
 _EMPTY = -(2**63)
@@ -340,8 +340,8 @@ def _sorted(keys: Tensor, width: int) -> Tensor:
 
 
 def _warps(device: torch.device) -> int:
-    blackwell = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 10
-    return WARPS_BLACKWELL if blackwell else WARPS
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+    return WARPS_HOPPER if hopper else WARPS
 
 
 def _number(bars: Tensor) -> Tensor:
