@@ -26,7 +26,6 @@ from mllmrec.measure import interactions
 from mllmrec.measure.embeddings import isotropic
 from mllmrec.measure.peers import Case
 from mllmrec.measure.peers.case import sizes, torch_peer
-from mllmrec.models.mllmrec import Projector
 from mllmrec.train import _Trainer
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
@@ -63,6 +62,13 @@ def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> 
     compare(case)
 
 
+def projector() -> torch.nn.Module:
+    """The method's projector as torch has it."""
+    return torch.nn.Sequential(
+        torch.nn.Linear(WIDTH, 4 * DIM), torch.nn.LeakyReLU(inplace=True), torch.nn.Linear(4 * DIM, DIM)
+    )
+
+
 class PaperLikeLoop:
     """The peer; see the module."""
 
@@ -76,7 +82,7 @@ class PaperLikeLoop:
         ends = torch.from_numpy(np.stack(A.coords).astype(np.int64))
         graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()
         self.graph = graph.to(device)
-        self.user_tower, self.item_tower = (Projector(WIDTH, DIM).to(device) for _ in range(2))
+        self.user_tower, self.item_tower = (projector().to(device) for _ in range(2))
         parameters = [*self.user_tower.parameters(), *self.item_tower.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=1e-3)
         self.seen = [set(data.histories.of(user).tolist()) for user in range(len(self.users))]

@@ -8,7 +8,8 @@ where the graph reads them, and the graph is replayed. An epoch has batches of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,17 @@ from mllmrec.config import TrainConfig
 from mllmrec.models.network import Network
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """torch's operations on the calling thread: its others wait for more work by spinning, on a core that is needed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,7 @@ class Steps:
         loss: Loss = network.loss
         self._loss: Loss = torch.compile(loss, dynamic=True) if config.compile else loss
         on_gpu = device.type == "cuda"
+        self._alone = network.own_threads and not (on_gpu or self._low or config.compile)
         self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True, capturable=on_gpu)
         self._records = on_gpu and network.same_steps
         self._recorded: dict[int, _Recorded] = {}
@@ -63,9 +76,10 @@ class Steps:
         """Step over triples, int64 [3, n], batch by batch; their mean loss, the one number that is waited for."""
         self._network.train()
         total, count = torch.zeros((), device=self._device), triples.shape[1]
-        for start in range(0, count, self._size):
-            batch = triples[:, start : start + self._size]
-            total += self._step(batch) * batch.shape[1]
+        with one_torch_thread() if self._alone else nullcontext():
+            for start in range(0, count, self._size):
+                batch = triples[:, start : start + self._size]
+                total += self._step(batch) * batch.shape[1]
         return float(total) / max(1, count)
 
     def _step(self, triples: Tensor) -> Tensor:

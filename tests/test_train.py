@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import CSR
+from numba import get_num_threads, set_num_threads
 from safetensors.torch import save
 
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
@@ -158,12 +159,14 @@ def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
     gradient is little but rounding moves at the full rate all the same: 2 % of the largest value after six epochs.
     """
     whole = train_model(*inputs, QUICK, seed=1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if before > 1 else 2)
+    torch_before, numba_before = torch.get_num_threads(), get_num_threads()
+    torch.set_num_threads(1 if torch_before > 1 else 2)
+    set_num_threads(1)
     try:
         other = train_model(*inputs, QUICK, seed=1)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(torch_before)
+        set_num_threads(numba_before)
     last = [point.loss for point in other.curve]
     np.testing.assert_allclose(last, [point.loss for point in whole.curve], rtol=1e-4)
     np.testing.assert_allclose(other.items, whole.items, atol=2e-2 * np.abs(whole.items).max())

@@ -8,6 +8,7 @@
 | normalise, propagate | graph normalisation, and weight-free propagation of features |
 | sample_negatives | uniform negatives, rejected against the user's own items |
 | distinct | the distinct ids of a batch, and where each of its ids is among them |
+| project | rows of a constant table through a perceptron, differentiable |
 | bpr_loss | the BPR loss of looked-up rows, differentiable |
 | als_factors | one side's factors of a least squares factorisation, given the other's |
 | ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbours |
@@ -24,6 +25,7 @@ from mllmrec_kernels.cooccurrence import cooccurrence_topk
 from mllmrec_kernels.csr import CSR
 from mllmrec_kernels.distinct import distinct
 from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
+from mllmrec_kernels.project import project
 from mllmrec_kernels.propagate import normalise, propagate
 from mllmrec_kernels.rank import rank_heldout
 from mllmrec_kernels.ridge import ridge_path, ridge_weights
@@ -41,6 +43,7 @@ __all__ = [
     "cooccurrence_topk",
     "distinct",
     "normalise",
+    "project",
     "propagate",
     "rank_heldout",
     "ridge_path",

@@ -7,6 +7,7 @@ of its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,33 @@ def single_threaded() -> Iterator[None]:
     """BLAS on the calling thread alone, for small products between pieces of Numba code."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for work, for what is called too often to start some each time."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="mllmrec")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has no threads but its own
+
+
+def over_parts(work: Callable[[int, int, int], None], total: int, *, least: int) -> None:
+    """Call work(part, start, stop) for equal parts of range(total), one for each thread that Numba may use.
+
+    Args:
+        work: as in `over_chunks`.
+        total: the length of the range.
+        least: the shortest part that is worth a thread.
+    """
+    parts = max(1, min(get_num_threads(), total // least)) if total else 0
+    bounds = [total * part // max(1, parts) for part in range(parts + 1)]
+    with single_threaded():
+        waiting = [_pool(parts - 1).submit(work, part, bounds[part], bounds[part + 1]) for part in range(1, parts)]
+        if parts:
+            work(0, bounds[0], bounds[1])
+        for done in waiting:
+            done.result()
 
 
 def over_chunks(work: Callable[[int, int], None], total: int, chunk: int, *, least: int = 2) -> None:

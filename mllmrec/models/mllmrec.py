@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, bpr_loss, propagate
+from mllmrec_kernels import CSR, bpr_loss, project, propagate
 from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ from mllmrec.encode import Vectors
 from mllmrec.graph import ItemGraph
 from mllmrec.models.network import Network, bipartite, distinct, embedding
 
-_WIDER = 4  # the hidden layer is 4 d wide
+_WIDER, _SLOPE = 4, 0.01  # the hidden layer is 4 d wide; LeakyReLU's slope below 0
 
 
 def propagated_items(items: Vectors, graph: ItemGraph, layers: int) -> Vectors:
@@ -33,10 +33,9 @@ class Projector(nn.Module):
         self.hidden = nn.Linear(features, _WIDER * dim)
         self.out = nn.Linear(_WIDER * dim, dim)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """[B, d_e] -> [B, d]."""
-        projected: Tensor = self.out(nn.functional.leaky_relu(self.hidden(rows), negative_slope=0.01, inplace=True))
-        return projected
+    def forward(self, table: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The named rows of a table [N, d_e], or all of them: [B, d]."""
+        return project(table, rows, self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias, slope=_SLOPE)
 
 
 class MLLMRec(Network):
@@ -73,15 +72,15 @@ class MLLMRec(Network):
         self.item_ids = embedding(len(items), dim) if ids else None
         self._layers = user_item_layers
         self.whole_users = not ids and not user_item_layers
-        self.same_steps = not user_item_layers
+        self.same_steps = self.own_threads = not user_item_layers
         self._graph = bipartite(user_items) if user_items is not None and user_item_layers else None
 
     def _users(self, rows: Tensor) -> Tensor:
-        h: Tensor = self.user(self.user_features.index_select(0, rows))
+        h: Tensor = self.user(self.user_features, rows)
         return h if self.user_ids is None else h + self.user_ids[rows]
 
     def _items(self, rows: Tensor) -> Tensor:
-        h: Tensor = self.item(self.item_features.index_select(0, rows))
+        h: Tensor = self.item(self.item_features, rows)
         return h if self.item_ids is None else h + self.item_ids[rows]
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

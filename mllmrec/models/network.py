@@ -26,10 +26,12 @@ class Network(nn.Module, ABC):
             a pool. It pays where a row costs more than a look-up; models of ids keep to shuffled pairs and
             independent negatives, as their papers do.
         same_steps: a step is the same operations over the same memory whatever the batch, so that a GPU may replay it.
+        own_threads: on the CPU the kernels of a step bring threads of their own, beside which torch's would only spin.
     """
 
     whole_users = False
     same_steps = False
+    own_threads = False
 
     def start_epoch(self, generator: np.random.Generator) -> None:
         """Draw what stays the same within an epoch; most networks have nothing to draw."""
