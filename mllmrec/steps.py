@@ -9,7 +9,7 @@ where the graph reads them, and the graph is replayed. An epoch has batches of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """torch's operations on the calling thread: its others wait for more work by spinning, on a core that is needed."""
+def _one_torch_thread() -> Iterator[None]:
+    """torch on the calling thread alone: its other threads wait for work by spinning, on cores that are needed."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -76,11 +76,14 @@ class Steps:
         """Step over triples, int64 [3, n], batch by batch; their mean loss, the one number that is waited for."""
         self._network.train()
         total, count = torch.zeros((), device=self._device), triples.shape[1]
-        with one_torch_thread() if self._alone else nullcontext():
-            for start in range(0, count, self._size):
-                batch = triples[:, start : start + self._size]
-                total += self._step(batch) * batch.shape[1]
+        for start in range(0, count, self._size):
+            batch = triples[:, start : start + self._size]
+            total += self._step(batch) * batch.shape[1]
         return float(total) / max(1, count)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Threads of torch as the network's steps want them; whatever stands around the steps should run in it too."""
+        return _one_torch_thread() if self._alone else nullcontext()
 
     def _step(self, triples: Tensor) -> Tensor:
         size = triples.shape[1]

@@ -178,6 +178,12 @@ class _Trainer:
         self._identity = _identity(features, graph, histories, valid, model, config, seed)
 
     def run_epoch(self, epoch: int) -> Epoch:
+        with self._steps.threads():
+            loss = self._checked(epoch)
+            return Epoch(epoch, loss, *self._validate())
+
+    def _checked(self, epoch: int) -> float:
+        """The epoch's loss, if it is one."""
         try:
             loss = self._fit(epoch)
         except RuntimeError as error:  # what torch.compile raises where there is no compiler
@@ -192,7 +198,7 @@ class _Trainer:
                 f"the loss is {loss} in epoch {epoch}; the last checkpoint is kept: lower "
                 "train.learning_rate, or look for extreme values in the features"
             )
-        return Epoch(epoch, loss, *self._validate())
+        return loss
 
     def _fit(self, epoch: int) -> float:
         """One pass over the training pairs; the mean loss."""

@@ -22,8 +22,8 @@ def project(
 ) -> Tensor:
     """W2 LeakyReLU(W1 e + b1) + b2 for the named rows e of a table (method 2.8).
 
-    Of float32 on the CPU rows are looked up, multiplied and bent in one pass by as many threads as Numba may use, and so
-    is the gradient (cpu.py); otherwise it is torch's own operations. For one number of threads the same bits.
+    Of float32 on the CPU rows are looked up, multiplied and bent in one pass by as many threads as Numba may use, and
+    so is the gradient (cpu.py); otherwise it is torch's own operations. For one number of threads the same bits.
 
     Args:
         table: E, [N, d_e], constant.
