@@ -13,7 +13,7 @@ import torch
 from mllmrec import nearest
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import InputError, LeakError, MismatchError
+from mllmrec.errors import ConfigError, InputError, LeakError, MismatchError
 from mllmrec.graph import ItemGraph, build_graph
 
 
@@ -159,6 +159,12 @@ def test_nothing_of_size_items_by_items_is_held() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n * 4 * 0.75
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(dataset: Dataset, vectors: np.ndarray, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"graph\.device=cuda asks for a GPU, and torch sees none here"):
+        build_graph(vectors, dataset.histories(), GraphConfig(device="cuda"))
 
 
 @pytest.mark.gpu

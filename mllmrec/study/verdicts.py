@@ -176,7 +176,8 @@ def _hold(result: Result) -> str:
     row, worst = min(measured, key=lambda pair: pair[1].largest)
     apart = [graph.largest < APART for _, graph in measured]
     if not any(apart):
-        least = "all items" if worst.components == 1 else f"at least {_share(worst)}"
+        share = int(100 * worst.largest + 1e-9)  # rounded down, as "at least" wants
+        least = "all items" if worst.components == 1 else f"at least {share}% of the items"
         return f"The graph holds together throughout: its largest component has {least}."
     where = "every setting" if all(apart) else _names([row for row, _ in measured], apart)
     there = "" if sum(apart) == 1 else f"at {row.point.label} "

@@ -77,6 +77,8 @@ def test_alpha_at_the_edge_of_a_whole_graph_and_where_nothing_matters() -> None:
     assert edge.sentence.endswith(
         "The graph holds together throughout: its largest component has at least 90% of the items."
     )
+    nearly = result("alpha", *(row(f"0.{n}", 0.05 - n / 100, at=(n,), largest=0.9996) for n in (3, 4)))
+    assert nearly.sentence.endswith("its largest component has at least 99% of the items.")
     lone = result("alpha", *(row(f"0.{n}", 0.05 - n / 100, at=(n,), largest=0.9, seeds=1) for n in (3, 4)))
     assert lone.sentence.endswith("One seed each: what the seed does is not in the errors.")
     flat = result("alpha", *(row(f"0.{n}", 0.05, at=(n,), largest=0.5, noise=0.1) for n in (3, 4)))
