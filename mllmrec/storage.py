@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,9 +109,8 @@ def make_folder(path: Path) -> Path:
     """
     with storage_errors("write to", path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # nobody else's, whoever tries the folder at the same moment
+            pass
     return path
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write to"):
         storage.make_folder(tmp_path / "file" / "run")
+
+
+def test_a_folder_may_be_tried_by_many_at_the_same_moment(tmp_path: Path) -> None:
+    """Two commands may start beside each other; each must leave the other's file alone."""
+
+    def tries(_: int) -> None:
+        for _ in range(300):
+            storage.make_folder(tmp_path / "run")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tries, range(4)))
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_arrays_of_objects_cut_arrays_and_archives_are_refused(tmp_path: Path) -> None:
