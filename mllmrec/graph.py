@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from mllmrec_kernels import CSR, normalise
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -136,13 +137,15 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
 
     Raises:
         LeakError: the histories hold held-out interactions.
+        ConfigError: graph.device asks for a GPU that is not there.
         InputError: the vectors do not fit the catalogue, or hold NaN; a window is asked for and there are no times.
     """
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
-    semantic = _semantic(vectors, config)
-    cooccurrence = _cooccurrence(histories, config)
+    device = resolve(config.device, "graph.device")
+    semantic = _semantic(vectors, config, device)
+    cooccurrence = _cooccurrence(histories, config, device)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency = CSR.from_scipy(semantic + cooccurrence)
@@ -150,21 +153,21 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
     return ItemGraph(adjacency, normalise(adjacency), histories.digest, statistics)
 
 
-def _semantic(vectors: Vectors, config: GraphConfig) -> sp.csr_array:
+def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:
     """S of method 2.5: ones at each item's nearest neighbours of cosine >= alpha."""
     if config.semantic_neighbours == 0:
         return _empty(len(vectors))
     ids, _ = nearest.by_vectors(
         vectors,
         config.semantic_neighbours,
-        resolve(config.device, "graph.device"),
+        device,
         threshold=config.threshold,
         include_self=config.mode == "paper",
     )
     return _from_lists(ids, np.ones(ids.shape, dtype=np.float32))
 
 
-def _cooccurrence(histories: Histories, config: GraphConfig) -> sp.csr_array:
+def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:
     """C of method 2.6: the Jaccard of each item's nearest audiences."""
     k, user_items = config.cooccurrence_neighbours, histories.user_items()
     if k == 0:
@@ -175,7 +178,6 @@ def _cooccurrence(histories: Histories, config: GraphConfig) -> sp.csr_array:
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
-    device = resolve(config.device, "graph.device")
     search = partial(nearest.by_audiences, user_items, device=device, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import CSR
+from mllmrec_kernels.project import cpu
 from numba import get_num_threads, set_num_threads
 from safetensors.torch import save
 
@@ -153,11 +154,13 @@ def test_nothing_to_train_on_is_refused(inputs) -> None:
         train_model(blank, alone, nobody, valid, QUICK, seed=1)
 
 
-def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
-    """Sums of products may be split at other places. Adam divides a gradient by its size, so that a weight whose
+def test_another_number_of_threads_changes_rounding_alone(inputs, monkeypatch) -> None:
+    """Sums of products may be split at other places: 1e-4 of the largest value after six epochs.
 
-    gradient is little but rounding moves at the full rate all the same: 2 % of the largest value after six epochs.
+    Up to what all items share: their projector's last bias falls out of every difference of two, so that its gradient
+    is rounding and nothing else, and Adam moves it at the full rate all the same.
     """
+    monkeypatch.setattr(cpu, "LEAST", 1)  # these few rows are split too
     whole = train_model(*inputs, QUICK, seed=1)
     torch_before, numba_before = torch.get_num_threads(), get_num_threads()
     torch.set_num_threads(1 if torch_before > 1 else 2)
@@ -169,7 +172,8 @@ def test_another_number_of_threads_changes_rounding_alone(inputs) -> None:
         set_num_threads(numba_before)
     last = [point.loss for point in other.curve]
     np.testing.assert_allclose(last, [point.loss for point in whole.curve], rtol=1e-4)
-    np.testing.assert_allclose(other.items, whole.items, atol=2e-2 * np.abs(whole.items).max())
+    one, two = (trained.items - trained.items.mean(axis=0) for trained in (other, whole))
+    np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
 
 
 def test_bfloat16_learns_as_float32_does(inputs) -> None:

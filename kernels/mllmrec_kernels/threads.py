@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 
@@ -31,7 +31,7 @@ def single_threaded() -> Iterator[None]:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work, for what is called too often to start some each time."""
+    """Threads that wait for work; to start some each time takes longer than much of it."""
     return ThreadPoolExecutor(threads, thread_name_prefix="mllmrec")
 
 
@@ -46,31 +46,43 @@ def over_parts(work: Callable[[int, int, int], None], total: int, *, least: int)
         total: the length of the range.
         least: the shortest part that is worth a thread.
     """
-    parts = max(1, min(get_num_threads(), total // least)) if total else 0
-    bounds = [total * part // max(1, parts) for part in range(parts + 1)]
+    if not total:
+        return
+    threads = get_num_threads()
+    parts = max(1, min(threads, total // least))
+    bounds = [total * part // parts for part in range(parts + 1)]
     with single_threaded():
-        waiting = [_pool(parts - 1).submit(work, part, bounds[part], bounds[part + 1]) for part in range(1, parts)]
-        if parts:
-            work(0, bounds[0], bounds[1])
-        for done in waiting:
-            done.result()
+        running = [_pool(threads).submit(work, part, *bounds[part : part + 2]) for part in range(1, parts)]
+        try:
+            work(0, *bounds[:2])
+        finally:
+            _finish(running)
 
 
 def over_chunks(work: Callable[[int, int], None], total: int, chunk: int, *, least: int = 2) -> None:
     """Call work(start, stop) for each chunk of range(total), on as many threads as Numba may use.
 
     Args:
-        work: must release the GIL where it matters, and call no parallel Numba code.
+        work: must release the GIL where it matters, and call neither parallel Numba code nor these functions.
         total: the length of the range.
         chunk: the length of a chunk; the last may be shorter.
-        least: fewer chunks are done by the calling thread; starting threads takes milliseconds.
+        least: fewer chunks are done by the calling thread.
     """
     spans = [(start, min(start + chunk, total)) for start in range(0, total, chunk)]
     with single_threaded():
         if len(spans) < least or get_num_threads() == 1:
             for start, stop in spans:
                 work(start, stop)
-            return
-        with ThreadPoolExecutor(get_num_threads()) as pool:
-            for done in [pool.submit(work, start, stop) for start, stop in spans]:
-                done.result()
+        else:
+            _finish([_pool(get_num_threads()).submit(work, start, stop) for start, stop in spans])
+
+
+def _finish(running: list[Future[None]]) -> None:
+    """Wait for all; where one fails, its error comes out and what has not begun is left undone."""
+    try:
+        for done in running:
+            done.result()
+    finally:
+        for left in running:
+            left.cancel()
+        wait(running)
