@@ -31,7 +31,7 @@ def single_threaded() -> Iterator[None]:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; to start some each time takes longer than much of it."""
+    """Threads that wait for work, for what is called too often to start some each time."""
     return ThreadPoolExecutor(threads, thread_name_prefix="mllmrec")
 
 
@@ -63,18 +63,20 @@ def over_chunks(work: Callable[[int, int], None], total: int, chunk: int, *, lea
     """Call work(start, stop) for each chunk of range(total), on as many threads as Numba may use.
 
     Args:
-        work: must release the GIL where it matters, and call neither parallel Numba code nor these functions.
+        work: must release the GIL where it matters, and call no parallel Numba code.
         total: the length of the range.
         chunk: the length of a chunk; the last may be shorter.
-        least: fewer chunks are done by the calling thread.
+        least: fewer chunks are done by the calling thread; starting threads takes milliseconds.
     """
     spans = [(start, min(start + chunk, total)) for start in range(0, total, chunk)]
     with single_threaded():
         if len(spans) < least or get_num_threads() == 1:
             for start, stop in spans:
                 work(start, stop)
-        else:
-            _finish([_pool(get_num_threads()).submit(work, start, stop) for start, stop in spans])
+            return
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            for done in [pool.submit(work, start, stop) for start, stop in spans]:
+                done.result()
 
 
 def _finish(running: list[Future[None]]) -> None:
