@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from mllmrec_bench.results import Result, append
 from mllmrec_cli import console
 from mllmrec_cli.main import app
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from mllmrec.measure.results import Result, append
-from mllmrec.spreadsheet import defused
+from mllmrec.foundation.spreadsheet import defused
 
 TEXTS = (
     "[bold red]x[/] [/] [link=http://x]",

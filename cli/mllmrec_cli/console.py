@@ -27,8 +27,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mllmrec.progress import Progress as Hook
-from mllmrec.progress import silent
+from mllmrec.foundation.progress import Progress as Hook
+from mllmrec.foundation.progress import silent
 
 # Panels that the verbs are listed under, in this order.
 DATA, METHOD, JUDGE, SPEED, UPKEEP = ("Data in and out", "The method", "Look and judge", "Speed", "Settings and upkeep")

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mllmrec import storage
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Vectors
 from mllmrec.errors import MismatchError
-from mllmrec.spreadsheet import defused
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.spreadsheet import defused
 
 
 def export_mmrec(

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec import __version__, storage
-from mllmrec.diagnose.figures import whiskers
-from mllmrec.diagnose.page import render
+from mllmrec import __version__
 from mllmrec.errors import InputError
+from mllmrec.foundation import storage
 from mllmrec.report.comparison import compare_runs
 from mllmrec.report.data import data_section
+from mllmrec.report.figures import whiskers
 from mllmrec.report.flow import flow
 from mllmrec.report.headline import Headline, headline, named
 from mllmrec.report.lists import measure_lists
 from mllmrec.report.neighbourhood import GraphSection, graph_section
+from mllmrec.report.page import render
 from mllmrec.report.people import People, Shelf
 from mllmrec.report.reasoning import Reasoning, reasoning
 from mllmrec.report.settings import settings
