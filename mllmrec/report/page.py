@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mllmrec.foundation.images import ImageRefusedError, open_image
 
@@ -16,15 +16,15 @@ _SIDE = 88  # pixels of a thumbnail's longer side: twice what is shown, for dens
 _JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they reorder nothing
 
 
-def render(template: str, *, package: str = "mllmrec.audit", **values: Any) -> str:
-    """A page from a template of a package, which may build on those here; an unknown name in it is an error."""
-    return _environment(package).get_template(template).render(**values)
+def render(template: str, **values: Any) -> str:
+    """Return a page from a template of this package; an unknown name in it is an error."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache
-def _environment(package: str) -> Environment:
+def _environment() -> Environment:
     made = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("mllmrec.report")]),
+        loader=PackageLoader("mllmrec.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -31,7 +31,6 @@ from mllmrec.runs import marked
 from mllmrec.views import RunView
 
 _BROWSED = 12  # users whose lists can be unfolded
-_PACKAGE = "mllmrec.report"
 
 
 def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 0) -> Path:
@@ -71,7 +70,6 @@ def run_page(view: RunView, *, seed: int = 0) -> str:
     graph = graph_section(view, shelf, seed=seed) if {"encode", "graph"} <= done else None
     return render(
         "run.html.j2",
-        package=_PACKAGE,
         **_frame(view),
         heading="Run",
         standing=standing,
@@ -95,7 +93,7 @@ def comparison_page(views: Sequence[RunView]) -> str:
     """The page of several runs as HTML."""
     made = compare_runs(views)
     frame = _frame(views[0]) | {"leaky": False, "run": ", ".join(view.folder.name for view in views)}
-    return render("comparison.html.j2", package=_PACKAGE, **frame, heading="Comparison of runs", made=made)
+    return render("comparison.html.j2", **frame, heading="Comparison of runs", made=made)
 
 
 def _frame(view: RunView) -> dict[str, Any]:
