@@ -92,8 +92,8 @@ class Dataset:
         users: [U] the shop's user ids; a user's index is its row.
         items: [I] rows: id, title, brand, categories, description, price, images (paths relative to
             `folder`), image_urls; an item's index is its row.
-        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64, in the manifest's unit), split (Int8: 0 train,
-            1 valid, 2 test); sorted by user, oldest first.
+        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64, in the manifest's unit), split
+            (Int8: 0 train, 1 valid, 2 test); sorted by user, oldest first.
         manifest: counts, options, and hashes, as in manifest.json.
         folder: where it lies.
         features: item features that came with the data, file by name.

@@ -88,7 +88,9 @@ def test_bad_rows_are_left_out_and_kept_with_file_and_line(tmp_path: Path) -> No
         "items.jsonl:4",
     ]
     assert "rating is no number" in rejected[1]["reason"]
-    with pytest.raises(InputError, match="2 of 62 rows of interactions.csv cannot be read, the first at interactions.csv:62: no user"):
+    with pytest.raises(
+        InputError, match="2 of 62 rows of interactions.csv cannot be read, the first at interactions.csv:62: no user"
+    ):
         prepare(shop, tmp_path / "e", PrepareOptions(k_core=0, max_rejected=0.01))
 
 

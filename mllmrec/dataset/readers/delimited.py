@@ -113,7 +113,8 @@ def _header(path: Path, line: str, delimiter: str) -> tuple[str, ...]:
 
 def split_fields(record: str, delimiter: str) -> tuple[list[str], str]:
     """Return the fields of a record, quotes undone, and its fault: "" where the quotes are in order."""
-    quoted, fields, at = _quoted(delimiter), [], 0
+    quoted, at = _quoted(delimiter), 0
+    fields: list[str] = []
     while True:
         if match := quoted.match(record, at):
             if match["close"] is None:

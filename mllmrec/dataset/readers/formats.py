@@ -37,6 +37,7 @@ _BATCH_ROWS = 1024
 _PROGRESS_LINES = 20_000  # between two calls of progress
 _CELL_BYTES = 16  # that an unpacked cell takes at least
 _BLANKS, _COMMA = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*)?")
+_JSON = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and Infinity
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object of this process, which no two runs share
 _KINDS = {"rating": "numbers", "timestamp": "numbers, or dates with the time of day"}
 Roles = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -143,7 +144,7 @@ def parse_object(line: bytes) -> dict[str, Any]:
     """
     literal = line.decode("utf-8").strip()
     try:
-        value = json.loads(literal, parse_constant=lambda _: None)
+        value = _JSON.decode(literal)
     except json.JSONDecodeError:
         value = parse_literal(literal)
     if not isinstance(value, dict):
@@ -159,12 +160,11 @@ def _array_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, A
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8") from error
-    decoder = json.JSONDecoder(parse_constant=lambda _: None)
     end, line = _BLANKS.match(array, array.index("[") + 1).end(), 1  # type: ignore[union-attr]
     line += array.count("\n", 0, end)
     while array[end : end + 1] != "]":
         try:
-            value, after = decoder.raw_decode(array, end)
+            value, after = _JSON.raw_decode(array, end)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path.name}:{line}: the array is cut off or no JSON here: {first_line(error)}"
@@ -233,5 +233,14 @@ def _as_text(column: pl.Series, role: str, where: str) -> pl.Series:
         raise InputError(f"{where} is {dtype}; wanted {_KINDS.get(role, 'text or integers')}")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if dtype == pl.Binary:
+        column = pl.Series([_decoded(value) for value in column], dtype=pl.String)
     cells = column.cast(pl.String, strict=False).str.strip_chars()
     return cells.set(cells == "", None)
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"{value.decode('utf-8', 'backslashreplace')}\x00"  # no id may hold the zero byte

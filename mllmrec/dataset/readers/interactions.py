@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from mllmrec.dataset.readers.formats import OBJECTS, Reading, read_cells, read_o
 from mllmrec.dataset.readers.reading import suffix
 from mllmrec.dataset.readers.source import FileRead, TimeUnit
 from mllmrec.dataset.readers.times import read_times
-from mllmrec.dataset.readers.values import id_fault, read_id, read_ids, read_numbers, show, without_missing
+from mllmrec.dataset.readers.values import id_fault, read_ids, read_numbers, show, without_missing
 
 _ROLES = ("user", "item", "rating", "timestamp", "split")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -125,20 +127,36 @@ def _cells(cells: Cells, columns: TableColumns, role: str) -> pl.Series:
 
 def _object_cells(path: Path, columns: TableColumns, reading: Reading) -> pl.DataFrame:
     # Lists of text, not of objects: a dump may have tens of millions of rows.
-    texts: dict[str, list[Any]] = {"line": [], **{role: [] for role in _ROLES}}
+    lines: list[int] = []
+    texts: dict[str, list[str | None]] = {role: [] for role in _ROLES}
     for line, row in read_objects(path, reading):
-        roles = columns.roles(tuple(row))
-        values = {
-            role: next((row[name] for name in roles[role] if row[name] not in (None, "")), None) for role in _ROLES
-        }
-        fault = next((role for role in ("user", "item") if read_id(values[role]) is None), None)
-        if fault:
-            reading.rejects.add(path.name, line, id_fault(values[fault], fault))
-            continue
-        texts["line"].append(line)
-        for role, value in values.items():
-            texts[role].append(None if value is None else str(value).encode("utf-8", "replace").decode().strip())
-    return pl.DataFrame(texts, schema={"line": pl.UInt32, **dict.fromkeys(_ROLES, pl.String)})
+        cells = columns.roles(tuple(row))
+        values = [_first(row, cells[role]) for role in _ROLES]
+        if _is_id(values[0]) and _is_id(values[1]):
+            lines.append(line)
+            for role, value in zip(_ROLES, values, strict=True):
+                texts[role].append(value if value is None else str(value).strip())
+        else:
+            role, value = ("item", values[1]) if _is_id(values[0]) else ("user", values[0])
+            reading.rejects.add(path.name, line, id_fault(value, role))
+    return pl.DataFrame({"line": pl.Series(lines, dtype=pl.UInt32)} | {role: _series(texts[role]) for role in _ROLES})
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    if len(names) == 1:
+        return row[names[0]]
+    return next((value for name in names if (value := row[name]) is not None and value != ""), None)
+
+
+def _series(texts: list[str | None]) -> pl.Series:
+    try:
+        return pl.Series(texts, dtype=pl.String)
+    except UnicodeEncodeError:  # half of a surrogate pair; no id may hold the zero byte
+        return pl.Series([text and _SURROGATE.sub("\x00", text) for text in texts], dtype=pl.String)
 
 
 def _reason(role: str, cell: str | None, *, numbered: bool) -> str:

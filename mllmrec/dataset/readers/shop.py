@@ -9,7 +9,7 @@ import polars as pl
 
 from mllmrec.dataset.readers import mmrec
 from mllmrec.dataset.readers.columns import check_assignments
-from mllmrec.dataset.readers.files import ShopFiles, choose_files
+from mllmrec.dataset.readers.files import choose_files
 from mllmrec.dataset.readers.formats import Reading
 from mllmrec.dataset.readers.interactions import Interactions, read_interactions
 from mllmrec.dataset.readers.items import Items, read_items

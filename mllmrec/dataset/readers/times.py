@@ -62,7 +62,8 @@ def read_times(cells: pl.Series) -> Times:
     else:
         parts = _scaled(numbers, forms)
     forms["ISO dates"] = dates["second"].count()
-    both = pl.DataFrame({name: parts[name].zip_with(parts[name].is_not_null(), dates[name]) for name in parts.columns})
+    is_number = parts["second"].is_not_null()
+    both = pl.DataFrame({name: parts[name].zip_with(is_number, dates[name]) for name in parts.columns})
     values, unit = _integers(both)
     named = [(form, count) for form, count in forms.items() if count]
     words = ", ".join(f"{count:,} in {form}" for form, count in named) if len(named) > 1 else "".join(dict(named))
@@ -99,7 +100,8 @@ def _scaled(numbers: pl.DataFrame, forms: dict[str, int]) -> pl.DataFrame:
     scaled = frame.select("step", second=second, nano=rest)
     fine = scaled.filter((pl.col("step") > 0) & _SECOND.is_not_null())
     alive = fine.filter(_SECOND.is_between(*_LIFETIME, closed="left"))
-    if len(fine) > 2 * len(alive) or (numbers["whole"].abs().max() or 0) < _FIRST_UNIX_SECOND:
+    is_order = not (numbers["whole"].abs() >= _FIRST_UNIX_SECOND).any()
+    if is_order or len(fine) > 2 * len(alive):
         forms["numbers that order rows"] = numbers["whole"].count()
         return numbers.select(second="whole", nano="nano")
     counts = dict(scaled.filter(_SECOND.is_not_null())["step"].value_counts().iter_rows())

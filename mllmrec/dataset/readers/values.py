@@ -27,6 +27,8 @@ def id_fault(value: object, role: str) -> str:
     """Return the reason why a cell holds no id."""
     if value is None or value == "" or (isinstance(value, str) and not value.strip()):
         return f"no {role}"
+    if isinstance(value, float):
+        return f"{role} {value} is a float: ids above 2^53 have lost digits; save them as text or integers"
     return f"{role} {show(value)} cannot be an id"
 
 
@@ -43,7 +45,7 @@ def read_ids(cells: pl.Series, *, numbered: bool = False) -> pl.Series:
         return numbers.str.replace(r"\.0*$", "").cast(pl.Int64).cast(pl.String)
     distinct = cells.drop_nulls().unique()
     changes = {cell: name for cell in distinct.to_list() if (name := read_id(cell)) != cell}
-    return cells.replace(changes, return_dtype=pl.String) if changes else cells
+    return cells.replace(changes) if changes else cells
 
 
 def without_missing(cells: pl.Series) -> pl.Series:
