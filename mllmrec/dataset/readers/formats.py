@@ -177,29 +177,33 @@ def _array_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, A
         line += array.count("\n", start, end)
 
 
-def _open_parquet(path: Path, reading: Reading) -> pq.ParquetFile:
-    """Open a parquet file, and refuse it by its metadata before anything is unpacked."""
-    file = pq.ParquetFile(path)
-    facts = file.metadata
+@contextmanager
+def _open_parquet(path: Path, reading: Reading) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file, and refuse it by its metadata before anything is unpacked.
+
+    Raises:
+        InputError: the file cannot be read, or unpacks to too much.
+    """
+    try:
+        # By its handle: Arrow takes no path that is not UTF-8.
+        with path.open("rb") as handle:
+            file = pq.ParquetFile(handle)
+            _check_size(path, file.metadata, reading)
+            yield file
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path.name} cannot be read as parquet: {first_line(error)}") from error
+
+
+def _check_size(path: Path, facts: pq.FileMetaData, reading: Reading) -> None:
     reading.check_rows(path, facts.num_rows)
     size = sum(facts.row_group(n).total_byte_size for n in range(facts.num_row_groups))
     size = max(size, facts.num_rows * min(facts.num_columns, 5) * _CELL_BYTES)
     if size > unpacked_limit(path, reading.max_bytes):
         raise refuse_unpacked(path, f"over {size >> 20:,} MiB in {facts.num_rows:,} rows")
-    return file
-
-
-@contextmanager
-def _parquet_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path.name} cannot be read as parquet: {first_line(error)}") from error
 
 
 def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
-    with _parquet_errors(path):
-        file = _open_parquet(path, reading)
+    with _open_parquet(path, reading) as file:
         names = tuple(file.schema_arrow.names)
         columns = {}
         for role, chosen in roles(names).items():
@@ -207,12 +211,12 @@ def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
                 column = pl.Series(file.read(columns=[name]).column(0))
                 columns[str(names.index(name))] = _as_text(column, role, f"{path.name}: the {role} column {name!r}")
         frame = pl.DataFrame(columns)
-    return Cells(names, frame, pl.Series("line", range(1, file.metadata.num_rows + 1), dtype=pl.UInt32))
+        return Cells(names, frame, pl.Series("line", range(1, file.metadata.num_rows + 1), dtype=pl.UInt32))
 
 
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _parquet_errors(path):
-        batches = _open_parquet(path, reading).iter_batches(_BATCH_ROWS)
+    with _open_parquet(path, reading) as file:
+        batches = file.iter_batches(_BATCH_ROWS)
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
 

@@ -75,18 +75,19 @@ class Rejects:
         if len(self.listed) < LISTED_REJECTS:
             self.listed.append(row)
         elif self._max_share < _HOPELESS_SHARE and self.counts[file] > _HOPELESS_SHARE * int(line):
-            self.check(file, int(line))
+            self.check(file, int(line), of="the first ")
 
     def add(self, file: str, line: int, reason: str) -> None:
         """Count and list the row of a line."""
         self.append(Rejected(f"{file}:{line}", reason))
 
-    def check(self, file: str, rows: int) -> None:
+    def check(self, file: str, rows: int, of: str = "") -> None:
         """Refuse a file of which too many rows were left out.
 
         Args:
             file: name of the file.
             rows: its rows, those left out included.
+            of: words before the number of rows.
 
         Raises:
             InputError: more than the permitted share was left out.
@@ -95,7 +96,7 @@ class Rejects:
         if count > self._max_share * rows:
             first = self.first[file]
             raise InputError(
-                f"{count:,} of {rows:,} rows of {file} cannot be read, the first at {first.where}: {first.reason}; "
+                f"{count:,} of {of}{rows:,} rows of {file} cannot be read, the first at {first.where}: {first.reason}; "
                 "correct them, or permit more with --max-rejected"
             )
 
