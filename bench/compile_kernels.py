@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.sample import gpu as sample
-from mllmrec_kernels.topk import gpu, gpu_score, gpu_tiles
+from mllmrec_kernels.topk import gpu, gpu_tiles
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource

@@ -19,13 +19,13 @@ Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the i
 """
 
 from mllmrec_kernels.als import als_factors
-from mllmrec_kernels.backend import available
+from mllmrec_kernels.base.backend import available
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, KernelInputError
+from mllmrec_kernels.base.unique_rows import distinct
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.distinct import distinct
-from mllmrec_kernels.errors import BackendUnavailableError, KernelError, KernelInputError
-from mllmrec_kernels.project import project
+from mllmrec_kernels.mlp import project
 from mllmrec_kernels.propagate import normalise, propagate
 from mllmrec_kernels.rank import rank_heldout
 from mllmrec_kernels.ridge import ridge_path, ridge_weights

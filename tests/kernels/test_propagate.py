@@ -4,8 +4,8 @@ import numba
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.propagate import COMBINES, HOWS, cpu, normalise, propagate
 
 from tests.kernels.sparse_cases import GRAPHS, Graph, from_rows, ids, random_graph

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_path, ridge_weights
-from mllmrec_kernels.ridge import torch_solve
+from mllmrec_kernels.ridge import gpu as torch_solve
 
 from tests.kernels import triton_checks
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import BackendUnavailableError, KernelInputError
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import BackendUnavailableError, KernelInputError
+from mllmrec_kernels.exact.score import LANES, dot, dot_reference
 from mllmrec_kernels.topk import topk_cosine, topk_dot
-from mllmrec_kernels.topk.score import LANES, dot, dot_reference
 from numba import get_num_threads, set_num_threads
 
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, random_pairs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels import backend, propagate, sample_negatives, topk_cosine
+from mllmrec_kernels import propagate, sample_negatives, topk_cosine
+from mllmrec_kernels.base import backend
 
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian

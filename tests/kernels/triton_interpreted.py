@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import propagate, rank_heldout, sample_negatives, topk_cosine
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.errors import KernelInputError
+from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.rank import gpu as rank
-from mllmrec_kernels.topk import gpu, gpu_score
+from mllmrec_kernels.topk import gpu
 
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, split_pairs
@@ -111,7 +112,7 @@ def test_one_program_sorts_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scores_of_the_device_are_scores() -> None:
     """Every length of the tail, bit for bit."""
-    from mllmrec_kernels.topk.score import dot_reference, norms
+    from mllmrec_kernels.exact.score import dot_reference, norms
 
     for d in (1, 7, 8, 9, 35):
         x = gaussian(np.random.default_rng(d), 6, d) * np.float32(1e3)

@@ -18,7 +18,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
 _FAST = {"contract", "reassoc"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.errors import KernelInputError
 
 if TYPE_CHECKING:
     from torch import Tensor

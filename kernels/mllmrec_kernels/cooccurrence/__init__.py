@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels import backend as backends
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.cooccurrence import reference
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
 
 MEASURES = ("jaccard", "cosine", "count")
 

@@ -14,9 +14,9 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
-from mllmrec_kernels.prefetch import prefetch
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
+from mllmrec_kernels.base.prefetch import prefetch
 
 _AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelError, KernelInputError
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelError, KernelInputError
 
 LANES, THREADS = 32, 256
 BLOCKS_A_PROCESSOR = 8

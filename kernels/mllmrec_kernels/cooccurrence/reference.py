@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 
 def counts(user_items: CSR, window: int | None, times: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from mllmrec_kernels import backend as backends
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.propagate import reference
 from mllmrec_kernels.propagate.reference import Floats
 

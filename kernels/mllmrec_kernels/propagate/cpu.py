@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.propagate.gather import STRETCH_BYTES, gather
 from mllmrec_kernels.propagate.reference import Floats
 

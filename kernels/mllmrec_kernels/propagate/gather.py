@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mllmrec_kernels.prefetch import ask_for
+from mllmrec_kernels.base.prefetch import ask_for
 
 _VECTOR_BYTES, _VECTORS, _LINE = 64, 4, 64
 STRETCH_BYTES = _VECTOR_BYTES * _VECTORS

@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk.gpu_score import FUSED
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact.gpu_score import FUSED
 
 COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes a thread and edge in flight
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.propagate.reference import Floats
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mllmrec_kernels import backend as backends
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.propagate import check_features, choose, on_numpy
 
 KEPT = 8

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mllmrec_kernels import backend as backends
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base import arrays as inputs
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
+from mllmrec_kernels.exact import score
 from mllmrec_kernels.rank import reference
-from mllmrec_kernels.topk import inputs, score
 
 __all__ = ["rank_heldout"]
 
@@ -75,8 +76,8 @@ def rank_heldout(
 
 
 def _on_device(user_vectors: Any, item_vectors: Any, exclude: CSR, heldout: CSR, max_bytes: int | None) -> Any:
+    from mllmrec_kernels.exact import gpu_score
     from mllmrec_kernels.rank import gpu
-    from mllmrec_kernels.topk import gpu_score
 
     device = backends.device_of(user_vectors)
     x = inputs.on_device("user_vectors", user_vectors, device)

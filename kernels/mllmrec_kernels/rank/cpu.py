@@ -16,15 +16,15 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.rank import certified
-from mllmrec_kernels.threads import over_chunks
-from mllmrec_kernels.topk.ask import Ask, inner_product
-from mllmrec_kernels.topk.floats import tile_rows
-from mllmrec_kernels.topk.heap import before
-from mllmrec_kernels.topk.microtile import supported
-from mllmrec_kernels.topk.score import as_unit, dot_rows
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.parallel import over_chunks
+from mllmrec_kernels.exact.float32_tile import tile_rows
+from mllmrec_kernels.exact.heap import before
+from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.problem import Ask, inner_product
+from mllmrec_kernels.exact.score import as_unit, dot_rows
+from mllmrec_kernels.rank import exact_int8 as certified
 
 
 def rank_heldout(

@@ -21,13 +21,12 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mllmrec_kernels import resident
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelError, KernelInputError
-from mllmrec_kernels.topk import gpu_score
-from mllmrec_kernels.topk.gpu_lists import append_between, key_item, room
-from mllmrec_kernels.topk.gpu_score import exact_dot
-from mllmrec_kernels.topk.gpu_tiles import product
+from mllmrec_kernels.base import device_cache as resident
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelError, KernelInputError
+from mllmrec_kernels.exact import gpu_score
+from mllmrec_kernels.exact.gpu_lists import append_between, key_item, room
+from mllmrec_kernels.exact.gpu_score import exact_dot, product
 
 CAPACITY, SHARE = 256, 64  # keys that a list holds: at least, and one in so many of the items
 BLOCK, GROUP, WARPS, STAGES = 64, 16, 4, 3

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk.score import dot_reference
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact.score import dot_reference
 
 
 def rank_heldout(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels import backend as backends
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelError, KernelInputError
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelError, KernelInputError
 from mllmrec_kernels.ridge import reference
 from mllmrec_kernels.ridge.reference import Strengths
 
@@ -102,7 +102,7 @@ def _by_torch(
 ) -> NDArray[np.float32]:
     import torch
 
-    from mllmrec_kernels.ridge import torch_solve
+    from mllmrec_kernels.ridge import gpu as torch_solve
 
     tensor = torch.from_numpy(np.ascontiguousarray(vectors)) if isinstance(vectors, np.ndarray) else vectors.detach()
     return torch_solve.ridge_weights(user_items, tensor, support, strengths)

@@ -24,7 +24,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.ridge.audiences import members
 from mllmrec_kernels.ridge.reference import Strengths
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 Strengths = Sequence[tuple[float, float]]  # (w, lambda)
 

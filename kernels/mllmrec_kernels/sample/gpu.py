@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mllmrec_kernels import resident
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base import device_cache as resident
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact.gpu_score import FUSED
 from mllmrec_kernels.sample.cpu import numbered
-from mllmrec_kernels.topk.gpu_score import FUSED
 
 SAMPLES = 256
 

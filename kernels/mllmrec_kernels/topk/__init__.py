@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mllmrec_kernels import backend as backends
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
-from mllmrec_kernels.topk import inputs, reference, score
+from mllmrec_kernels.base import arrays as inputs
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
+from mllmrec_kernels.exact import score
+from mllmrec_kernels.topk import reference
 
 __all__ = ["topk_cosine", "topk_dot"]
 
@@ -137,7 +139,8 @@ def _cosine_on_device(
 
 
 def _dot_on_device(queries: Any, items: Any, k: int, exclude: CSR | None, max_bytes: int | None) -> tuple[Any, Any]:
-    from mllmrec_kernels.topk import gpu, gpu_score
+    from mllmrec_kernels.exact import gpu_score
+    from mllmrec_kernels.topk import gpu
 
     device = backends.device_of(queries)
     x = inputs.on_device("queries", queries, device)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk import ask as asks
-from mllmrec_kernels.topk import floats
-from mllmrec_kernels.topk.ask import Ask, Lists
-from mllmrec_kernels.topk.heap import sort_lists
-from mllmrec_kernels.topk.microtile import supported
-from mllmrec_kernels.topk.plan import make_plan
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact import float32_tile as floats
+from mllmrec_kernels.exact import problem as asks
+from mllmrec_kernels.exact.heap import sort_lists
+from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.plan import make_plan
+from mllmrec_kernels.exact.problem import Ask, Lists
 from mllmrec_kernels.topk.reference import TopK
 
 FEW_PAIRS = 2**20  # below, planning costs more than any product
@@ -56,7 +56,7 @@ def _topk(ask: Ask, k: int, max_bytes: int) -> TopK:
 
 
 def _fill_certified(ask: Ask, lists: Lists, max_bytes: int) -> bool:
-    from mllmrec_kernels.topk import certified
+    from mllmrec_kernels.topk import exact_int8 as certified
 
     if not supported() or len(ask.queries) * len(ask.items) < FEW_PAIRS:
         return False

@@ -31,10 +31,11 @@ import torch
 import triton
 from torch import Tensor
 
-from mllmrec_kernels import resident
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelError, KernelInputError
-from mllmrec_kernels.topk import gpu_score, gpu_tiles
+from mllmrec_kernels.base import device_cache as resident
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelError, KernelInputError
+from mllmrec_kernels.exact import gpu_score
+from mllmrec_kernels.topk import gpu_tiles
 
 STRIDE = 16  # one item in so many is in the sample
 CAPACITY, PER_NEIGHBOUR = 512, 32  # keys that a list holds: at least, and for each of the k; powers of two

@@ -5,22 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mllmrec_kernels.topk.gpu_lists import EMPTY, append, append_both, key_item, key_score, pack, room
-from mllmrec_kernels.topk.gpu_score import exact_dot
-
-
-@triton.jit
-def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 [BM, BN]: rows x_rows of x times rows y_rows of y, both float16 [., D]."""
-    c = tl.arange(0, BK)
-    left = x + x_rows.to(tl.int64)[:, None] * D + c[None, :]
-    right = y + y_rows.to(tl.int64)[:, None] * D + c[None, :]
-    tile = tl.zeros([BM, BN], tl.float32)
-    for _ in range(0, D, BK):
-        tile = tl.dot(tl.load(left), tl.trans(tl.load(right)), tile, input_precision="ieee")
-        left += BK
-        right += BK
-    return tile
+from mllmrec_kernels.exact.gpu_lists import EMPTY, append, append_both, key_item, key_score, pack, room
+from mllmrec_kernels.exact.gpu_score import exact_dot, product
 
 
 @triton.jit

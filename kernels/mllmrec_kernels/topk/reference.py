@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk.score import dot_reference, inverse_norms
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact.score import dot_reference, inverse_norms
 
 TopK = tuple[NDArray[np.int32], NDArray[np.float32]]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk.score import FLUSHED, TINY, dot_rows, float32_error, inverse_norms
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.exact.score import FLUSHED, TINY, dot_rows, float32_error, inverse_norms
 
 _NOBODY = np.zeros(0, dtype=np.int32)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import KernelInputError, project
-from mllmrec_kernels.project import cpu, reference, torch_op
-from mllmrec_kernels.threads import over_parts
+from mllmrec_kernels.base.parallel import over_parts
+from mllmrec_kernels.mlp import cpu, reference, torch_op
 from numba import get_num_threads, set_num_threads
 
 SLOPE = 0.01

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mllmrec_kernels.threads import over_parts
+from mllmrec_kernels.base.parallel import over_parts
 
 Single = NDArray[np.float32]
 CHUNK = 1024  # rows that go through at a time; LEAST: fewer are not worth another thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.errors import KernelInputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def project(
     """
     import torch
 
-    from mllmrec_kernels.project import torch_op
+    from mllmrec_kernels.mlp import torch_op
 
     weights = hidden_weight, hidden_bias, out_weight, out_bias
     _check(table, weights, slope)

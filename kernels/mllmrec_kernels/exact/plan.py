@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.threads import single_threaded
-from mllmrec_kernels.topk.ask import Ask
-from mllmrec_kernels.topk.microtile import DEPTH
-from mllmrec_kernels.topk.score import as_unit, float32_error
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.parallel import single_threaded
+from mllmrec_kernels.exact.int8_tile import DEPTH
+from mllmrec_kernels.exact.problem import Ask
+from mllmrec_kernels.exact.score import as_unit, float32_error
 
 LARGEST = 127  # of an int8 coordinate, and of its negative
 MOST_FINE = 512  # coordinates of two bytes whose tile's sum stays within int32: d 127^2 2^8 and the mixed products

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor | None, slope: float, *weights: Tensor) -> Tensor:
-        from mllmrec_kernels.project import cpu
+        from mllmrec_kernels.mlp import cpu
 
         W1, b1, W2, b2 = (weight.detach().contiguous().numpy() for weight in weights)
         net = cpu.Perceptron(W1, b1, W2, b2, slope)
@@ -25,7 +25,7 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradient: Tensor) -> Any:
-        from mllmrec_kernels.project import cpu
+        from mllmrec_kernels.mlp import cpu
 
         _ = ctx.saved_tensors
         found = cpu.backward(gradient[0].contiguous().numpy(), ctx.passed, ctx.net)

@@ -27,8 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mllmrec_kernels.topk import inputs
-from mllmrec_kernels.topk.score import LANES, TINY
+from mllmrec_kernels.base import arrays as inputs
+from mllmrec_kernels.exact.score import LANES, TINY
 
 # Rows a program encodes, entries a program scores, and the step over columns of the product, to which rows are padded.
 ENCODED = 32
@@ -84,6 +84,20 @@ def encode_rows(x, scale, half, rest, n, d, D: tl.constexpr, B: tl.constexpr, ST
         lost = exact - rounded.to(tl.float64)
         squares += tl.sum(lost * lost, axis=1)
     tl.store(rest + row, tl.sqrt(squares), mask=live)
+
+
+@triton.jit
+def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """float32 [BM, BN]: rows x_rows of x times rows y_rows of y, both float16 [., D]."""
+    c = tl.arange(0, BK)
+    left = x + x_rows.to(tl.int64)[:, None] * D + c[None, :]
+    right = y + y_rows.to(tl.int64)[:, None] * D + c[None, :]
+    tile = tl.zeros([BM, BN], tl.float32)
+    for _ in range(0, D, BK):
+        tile = tl.dot(tl.load(left), tl.trans(tl.load(right)), tile, input_precision="ieee")
+        left += BK
+        right += BK
+    return tile
 
 
 def padded(d: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.errors import KernelInputError
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
+from mllmrec_kernels.base.jit import compiled
 
 
 @compiled

@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.topk.ask import Ask
-from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.topk.packed import PANEL, Packed
-from mllmrec_kernels.topk.plan import Plan
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.plan import Plan
+from mllmrec_kernels.exact.problem import Ask
+from mllmrec_kernels.exact.quantized import PANEL, Packed
 
 _HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
 _NEVER = np.full(PANEL, _HIGHEST, np.int32)

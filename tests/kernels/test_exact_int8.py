@@ -6,11 +6,14 @@ import os
 
 import numpy as np
 import pytest
-from mllmrec_kernels.topk import bars, certified, cpu, packed, topk_cosine, topk_dot
-from mllmrec_kernels.topk import plan as plans
-from mllmrec_kernels.topk.ask import Ask, Lists, cosine
-from mllmrec_kernels.topk.microtile import supported
-from mllmrec_kernels.topk.plan import Plan
+from mllmrec_kernels.exact import plan as plans
+from mllmrec_kernels.exact import quantized as packed
+from mllmrec_kernels.exact import thresholds as bars
+from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.plan import Plan
+from mllmrec_kernels.exact.problem import Ask, Lists, cosine
+from mllmrec_kernels.topk import cpu, topk_cosine, topk_dot
+from mllmrec_kernels.topk import exact_int8 as certified
 
 from tests.kernels.cases import VECTOR_CASES, VectorCase, clustered, gaussian, random_pairs
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.errors import KernelInputError
-from mllmrec_kernels.threads import over_chunks
-from mllmrec_kernels.topk.ask import Ask, Lists, bar_of, is_barred, score_of
-from mllmrec_kernels.topk.heap import push
-from mllmrec_kernels.topk.score import as_unit
+from mllmrec_kernels.base.errors import KernelInputError
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.parallel import over_chunks
+from mllmrec_kernels.exact.heap import push
+from mllmrec_kernels.exact.problem import Ask, Lists, bar_of, is_barred, score_of
+from mllmrec_kernels.exact.score import as_unit
 
 _LARGEST_TILE = 512  # with a row of products per query it stays in a core's cache
 _SCAN = 64

@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
+from mllmrec_kernels.base.jit import compiled
 
 LANES = 8
 # Half of the last float32 step above zero, and the step that flushing to zero would make of it.

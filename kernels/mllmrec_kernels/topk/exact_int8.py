@@ -32,17 +32,17 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.threads import over_chunks
-from mllmrec_kernels.topk import reservoir
-from mllmrec_kernels.topk.ask import Ask, Lists, is_barred, score_of
-from mllmrec_kernels.topk.bars import least_sum, raise_bars, reach, set_bars
-from mllmrec_kernels.topk.heap import push
-from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, padded, row_bytes
-from mllmrec_kernels.topk.plan import Plan
-from mllmrec_kernels.topk.reservoir import reservoir_bytes
-from mllmrec_kernels.topk.score import as_unit
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.parallel import over_chunks
+from mllmrec_kernels.exact.heap import push
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.plan import Plan
+from mllmrec_kernels.exact.problem import Ask, Lists, is_barred, score_of
+from mllmrec_kernels.exact.quantized import PANEL, Packed, chunk_bytes, empty, pack, padded, row_bytes
+from mllmrec_kernels.exact.score import as_unit
+from mllmrec_kernels.exact.thresholds import least_sum, raise_bars, reach, set_bars
+from mllmrec_kernels.topk import candidate_buffer as reservoir
+from mllmrec_kernels.topk.candidate_buffer import reservoir_bytes
 
 _MOST_CENTRES = 512
 _QUERY_PANELS = 4  # a thread, packed at a time

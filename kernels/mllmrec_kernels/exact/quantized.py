@@ -8,11 +8,11 @@ import numpy as np
 from numba import get_num_threads, njit
 from numpy.typing import NDArray
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.threads import over_chunks
-from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS
-from mllmrec_kernels.topk.plan import LARGEST, Plan
-from mllmrec_kernels.topk.score import as_unit
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.parallel import over_chunks
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS
+from mllmrec_kernels.exact.plan import LARGEST, Plan
+from mllmrec_kernels.exact.score import as_unit
 
 PANEL = 5 * ROWS * COLUMNS // DEPTH  # 480 rows: whole in tiles of 12 rows and of 32 columns
 _UPWARD = 1.0 + 1e-9  # float64 sums of squares are off by far less

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 
-from mllmrec_kernels import backend
+from mllmrec_kernels.base import backend
 
 INTERPRETED = tl.constexpr(backend.triton_interprets())
 EMPTY = tl.constexpr(-(2**63))

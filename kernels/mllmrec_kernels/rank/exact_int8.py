@@ -22,14 +22,14 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.topk.ask import Ask
-from mllmrec_kernels.topk.bars import reach
-from mllmrec_kernels.topk.heap import before
-from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, count_above, lowest_bit
-from mllmrec_kernels.topk.packed import PANEL, Packed, chunk_bytes, empty, pack, row_bytes
-from mllmrec_kernels.topk.plan import MOST_FINE, Plan, own_axes
-from mllmrec_kernels.topk.score import dot_rows
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.exact.heap import before
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, count_above, lowest_bit
+from mllmrec_kernels.exact.plan import MOST_FINE, Plan, own_axes
+from mllmrec_kernels.exact.problem import Ask
+from mllmrec_kernels.exact.quantized import PANEL, Packed, chunk_bytes, empty, pack, row_bytes
+from mllmrec_kernels.exact.score import dot_rows
+from mllmrec_kernels.exact.thresholds import reach
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, bars, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.ridge.audiences import members
 from mllmrec_kernels.ridge.reference import Strengths
 

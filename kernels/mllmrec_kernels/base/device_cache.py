@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from mllmrec_kernels.compiled import compiled
-from mllmrec_kernels.topk.ask import Ask, Lists, score_of
-from mllmrec_kernels.topk.bars import least_sum
-from mllmrec_kernels.topk.heap import push
-from mllmrec_kernels.topk.microtile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.topk.packed import PANEL, Packed
-from mllmrec_kernels.topk.plan import Plan
+from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.exact.heap import push
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.plan import Plan
+from mllmrec_kernels.exact.problem import Ask, Lists, score_of
+from mllmrec_kernels.exact.quantized import PANEL, Packed
+from mllmrec_kernels.exact.thresholds import least_sum
 
 _LISTS, _LEAST = 4, 4 * COLUMNS  # a reservoir holds so many lists, and at least so many entries
 _NEVER = np.full(COLUMNS, 2**31 - 1, np.int32)

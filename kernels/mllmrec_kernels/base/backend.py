@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from mllmrec_kernels.errors import BackendUnavailableError, KernelInputError
+from mllmrec_kernels.base.errors import BackendUnavailableError, KernelInputError
 
 INSTALL = {
     "numba": "pip install numba",
