@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 
 from mllmrec.config import ModelConfig
 from mllmrec.measure import interactions, peers
@@ -96,7 +96,7 @@ def test_other_cooccurrence_peers_find_what_they_say(name: str) -> None:
 
 @pytest.mark.parametrize("make", [peers.one_layer, peers.propagate, peers.with_gradient])
 def test_propagation(make: Callable[..., Case]) -> None:
-    graph = GRAPH if make is peers.propagate else normalise(GRAPH)
+    graph = GRAPH if make is peers.propagate else normalize(GRAPH)
     ours, *others = methods(make(graph, FEATURES, data="x"))[0]
     wanted = torch.as_tensor(ours.run()).numpy()
     assert others
