@@ -28,15 +28,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mllmrec.errors import InputError, StorageError
+from mllmrec.errors import InputError, StorageError, first_line
 
+MAX_JSON_BYTES = 64 << 20  # of run.json, stage.json, manifest.json and the like
 _SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
 PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary name
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -200,17 +201,51 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON from a regular file of bounded size.
 
     Raises:
-        InputError: the file is missing or is not JSON.
+        InputError: the file is missing, too large, or is not JSON.
+    """
+    return json_value(_read_bytes(path, MAX_JSON_BYTES), path)
+
+
+def json_value(data: bytes, path: Path) -> Any:
+    """Return the value of UTF-8 JSON.
+
+    Raises:
+        InputError: it is not JSON, or nests too deeply; the line names `path`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def _read_bytes(path: Path, most: int) -> bytes:
+    try:
+        with open_regular(path) as file:
+            data = file.read(most + 1)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > most:
+        raise InputError(f"{path} has more than {most:,} bytes, too many for such a file")
+    return data
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read; a pipe or a device in its place is refused at once, and nothing hangs.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        yield file
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -220,13 +255,17 @@ def read_array(path: Path) -> NDArray[Any]:
         InputError: the file is missing, truncated, or holds Python objects.
     """
     try:
+        with open_regular(path) as file:
+            archive = file.read(2) == b"PK"
+        if archive:
+            raise InputError(f"{path} is an archive of arrays; wanted one .npy array")
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} is not a plain .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is an archive of arrays; wanted one .npy array")
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError) as error:
+        raise InputError(f"{path} is not a plain .npy array: {first_line(error)}") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds {array.dtype}; wanted numbers")
     return array
 
 
