@@ -21,6 +21,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -183,6 +184,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; keys keep their order, NaN is refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def nulled(value: Any) -> Any:
+    """Return a JSON-like value with null where a float is NaN or infinite, which JSON has no numbers for."""
+    if isinstance(value, Mapping):
+        return {key: nulled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [nulled(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
