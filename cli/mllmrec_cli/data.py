@@ -46,7 +46,8 @@ def prepare(
         typer.Option(
             "--format",
             metavar="FORM",
-            help="Form of the files in SHOP: tables, amazon (review dumps), mmrec; auto looks; catalogue makes a shop there.",
+            help="Form of the files in SHOP: tables, amazon (review dumps), mmrec; auto: by the files; catalogue: "
+            "generate a shop there.",
         ),
     ] = Format.auto,
     split: Annotated[

@@ -128,12 +128,12 @@ class Dataset:
         counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         timed = len(rows) > 0 and rows["timestamp"].null_count() == 0
-        times = rows["timestamp"].to_numpy().astype(np.int64) // self._ticks_per_second if timed else None
+        times = rows["timestamp"].to_numpy().astype(np.int64) // self.ticks_per_second if timed else None
         return Histories(indptr, rows["item"].to_numpy().astype(np.int32), times, self.n_items, scope)
 
     @property
-    def _ticks_per_second(self) -> int:
-        """Timestamps in a second; they are in the coarsest unit that keeps the order of the shop's files."""
+    def ticks_per_second(self) -> int:
+        """Units of `interactions["timestamp"]` in a second; the unit is the coarsest that keeps every time of the files."""
         return PER_SECOND[self.manifest.get("read", {}).get("time", {}).get("unit", "s")]
 
     def matrix(self, split: Split) -> CSR:

@@ -244,7 +244,9 @@ def _as_text(column: pl.Series, role: str, where: str) -> pl.Series:
 
 
 def _decoded(value: bytes | None) -> str | None:
+    if value is None:
+        return None
     try:
-        return None if value is None else value.decode("utf-8")
+        return value.decode("utf-8")
     except UnicodeDecodeError:
         return f"{value.decode('utf-8', 'backslashreplace')}\x00"  # no id may hold the zero byte

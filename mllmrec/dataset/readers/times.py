@@ -126,8 +126,9 @@ def _iso(given: pl.Series) -> pl.DataFrame:
     )
     minutes = pl.col("hours").cast(pl.Int64) * 60 + pl.col("minutes").cast(pl.Int64).fill_null(0)
     offset = (pl.when(pl.col("sign") == "-").then(-minutes).otherwise(minutes) * 60).fill_null(0)
+    second = clock.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False).dt.epoch("s") - offset
     return groups.select(
-        second=clock.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False).dt.epoch("s") - offset,
+        second=pl.when(second < _SECONDS_BELOW).then(second),  # a year above 5138 stands for "never"
         nano=pl.col("fraction").str.pad_end(9, "0").cast(pl.Int64).fill_null(0),
     )
 
