@@ -66,7 +66,9 @@ def test_the_stored_time_is_the_moment_that_was_given(tmp_path: Path) -> None:
     forms = ["2020-09-13 12:26:40", "2020-09-13T14:26:40+02:00", f"{moment}", f"{moment}000", f"{moment}.0"]
     dataset = made(tmp_path / "s", list(forms), PrepareOptions(k_core=0))
     assert dataset.interactions["timestamp"].to_list() == [moment] * 5
-    assert any("several forms: 2 in seconds, 1 in milliseconds, 2 in ISO dates" in w for w in dataset.manifest["warnings"])
+    assert any(
+        "several forms: 2 in seconds, 1 in milliseconds, 2 in ISO dates" in w for w in dataset.manifest["warnings"]
+    )
 
 
 def test_whole_seconds_stay_seconds_in_every_unit(tmp_path: Path) -> None:
@@ -103,7 +105,9 @@ def test_an_empty_time_is_no_time(tmp_path: Path, empty: str) -> None:
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
 def test_dates_of_parquet_keep_their_resolution(tmp_path: Path, unit: str) -> None:
     first = datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC)
-    times = pl.Series([first + timedelta(milliseconds=n) for n in (800, 700, 600)]).cast(pl.Datetime(unit, "Asia/Tokyo"))  # type: ignore[arg-type]
+    times = pl.Series([first + timedelta(milliseconds=n) for n in (800, 700, 600)]).cast(
+        pl.Datetime(unit, "Asia/Tokyo")
+    )  # type: ignore[arg-type]
     pl.DataFrame({"user": ["u"] * 3, "item": ["i0", "i1", "i2"], "timestamp": times}).write_parquet(
         tmp_path / "interactions.parquet"
     )
@@ -146,6 +150,7 @@ def test_nobody_is_judged_where_all_times_are_equal(tmp_path: Path) -> None:
     options = PrepareOptions(k_core=0, split="global-time")
     dataset = made(tmp_path / "s", ["1600000000"] * 10, options)
     assert any(
-        "the split (global-time) has no validation interaction and no test interaction of a user with training" in warning
+        "the split (global-time) has no validation interaction and no test interaction of a user with training"
+        in warning
         for warning in dataset.manifest["warnings"]
     )

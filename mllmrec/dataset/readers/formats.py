@@ -36,7 +36,7 @@ FORMATS = ("parquet", *DELIMITERS, *OBJECTS)
 _BATCH_ROWS = 1024
 _PROGRESS_LINES = 20_000  # between two calls of progress
 _CELL_BYTES = 16  # that an unpacked cell takes at least
-_BLANKS, _COMMA = re.compile(r"\s*"), re.compile(r"\s*(?:,\s*)?")
+_BLANKS = re.compile(r"\s*")
 _JSON = json.JSONDecoder(parse_constant=lambda _: None)  # NaN and Infinity
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object of this process, which no two runs share
 _KINDS = {"rating": "numbers", "timestamp": "numbers, or dates with the time of day"}
@@ -160,8 +160,8 @@ def _array_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, A
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8") from error
-    end, line = _BLANKS.match(array, array.index("[") + 1).end(), 1  # type: ignore[union-attr]
-    line += array.count("\n", 0, end)
+    end = _BLANKS.match(array, array.index("[") + 1).end()  # type: ignore[union-attr]
+    line = 1 + array.count("\n", 0, end)
     while array[end : end + 1] != "]":
         try:
             value, after = _JSON.raw_decode(array, end)
@@ -173,8 +173,13 @@ def _array_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, A
             yield line, value
         else:
             reading.rejects.add(path.name, line, f"wanted an object, got {type(value).__name__}")
-        start, end = end, _COMMA.match(array, after).end()  # type: ignore[union-attr]
+        start, end = end, _BLANKS.match(array, after).end()  # type: ignore[union-attr]
         line += array.count("\n", start, end)
+        if array[end : end + 1] == ",":
+            start, end = end, _BLANKS.match(array, end + 1).end()  # type: ignore[union-attr]
+            line += array.count("\n", start, end)
+        elif array[end : end + 1] != "]":
+            raise InputError(f"{path.name}:{line}: the array is cut off or no JSON here: wanted a comma or ]")
 
 
 @contextmanager
