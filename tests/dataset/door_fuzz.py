@@ -269,11 +269,8 @@ def main() -> None:
     options = parser.parse_args()
     start = time.monotonic()
     outcomes, longest, failures = fuzz(options.inputs, options.seed)
-    for failure in failures[:20]:
-        print(failure)
-    print(
-        f"{dict(outcomes)} of {options.inputs} inputs, the longest {longest:.1f} s, all {time.monotonic() - start:.0f} s"
-    )
+    took = f"the longest {longest:.1f} s, all {time.monotonic() - start:.0f} s"
+    sys.stdout.write("\n".join([*failures[:20], f"{dict(outcomes)} of {options.inputs} inputs, {took}\n"]))
 
 
 if __name__ == "__main__":
