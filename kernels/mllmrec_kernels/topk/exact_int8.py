@@ -73,8 +73,8 @@ def fill(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, max_bytes: int)
     else:
         # Where items are quantized once for all queries, queries need not all be there at once.
         few = min(block, _QUERY_PANELS * get_num_threads() * PANEL) if n_items <= block else block
-        queries, items = _blocks(_range(n_queries), few), _blocks(_range(n_items), block)
-        _fill_queries(problem, heaps, plan, queries, items, buffered=buffered > 0)
+        queries, items = (np.arange(n, dtype=np.int32) for n in (n_queries, n_items))
+        _fill_queries(problem, heaps, plan, _blocks(queries, few), _blocks(items, block), buffered=buffered > 0)
     return True
 
 
@@ -82,16 +82,12 @@ def _blocks(rows: NDArray[np.int32], size: int) -> Blocks:
     return [rows[start:stop] for start, stop in chunks(len(rows), size)]
 
 
-def _range(n: int) -> NDArray[np.int32]:
-    return np.arange(n, dtype=np.int32)
-
-
 def _order_by_similarity(problem: TopKProblem, plan: RotationPlan) -> NDArray[np.int32]:
     """Return row numbers grouped by the nearest of some sampled rows; int32 [N]."""
     n = len(problem.items)
     n_centers = min(n // PANEL, _MAX_CENTERS)
     if plan.axes is None or n_centers < 2:
-        return _range(n)
+        return np.arange(n, dtype=np.int32)
     axes = plan.axes[: plan.prefix]
     sampled = np.random.default_rng(1).permutation(n)[:n_centers]
     centers = unit_rows(problem.items[sampled], problem.item_scale[sampled]) @ axes.T
