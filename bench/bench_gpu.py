@@ -22,7 +22,7 @@ from mllmrec_kernels import CSR, available, cooccurrence_topk, propagate, rank_h
 
 from bench.bench_training import BATCH, DIM, Data, PaperLikeLoop
 from mllmrec.config import ModelConfig, TrainConfig
-from mllmrec.train import _Trainer
+from mllmrec.training.trainer import _Trainer
 
 RUNS, K, WIDTH = 5, 10, 384
 Call = Callable[[], object]

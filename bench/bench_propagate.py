@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from mllmrec_bench.embeddings import isotropic
+from mllmrec_bench.interactions import graph
+from mllmrec_bench.peers import Case, one_layer, propagate, with_gradient
 from mllmrec_kernels import CSR, normalize
 
-from mllmrec.measure.embeddings import isotropic
-from mllmrec.measure.interactions import graph
-from mllmrec.measure.peers import Case, one_layer, propagate, with_gradient
 from tests.kernels.sparse_cases import GRAPHS, Graph
 
 SHARED = [case for case in GRAPHS if case.name in ("block and a bit", "embedding width")]

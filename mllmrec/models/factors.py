@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from mllmrec_kernels import CSR, als_factors
 
-from mllmrec import storage
 from mllmrec.dataset import Histories
-from mllmrec.encode import Vectors
-from mllmrec.models.projection import Prediction
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.models.content_regression import Prediction
 from mllmrec.models.scorer import Lists, VectorScorer
 
 SWEEPS = 10  # of a part of the blend; alone, model.sweeps

@@ -13,8 +13,8 @@ from mllmrec_kernels import CSR, bpr_loss, mlp, propagate
 from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from torch import Tensor, nn
 
-from mllmrec.encode import Vectors
-from mllmrec.graph import ItemGraph
+from mllmrec.features.encode import Vectors
+from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.network import Network, bipartite, distinct, embedding
 
 _WIDER, _SLOPE = 4, 0.01  # the hidden layer is 4 d wide; LeakyReLU's slope below 0
