@@ -54,11 +54,6 @@ class Artefact(Protocol):
         """Write it, given a function from file name to path; the names of the files written."""
         ...
 
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Any:
-        """Read what save wrote."""
-        ...
-
 
 A = TypeVar("A", bound=Artefact)
 
@@ -93,7 +88,7 @@ class Run:
         self,
         stage: str,
         inputs: Mapping[str, Any],
-        kind: type[A],
+        load: Callable[[Callable[[str], Path]], A],
         compute: Callable[[Path], A],
         *,
         again: Callable[[A], bool] = lambda _: False,
@@ -104,7 +99,7 @@ class Run:
         Args:
             stage: its name, also its folder's.
             inputs: everything that shapes the result, JSON-like.
-            kind: what the stage makes.
+            load: reads what the stage made.
             compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
                 finds again, and which is removed at the end or when the inputs have changed.
             again: whether a fresh result is to be made once more all the same.
@@ -116,7 +111,7 @@ class Run:
 
         fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
-            earlier: A = kind.load(path)
+            earlier = load(path)
             if not again(earlier):
                 untold: StageRecord = {"seconds": 0.0, "peak_mib": None, "counts": {}, "reused": True, "summary": ""}
                 before = untold | self.stages.get(stage, untold)

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError, near_miss
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models.base import Recommender
+from mllmrec.models.fitting import read_model
+from mllmrec.models.registry import read_settings
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import read_run, stage_file
-from mllmrec.training.trainer import Fitted, fitted_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +118,9 @@ class RunView:
         return ItemGraph.load(self._file("graph"))
 
     @cached_property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> Recommender:
         """The trained model."""
-        kind = self.record["config"]["model"]["kind"]
-        fitted: Fitted = fitted_type(ModelConfig.model_construct(kind=kind)).load(self._file("train"))
-        return fitted
+        return read_model(read_settings(self.record["config"]["model"]), self._file("train"))
 
     @property
     def newest(self) -> int:

@@ -10,22 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
 from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
 from mllmrec.foundation import storage
-from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.scorer import Scorer
+from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.runs import LEAKY
 
 HeldOut = Literal["valid", "test"]
+
+
+class Ranker(Protocol):
+    """A model that ranks held-out items."""
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the 0-based rank of each held-out item among the items that are not excluded.
+
+        Args:
+            exclude: [U, I], items that are not ranked; disjoint from `heldout`.
+            heldout: [U, I], items to rank; of equal scores the lower id ranks first.
+            progress: called after each block of users.
+
+        Returns:
+            int32 [heldout.nnz], in the order of `heldout`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +92,7 @@ class Evaluation:
 
 
 def evaluate_models(
-    models: Mapping[str, Scorer],
+    models: Mapping[str, Ranker],
     dataset: Dataset,
     config: EvaluateConfig,
     *,
@@ -104,7 +121,7 @@ def evaluate_models(
             {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
         )
         for n, (name, model) in enumerate(models.items(), start=1):
-            ranks = model.ranks(exclude, heldout)
+            ranks = model.ranks(exclude, heldout, progress=under(progress, f"rank {split} by {name}"))
             ranked = ranked.with_columns(pl.Series(name, ranks))
             values = metrics.per_user(ranks, heldout.indptr, config.cutoffs)
             values = {metric: value[judged] for metric, value in values.items()}

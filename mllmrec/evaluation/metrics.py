@@ -63,8 +63,8 @@ def mean(values: dict[str, Floats]) -> dict[str, float]:
     return {name: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for name, v in values.items()}
 
 
-def judged(train: CSR, heldout: CSR) -> NDArray[np.int64]:
-    """Users by whom is stopped and chosen: those with training and held-out items, int64, ascending."""
+def users_with_heldout(train: CSR, heldout: CSR) -> NDArray[np.int64]:
+    """Return the users with both training and held-out items, int64, ascending; early stopping and choices use them."""
     return np.flatnonzero((np.diff(train.indptr) > 0) & (np.diff(heldout.indptr) > 0))
 
 

@@ -59,14 +59,9 @@ def _decays(*fixed: str, values: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> tuple[
     return _with_rates(*fixed, setting="model.decay", values=values)
 
 
-def _neighbours() -> tuple[Candidate, ...]:
-    tried = ((weighting, k) for weighting in ("tfidf", "cosine", "bm25") for k in (200, 1000, 50))
-    return _vary(("model.kind=item-knn",), *((f"model.weighting={w}", f"model.neighbours={k}") for w, k in tried))
-
-
 def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Candidate, ...]:
     strengths = (*_STRENGTHS, *more)
-    return _vary(fixed, *((f"model.content_weight={w}", f"model.regularisation={lam}") for w, lam in strengths))
+    return _vary(fixed, *((f"model.content_weight={w}", f"model.regularization={lam}") for w, lam in strengths))
 
 
 def _factors(*fixed: str) -> tuple[Candidate, ...]:
@@ -94,7 +89,7 @@ ENTRIES: tuple[Entry, ...] = (
         "EASE",
         _vary(
             ("model.kind=ease", "model.content_weight=0"),
-            *((f"model.regularisation={lam}",) for lam in (200, 100, 400, 50, 20, 150, 300, 600, 1000)),
+            *((f"model.regularization={lam}",) for lam in (200, 100, 400, 50, 20, 150, 300, 600, 1000)),
         ),
         "closed",
     ),

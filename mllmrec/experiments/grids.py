@@ -151,7 +151,7 @@ def architectures(config: Config, _: Dataset) -> Points:
     Raises:
         ConfigError: the users have no profiles.
     """
-    if config.profile.kind == "mean" or not config.model.reasoning:
+    if config.profile.kind == "mean" or not config.model.identity()["reasoning"]:
         raise ConfigError(
             "study architecture asks what the profiles are worth, and users stand as the means of their items here: "
             'set profile.kind back to "text" and model.reasoning to true'

@@ -17,6 +17,7 @@ import numpy as np
 from mllmrec.config import Config, GraphConfig, override
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, TrainingError
+from mllmrec.evaluation.evaluate import Ranker
 from mllmrec.experiments.comparison import Comparison, make_rows
 from mllmrec.experiments.entries import Candidate, Entry
 from mllmrec.experiments.trial import Cell, judge, keep_cell
@@ -25,9 +26,8 @@ from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
-from mllmrec.models.scorer import Scorer
+from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
-from mllmrec.training.trainer import fit_model
 
 _CHOSEN_BY = "ndcg@20"
 _VERSION = 1  # of what a cell holds and how it is computed
@@ -115,15 +115,15 @@ class _Comparing:
         return keep_cell(
             file,
             lambda checkpoint: self._fit(entry, config, seed, checkpoint),
-            lambda scorer: (
-                judge(scorer, self._dataset, "valid", config.evaluate),
-                judge(scorer, self._dataset, "test", config.evaluate),
+            lambda model: (
+                judge(model, self._dataset, "valid", config.evaluate),
+                judge(model, self._dataset, "test", config.evaluate),
             ),
         )
 
-    def _fit(self, entry: Entry, config: Config, seed: int, checkpoint: Path) -> tuple[Scorer, str]:
+    def _fit(self, entry: Entry, config: Config, seed: int, checkpoint: Path) -> tuple[Ranker, str]:
         if entry.fitting == "baseline":
-            return baselines(self._features.items, self._training)[_BASELINES[entry.name]], entry.title
+            return baselines(self._features.items, self._training.user_items())[_BASELINES[entry.name]], entry.title
         features, profiled = self._features, None
         if entry.leaky:
             profiled = self._dataset.histories("all")
@@ -132,7 +132,7 @@ class _Comparing:
             features, self.graph(config.graph), self._training, self._dataset.matrix("valid"), config.model,
             config.train, seed=seed, profiled=profiled, checkpoint=checkpoint, progress=self._progress,
         )  # fmt: skip
-        return fitted.scorer, fitted.summary
+        return fitted, fitted.summary
 
 
 def _leaky(features: Features, everything: Histories) -> Features:

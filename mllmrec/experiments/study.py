@@ -21,6 +21,7 @@ from mllmrec.audit.graph import examine_graph
 from mllmrec.config import Config, GraphConfig, override
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, TrainingError
+from mllmrec.evaluation.evaluate import Ranker
 from mllmrec.experiments.grids import Point
 from mllmrec.experiments.studies import Study
 from mllmrec.experiments.study_plot import draw_study
@@ -30,10 +31,9 @@ from mllmrec.features.encode import Features
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
-from mllmrec.models.scorer import Scorer
+from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
 from mllmrec.runs import LEAKY
-from mllmrec.training.trainer import fit_model
 
 _VERSION = 1  # of what a cell holds and how it is computed
 _NO_TEST = {name: np.empty(0) for name in SHOWN}
@@ -138,14 +138,14 @@ class _Studying:
         mark = f".{LEAKY}" if config.leaky else ""
         file = self._out / "cells" / f"{storage.hash_value(shape)[:32]}{mark}.parquet"
 
-        def fit(checkpoint: Path) -> tuple[Scorer, str]:
+        def fit(checkpoint: Path) -> tuple[Ranker, str]:
             fitted = fit_model(
                 inputs.features, inputs.graph(config.graph), self._training, self._valid, config.model, config.train,
                 seed=seed, profiled=inputs.profiled, checkpoint=checkpoint, progress=self._progress,
             )  # fmt: skip
-            return fitted.scorer, fitted.summary
+            return fitted, fitted.summary
 
-        return keep_cell(file, fit, lambda scorer: (judge(scorer, self._dataset, "valid", config.evaluate), _NO_TEST))
+        return keep_cell(file, fit, lambda model: (judge(model, self._dataset, "valid", config.evaluate), _NO_TEST))
 
     def _inputs(self, config: Config) -> _Inputs:
         """The features of a point, by the ordinary stages in a run folder of their own."""

@@ -22,10 +22,9 @@ from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.evaluate import HeldOut, protocol
+from mllmrec.evaluation.evaluate import HeldOut, Ranker, protocol
 from mllmrec.foundation import storage
 from mllmrec.foundation.memory import PeakMemory
-from mllmrec.models.scorer import Scorer
 
 _CUTOFFS = (10, 20)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -83,7 +82,7 @@ class Cell:
 
 
 def keep_cell(
-    file: Path, fit: Callable[[Path], tuple[Scorer, str]], judged: Callable[[Scorer], tuple[Values, Values]]
+    file: Path, fit: Callable[[Path], tuple[Ranker, str]], judged: Callable[[Ranker], tuple[Values, Values]]
 ) -> Cell:
     """The cell of that file, fitted and judged where it is not there yet.
 
@@ -95,16 +94,16 @@ def keep_cell(
     if file.exists():
         return Cell.load(file)
     memory, started = PeakMemory(), time.perf_counter()
-    scorer, summary = fit(file.with_suffix(".unfinished"))
+    model, summary = fit(file.with_suffix(".unfinished"))
     seconds, mib = time.perf_counter() - started, memory.added_mib()
-    cell = Cell(*judged(scorer), round(seconds, 3), mib, summary)
+    cell = Cell(*judged(model), round(seconds, 3), mib, summary)
     cell.save(file)
     return cell
 
 
-def judge(scorer: Scorer, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
+def judge(model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
     """The shown metrics of the evaluated users of one split, by full ranking."""
     heldout, exclude = protocol(dataset, split, config)
     judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(scorer.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
+    values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
     return {name: values[name][judged] for name in SHOWN}
