@@ -66,7 +66,7 @@ def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Candida
 
 def _factors(*fixed: str) -> tuple[Candidate, ...]:
     strengths = ((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
-    return _vary(fixed, *((f"model.unobserved={w}", f"model.shrinkage={lam}") for w, lam in strengths))
+    return _vary(fixed, *((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in strengths))
 
 
 def _freedom(*fixed: str) -> tuple[Candidate, ...]:
@@ -77,7 +77,21 @@ _MEAN = "model.reasoning=false"
 ENTRIES: tuple[Entry, ...] = (
     Entry("popularity", "popularity", fitting="baseline"),
     Entry("content", "content, untrained", fitting="baseline"),
-    Entry("item-knn", "item-kNN", _neighbours(), "closed"),
+    Entry(
+        "item-knn",
+        "item-kNN",
+        _vary(
+            ("model.kind=item-knn",),
+            *(
+
+                    (f"model.weighting={w}", f"model.n_neighbors={k}")
+                    for w in ("tfidf", "cosine", "bm25")
+                    for k in (200, 1000, 50)
+
+            ),
+        ),
+        "closed",
+    ),
     Entry("bpr", "BPR-MF", _decays("model.kind=bpr", values=(1e-2, 2e-2, 1e-3))),
     Entry("vbpr", "VBPR", _decays("model.kind=vbpr")),
     Entry("lightgcn", "LightGCN", _decays("model.kind=lightgcn")),
@@ -107,7 +121,7 @@ ENTRIES: tuple[Entry, ...] = (
         "closed",
     ),
     Entry("ials", "iALS", _factors("model.kind=ials")),
-    Entry("blend", "blend (default)", (("model.kind=blend",),)),
+    Entry("ensemble", "ensemble (default)", (("model.kind=ensemble",),)),
     Entry("mllmrec", "MLLMRec, fixed", _rates("model.kind=mllmrec")),
     Entry("mllmrec-paper", "MLLMRec, paper", _rates("model.kind=mllmrec", "graph.mode=paper")),
     Entry("mllmrec-mean", "  no reasoning (mean)", _rates("model.kind=mllmrec", _MEAN)),

@@ -142,4 +142,4 @@ def alternate(
 def _solve(rows: CSR, factors: Vectors, share: float, regularization: float, prior: Vectors | None = None) -> Vectors:
     """Return the best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
     shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
-    return als_factors(rows, factors, unobserved=share, shrinkage=shrink, prior=prior)
+    return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
