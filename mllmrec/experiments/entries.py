@@ -1,11 +1,11 @@
-"""Who is compared, and the grid that each is tuned over.
+"""The models of a comparison, and the grid that each is tuned over.
 
-A candidate is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as its
-paper does; everything else stays at the defaults. The blend's rivals have nine candidates, as many as the blend tries
-for its own parts (four ridges, two factorisations, three filters) before it searches its weights: networks vary
-their learning rate beside their own setting, for it tells as much. The ridges, which are parts of the blend, have
-three, MLLMRec and its ablations four. The item-kNN of every evaluation has no settings (models/baselines.py); the one
-here chooses weighting and neighbourhood.
+A grid point is a list of settings as `--set` takes them. Each model's own most telling setting is varied, as in its
+paper; everything else stays at the defaults. The blend's rivals have nine points, as many as the blend tries
+for its own parts (four ridges, two factorisations, three filters) before it searches its weights. Networks vary
+their learning rate beside their own setting, for it matters as much. The ridges, which are parts of the blend, have
+three points, MLLMRec and its ablations four. The item-kNN of every evaluation has no settings (models/baselines.py);
+the one here chooses weighting and neighborhood.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 from mllmrec.errors import InputError, near_miss
 
-Candidate = tuple[str, ...]
+Settings = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,25 @@ class Entry:
     """A model of the comparison.
 
     Attributes:
-        name: what --models takes.
-        title: what the table prints.
-        grid: candidates; the first is the default.
+        name: as --models takes it.
+        title: as the table prints it.
+        grid: settings of each point; the first is the default.
         fitting: "baseline" has no settings, "closed" none that is random, "trained" depends on the seed.
-        leaky: user vectors see held-out items; never chosen as the best, marked in the table.
+        leaky: user vectors see held-out items; never the best, marked in the table.
     """
 
     name: str
     title: str
-    grid: tuple[Candidate, ...] = ((),)
+    grid: tuple[Settings, ...] = ((),)
     fitting: Literal["baseline", "closed", "trained"] = "trained"
     leaky: bool = False
 
 
-def _vary(fixed: Candidate, *candidates: Candidate) -> tuple[Candidate, ...]:
-    return tuple((*fixed, *candidate) for candidate in candidates)
+def _vary(fixed: Settings, *varied: Settings) -> tuple[Settings, ...]:
+    return tuple((*fixed, *settings) for settings in varied)
 
 
-def _rates(*fixed: str) -> tuple[Candidate, ...]:
+def _rates(*fixed: str) -> tuple[Settings, ...]:
     return _vary(fixed, *((f"train.learning_rate={rate}",) for rate in (1e-3, 5e-4, 2e-3, 5e-3)))
 
 
@@ -50,31 +50,31 @@ _STRENGTHS = ((20, 50), (20, 100), (40, 100))
 _MORE = ((40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400))
 
 
-def _with_rates(*fixed: str, setting: str, values: Sequence[float]) -> tuple[Candidate, ...]:
+def _with_rates(*fixed: str, setting: str, values: Sequence[float]) -> tuple[Settings, ...]:
     tried = ((value, rate) for value in values for rate in (1e-3, 3e-3, 1e-2))
     return _vary(fixed, *((f"{setting}={value}", f"train.learning_rate={rate}") for value, rate in tried))
 
 
-def _decays(*fixed: str, values: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> tuple[Candidate, ...]:
+def _decays(*fixed: str, values: Sequence[float] = (1e-4, 1e-3, 1e-2)) -> tuple[Settings, ...]:
     return _with_rates(*fixed, setting="model.decay", values=values)
 
 
-def _neighbours() -> tuple[Candidate, ...]:
+def _neighbours() -> tuple[Settings, ...]:
     tried = ((weighting, k) for weighting in ("tfidf", "cosine", "bm25") for k in (200, 1000, 50))
     return _vary(("model.kind=item-knn",), *((f"model.weighting={w}", f"model.neighbours={k}") for w, k in tried))
 
 
-def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Candidate, ...]:
+def _content(*fixed: str, more: Sequence[tuple[int, int]] = ()) -> tuple[Settings, ...]:
     strengths = (*_STRENGTHS, *more)
     return _vary(fixed, *((f"model.content_weight={w}", f"model.regularisation={lam}") for w, lam in strengths))
 
 
-def _factors(*fixed: str) -> tuple[Candidate, ...]:
+def _factors(*fixed: str) -> tuple[Settings, ...]:
     strengths = ((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
     return _vary(fixed, *((f"model.unobserved={w}", f"model.shrinkage={lam}") for w, lam in strengths))
 
 
-def _freedom(*fixed: str) -> tuple[Candidate, ...]:
+def _freedom(*fixed: str) -> tuple[Settings, ...]:
     return _with_rates(*fixed, setting="model.feature_loss", values=(1e-3, 1e-5, 1e-1))
 
 
@@ -130,7 +130,7 @@ ENTRIES: tuple[Entry, ...] = (
 
 
 def choose_entries(names: Sequence[str]) -> tuple[Entry, ...]:
-    """The named entries in the table's order; all of them where nothing is named.
+    """Return the named entries in the table's order; all of them where nothing is named.
 
     Raises:
         InputError: there is no such model.
