@@ -58,7 +58,8 @@ def compare(
         console.print_json(result.as_dict())
     elif not quiet:
         columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "s", "MiB")
-        title = f"{result.dataset}: test split, full ranking, {seeds} seed{'s' if seeds > 1 else ''}; tuned on validation"
+        fitted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        title = f"{result.dataset}: test split, full ranking, {fitted}; tuned on validation"
         console.out.print(console.table(title, columns, [_cells(row) for row in result.rows]))
         console.out.print(console.plain(result.sentence))
         console.say(f"all of it: {out}")
