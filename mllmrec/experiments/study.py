@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mllmrec.audit.graph import examine_graph
-from mllmrec.config import Config, GraphConfig, override
+from mllmrec.config import LEAKY, Config, GraphConfig, override
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, TrainingError
 from mllmrec.experiments.grids import Point
@@ -32,7 +32,6 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.scorer import Scorer
 from mllmrec.pipeline import run
-from mllmrec.runs import LEAKY
 from mllmrec.training.trainer import fit_model
 
 _VERSION = 1  # of what a cell holds and how it is computed

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllmrec.config import LEAKY
 from mllmrec.evaluation.metrics import short
 from mllmrec.experiments.grids import Point
 from mllmrec.experiments.trial import SHOWN, Cell
 from mllmrec.foundation import storage
-from mllmrec.runs import LEAKY
 
 JUDGED_BY = "ndcg@20"
 Floats = NDArray[np.float64]

@@ -24,7 +24,7 @@ from mllmrec.errors import InputError
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import HeldOut, protocol
 from mllmrec.foundation import storage
-from mllmrec.foundation.memory import PeakMemory
+from mllmrec.foundation.environment import PeakMemory
 from mllmrec.models.scorer import Scorer
 
 _CUTOFFS = (10, 20)
