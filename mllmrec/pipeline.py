@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from mllmrec.config import Config
+from mllmrec.config import LEAKY, Config
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.features.encode import Features, encode_texts
@@ -27,8 +27,9 @@ from mllmrec.reason.generate import Asking
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.runs import LEAKY, STAGES, Run, StageRecord, open_run
-from mllmrec.runs import Stage as Stage
+from mllmrec.run_record import STAGES, StageRecord
+from mllmrec.run_record import Stage as Stage
+from mllmrec.runs import Run, open_run
 from mllmrec.training.trainer import Fitted, fit_model, fitted_type
 
 MODEL_NAMES = {

@@ -26,7 +26,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge, protocol
 from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import storage
-from mllmrec.foundation.memory import PeakMemory
+from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.progress import Progress
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines

@@ -25,15 +25,15 @@ from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
 from mllmrec.models.embedding_model import Trained
 from mllmrec.models.factors import Factors
-from mllmrec.runs import marked
-from mllmrec.views import RunView
+from mllmrec.run_record import marked
+from mllmrec.runs import Run
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _WITH_VECTORS = "mllmrec, ials, bpr, lightgcn, vbpr, freedom"
 
 
-def export_vectors(view: RunView, out: Path) -> list[Path]:
+def export_vectors(view: Run, out: Path) -> list[Path]:
     """Write a run's vectors (see the module); the paths written, the manifest last.
 
     Args:
@@ -81,7 +81,7 @@ def _write(model: Trained | Factors, dataset: Dataset, out: Path, *, leaky: bool
     return written
 
 
-def _manifest(view: RunView, model: Trained | Factors) -> dict[str, Any]:
+def _manifest(view: Run, model: Trained | Factors) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "leaky": view.leaky,

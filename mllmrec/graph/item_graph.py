@@ -35,7 +35,7 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.graph import neighbors as nearest
 from mllmrec.graph.neighbors import Lists
 
@@ -144,7 +144,7 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
-    device = resolve(config.device, "graph.device")
+    device = resolve_device(config.device, "graph.device")
     semantic = _semantic(vectors, config, device)
     cooccurrence = _cooccurrence(histories, config, device)
     if config.mode == "fixed":

@@ -34,7 +34,6 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import TrainingError
 from mllmrec.features.encode import Features, Vectors, mean_of_items
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import CPU
 from mllmrec.models.content_regression import Prediction, projected
 from mllmrec.models.ensemble_weights import choose_weights, standardised, validation_ndcg
 from mllmrec.models.factors import ials
@@ -44,6 +43,7 @@ from mllmrec.models.scorer import Lists, VectorScorer, WeightsScorer, ranks_by_b
 
 STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda of the ridge
 SHRINKAGES = ((1.0, 0.02), (3.0, 0.05))  # unobserved and shrinkage of the factors
+_CPU = torch.device("cpu")
 _PROFILE_IS_MEAN = 1e-5  # vectors closer than this are the same
 
 
@@ -133,7 +133,7 @@ def blend(
     *,
     seed: int,
     profiled: Histories | None = None,
-    device: torch.device = CPU,
+    device: torch.device = _CPU,
 ) -> Blend:
     """Fit all parts and choose their weights.
 

@@ -29,9 +29,10 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import TrainingError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import CPU
 from mllmrec.graph import neighbors as nearest
 from mllmrec.models.scorer import Lists, WeightsScorer
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class ItemWeights:
         return ItemWeights(user_items, weights, notes["histories"])
 
 
-def ridge(vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device = CPU) -> ItemWeights:
+def ridge(vectors: Vectors, histories: Histories, config: ModelConfig, *, device: torch.device = _CPU) -> ItemWeights:
     """The item graph with the weights of each item's ridge regression on its neighbours; see ridges."""
     return ridges(vectors, histories, config, [(config.content_weight, config.regularisation)], device=device)[0]
 
@@ -114,7 +115,7 @@ def ridges(
     strengths: Sequence[tuple[float, float]],
     *,
     support: CSR | None = None,
-    device: torch.device = CPU,
+    device: torch.device = _CPU,
 ) -> list[ItemWeights]:
     """One ridge for each (w, lambda), all on the same neighbours.
 
@@ -137,7 +138,7 @@ def ridges(
     return [ItemWeights(user_items, onto.transpose(), histories.digest) for onto in fitted]
 
 
-def ridge_support(vectors: Vectors, user_items: CSR, config: ModelConfig, device: torch.device = CPU) -> CSR:
+def ridge_support(vectors: Vectors, user_items: CSR, config: ModelConfig, device: torch.device = _CPU) -> CSR:
     """What each item is regressed on: its nearest audiences and its nearest vectors, binary [I, I]."""
     n = len(vectors)
     lists = []

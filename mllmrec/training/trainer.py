@@ -25,7 +25,7 @@ from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
 from mllmrec.features.encode import Features
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.build import build_network
@@ -273,4 +273,4 @@ def _identity(
 
 
 def _device(config: TrainConfig) -> torch.device:
-    return resolve(config.device, "train.device")
+    return resolve_device(config.device, "train.device")
