@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mllmrec.config import Config, load_config
+from mllmrec.config import LEAKY, Config, load_config
 from mllmrec.dataset import Dataset, Histories, load
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.features.encode import Features, encode_texts
@@ -24,15 +25,16 @@ from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
-from mllmrec.models.fitting import fit_model, read_model
+from mllmrec.models.fitting import FittedModel, fit_model, read_model
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import Asking
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.runs import LEAKY, STAGES, Artefact, Run, StageRecord, open_run
-from mllmrec.runs import Stage as Stage
+from mllmrec.run_record import STAGES, StageRecord
+from mllmrec.run_record import Stage as Stage
+from mllmrec.runs import Artefact, Run, open_run
 from mllmrec.training.trainer import EPOCHS
 
 A = TypeVar("A", bound=Artefact)
@@ -145,7 +147,9 @@ def _stages(work: _Work, made: Artefacts) -> Iterator[Stage]:
     yield "encode"
     made.graph = work.step("graph", ItemGraph.load, lambda _: work.graph(made.encode))
     yield "graph"
-    made.train = work.step("train", work.read_model, lambda scratch: work.train(made.encode, made.graph, scratch)).model
+    made.train = work.step(
+        "train", partial(read_model, work.config.model), lambda scratch: work.train(made.encode, made.graph, scratch)
+    ).model
     yield "train"
     made.evaluate = work.step("evaluate", Evaluation.load, lambda _: work.evaluate(made.encode, made.train))
     yield "evaluate"
@@ -181,22 +185,6 @@ class Artefacts:
     def evaluated(self) -> Evaluation | None:
         """The evaluation, where the run got so far."""
         return self.__dict__.get("evaluate")
-
-
-@dataclass(frozen=True, slots=True)
-class FittedModel:
-    """A fitted model as an artefact of a run."""
-
-    model: Recommender
-
-    @property
-    def summary(self) -> str:
-        """One line about the model."""
-        return self.model.summary
-
-    def save(self, path: FilePath) -> list[str]:
-        """Write the model's files; return their names."""
-        return self.model.write_files(path)
 
 
 @dataclass
@@ -287,10 +275,6 @@ class _Work:
                 progress=self._count_epochs,
             )
         )
-
-    def read_model(self, path: FilePath) -> FittedModel:
-        """Read the model of an earlier start."""
-        return FittedModel(read_model(self.config.model, path))
 
     def _count_epochs(self, label: str, done: int, total: int | None) -> None:
         self.epochs += label == EPOCHS

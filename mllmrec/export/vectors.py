@@ -25,14 +25,14 @@ from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
 from mllmrec.models import registry
 from mllmrec.models.embedding_model import EmbeddingModel
-from mllmrec.runs import marked
-from mllmrec.views import RunView
+from mllmrec.run_record import marked
+from mllmrec.runs import Run
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-def export_vectors(view: RunView, out: Path) -> list[Path]:
+def export_vectors(view: Run, out: Path) -> list[Path]:
     """Write a run's vectors (see the module); the paths written, the manifest last.
 
     Args:
@@ -81,7 +81,7 @@ def _write(model: EmbeddingModel, dataset: Dataset, out: Path, *, leaky: bool) -
     return written
 
 
-def _manifest(view: RunView, model: EmbeddingModel) -> dict[str, Any]:
+def _manifest(view: Run, model: EmbeddingModel) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "leaky": view.leaky,

@@ -35,7 +35,7 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors as nearest
 from mllmrec.graph.neighbors import Lists
@@ -146,8 +146,8 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
-    device = resolve(config.device, "graph.device")
     progress("item graph", 0, 2)
+    device = resolve_device(config.device, "graph.device")
     semantic = _semantic(vectors, config, device)
     progress("item graph", 1, 2)
     cooccurrence = _cooccurrence(histories, config, device)

@@ -37,7 +37,7 @@ from mllmrec.config import Count, ModelConfig, Positive
 from mllmrec.errors import InputError, TrainingError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, under
 from mllmrec.models.base import FilePath, Matrix, Recommender, as_interactions, user_rows, vectors_or_zeros
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
@@ -121,7 +121,7 @@ class Ensemble(Recommender):
             ConfigError: train.device asks for a GPU that is not there.
         """
         R, progress = self._begin(user_items, item_features, user_features), self.context.progress
-        device = resolve(self.context.train.device, "train.device")
+        device = resolve_device(self.context.train.device, "train.device")
         if valid is None or valid.nnz == 0:
             raise TrainingError(
                 "the validation split is empty, and the ensemble chooses its weights by it; prepare the dataset with a "

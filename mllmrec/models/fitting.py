@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec_kernels import CSR
@@ -13,6 +14,22 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, FitContext, Recommender
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A fitted model as an artefact of a run."""
+
+    model: Recommender
+
+    @property
+    def summary(self) -> str:
+        """One line about the model."""
+        return self.model.summary
+
+    def save(self, path: FilePath) -> list[str]:
+        """Write the model's files; return their names."""
+        return self.model.write_files(path)
 
 
 def fit_model(
@@ -60,11 +77,11 @@ def fit_model(
     )
 
 
-def read_model(config: ModelConfig, path: FilePath) -> Recommender:
+def read_model(config: ModelConfig, path: FilePath) -> FittedModel:
     """Read a fitted model of a run.
 
     Args:
         config: kind and settings.
         path: from a file's name to where it lies.
     """
-    return registry.find(config.kind)(config).read_files(path)
+    return FittedModel(registry.find(config.kind)(config).read_files(path))

@@ -20,13 +20,14 @@ from pydantic import Field
 
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors
-from mllmrec.foundation.device import CPU, resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Candidate, Matrix, vectors_or_zeros
 from mllmrec.models.item_weight_model import ItemWeightModel
 
 Strengths = Sequence[tuple[float, float]]  # w and lambda
+_CPU = torch.device("cpu")
 _BLOCK = 4096  # items solved between two calls of progress
 
 
@@ -69,7 +70,7 @@ class ItemGraphRidge(ItemWeightModel):
             KernelError: lambda is too small beside w for float64.
         """
         R, config, progress = self._begin(user_items, item_features), self.config, self.context.progress
-        device = resolve(self.context.train.device, "train.device")
+        device = resolve_device(self.context.train.device, "train.device")
         V = vectors_or_zeros(item_features, R.n_columns)
         progress("search neighbors", 0, 1)
         support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device)
@@ -83,7 +84,7 @@ def ridge_weights(
     user_items: CSR,
     support: CSR,
     strengths: Strengths,
-    device: torch.device = CPU,
+    device: torch.device = _CPU,
     progress: Progress = silent,
     label: str = "fit ridge",
 ) -> list[CSR]:
@@ -123,7 +124,7 @@ def _stack(parts: Sequence[CSR], support: CSR) -> CSR:
 
 
 def ridge_support(
-    vectors: Vectors, user_items: CSR, cooccurrence: int, semantic: int, device: torch.device = CPU
+    vectors: Vectors, user_items: CSR, cooccurrence: int, semantic: int, device: torch.device = _CPU
 ) -> CSR:
     """Return the items that each item is regressed on, binary [I, I]; row j is S_j.
 

@@ -25,7 +25,7 @@ from mllmrec.config import TrainConfig
 from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.training import checkpoint as checkpoints
 from mllmrec.training.checkpoint import Epoch, Parameters, State
@@ -124,7 +124,7 @@ class Trainer:
             ConfigError: train.device asks for a GPU that is not there.
         """
         self._task, self._config = task, task.config
-        self._device = resolve(task.config.device, "train.device")
+        self._device = resolve_device(task.config.device, "train.device")
         validated = metrics.users_with_heldout(task.user_items, task.valid)
         self._owned, self._held = task.user_items.take_rows(validated), task.valid.take_rows(validated)
         self._validated = torch.from_numpy(validated).to(self._device)
