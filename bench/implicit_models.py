@@ -1,4 +1,4 @@
-"""The yardsticks of `implicit`, with the settings that they choose from, as our evaluation sees them."""
+"""The baselines of `implicit`, with the settings that they choose from, as our evaluation sees them."""
 
 from __future__ import annotations
 

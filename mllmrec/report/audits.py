@@ -15,8 +15,7 @@ from mllmrec.audit.quality import ProfileQuality, measure_quality
 from mllmrec.foundation import storage
 from mllmrec.report.graph_page import graph_page
 from mllmrec.report.profile_page import WORST, UserShown, profile_page, sample_findings, show_users
-from mllmrec.runs import stage_file
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class GraphInspection:
 
 def run_warning(run: Path) -> str | None:
     """What `mllmrec run` says of its profiles at its end; None where nothing stands out, or there are no texts."""
-    view = RunView(run)
+    view = Run(run)
     words = measure_words(view.dataset, view.descriptions, view.profiles, newest=view.newest)
     return reasoning_warning(words, view.descriptions, view.profiles)
 
@@ -76,12 +75,12 @@ def inspect_profiles(run: Path, *, users: int = 20, seed: int = 0, page: Path | 
         InputError: `run` is no run, has not come so far, or has no profile texts.
         StorageError: the page cannot be written.
     """
-    view = RunView(run)
+    view = Run(run)
     quality = measure_quality(
         view.dataset, view.descriptions, view.profiles, view.features, newest=view.newest, seed=seed
     )
     findings = sample_findings(quality, users, seed=seed)
-    path = page or stage_file(run, "inspect", "profiles.html", leaky=view.leaky)
+    path = page or view.file("inspect", "profiles.html")
     storage.write_text(path, profile_page(view, quality, findings))
     worst, sampled = (
         tuple(show_users(view, shown, pictures=False)) for shown in (quality.words.generic[:WORST], findings)
@@ -106,15 +105,15 @@ def inspect_graph(
         InputError: `run` is no run or has not come so far, or there is no such item.
         StorageError: the page cannot be written.
     """
-    view = RunView(run)
+    view = Run(run)
     graph, histories, vectors = view.graph, view.dataset.histories("train"), view.features.items
     threshold = float(view.record["config"]["graph"]["threshold"])
-    indices = [view.item_index(item) for item in items]
+    indices = [view.dataset.item_index(item) for item in items]
     if not items:
         indices = np.random.default_rng(seed).permutation(view.dataset.n_items)[:sample].tolist()
     health = examine_graph(graph, vectors, histories, threshold=threshold)
     found = [(item, neighbours(graph, vectors, histories, item, threshold=threshold)) for item in indices]
-    path = page or stage_file(run, "inspect", "graph.html", leaky=view.leaky)
+    path = page or view.file("inspect", "graph.html")
     storage.write_text(path, graph_page(view, health, found, named=bool(items)))
     ids, titles = view.dataset.item_ids, view.dataset.items["title"].fill_null("")
     named = tuple(
@@ -131,5 +130,5 @@ def audit_run(run: Path, *, seed: int = 0) -> LeakAudit:
         InputError: `run` is no run, has not come so far, or nobody in it can be audited.
         MismatchError: its vectors do not belong to its dataset.
     """
-    view = RunView(run)
+    view = Run(run)
     return audit_leak(view.features, view.dataset, scope="all" if view.leaky else "train", seed=seed)

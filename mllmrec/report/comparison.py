@@ -18,8 +18,8 @@ from mllmrec.report.people import People, Person, Shelf
 from mllmrec.report.settings import Difference, differences
 from mllmrec.report.standing import Standing, standings
 from mllmrec.report.training import training
-from mllmrec.runs import STAGES, Stage
-from mllmrec.views import RunView
+from mllmrec.run_record import STAGES, Stage
+from mllmrec.runs import Run
 
 _USERS = 3  # shown side by side
 _LISTED = 5  # recommendations of each run to them
@@ -40,7 +40,7 @@ class Side:
     """
 
     letter: str
-    view: RunView
+    view: Run
     standing: Mapping[Stage, Standing]
     steps: Sequence[Step]
     headline: Headline | None
@@ -72,7 +72,7 @@ class Comparison:
     people: Sequence[Sequence[tuple[Side, Person]]]
 
 
-def compare_runs(views: Sequence[RunView]) -> Comparison:
+def compare_runs(views: Sequence[Run]) -> Comparison:
     """Set runs beside each other; the first is what the others are measured against."""
     first = _side(0, views[0], None)
     sides = (first, *(_side(n, view, first) for n, view in enumerate(views[1:], start=1)))
@@ -84,7 +84,7 @@ def compare_runs(views: Sequence[RunView]) -> Comparison:
     )
 
 
-def _side(n: int, view: RunView, first: Side | None) -> Side:
+def _side(n: int, view: Run, first: Side | None) -> Side:
     standing = standings(view)
     judged, listed = (standing[stage] == "done" for stage in ("evaluate", "recommend"))
     return Side(
@@ -98,7 +98,7 @@ def _side(n: int, view: RunView, first: Side | None) -> Side:
     )
 
 
-def _gaps(view: RunView, first: Side) -> dict[str, Interval] | None:
+def _gaps(view: Run, first: Side) -> dict[str, Interval] | None:
     """Differences from the first run over the same users' same held-out items; None where they are others."""
     same = ("train_digest", "dataset_digest")
     if any(view.record[key] != first.view.record[key] for key in same):
@@ -116,7 +116,7 @@ def headline_metrics(side: Side) -> tuple[str, ...]:
     return side.headline.metrics if side.headline else ()
 
 
-def _judged(view: RunView) -> pl.Series:
+def _judged(view: Run) -> pl.Series:
     made = view.evaluation
     return made.per_user.filter((pl.col("split") == "test") & (pl.col("model") == list(made.means["test"])[-1]))["id"]
 

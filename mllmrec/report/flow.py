@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mllmrec.report.standing import Standing
-from mllmrec.runs import STAGES, Stage
-from mllmrec.views import RunView
+from mllmrec.run_record import STAGES, Stage
+from mllmrec.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Step:
     peak_mib: float | None
 
 
-def flow(view: RunView, standing: Mapping[Stage, Standing]) -> tuple[Step, ...]:
+def flow(view: Run, standing: Mapping[Stage, Standing]) -> tuple[Step, ...]:
     """Every stage in order, those that are missing too."""
     total = sum(view.record["stages"].get(stage, {}).get("seconds", 0.0) for stage in STAGES) or 1.0
     return tuple(_step(view, stage, standing[stage], total) for stage in STAGES)
 
 
-def _step(view: RunView, stage: Stage, standing: Standing, total: float) -> Step:
+def _step(view: Run, stage: Stage, standing: Standing, total: float) -> Step:
     told = view.record["stages"].get(stage, {})
     seconds, counts = told.get("seconds") or None, told.get("counts", {})
     done = standing in ("done", "outdated") and stage in view.record["stages"]
@@ -61,7 +61,7 @@ def _step(view: RunView, stage: Stage, standing: Standing, total: float) -> Step
     )
 
 
-def _work(view: RunView, stage: Stage, counts: Mapping[str, int]) -> tuple[int, str]:
+def _work(view: Run, stage: Stage, counts: Mapping[str, int]) -> tuple[int, str]:
     """What a stage got through when it last ran, and its unit."""
     users, items = view.dataset.n_users, view.dataset.n_items
     match stage:
@@ -85,7 +85,7 @@ def _rate(work: int, unit: str, seconds: float) -> str:
     return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s"
 
 
-def _failed(view: RunView, stage: Stage) -> int | None:
+def _failed(view: Run, stage: Stage) -> int | None:
     if stage == "describe":
         return view.descriptions.without_text
     return view.profiles.without_text if stage == "profile" else None

@@ -11,12 +11,12 @@ from mllmrec.audit.graph import GraphHealth, Neighbour
 from mllmrec.report.figures import histogram
 from mllmrec.report.page import render
 from mllmrec.report.profile_page import show_item
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 _SHOWN = 12  # edges of an item
 
 
-def graph_page(view: RunView, health: GraphHealth, items: Sequence[tuple[int, list[Neighbour]]], *, named: bool) -> str:
+def graph_page(view: Run, health: GraphHealth, items: Sequence[tuple[int, list[Neighbour]]], *, named: bool) -> str:
     """The whole page as HTML.
 
     Args:

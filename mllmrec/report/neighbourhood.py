@@ -13,7 +13,7 @@ from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.report.graph_page import graph_plots
 from mllmrec.report.people import Shelf
 from mllmrec.report.profile_page import ItemShown
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 _DRAWN, _RING = 2, 8  # items in the middle of a drawing, neighbours around each
 _RADIUS = 38  # of the ring, % of the drawing
@@ -55,7 +55,7 @@ class GraphSection:
     drawn: Sequence[Neighbourhood]
 
 
-def graph_section(view: RunView, shelf: Shelf, *, seed: int) -> GraphSection:
+def graph_section(view: Run, shelf: Shelf, *, seed: int) -> GraphSection:
     """Measure and draw the graph of a run whose graph stage is done."""
     graph, histories, vectors = view.graph, view.dataset.histories("train"), view.features.items
     threshold = float(view.record["config"]["graph"]["threshold"])
@@ -67,14 +67,14 @@ def graph_section(view: RunView, shelf: Shelf, *, seed: int) -> GraphSection:
     return GraphSection(health, graph_plots(health), drawn)
 
 
-def _chosen(view: RunView, health: GraphHealth, seed: int) -> list[int]:
+def _chosen(view: Run, health: GraphHealth, seed: int) -> list[int]:
     """Items drawn at random among those with a picture and some neighbours."""
     pictured = view.dataset.items["images"].list.len().fill_null(0).to_numpy() > 0
     worth = (health.degrees >= _FEWEST) & (pictured | ~pictured.any())
     return [int(item) for item in np.random.default_rng(seed).permutation(np.flatnonzero(worth))[:_DRAWN]]
 
 
-def _draw(view: RunView, shelf: Shelf, graph: ItemGraph, item: int, edges: list[Neighbour]) -> Neighbourhood:
+def _draw(view: Run, shelf: Shelf, graph: ItemGraph, item: int, edges: list[Neighbour]) -> Neighbourhood:
     ring = edges[:_RING]
     nodes = [Node(shelf.item(view, item), 50, 50, None)]
     for n, edge in enumerate(ring):

@@ -11,7 +11,7 @@ import polars as pl
 
 from mllmrec.audit.profiles import ProfileFinding
 from mllmrec.report.profile_page import ItemShown, show_item
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 PICTURE_BUDGET = 3 << 20  # characters of embedded pictures a page; items beyond it are shown without
 _HISTORY, _LISTED, _HELD_OUT = 8, 8, 5  # items of each kind that are shown of a user
@@ -23,7 +23,7 @@ class Shelf:
     def __init__(self, budget: int = PICTURE_BUDGET) -> None:
         self._left = budget
 
-    def item(self, view: RunView, index: int) -> ItemShown:
+    def item(self, view: Run, index: int) -> ItemShown:
         """One item by its index."""
         shown = show_item(view, index, pictures=self._left > 0)
         self._left -= len(shown.picture or "")
@@ -71,7 +71,7 @@ class People:
         stages: those of the run that can be shown.
     """
 
-    def __init__(self, view: RunView, shelf: Shelf, stages: Iterable[str]) -> None:
+    def __init__(self, view: Run, shelf: Shelf, stages: Iterable[str]) -> None:
         self._view, self._shelf, self._stages = view, shelf, set(stages)
         self._histories = view.dataset.histories("train")
 

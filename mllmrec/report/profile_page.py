@@ -12,7 +12,7 @@ from mllmrec.audit.profiles import ProfileFinding, reasoning_warning
 from mllmrec.audit.quality import ProfileQuality
 from mllmrec.report.figures import histogram
 from mllmrec.report.page import render, thumbnail
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 SHOWN_ITEMS = 8  # of a user's history, the newest
 WORST = 20  # generic profiles that are shown in full
@@ -61,7 +61,7 @@ def sample_findings(quality: ProfileQuality, count: int, *, seed: int = 0) -> li
     return [findings[n] for n in np.sort(drawn)]
 
 
-def show_users(view: RunView, findings: Iterable[ProfileFinding], *, pictures: bool) -> list[UserShown]:
+def show_users(view: Run, findings: Iterable[ProfileFinding], *, pictures: bool) -> list[UserShown]:
     """The findings' users with their items; `pictures` opens and embeds the pictures."""
     histories = view.dataset.histories("train")
     shown = []
@@ -80,7 +80,7 @@ def show_users(view: RunView, findings: Iterable[ProfileFinding], *, pictures: b
     return shown
 
 
-def show_item(view: RunView, item: int, *, pictures: bool) -> ItemShown:
+def show_item(view: Run, item: int, *, pictures: bool) -> ItemShown:
     """One item by its index."""
     row = view.dataset.items.row(item, named=True)
     images = [view.dataset.folder / name for name in row["images"] or ()] if pictures else []
@@ -95,7 +95,7 @@ def show_item(view: RunView, item: int, *, pictures: bool) -> ItemShown:
     )
 
 
-def profile_page(view: RunView, quality: ProfileQuality, sampled: Iterable[ProfileFinding]) -> str:
+def profile_page(view: Run, quality: ProfileQuality, sampled: Iterable[ProfileFinding]) -> str:
     """The whole page as HTML."""
     told = quality.words
     return render(

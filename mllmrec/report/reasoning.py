@@ -10,7 +10,7 @@ from mllmrec.audit.quality import ProfileQuality, measure_quality
 from mllmrec.errors import InputError
 from mllmrec.report.people import People, Person
 from mllmrec.report.profile_page import profile_plots, sample_findings
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 _MEASURED = 1000  # profiles; a seeded sample where there are more
 _SAMPLED, _WORST = 6, 3
@@ -37,7 +37,7 @@ class Reasoning:
     sampled: Sequence[Person]
 
 
-def reasoning(view: RunView, people: People, *, encoded: bool, seed: int) -> Reasoning:
+def reasoning(view: Run, people: People, *, encoded: bool, seed: int) -> Reasoning:
     """Measure and sample a run's profiles.
 
     Args:

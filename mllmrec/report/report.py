@@ -27,8 +27,8 @@ from mllmrec.report.settings import settings
 from mllmrec.report.slices import by_activity, by_popularity
 from mllmrec.report.standing import standings
 from mllmrec.report.training import training
-from mllmrec.runs import marked
-from mllmrec.views import RunView
+from mllmrec.run_record import marked
+from mllmrec.runs import Run
 
 _BROWSED = 12  # users whose lists can be unfolded
 
@@ -51,7 +51,7 @@ def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run is named twice; name each run once")
-    views = [RunView(run) for run in runs]
+    views = [Run(run) for run in runs]
     leaky = any(view.leaky for view in views)
     name = "report" if len(views) == 1 else "comparison"
     path = page or runs[0] / marked(f"{name}.html", leaky=leaky)
@@ -59,7 +59,7 @@ def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 
     return path
 
 
-def run_page(view: RunView, *, seed: int = 0) -> str:
+def run_page(view: Run, *, seed: int = 0) -> str:
     """The page of one run as HTML; a section whose stage is not done says so."""
     standing = standings(view)
     done = {stage for stage, how in standing.items() if how == "done"}
@@ -89,14 +89,14 @@ def run_page(view: RunView, *, seed: int = 0) -> str:
     )
 
 
-def comparison_page(views: Sequence[RunView]) -> str:
+def comparison_page(views: Sequence[Run]) -> str:
     """The page of several runs as HTML."""
     made = compare_runs(views)
     frame = _frame(views[0]) | {"leaky": False, "run": ", ".join(view.folder.name for view in views)}
     return render("comparison.html.j2", **frame, heading="Comparison of runs", made=made)
 
 
-def _frame(view: RunView) -> dict[str, Any]:
+def _frame(view: Run) -> dict[str, Any]:
     """What every page says above its first section."""
     return {
         "dataset": view.dataset.name,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllmrec.config import Config
+from mllmrec.config import default_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Difference:
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
     """Every key of a run's config."""
-    defaults = flat(Config.model_construct().model_dump(mode="json"))
+    defaults = flat(default_values(config["model"]["kind"]))
     return [Setting(key, value, defaults.get(key, "")) for key, value in flat(config).items()]
 
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
-from mllmrec.runs import STAGES, Stage
-from mllmrec.views import RunView
+from mllmrec.run_record import STAGES, Stage
+from mllmrec.runs import Run
 
 Standing = Literal["done", "missing", "outdated", "damaged"]
 
 
-def standings(view: RunView) -> dict[Stage, Standing]:
+def standings(view: Run) -> dict[Stage, Standing]:
     """How each stage of a run stands.
 
     "outdated" is a stage that was made under another config or from an earlier stage that has since been made
@@ -36,9 +36,7 @@ def standings(view: RunView) -> dict[Stage, Standing]:
     return found
 
 
-def _current(
-    view: RunView, stage: Stage, seals: Mapping[str, Mapping[str, Any]], found: Mapping[Stage, Standing]
-) -> bool:
+def _current(view: Run, stage: Stage, seals: Mapping[str, Mapping[str, Any]], found: Mapping[Stage, Standing]) -> bool:
     inputs, config = seals[stage].get("inputs", {}), view.record["config"]
     made_by = {stage: inputs.get("config", {})} | ({"model": inputs["model"]} if "model" in inputs else {})
     same = all(config[section].get(key) == value for section, made in made_by.items() for key, value in made.items())

@@ -9,8 +9,7 @@ import polars as pl
 
 from mllmrec.foundation import storage
 from mllmrec.report.figures import lines
-from mllmrec.runs import stage_file
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,13 @@ class Training:
         return self.curve.row(self.best_epoch - 1, named=True)
 
 
-def training(view: RunView) -> Training | None:
+def training(view: Run) -> Training | None:
     """The curves of a run whose train stage is done; None for a model that is solved in closed form."""
-    path = stage_file(view.folder, "train", "curve.csv", leaky=view.leaky)
+    path = view.file("train", "curve.csv")
     if not path.is_file():
         return None
     curve = pl.read_csv(path)
-    best = int(storage.read_json(stage_file(view.folder, "train", "train.json", leaky=view.leaky))["best_epoch"])
+    best = int(storage.read_json(view.file("train", "train.json"))["best_epoch"])
     told = view.record["stages"].get("train", {})
     epochs, seconds = told.get("counts", {}).get("epochs", 0), told.get("seconds", 0.0)
     return Training(curve, best, seconds / epochs if epochs and seconds else None, _plots(curve, best))

@@ -151,9 +151,9 @@ def test_text_profiles_of_a_leaky_run_are_caught_by_measure_and_honest_ones_pass
 
 
 def test_mean_profiles_of_a_shop_too(shops: dict[Scope, Path]) -> None:
-    from mllmrec.views import RunView
+    from mllmrec.runs import Run
 
-    view = RunView(shops["train"])
+    view = Run(shops["train"])
     for scope, verdict in (("train", "honest"), ("all", "leaking")):
         past = view.dataset.histories(scope)  # type: ignore[arg-type]
         users = mean_of_items(view.features.items, past)

@@ -19,7 +19,7 @@ from mllmrec.pipeline import run
 from mllmrec.report import write_report
 from mllmrec.report.people import People, Shelf
 from mllmrec.report.standing import standings
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 from tests.browser import chromium
 from tests.report.conftest import Variant
 from tests.report.large_run import make_large_run
@@ -70,13 +70,13 @@ def test_hostile_text_is_shown_harmless(hostile: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_whole_says_what_is_missing(hostile: Path, variant: Variant, tmp_path: Path) -> None:
     changed = variant("changed", "graph.threshold=0.5", until="graph")
-    standing = standings(RunView(changed))
+    standing = standings(Run(changed))
     assert [standing[stage] for stage in ("graph", "train", "evaluate", "recommend")] == ["done"] + ["outdated"] * 3
     text = write_report([changed]).read_text()
     assert "evaluate was made under other settings" in text and "Some stages were made under other settings" in text
     (changed / "train" / "stage.json").unlink()
     (changed / "profile" / "profiles.parquet").write_bytes(b"cut")
-    standing = standings(RunView(changed))
+    standing = standings(Run(changed))
     assert (standing["train"], standing["profile"], standing["graph"]) == ("missing", "damaged", "outdated")
     text = write_report([changed, hostile], page=tmp_path / "both.html").read_text()
     assert "not evaluated" in text and "A: not evaluated" in text and "B: blend" in text
@@ -86,7 +86,7 @@ def test_a_run_that_is_not_whole_says_what_is_missing(hostile: Path, variant: Va
 def test_runs_of_one_split_are_paired_and_differences_named(hostile: Path, variant: Variant) -> None:
     same, leaky = variant("same"), hostile.parent / "leaky"
     config = load_config(None, ["train.epochs=1", "profile.kind=mean", "profile.history=all", "encode.max_pieces=48"])
-    run(RunView(hostile).dataset, leaky, config, cache=hostile.parent / "c.sqlite")
+    run(Run(hostile).dataset, leaky, config, cache=hostile.parent / "c.sqlite")
     made = write_report([same, hostile])
     assert made.name == "comparison.html" and "+0.0000 <span" in made.read_text()
     assert "The runs have the same settings" in made.read_text()
@@ -99,7 +99,7 @@ def test_runs_of_one_split_are_paired_and_differences_named(hostile: Path, varia
 
 
 def test_pictures_end_with_their_budget(hostile: Path) -> None:
-    view = RunView(hostile)
+    view = Run(hostile)
     shelf = Shelf(budget=5_000)
     shown = People(view, shelf, ()).show(range(10))
     pictures = [item.picture for person in shown for item in person.history]

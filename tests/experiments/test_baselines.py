@@ -1,4 +1,4 @@
-"""The bench of yardsticks: both sides in one ranking, what counts as weaker, what it says with nothing to do."""
+"""The bench of baselines: both sides in one ranking, what counts as weaker, what it says with nothing to do."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import yardsticks
+from bench import baselines
 from bench.implicit_models import GRIDS, fit_theirs
 from mllmrec.dataset import Dataset
 from mllmrec.experiments import choose_entries
-from mllmrec.experiments.trial import SHOWN, Cell
+from mllmrec.experiments.trial import SHOWN, Trial
 from mllmrec.models.item_knn import item_knn
 
 
-def cell(values: list[float]) -> Cell:
+def one_trial(values: list[float]) -> Trial:
     reached = {name: np.array(values) for name in SHOWN}
-    return Cell(reached, reached, 1.0, None, "")
+    return Trial(reached, reached, 1.0, None, "")
 
 
 def test_both_sides_choose_from_as_many_settings() -> None:
@@ -29,23 +29,23 @@ def test_both_sides_choose_from_as_many_settings() -> None:
 def test_weaker_is_what_an_interval_below_zero_says() -> None:
     little = np.random.default_rng(1).normal(0, 0.1, 200)
     for shift, weaker in ((0.1, False), (0.0, False), (-0.1, True)):
-        ours = yardsticks.Side("", [cell((little + shift + by).tolist()) for by in (-0.2, 0.2)])  # two seeds
-        assert yardsticks.Pair("some", ours, yardsticks.Side("", [cell([0.0] * 200)])).weaker is weaker
+        ours = baselines.Side("", [one_trial((little + shift + by).tolist()) for by in (-0.2, 0.2)])  # two seeds
+        assert baselines.Pair("some", ours, baselines.Side("", [one_trial([0.0] * 200)])).weaker is weaker
 
 
 def test_without_a_folder_or_without_implicit_one_line_says_what_to_do(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert yardsticks.main([str(tmp_path / "none")]) == 0
-    assert "Name it: make yardsticks DATA=folder" in capsys.readouterr().out
-    monkeypatch.setattr(yardsticks, "is_installed", lambda _: False)
-    assert yardsticks.main([str(dataset.folder)]) == 0
+    assert baselines.main([str(tmp_path / "none")]) == 0
+    assert "Name it: make baselines DATA=folder" in capsys.readouterr().out
+    monkeypatch.setattr(baselines, "is_installed", lambda _: False)
+    assert baselines.main([str(dataset.folder)]) == 0
     assert capsys.readouterr().out.count("\n") == 1
 
 
 @pytest.fixture
 def implicit() -> None:
-    if not yardsticks.is_installed("implicit"):
+    if not baselines.is_installed("implicit"):
         pytest.skip("implicit is not installed: pip install implicit")
 
 
@@ -73,8 +73,8 @@ def test_their_factors_hold_the_bias_in_the_last_column(dataset: Dataset) -> Non
 def test_a_table_of_both_and_nothing_is_fitted_twice(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [str(shop), "--out", str(tmp_path), "--models", "item-knn", "ials", "--seeds", "2"]
-    code = yardsticks.main(asked)
+    words = [str(shop), "--out", str(tmp_path), "--models", "item-knn", "ials", "--seeds", "2"]
+    code = baselines.main(words)
     printed = capsys.readouterr().out
     assert code == (1 if "WEAKER" in printed else 0)
     assert printed.count("ours is") == 2 and "iALS" in printed and "implicit" in printed
@@ -82,6 +82,6 @@ def test_a_table_of_both_and_nothing_is_fitted_twice(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a kept fit was made again")
 
-    monkeypatch.setattr(yardsticks, "fit_model", refuse)
-    monkeypatch.setattr(yardsticks, "fit_theirs", refuse)
-    assert yardsticks.main(asked) == code and capsys.readouterr().out == printed
+    monkeypatch.setattr(baselines, "fit_model", refuse)
+    monkeypatch.setattr(baselines, "fit_theirs", refuse)
+    assert baselines.main(words) == code and capsys.readouterr().out == printed
