@@ -13,12 +13,13 @@ import typer
 
 from mllmrec.errors import MllmrecError
 from mllmrec_cli import (
+    audit,
     compare,
     console,
     data,
-    diagnose,
     export,
     generations,
+    inspect,
     interrupts,
     measure,
     report,
@@ -67,7 +68,8 @@ stages.register(app)
 compare.register(app)
 study.register(app)
 show.register(app)
-diagnose.register(app)
+inspect.register(app)
+audit.register(app)
 report.register(app)
 measure.register(app)
 upkeep.register(app)
