@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset
