@@ -19,13 +19,7 @@ from mllmrec.foundation.foreign import is_bare_name
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TABLES = ("interactions.parquet", "users.parquet", "items.parquet")
-DATASET_NAMES = (
-    MANIFEST,
-    *TABLES,
-    "rejected.jsonl",
-    "images",
-    "features",
-)  # the manifest first: without it, no dataset
+DATASET_NAMES = (MANIFEST, *TABLES, "rejected.jsonl", "images", "features")  # without the first, no dataset
 USERS = {"id": pl.String()}
 ITEMS = {
     "id": pl.String(),

@@ -43,15 +43,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield an empty folder; on success its content takes the place of what `path` holds, on any error nothing changes.
+    """Yield an empty folder; on success it takes the place of `path`, on any error the old content stays.
 
-    The new content is put together beside `path` and renamed. Where that cannot be, because `path` is mounted, holds the
-    current folder, or its parent cannot be written to, it is put together inside `path`. A link is followed.
+    The new content is put together beside `path` and renamed. That is impossible where `path` is mounted, holds the
+    current folder, or has a parent that cannot be written to; then it is put together inside `path`. A link is
+    followed. The caller's writers flush their files.
 
     Args:
         path: the folder; it may be missing.
-        names: the files and folders that may be in it; the first one makes it valid, and is taken away first and put back
-            last.
+        names: the files and folders that may be in it; without the first one the folder counts as empty.
 
     Raises:
         StorageError: the disk refuses, or another process is replacing the same folder.
@@ -63,7 +63,6 @@ def replaced_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
             building = _building_place(path, stack)
             try:
                 yield building
-                sync_tree(building)
                 if building.parent == path:
                     _swap_inside(building, path, names)
                 else:
