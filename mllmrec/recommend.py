@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +15,32 @@ from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
+from mllmrec.foundation.tables import read_table
 from mllmrec.models.baselines import popularity
 from mllmrec.training.trainer import Fitted
 
 TABLES = ("recommendations", "similar_items")
+COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
+    "recommendations": {
+        "user": pl.String(),
+        "rank": pl.Int32(),
+        "item": pl.String(),
+        "score": pl.Float32(),
+        "source": pl.String(),
+    },
+    "similar_items": {"item": pl.String(), "rank": pl.Int32(), "similar": pl.String(), "score": pl.Float32()},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendations:
-    """What the shop shows.
+    """The lists that the shop shows.
 
     Attributes:
-        users: user, rank (from 1), item, score, source: "model", or "popularity" for users who have no
-            training item to know them by.
-        items: item, rank (from 1), similar, score: the cosine of trained item vectors, or
-            the weight of an item-item model.
+        users: user, rank (from 1), item, score, source. The source is "model", or "popularity" for users who have
+            no training item.
+        items: item, rank (from 1), similar, score. The score is the cosine of trained item vectors, or the weight
+            of an item-item model.
         suffix: "parquet" or "jsonl".
     """
 
@@ -39,7 +50,7 @@ class Recommendations:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users"
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
@@ -57,16 +68,28 @@ class Recommendations:
     def load(path: Callable[[str], Path]) -> Recommendations:
         """Read what save wrote."""
         suffix = "parquet" if path(f"{TABLES[0]}.parquet").exists() else "jsonl"
-        read = pl.read_parquet if suffix == "parquet" else pl.read_ndjson
-        users, items = (read(path(f"{table}.{suffix}")) for table in TABLES)
+        users, items = (_read(path(f"{table}.{suffix}"), COLUMNS[table]) for table in TABLES)
         return Recommendations(users, items, suffix)
 
 
-def recommend_items(trained: Fitted, dataset: Dataset, config: RecommendConfig) -> Recommendations:
-    """Top-N of every user (or of `config.users`), and the items most similar to each item.
+def _read(path: Path, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        return read_table(path, columns)
+    with storage.open_regular(path) as file:
+        lines = file.read()
+    # An empty table has no line, and polars reads no table from nothing.
+    return pl.read_ndjson(lines, schema=columns) if lines.strip() else pl.DataFrame(schema=columns)
 
-    Nobody is shown an item that they are known to have: held-out interactions are used to leave items out
-    here, and for nothing else.
+
+def recommend_items(trained: Fitted, dataset: Dataset, config: RecommendConfig) -> Recommendations:
+    """Return the top N of every user (or of `config.users`), and the items most similar to each item.
+
+    Nobody is shown an item that they are known to have. Held-out interactions only leave items out here.
+
+    Args:
+        trained: the fitted model.
+        dataset: the dataset that it was fitted on.
+        config: list lengths, users, and the format of the tables.
 
     Raises:
         InputError: a named user is not in the dataset.
@@ -113,7 +136,7 @@ def _lists(
     other: str,
     names: pl.Series,
 ) -> pl.DataFrame:
-    """Neighbour lists, -1 padded, as a long table: owner, rank, other, score."""
+    """Return neighbor lists, padded with -1, as a long table: owner, rank, other, score."""
     rows, places = np.nonzero(ids >= 0)
     return pl.DataFrame(
         {

@@ -157,6 +157,23 @@ def _move(source: Path, target: Path, names: Iterable[str]) -> None:
             (source / name).rename(target / name)
 
 
+def user_cache_folder() -> Path:
+    """Return the folder of this user's caches of mllmrec; it may be missing.
+
+    Raises:
+        StorageError: neither $XDG_CACHE_HOME nor a home folder is known.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mllmrec"
+    try:
+        return Path.home() / ".cache" / "mllmrec"
+    except RuntimeError as error:
+        raise StorageError(
+            "no home folder is known here, so there is no place for caches; set HOME or XDG_CACHE_HOME, or name each "
+            "cache by its own option, such as --cache"
+        ) from error
+
+
 def is_temporary(name: str) -> bool:
     """Tell whether a name is one that this module or `storage` gives to unfinished work."""
     return name.startswith(".") and name.endswith((storage.SUFFIX, _PARTIAL))

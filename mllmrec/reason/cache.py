@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.errors import StorageError
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.reason import cache_file
 from mllmrec.reason.engine import Answer
 
@@ -27,8 +28,7 @@ def default_path() -> Path:
     """`$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
     if named := os.environ.get("MLLMREC_CACHE"):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mllmrec" / "generations.sqlite"
+    return user_cache_folder() / "generations.sqlite"
 
 
 def _checksum(key: str, answer: Answer) -> str:

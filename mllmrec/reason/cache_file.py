@@ -54,9 +54,9 @@ def connect(path: Path) -> sqlite3.Connection:
         StorageError: the file or its folder cannot be written, or is no cache.
         MismatchError: a newer version of mllmrec wrote it.
     """
-    make_folder(path.parent, private=True)
-    _close_to_others(path)
     try:
+        make_folder(path.parent, private=True)
+        _close_to_others(path)
         return _open(path)
     except sqlite3.OperationalError as error:
         raise StorageError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,15 @@ from mllmrec.audit.graph import GraphHealth, Neighbour, examine_graph, neighbour
 from mllmrec.audit.leak import LeakAudit, audit_leak
 from mllmrec.audit.profiles import measure_words, reasoning_warning
 from mllmrec.audit.quality import ProfileQuality, measure_quality
+from mllmrec.dataset import load
+from mllmrec.dataset.store_checks import MANIFEST, find_dataset_problems
+from mllmrec.errors import InputError, MllmrecError
 from mllmrec.foundation import storage
+from mllmrec.foundation.foreign import find_problems
 from mllmrec.report.graph_page import graph_page
 from mllmrec.report.profile_page import WORST, UserShown, profile_page, sample_findings, show_users
-from mllmrec.runs import Run
+from mllmrec.run_record import STAGES, find_run_problems
+from mllmrec.runs import READERS, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +139,35 @@ def audit_run(run: Path, *, seed: int = 0) -> LeakAudit:
     """
     view = Run(run)
     return audit_leak(view.features, view.dataset, scope="all" if view.leaky else "train", seed=seed)
+
+
+def examine_folder(folder: Path) -> list[str]:
+    """Return one line for each reason to refuse a run or a dataset, and for what other users can read of a run.
+
+    Raises:
+        InputError: `folder` is neither.
+    """
+    if (folder / MANIFEST).is_file():
+        return list(find_problems(folder, find_dataset_problems)) or _refusals(lambda: load(folder))
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is neither a run nor a dataset; it has no run.json and no {MANIFEST}")
+    problems = list(find_problems(folder, find_run_problems)) or _refusals(lambda: Run(folder))
+    if problems:
+        return problems
+    run = Run(folder)
+    problems = _refusals(lambda: run.dataset)
+    if not problems:
+        readers = (READERS[stage] for stage in STAGES if run.has(stage))
+        problems = [line for name in readers for line in _refusals(partial(getattr, run, name))]
+    if folder.stat().st_mode & 0o077:
+        fix = f"chmod -R go-rwx {shlex.quote(str(folder))}"
+        problems.append(f"other users can read it, with its profiles; close it with {fix}")
+    return problems
+
+
+def _refusals(read: Callable[[], object]) -> list[str]:
+    try:
+        read()
+    except MllmrecError as error:
+        return [str(error)]
+    return []
