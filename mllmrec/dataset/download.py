@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset.picture_store import FAILED, PictureStore, open_store
 from mllmrec.errors import MllmrecError
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.web import background
@@ -93,8 +94,7 @@ def default_folder() -> Path:
     """`$MLLMREC_IMAGES`, or images in the user's cache folder: datasets of one shop share what was fetched."""
     if named := os.environ.get("MLLMREC_IMAGES"):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mllmrec" / "images"
+    return user_cache_folder() / "images"
 
 
 class ImageDownloader:
