@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterator
 from typing import Any
 
 LITERAL_CHARACTERS = 1 << 20
 LITERAL_DEPTH = 32
+_CELL_CHARACTERS = 1 << 16  # the tokenizer takes 10 us a string
+_NEIGHBORS = re.compile(r"['\"]\s+[bBuU]?['\"]")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _BLANK_TOKENS = frozenset({tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT})
 
@@ -72,8 +75,10 @@ def unpack_cell(value: Any) -> Any:
 
 def _separate_strings(text: str) -> str:
     """Put commas between neighboring strings: Python would join `['a' 'b']`, NumPy's print of two, into one."""
-    if len(text) > LITERAL_CHARACTERS:
-        raise ValueError("too long")
+    if not _NEIGHBORS.search(text):
+        return text
+    if len(text) > _CELL_CHARACTERS:
+        raise ValueError(f"a list of over {_CELL_CHARACTERS >> 10} KiB without commas")
     lines = text.splitlines(keepends=True)
     for row, column in reversed(list(_string_gaps(text))):
         lines[row - 1] = f"{lines[row - 1][:column]}, {lines[row - 1][column:]}"
