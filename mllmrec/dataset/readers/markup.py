@@ -5,18 +5,18 @@ from __future__ import annotations
 import html
 import re
 
-_INLINE = (
-    *("a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "mark", "q", "s", "small", "span", "strike"),
-    *("strong", "sub", "sup", "tt", "u", "wbr"),
+_INLINE = frozenset(
+    ("a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "mark", "q", "s", "small", "span", "strike")
+    + ("strong", "sub", "sup", "tt", "u", "wbr")
 )
-_BLOCK = (
-    *("article", "aside", "blockquote", "body", "br", "button", "caption", "center", "dd", "div", "dl", "dt"),
-    *("figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html"),
-    *("iframe", "img", "input", "label", "li", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre"),
-    *("section", "select", "svg", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr", "ul", "video"),
+_BLOCK = frozenset(
+    ("article", "aside", "blockquote", "body", "br", "button", "caption", "center", "dd", "div", "dl", "dt")
+    + ("figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html")
+    + ("iframe", "img", "input", "label", "li", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre")
+    + ("script", "section", "select", "style", "svg", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr")
+    + ("ul", "video", "!doctype")
 )
-# Only names of HTML elements: `List<String>`, `x < y` and `<3` are text.
-_TAG = re.compile(rf"</?({'|'.join((*_INLINE, *_BLOCK, 'script', 'style'))})(?=[\s/>])[^<>]*>|<!doctype[^<>]*>", re.I)
+_TAG = re.compile(r"</?(!doctype|[a-z][a-z0-9]*)(?=[\s/>])[^<>]*>", re.I)
 _ALTERNATIVE = re.compile(r"\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
 _BLOCK_START = re.compile(r"<(?:(script|style)(?=[\s/>])[^<>]*>|!--)", re.I)
 _BLOCK_END = {
@@ -51,10 +51,13 @@ def _strip_tags(text: str) -> str:
 
 
 def _replacement(tag: re.Match[str]) -> str:
-    name = (tag[1] or "").lower()
+    name = tag[1].lower()
     if name == "img" and (alternative := _ALTERNATIVE.search(tag[0])):
         return f" {alternative[1] or alternative[2] or ''} "
-    return "" if name in _INLINE else " "
+    if name in _INLINE:
+        return ""
+    # Only names of HTML elements: `List<String>`, `x < y` and `<3` are text.
+    return " " if name in _BLOCK else tag[0]
 
 
 def _strip_blocks(text: str) -> str:

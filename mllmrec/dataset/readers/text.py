@@ -18,7 +18,7 @@ TITLE_LENGTH = 1_000
 DESCRIPTION_LENGTH = 20_000
 _MOST_PARTS = 50
 _NESTING = 8
-_MARKUP_LENGTH = 1 << 20  # characters; where a product page stands for a title, the title comes late
+_MARKUP_LENGTH = 1 << 18  # characters; where a product page stands for a title, the title comes late
 # Bidirectional overrides and isolates reorder what a person reads; they say nothing of an item.
 _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0xFEFF])
 
