@@ -6,15 +6,34 @@ import html
 import re
 
 _INLINE = frozenset(
-    ("a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "mark", "q", "s", "small", "span", "strike")
-    + ("strong", "sub", "sup", "tt", "u", "wbr")
+    (
+        *("a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "mark", "q", "s", "small", "span", "strike"),
+        *("strong", "sub", "sup", "tt", "u", "wbr"),
+    )
 )
 _BLOCK = frozenset(
-    ("article", "aside", "blockquote", "body", "br", "button", "caption", "center", "dd", "div", "dl", "dt")
-    + ("figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html")
-    + ("iframe", "img", "input", "label", "li", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre")
-    + ("script", "section", "select", "style", "svg", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr")
-    + ("ul", "video", "!doctype")
+    (
+        *("article", "aside", "blockquote", "body", "br", "button", "caption", "center", "dd", "div", "dl", "dt"),
+        *("figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html"),
+        *(
+            "iframe",
+            "img",
+            "input",
+            "label",
+            "li",
+            "link",
+            "main",
+            "meta",
+            "nav",
+            "noscript",
+            "ol",
+            "option",
+            "p",
+            "pre",
+        ),
+        *("script", "section", "select", "style", "svg", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr"),
+        *("ul", "video", "!doctype"),
+    )
 )
 _TAG = re.compile(r"</?(!doctype|[a-z][a-z0-9]*)(?=[\s/>])[^<>]*>", re.I)
 _ALTERNATIVE = re.compile(r"\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
