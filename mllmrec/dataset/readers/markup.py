@@ -15,24 +15,9 @@ _BLOCK = frozenset(
     (
         *("article", "aside", "blockquote", "body", "br", "button", "caption", "center", "dd", "div", "dl", "dt"),
         *("figure", "figcaption", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html"),
-        *(
-            "iframe",
-            "img",
-            "input",
-            "label",
-            "li",
-            "link",
-            "main",
-            "meta",
-            "nav",
-            "noscript",
-            "ol",
-            "option",
-            "p",
-            "pre",
-        ),
+        *("iframe", "img", "input", "label", "li", "link", "main", "meta", "nav", "noscript", "ol", "option", "p"),
         *("script", "section", "select", "style", "svg", "table", "tbody", "td", "tfoot", "th", "thead", "title", "tr"),
-        *("ul", "video", "!doctype"),
+        *("pre", "ul", "video", "!doctype"),
     )
 )
 _TAG = re.compile(r"</?(!doctype|[a-z][a-z0-9]*)(?=[\s/>])[^<>]*>", re.I)
