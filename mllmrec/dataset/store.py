@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec.dataset.dataset import Dataset
+from mllmrec.dataset.picture_copies import copy_pictures
 from mllmrec.dataset.readers.source import Rejected
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.foundation import storage
@@ -28,7 +29,6 @@ from mllmrec.foundation.progress import Progress
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 _TABLES = ("interactions.parquet", "users.parquet", "items.parquet")
-_ENDING = 8  # characters of a picture's ending that are kept
 
 
 def save(
@@ -83,7 +83,7 @@ def _fill(
     facts: Mapping[str, Any],
     progress: Progress,
 ) -> None:
-    images, missing = _copy_images(items["images"], folder / "images", progress)
+    images, left_out = copy_pictures(items["images"], folder / "images", progress)
     storage.write_table(folder / "items.parquet", items.with_columns(images=images))
     storage.write_table(folder / "users.parquet", pl.DataFrame({"id": users}))
     storage.write_table(folder / "interactions.parquet", interactions)
@@ -93,37 +93,11 @@ def _fill(
     storage.write_text(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
     listed = [*_TABLES, *(f"features/{name}.npy" for name in features)]
     files = {name: storage.hash_file(folder / name) for name in listed}
-    warnings = [*facts["warnings"], *([f"{missing} image files are missing"] if missing else [])]
+    warnings = [*facts["warnings"], *left_out]
     storage.write_json(
         folder / MANIFEST,
         {"schema_version": SCHEMA_VERSION, **facts, "warnings": warnings, "files": files},
     )
-
-
-def _copy_images(lists: pl.Series, folder: Path, progress: Progress) -> tuple[pl.Series, int]:
-    """Copy pictures under the hash of their content; missing files are counted and left out."""
-    rows, missing = lists.to_list(), 0
-    copied = []
-    for n, row in enumerate(rows, start=1):
-        names = []
-        for file in map(Path, row or ()):
-            if not file.is_file():
-                missing += 1
-                continue
-            name = f"{storage.hash_file(file)}{_ending(file)}"
-            folder.mkdir(exist_ok=True)
-            if not (folder / name).exists():
-                shutil.copyfile(file, folder / name)
-            names.append(f"images/{name}")
-        copied.append(names)
-        if n % 100 == 0 or n == len(rows):
-            progress("copy images", n, len(rows))
-    return pl.Series("images", copied, dtype=pl.List(pl.String)), missing
-
-
-def _ending(file: Path) -> str:
-    ending = file.suffix.lower()
-    return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= _ENDING else ""
 
 
 def load(folder: Path) -> Dataset:

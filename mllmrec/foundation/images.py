@@ -22,7 +22,7 @@ from mllmrec.foundation.byte_budget import ByteBudget
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 FORMATS = tuple(ENDINGS)
-_MOST_BYTES = 50 << 20
+MOST_FILE_BYTES = 50 << 20
 _MOST_PIXELS = 64 << 20
 _MOST_DECODED_BYTES = 384 << 20  # of one picture while it is decoded, and of all that are decoded at once
 _STRIP_PIXELS = 1 << 18  # deep and clear pictures are converted by strips of so many pixels
@@ -160,8 +160,8 @@ def _check_bytes(source: Path | bytes) -> None:
     size = source.stat().st_size if isinstance(source, Path) else len(source)
     if size == 0:
         raise ImageRefusedError("the file is empty")
-    if size > _MOST_BYTES:
-        raise ImageRefusedError(f"the file has {size >> 20} MiB, more than {_MOST_BYTES >> 20}")
+    if size > MOST_FILE_BYTES:
+        raise ImageRefusedError(f"the file has {size >> 20} MiB, more than {MOST_FILE_BYTES >> 20}")
 
 
 def _check_size(width: int, height: int) -> None:

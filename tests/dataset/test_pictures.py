@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from mllmrec.dataset.picture_copies import copy_pictures
 from mllmrec.dataset.readers.pictures import Pictures
+from mllmrec.foundation.progress import silent
 
 A, B = "https://img.example.org/a.jpg", "https://img.example.org/b.jpg"
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -250,3 +252,32 @@ def test_the_collected_shops(case: str, columns: tuple[str, ...], files: int, ad
     assert sum(len(local) for local, _ in found) == files
     assert sum(len(remote) for _, remote in found) == addresses
     assert list(pictures.warnings()) == []
+
+
+def test_only_pictures_are_copied_and_the_rest_is_counted(tmp_path: Path) -> None:
+    files = {
+        "good.jpg": picture("red"),
+        "good.jpeg": picture("green"),
+        "png.jpg": picture("blue", "PNG"),
+        "none": picture("white", "GIF"),
+        "secret.jpg": b"root:x:0:0:root:/root:/bin/bash\n",
+        "page.jpg": b"<html></html>",
+        "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "empty.png": b"",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    names = [*files, "pipe.jpg", "gone.jpg", "good.jpg"]
+    lists = pl.Series([[str(tmp_path / name)] for name in names] + [None], dtype=pl.List(pl.String))
+    copied, warnings = copy_pictures(lists, tmp_path / "images", silent)
+    kept = [row[0] if row else "" for row in copied.to_list()]
+    assert [name.rpartition(".")[2] for name in kept] == ["jpg", "jpeg", "png", "gif", *[""] * 6, "jpg", ""]
+    assert {(tmp_path / name).read_bytes() for name in kept if name} == set(list(files.values())[:4])
+    assert len(list((tmp_path / "images").iterdir())) == 4
+    assert warnings == [
+        "1 image files are missing",
+        "1 image files cannot be read (1 x it is no regular file)",
+        "4 image files are no usable pictures (3 x unreadable picture: not a JPEG, PNG, WEBP, GIF, BMP picture; "
+        "1 x the file is empty)",
+    ]
