@@ -44,12 +44,12 @@ class PictureStore:
 
     def known(self) -> dict[str, Path]:
         """Return the picture of each address that was fetched and is still there."""
-        found = {}
+        files = {}
         for row in _rows(self._index):
             name = row.get("file")
             if isinstance(name, str) and _NAME.fullmatch(name) and _is_plain(self._folder / name):
-                found[str(row.get("url"))] = self._folder / name
-        return found
+                files[str(row.get("url"))] = self._folder / name
+        return files
 
     def add(self, url: str, data: bytes) -> Path:
         """Keep the picture of an address.

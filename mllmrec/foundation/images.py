@@ -107,10 +107,10 @@ def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
 
 def _decoded_bytes(image: Image.Image, header_pixels: int, *, turned: bool) -> int:
     """Return the bytes that decoding and conversion to RGB hold at their peak, by the header."""
-    kept = _WEBP_BYTES if image.format == "WEBP" else _MODE_BYTES.get(image.mode, 4)
+    pixel_bytes = _WEBP_BYTES if image.format == "WEBP" else _MODE_BYTES.get(image.mode, 4)
     copies = _RGB_BYTES * ((image.mode != "RGB" or "transparency" in image.info) + turned)
     progressive = bool(image.info.get("progressive")) * _COEFFICIENT_BYTES * len(image.getbands())
-    return image.width * image.height * (kept + copies) + header_pixels * progressive
+    return image.width * image.height * (pixel_bytes + copies) + header_pixels * progressive
 
 
 @contextmanager

@@ -67,10 +67,12 @@ def unpack_cell(value: Any) -> Any:
     if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
         return value
     try:
-        found = parse_literal(_separate_strings(text))
+        parsed = parse_literal(_separate_strings(text))
     except ValueError:
         return value
-    return list(found) if isinstance(found, (tuple, set)) else found if isinstance(found, (list, dict)) else value
+    if isinstance(parsed, (tuple, set)):
+        return list(parsed)
+    return parsed if isinstance(parsed, (list, dict)) else value
 
 
 def _separate_strings(text: str) -> str:

@@ -66,7 +66,7 @@ def _replacement(tag: re.Match[str]) -> str:
 
 def _strip_blocks(text: str) -> str:
     """Drop comments, scripts and styles with their content; a script that is cut off goes to the end."""
-    kept, position = [], 0
+    pieces, position = [], 0
     for start in _BLOCK_START.finditer(text):
         if start.start() < position:
             continue
@@ -74,6 +74,6 @@ def _strip_blocks(text: str) -> str:
         end = _BLOCK_END[name].search(text, start.end())
         if end is None and not name:
             break  # no comment ends behind here
-        kept.append(text[position : start.start()])
+        pieces.append(text[position : start.start()])
         position = end.end() if end else len(text)
-    return " ".join([*kept, text[position:]])
+    return " ".join([*pieces, text[position:]])

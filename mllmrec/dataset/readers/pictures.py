@@ -129,10 +129,10 @@ class Pictures:
     def _from_path(self, name: str) -> _Picture:
         reasons = []
         for candidate in _spellings(name):
-            found = self._inside(candidate)
-            if not found.reason:
-                return found
-            reasons.append(found.reason)
+            picture = self._inside(candidate)
+            if not picture.reason:
+                return picture
+            reasons.append(picture.reason)
         return _Picture(reason=next((reason for reason in (reasons[0], *reasons) if reason != MISSING), MISSING))
 
     def _inside(self, name: str) -> _Picture:
@@ -155,7 +155,7 @@ class Pictures:
 
     @cached_property
     def _text_root(self) -> Path:
-        """The folder, or a link to it where its own path is not UTF-8."""
+        """Return the folder, or a link to it where its own path is not UTF-8."""
         if _is_text(str(self._root)):
             return self._root
         link = Path(_temporary_folder().name, hashlib.sha256(os.fsencode(self._root)).hexdigest())
@@ -167,15 +167,15 @@ class Pictures:
         name = self._named_by_id.get(item)
         if name is None:
             return None
-        found = self._inside(f"images/{name}")
-        if found.reason:
-            self._refuse(found, item)
-        return found.value or None
+        picture = self._inside(f"images/{name}")
+        if picture.reason:
+            self._refuse(picture, item)
+        return picture.value or None
 
     @cached_property
     def _named_by_id(self) -> dict[str, str]:
-        """The file of images/ that each id has; `.jpg` goes before `.png`, small letters before capitals."""
-        found: dict[str, tuple[int, str]] = {}
+        """Return the file of images/ that each id has; `.jpg` goes before `.png`, small letters before capitals."""
+        ranked: dict[str, tuple[int, str]] = {}
         try:
             names = sorted((path.name for path in (self._root / "images").iterdir()), reverse=True)
         except OSError:
@@ -184,9 +184,9 @@ class Pictures:
             stem, _, ending = name.rpartition(".")
             if f".{ending.lower()}" in FILE_ENDINGS:
                 rank = FILE_ENDINGS.index(f".{ending.lower()}")
-                if stem not in found or rank <= found[stem][0]:
-                    found[stem] = rank, name
-        return {stem: name for stem, (_, name) in found.items()}
+                if stem not in ranked or rank <= ranked[stem][0]:
+                    ranked[stem] = rank, name
+        return {stem: name for stem, (_, name) in ranked.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ def clean(value: Any, most: int) -> str | None:
         value = str(value) if _is_readable(value) else ""
     # Control characters and surrogates become spaces, so that what stood apart stays apart.
     raw = strip_html(value[:_MARKUP_LENGTH])[: 4 * most].translate(_BIDI)
-    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in raw)
-    return " ".join(kept.split())[:most].rstrip() or None
+    printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in raw)
+    return " ".join(printable.split())[:most].rstrip() or None
 
 
 def _is_readable(value: Any) -> bool:
@@ -51,8 +51,8 @@ def parts(value: Any) -> list[str]:
     Lists stay, nested ones are laid flat, and so is a list that a text writes (`"['Home', 'Shades']"`). Other text
     is divided at | ; or >.
     """
-    found = (clean(part, TITLE_LENGTH) for part in _flat(unpack_cell(value)))
-    return list(dict.fromkeys(part for part in found if part))[:_MOST_PARTS]
+    labels = (clean(part, TITLE_LENGTH) for part in _flat(unpack_cell(value)))
+    return list(dict.fromkeys(label for label in labels if label))[:_MOST_PARTS]
 
 
 def _flat(value: Any) -> Iterator[str]:

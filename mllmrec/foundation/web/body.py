@@ -1,4 +1,4 @@
-"""Bodies of responses, read below a limit of bytes, before and after unpacking."""
+"""Read bodies of responses below a limit of bytes, before and after unpacking."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""HTTP that reaches public addresses only: no metadata service, no host of the inner network.
+"""Call public addresses only: no metadata service, no host of the inner network.
 
-A name is resolved once a connection; every address it has is checked, and the connection goes to a checked
-address, never to the name again. So neither a redirect nor a name that changes its mind (DNS rebinding) leads
-inside. A proxy would resolve names by itself, therefore none is used.
+A name is resolved once a connection. Every address of it is checked, and the connection goes to a checked address,
+never to the name again. So neither a redirect nor a name that changes its address (DNS rebinding) leads inside. A proxy
+would resolve names by itself, therefore none is used.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ async def resolve(host: str, port: int) -> list[str]:
         httpcore.ConnectError: it has none.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"no address for {host!r}") from error
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    return list(dict.fromkeys(str(info[4][0]) for info in entries))
 
 
 class _PublicBackend(httpcore.AsyncNetworkBackend):
@@ -115,7 +115,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """An httpx transport over such connections; its errors are httpcore's, or AddressRefusedError.
+    """An httpx transport that calls public addresses only.
 
     Args:
         connections: the most connections at once.
