@@ -108,7 +108,7 @@ def open_store(folder: Path, progress: Progress) -> Iterator[PictureStore]:
     Raises:
         StorageError: it cannot be written to, or a link stands where its lock or its index belongs.
     """
-    storage.make_folder(folder)
+    storage.make_folder(folder, private=True)
     with ExitStack() as held:
         try:
             held.enter_context(storage.open_lock(folder / ".lock", wait=False))

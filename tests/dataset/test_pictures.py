@@ -15,6 +15,7 @@ from PIL import Image
 
 from mllmrec.dataset.picture_copies import copy_pictures
 from mllmrec.dataset.readers.pictures import Pictures
+from mllmrec.foundation import storage
 from mllmrec.foundation.progress import silent
 
 A, B = "https://img.example.org/a.jpg", "https://img.example.org/b.jpg"
@@ -97,6 +98,18 @@ def test_addresses_are_found_in_every_form(shop: Path, value: Any, addresses: li
     pictures = Pictures(shop)
     assert pictures.find([value], "none") == ([], addresses)
     assert list(pictures.warnings()) == []
+
+
+def test_a_name_in_other_letters_is_that_file_where_there_is_one_only(shop: Path) -> None:
+    for name in ("images/P1.JPG", "P1.jpg", "images\\P1.Jpg"):
+        assert find(shop, name) == (["images/p1.jpg"], [])
+    (shop / "images" / "P3.GIF").write_bytes(picture("blue"))
+    assert find(shop, "images/p3.gif") == (["images/p3.gif"], [])
+    assert find(shop, "images/P3.gif") == ([], [])
+    assert find(shop, "../SHOP/images/p1.jpg") == ([], [])
+    pictures = Pictures(shop)
+    pictures.find(["P1.jpg"], "p9")
+    assert list(pictures.warnings()) == ["1 image files were found under a name in other letters (capital or small)"]
 
 
 def test_one_text_may_name_several_files(shop: Path) -> None:
@@ -252,6 +265,18 @@ def test_the_collected_shops(case: str, columns: tuple[str, ...], files: int, ad
     assert sum(len(local) for local, _ in found) == files
     assert sum(len(remote) for _, remote in found) == addresses
     assert list(pictures.warnings()) == []
+
+
+def test_a_picture_that_may_not_be_read_is_no_fault_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(storage, "open_regular", refuse)
+    copied, warnings = copy_pictures(pl.Series([["x.jpg"]]), tmp_path / "images", silent)
+    assert copied.to_list() == [[]]
+    assert warnings == ["1 image files cannot be read (1 x Permission denied)"]
 
 
 def test_only_pictures_are_copied_and_the_rest_is_counted(tmp_path: Path) -> None:

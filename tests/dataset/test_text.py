@@ -113,6 +113,10 @@ def test_what_is_no_single_price_is_null(cell: Any) -> None:
         (True, None),
         (7, "7"),
         (["a", None, "b"], "a b"),
+        ("['Bright', 'small']", "Bright small"),
+        ("[]", None),
+        ("[1]", "[1]"),
+        ("[NEW]", "[NEW]"),
         ("\ud800a\x00b\u202e", "a b"),
     ],
 )

@@ -63,6 +63,8 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self._root = Path(os.path.realpath(folder))
         self._refused: dict[str, _Count] = {}
+        self._other_case = 0
+        self._listings: dict[str, dict[str, list[str]]] = {}  # folder -> folded name -> names
 
     def find(self, values: Iterable[object], item: str) -> tuple[list[str], list[str]]:
         """Return the pictures of one item.
@@ -83,10 +85,13 @@ class Pictures:
         return ([file] if file else []), []
 
     def warnings(self) -> Iterable[str]:
-        """Yield one line for each reason: how many values were not taken, and an example."""
+        """Yield one line for each reason: how many values were not taken or were guessed, and an example."""
         for reason, count in self._refused.items():
             detail = f": {count.detail}" if count.detail else ""
             yield f"{count.number} {reason} (as of item {count.example[:60]!r}{detail})"
+
+        if self._other_case:
+            yield f"{self._other_case} image files were found under a name in other letters (capital or small)"
 
     def _refuse(self, refused: _Picture, item: str) -> None:
         self._refused.setdefault(refused.reason, _Count(0, item, refused.detail)).number += 1
@@ -130,6 +135,8 @@ class Pictures:
         reasons = []
         for candidate in _spellings(name):
             picture = self._inside(candidate)
+            if picture.reason == MISSING:
+                picture = self._in_other_case(candidate)
             if not picture.reason:
                 return picture
             reasons.append(picture.reason)
@@ -146,6 +153,20 @@ class Pictures:
             return self._named(path) if os.access(path, os.R_OK) else _Picture(reason=UNREADABLE)
         except (OSError, ValueError):
             return _Picture(reason=UNREADABLE)
+
+    def _in_other_case(self, name: str) -> _Picture:
+        """Return the one file of a folder that has the name in other letters: Windows takes both for the same."""
+        folder, _, file = name.rpartition("/")
+        if ".." in name.split("/") or Path(name).is_absolute():
+            return _Picture(reason=MISSING)
+        if folder not in self._listings:
+            self._listings[folder] = _list_folder(self._root / folder)
+        names = self._listings[folder].get(file.casefold(), ())
+        if len(names) != 1:
+            return _Picture(reason=MISSING)
+        picture = self._inside(f"{folder}/{names[0]}" if folder else names[0])
+        self._other_case += not picture.reason
+        return picture
 
     def _named(self, path: Path) -> _Picture:
         """Return a path as a table can keep it, which is UTF-8 text."""
@@ -176,11 +197,8 @@ class Pictures:
     def _named_by_id(self) -> dict[str, str]:
         """Return the file of images/ that each id has; `.jpg` goes before `.png`, small letters before capitals."""
         ranked: dict[str, tuple[int, str]] = {}
-        try:
-            names = sorted((path.name for path in (self._root / "images").iterdir()), reverse=True)
-        except OSError:
-            return {}
-        for name in names:
+        names = [name for names in _list_folder(self._root / "images").values() for name in names]
+        for name in sorted(names, reverse=True):
             stem, _, ending = name.rpartition(".")
             if f".{ending.lower()}" in FILE_ENDINGS:
                 rank = FILE_ENDINGS.index(f".{ending.lower()}")
@@ -207,6 +225,17 @@ def _spellings(name: str) -> Iterator[str]:
     relative = slashed.lstrip("/")
     inside = () if ".." in relative.split("/") else (relative, f"images/{relative}")
     yield from dict.fromkeys((name, slashed, unquote(slashed), *inside))
+
+
+def _list_folder(folder: Path) -> dict[str, list[str]]:
+    """Return the names in a folder by their folded form; none where there is no such folder."""
+    names: dict[str, list[str]] = {}
+    try:
+        for path in folder.iterdir():
+            names.setdefault(path.name.casefold(), []).append(path.name)
+    except (OSError, ValueError):
+        return {}
+    return names
 
 
 def _is_text(path: str) -> bool:

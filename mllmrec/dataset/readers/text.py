@@ -29,14 +29,22 @@ def clean(value: Any, most: int) -> str | None:
     Lists of strings are joined. HTML becomes plain text. Control characters, NUL, lone surrogates and bidirectional
     overrides go. Objects, bytes, true and false, NaN and infinity are nothing readable.
     """
-    if isinstance(value, (list, tuple)):
-        value = " ".join(part for part in value if isinstance(part, str))
+    listed = _unpack_texts(value)
+    if isinstance(listed, (list, tuple)):
+        value = " ".join(part for part in listed if isinstance(part, str))
     if not isinstance(value, str):
         value = str(value) if _is_readable(value) else ""
     # Control characters and surrogates become spaces, so that what stood apart stays apart.
     raw = strip_html(value[:_MARKUP_LENGTH])[: 4 * most].translate(_BIDI)
     printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in raw)
     return " ".join(printable.split())[:most].rstrip() or None
+
+
+def _unpack_texts(value: Any) -> Any:
+    """Return the list that a text writes, where it lists nothing but texts: `[1]` is a title."""
+    listed = unpack_cell(value)
+    texts = isinstance(listed, list) and all(isinstance(part, str) for part in listed)
+    return listed if texts else value
 
 
 def _is_readable(value: Any) -> bool:
