@@ -156,7 +156,7 @@ def test_links_are_followed_the_same_way_by_name_and_by_id(shop: Path, tmp_path:
     assert pictures.find([], "loop") == ([], [])
     lines = sorted(pictures.warnings())
     assert lines[0].startswith("1 image files")
-    assert lines[1] == "2 image paths lead out of the source folder and are ignored (as of item 'out')"
+    assert lines[1] == "2 image paths lead out of the source folder and are ignored (for example, item 'out')"
 
 
 def test_a_picture_inside_the_table_is_kept_by_its_content(shop: Path) -> None:
@@ -207,14 +207,14 @@ def test_what_is_not_taken_is_counted_with_its_reason(shop: Path, value: Any, li
     assert files == []
     assert addresses in ([], [A])
     (warning,) = pictures.warnings()
-    assert warning.startswith(f"{line} (as of item 'p9'")
+    assert warning.startswith(f"{line} (for example, item 'p9'")
 
 
 def test_a_file_that_may_not_be_read_is_counted(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     pictures = Pictures(shop)
     assert pictures.find(["images/p1.jpg"], "p9") == ([], [])
-    assert list(pictures.warnings()) == ["1 image files cannot be opened and are ignored (as of item 'p9')"]
+    assert list(pictures.warnings()) == ["1 image files cannot be opened and are ignored (for example, item 'p9')"]
 
 
 def test_a_folder_whose_name_is_no_text_gives_its_pictures(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_hostile_nesting_ends(shop: Path) -> None:
     pictures = Pictures(shop)
     assert pictures.find([deep], "p9") == ([], [])
     assert list(pictures.warnings()) == [
-        "1 image objects name no picture that can be found and are ignored (as of item 'p9')"
+        "1 image objects name no picture that can be found and are ignored (for example, item 'p9')"
     ]
     assert find(shop, "[" * 100_000 + "]" * 100_000) == ([], [])
     assert len(find(shop, {"large": [A + str(n) for n in range(100_000)]})[1]) == 100

@@ -88,7 +88,7 @@ class Pictures:
         """Yield one line for each reason: how many values were not taken or were guessed, and an example."""
         for reason, count in self._refused.items():
             detail = f": {count.detail}" if count.detail else ""
-            yield f"{count.number} {reason} (as of item {count.example[:60]!r}{detail})"
+            yield f"{count.number} {reason} (for example, item {count.example[:60]!r}{detail})"
 
         if self._other_case:
             yield f"{self._other_case} image files were found under a name in other letters (capital or small)"
