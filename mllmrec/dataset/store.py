@@ -10,12 +10,8 @@ the new one is whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec.dataset.dataset import Dataset
+from mllmrec.dataset.picture_copies import copy_pictures
 from mllmrec.dataset.readers.source import Rejected
 from mllmrec.dataset.store_checks import (
     DATASET_NAMES,
@@ -43,8 +40,6 @@ from mllmrec.foundation.folders import is_temporary, replaced_folder
 from mllmrec.foundation.foreign import open_foreign
 from mllmrec.foundation.progress import Progress
 from mllmrec.foundation.tables import read_table
-
-_ENDING = 8  # characters of a picture's ending that are kept
 
 
 def save(
@@ -108,7 +103,7 @@ def _fill(
     facts: Mapping[str, Any],
     progress: Progress,
 ) -> None:
-    images, left_out = _copy_images(items["images"], folder / "images", progress)
+    images, left_out = copy_pictures(items["images"], folder / "images", progress)
     storage.write_table(folder / "items.parquet", items.with_columns(images=images))
     storage.write_table(folder / "users.parquet", pl.DataFrame({"id": users}))
     storage.write_table(folder / "interactions.parquet", interactions)
@@ -118,7 +113,7 @@ def _fill(
     storage.write_text(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
     listed = [*TABLES, *(f"features/{name}.npy" for name in features)]
     files = {name: storage.hash_file(folder / name) for name in listed}
-    warnings = [*facts["warnings"], *left_out.warnings]
+    warnings = [*facts["warnings"], *left_out]
     storage.write_json(
         folder / MANIFEST,
         {
@@ -129,65 +124,6 @@ def _fill(
             "files": files,
         },
     )
-
-
-def _copy_images(lists: pl.Series, folder: Path, progress: Progress) -> tuple[pl.Series, Pictures]:
-    """Copy pictures under the hash of their content; those that cannot be read are counted and left out."""
-    rows, left_out = lists.to_list(), Pictures()
-    copied = []
-    for n, row in enumerate(rows, start=1):
-        names = [_copy_image(Path(file), folder, left_out) for file in row or ()]
-        copied.append([f"images/{name}" for name in names if name])
-        if n % 100 == 0 or n == len(rows):
-            progress("copy images", n, len(rows))
-    return pl.Series("images", copied, dtype=pl.List(pl.String)), left_out
-
-
-@dataclass(slots=True)
-class Pictures:
-    """Pictures that were not copied: how many are missing, and which cannot be read."""
-
-    missing: int = 0
-    unreadable: int = 0
-    example: str = ""
-
-    @property
-    def warnings(self) -> list[str]:
-        """Return a line for each kind."""
-        lines = [f"{self.missing} image files are missing"] if self.missing else []
-        if self.unreadable:
-            lines.append(f"{self.unreadable} image files cannot be read, such as {self.example}")
-        return lines
-
-
-def _copy_image(file: Path, folder: Path, left_out: Pictures) -> str:
-    """Copy one picture; return its name, or nothing where it is left out."""
-    try:
-        with storage.open_regular(file) as source:
-            name = f"{hashlib.file_digest(source, 'sha256').hexdigest()}{_ending(file)}"
-            source.seek(0)
-            if not (folder / name).exists():
-                _write_image(source, folder / name)
-    except (FileNotFoundError, NotADirectoryError):
-        left_out.missing += 1
-        return ""
-    except OSError as error:
-        left_out.unreadable += 1
-        left_out.example = left_out.example or f"{file} ({error.strerror or error})"
-        return ""
-    return name
-
-
-def _write_image(source: BufferedReader, path: Path) -> None:
-    with storage.storage_errors("write", path):
-        path.parent.mkdir(exist_ok=True)
-        with path.open("xb") as target:
-            shutil.copyfileobj(source, target)
-
-
-def _ending(file: Path) -> str:
-    ending = file.suffix.lower()
-    return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= _ENDING else ""
 
 
 def load(folder: Path) -> Dataset:
