@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mllmrec.foundation.memory import PeakMemory
 from PIL import Image, ImageFile
 
 from mllmrec.foundation import images
 from mllmrec.foundation.byte_budget import ByteBudget
 from mllmrec.foundation.images import ImageRefusedError, check_image, image_kind, open_image
-from mllmrec.foundation.memory import PeakMemory
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
