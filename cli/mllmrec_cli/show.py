@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,7 @@ from mllmrec_cli.options import Json, Run
 from mllmrec_cli.stages import print_results
 
 if TYPE_CHECKING:
-    from mllmrec.report.cards import ItemCard, ListedItem, UserCard
+    from mllmrec.report.sections.cards import ItemCard, UserCard
 
 _LONGEST = 2000  # characters of a description or profile that are shown
 
@@ -39,18 +38,18 @@ def show(
     Example: mllmrec show run --user u0017
     """
     from mllmrec import runs
-    from mllmrec.report.cards import Cards
+    from mllmrec.report.sections.cards import Cards
 
     opened = runs.Run(run)
     cards, named = Cards(opened), bool(user or item)
-    item_cards = [cards.item(name) for name in (item or [] if named else cards.sample_items(items))]
-    user_cards = [cards.user(name) for name in (user or [] if named else cards.sample_users(users))]
+    item_cards = [cards.item_by_id(name) for name in (item or [] if named else cards.spread_items(items))]
+    user_cards = [cards.user_by_id(name) for name in (user or [] if named else cards.spread_users(users))]
     if json:
         console.print_json(
             {
                 "leaky": opened.leaky,
-                "items": [asdict(one) for one in item_cards],
-                "users": [asdict(one) for one in user_cards],
+                "items": [card.as_dict() for card in item_cards],
+                "users": [card.as_dict() for card in user_cards],
             }
         )
         return
@@ -73,7 +72,7 @@ def _item_panel(item: ItemCard) -> Panel:
 
 
 def _user_panel(user: UserCard) -> Panel:
-    history = "; ".join(console.short(shown.title or shown.id, 62) for shown in user.history[-8:])
+    history = "; ".join(console.short(item.title or item.id, 62) for item in reversed(user.history[:8]))
     more = f" (the last 8 of {len(user.history)})" if len(user.history) > 8 else ""
     lines = [
         _labelled(f"history{more}", history),
@@ -93,9 +92,8 @@ def _labelled(label: str, text: str) -> Text:
     return Text.assemble((f"{label}: ", "bold"), console.plain(console.short(text, _LONGEST)))
 
 
-def _listed(label: str, shown: Iterable[ListedItem], most: int = 5) -> list[Text]:
+def _listed(label: str, listed: Iterable[tuple[ItemCard, float]], most: int = 5) -> list[Text]:
     rows = [Text.assemble((f"{label}:", "bold"))]
-    for one in list(shown)[:most]:
-        score = f"{one.score:8.3f}  " if one.score is not None else ""
-        rows.append(console.plain(f"{score}{console.short(one.title or one.id, 62)}"))
+    for item, score in list(listed)[:most]:
+        rows.append(console.plain(f"{score:8.3f}  {console.short(item.title or item.id, 62)}"))
     return rows

@@ -23,7 +23,9 @@ from mllmrec.reason.profile import Profiles
 from mllmrec.report import audits as runs
 from mllmrec.report.figures import histogram
 from mllmrec.report.page import shown, thumbnail
-from mllmrec.report.profile_page import profile_page, sample_findings
+from mllmrec.report.pages import profiles_page
+from mllmrec.report.sections.cards import Cards, Thumbnails
+from mllmrec.report.sections.profiles import ProfileSample, show_profiles
 from mllmrec.runs import Run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>[bold red]x[/]\x1b[2J \u202e\"'{{ 7*7 }} "
@@ -102,7 +104,10 @@ def test_hostile_profiles_and_leaky_runs_are_shown_as_they_are(hostile: Path) ->
     view.__dict__["descriptions"] = Run(hostile).descriptions
     quality = measure_quality(view.dataset, view.descriptions, view.profiles, view.features, newest=100)
     assert len(quality.words.generic) == view.dataset.n_users
-    text = profile_page(view, quality, sample_findings(quality, 5))
+    cards = Cards(view, Thumbnails(), ("describe", "profile"))
+    section = show_profiles(view, cards, quality, ProfileSample(worst=20, drawn=5))
+    assert (len(section.worst), len(section.sampled)) == (20, 5)
+    text = profiles_page(view, section)
     checked(text)
     assert "<strong>LEAKY:</strong>" in text and "of the profiles are generic" in text and len(text) < 2_000_000
 

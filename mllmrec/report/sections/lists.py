@@ -1,4 +1,4 @@
-"""What customers would see as a whole: how much of the catalogue, how popular, how new.
+"""The recommended lists as a whole: share of the catalogue, popularity, novelty.
 
 With n_i training interactions of item i among U users, and the head the most popular fifth of the items:
 
@@ -11,6 +11,7 @@ With n_i training interactions of item i among U users, and the head the most po
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset
+from mllmrec.evaluation.metrics import ABSENT, decimals
 from mllmrec.recommend import Recommendations
 from mllmrec.report.figures import bars
 
@@ -30,10 +32,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a set of places (in lists, or in training histories) lies over the catalogue.
+    """The distribution of places (in lists, or in training histories) over the catalogue.
 
     Attributes:
-        places: how many.
+        places: their number.
         coverage, head_share, novelty, gini: see the module; NaN without places.
         cold_share: places of items without a training interaction / places.
         fifths: [5] share of the places by popularity, the most popular fifth of the items first.
@@ -50,13 +52,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class ListMeasures:
-    """Recommendations beside the training interactions they were learnt from.
+    """Measures of recommendations beside those of the training interactions.
 
     Attributes:
         users: users with a list.
         unknown: of them, those without a training item, who are shown what is popular.
         length: places of the longest list.
-        shown, bought: how recommendations and training interactions lie over the catalogue.
+        shown, bought: distributions of recommendations and of training interactions over the catalogue.
     """
 
     users: int
@@ -66,28 +68,28 @@ class ListMeasures:
     bought: Spread
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """(measure, recommended, training interactions, how to read it) for a person."""
+        """Return (measure, recommended, training interactions, reading)."""
         shown, bought = self.shown, self.bought
         return [
-            ("coverage", f"{shown.coverage:.1%}", f"{bought.coverage:.1%}", "of the catalogue is in somebody's list"),
+            ("coverage", _share(shown.coverage), _share(bought.coverage), "of the catalogue is in somebody's list"),
             (
                 f"share of the head, {HEAD:.0%} of the items",
-                f"{shown.head_share:.1%}",
-                f"{bought.head_share:.1%}",
+                _share(shown.head_share),
+                _share(bought.head_share),
                 "above the training share: popular items are pushed further",
             ),
-            ("novelty, bits", f"{shown.novelty:.2f}", f"{bought.novelty:.2f}", "higher: less popular items"),
-            ("Gini of the items", f"{shown.gini:.2f}", f"{bought.gini:.2f}", "0: all alike, 1: one item alone"),
+            ("novelty, bits", decimals(shown.novelty, 2), decimals(bought.novelty, 2), "higher: less popular items"),
+            ("Gini of the items", decimals(shown.gini, 2), decimals(bought.gini, 2), "0: all alike, 1: one item alone"),
             (
                 "places of cold items",
-                f"{shown.cold_share:.1%}",
-                f"{bought.cold_share:.1%}",
+                _share(shown.cold_share),
+                _share(bought.cold_share),
                 "items without a training interaction",
             ),
         ]
 
     def plot(self) -> Markup:
-        """Where the places go, by popularity of the items."""
+        """Draw the places by popularity of the items."""
         groups = [f"{100 * n // _PARTS}-{100 * (n + 1) // _PARTS} %" for n in range(_PARTS)]
         series = {"recommended": self.shown.fifths, "training interactions": self.bought.fifths}
         return bars(
@@ -99,17 +101,21 @@ class ListMeasures:
         )
 
 
-def measure_lists(dataset: Dataset, made: Recommendations) -> ListMeasures:
+def _share(value: float) -> str:
+    return ABSENT if math.isnan(value) else f"{value:.1%}"
+
+
+def measure_lists(dataset: Dataset, lists: Recommendations) -> ListMeasures:
     """Measure the recommendations of a run."""
     train = np.bincount(dataset.histories("train").items, minlength=dataset.n_items)
     index = {item: n for n, item in enumerate(dataset.item_ids.to_list())}
-    listed = made.users["item"].value_counts()
+    listed = lists.users["item"].value_counts()
     shown = np.zeros(dataset.n_items, dtype=np.int64)
     shown[[index[item] for item in listed["item"]]] = listed["count"].to_numpy()
-    unknown = made.users.filter(made.users["source"] == "popularity")["user"].n_unique()
-    length = made.users["rank"].max()
+    unknown = lists.users.filter(lists.users["source"] == "popularity")["user"].n_unique()
+    length = lists.users["rank"].max()
     return ListMeasures(
-        users=made.users["user"].n_unique(),
+        users=lists.users["user"].n_unique(),
         unknown=unknown,
         length=int(length) if isinstance(length, int) else 0,
         shown=spread(shown, train, dataset.n_users),
@@ -118,12 +124,12 @@ def measure_lists(dataset: Dataset, made: Recommendations) -> ListMeasures:
 
 
 def spread(places: Counts, train: Counts, users: int) -> Spread:
-    """How places lie over the catalogue.
+    """Measure the distribution of places over the catalogue.
 
     Args:
-        places: int64 [I] how often each item stands in a list.
-        train: int64 [I] training interactions.
-        users: U.
+        places: int64 [I], lists that each item stands in.
+        train: int64 [I], training interactions.
+        users: their number U.
     """
     total, n = int(places.sum()), len(places)
     if total == 0:
