@@ -137,7 +137,7 @@ def check_artefact(stage: Stage, artefact: Any, dataset: Dataset) -> None:
         case "graph":
             _check_shape("graph", artefact.adjacency, (dataset.n_items, dataset.n_items))
         case "train":
-            _check_model(artefact, dataset)
+            _check_model(artefact.model, dataset)
         case "evaluate":
             check_evaluation(artefact, dataset)
         case "recommend":
@@ -153,7 +153,7 @@ def _check_model(model: Any, dataset: Dataset) -> None:
         matrix = getattr(model, name, None)
         if isinstance(matrix, CSR | np.ndarray):
             _check_shape(f"train/{name}", matrix, (rows, dataset.n_items))
-    if (inner := getattr(model, "item_weights", None)) is not None:
+    if (inner := getattr(model, "ridge", None)) is not None:
         _check_model(inner, dataset)
 
 

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from mllmrec.config import Config, ModelConfig
+from mllmrec.config import Config
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError, MismatchError, StorageError, first_line
 from mllmrec.evaluation.evaluate import Evaluation
@@ -33,6 +33,9 @@ from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.folders import remove_temporaries
 from mllmrec.foundation.foreign import open_foreign
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models.base import Recommender
+from mllmrec.models.fitting import read_model
+from mllmrec.models.registry import read_settings
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
@@ -49,7 +52,6 @@ from mllmrec.run_record import (
     read_seal,
     seal_path,
 )
-from mllmrec.training.trainer import Fitted, fitted_type
 
 # What reading a file of another shape may raise; nothing of our own code is inside such a block but `load`.
 _SHAPE_ERRORS = (
@@ -70,13 +72,9 @@ class Artefact(Protocol):
         """Write it, given a function from file name to path; return the names of the files written."""
         ...
 
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Any:
-        """Read what save wrote."""
-        ...
-
 
 A = TypeVar("A", bound=Artefact)
+Reader = Callable[[Callable[[str], Path]], A]  # given a function from file name to path
 
 
 class Run:
@@ -129,7 +127,7 @@ class Run:
         """Return the content hash of a finished stage's files, which the next stage's fingerprint holds."""
         return storage.hash_value(read_seal(self.folder, stage).outputs)
 
-    def load(self, stage: Stage, kind: type[A]) -> A:
+    def load(self, stage: Stage, read: Reader[A]) -> A:
         """Read the artefact of a finished stage.
 
         Raises:
@@ -140,11 +138,11 @@ class Run:
             raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self.go_on}")
         if not storage.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
             raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self.go_on}")
-        return self._load(stage, kind)
+        return self._load(stage, read)
 
-    def _load(self, stage: Stage, kind: type[A]) -> A:
+    def _load(self, stage: Stage, read: Reader[A]) -> A:
         try:
-            artefact: A = kind.load(lambda name: self.file(stage, name))
+            artefact = read(lambda name: self.file(stage, name))
         except _SHAPE_ERRORS as error:
             raise InputError(
                 f"{self.folder / stage} has files of another shape than {stage} writes "
@@ -173,44 +171,44 @@ class Run:
     @cached_property
     def descriptions(self) -> Descriptions:
         """Return the descriptions of the items' pictures."""
-        return self.load("describe", Descriptions)
+        return self.load("describe", Descriptions.load)
 
     @cached_property
     def profiles(self) -> Profiles:
         """Return the users' profiles."""
-        return self.load("profile", Profiles)
+        return self.load("profile", Profiles.load)
 
     @cached_property
     def features(self) -> Features:
         """Return the vectors of items and users."""
-        return self.load("encode", Features)
+        return self.load("encode", Features.load)
 
     @cached_property
     def graph(self) -> ItemGraph:
         """Return the refined item graph."""
-        return self.load("graph", ItemGraph)
+        return self.load("graph", ItemGraph.load)
 
     @cached_property
-    def fitted(self) -> Fitted:
+    def fitted(self) -> Recommender:
         """Return the fitted model."""
-        kind = self.record["config"]["model"]["kind"]
-        return self.load("train", fitted_type(ModelConfig.model_construct(kind=kind)))
+        config = read_settings(self.record["config"]["model"])
+        return self.load("train", partial(read_model, config)).model
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """Return the model's evaluation beside the baselines."""
-        return self.load("evaluate", Evaluation)
+        return self.load("evaluate", Evaluation.load)
 
     @cached_property
     def recommendations(self) -> Recommendations:
         """Return what users are recommended."""
-        return self.load("recommend", Recommendations)
+        return self.load("recommend", Recommendations.load)
 
     def step(
         self,
         stage: Stage,
         inputs: Mapping[str, Any],
-        kind: type[A],
+        read: Reader[A],
         compute: Callable[[Path], A],
         *,
         again: Callable[[A], bool] = lambda _: False,
@@ -221,7 +219,7 @@ class Run:
         Args:
             stage: its name, also its folder's.
             inputs: everything that shapes the result, JSON-like.
-            kind: the type of the result.
+            read: reads the result of an earlier start.
             compute: returns the result. It may keep unfinished work in the folder it is given: a rerun after a kill
                 finds it again. The folder is removed at the end, or when the inputs have changed.
             again: tells of a fresh result whether to compute it once more all the same.
@@ -229,7 +227,7 @@ class Run:
         """
         fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
-            earlier = self._load(stage, kind)
+            earlier = self._load(stage, read)
             if not again(earlier):
                 unknown: StageRecord = {"seconds": 0.0, "peak_mib": None, "counts": {}, "reused": True, "summary": ""}
                 before = unknown | self.stages.get(stage, unknown)

@@ -24,7 +24,7 @@ Scope = Literal["train", "all"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Histories:
     """Each user's items, oldest first.
 
@@ -60,7 +60,11 @@ class Histories:
         return hasher.hexdigest()
 
     def user_items(self) -> CSR:
-        """The binary matrix R, [U, I], rows ascending by item."""
+        """Return the binary matrix R, [U, I], rows ascending by item; built once, always the same object."""
+        return self._user_items
+
+    @cached_property
+    def _user_items(self) -> CSR:
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 

@@ -9,7 +9,7 @@ import numpy as np
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
-from mllmrec.experiments.entries import ENTRIES, Entry, Settings
+from mllmrec.experiments.entries import ENTRIES, Settings
 from mllmrec.reason.prompts import Ask, shipped
 
 _ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -94,13 +94,8 @@ def windows(_: Config, dataset: Dataset) -> Points:
 
 def ablations(_: Config, __: Dataset) -> Points:
     """Return MLLMRec and its variants as `mllmrec compare` has them, without what is tuned there."""
-    variants = [entry for entry in ENTRIES if "model.kind=mllmrec" in entry.grid[0] and not entry.leaky]
-    return tuple(GridPoint(entry.title.strip(), _fixed(entry)) for entry in variants)
-
-
-def _fixed(entry: Entry) -> Settings:
-    """Return what all of an entry's grid points share."""
-    return tuple(setting for setting in entry.grid[0] if all(setting in settings for settings in entry.grid))
+    variants = [entry for entry in ENTRIES if entry.kind == "mllmrec" and not entry.leaky]
+    return tuple(GridPoint(entry.title.strip(), ("model.kind=mllmrec", *entry.fixed)) for entry in variants)
 
 
 def wordings(config: Config, dataset: Dataset) -> Points:
@@ -150,7 +145,7 @@ def architectures(config: Config, _: Dataset) -> Points:
     Raises:
         ConfigError: the users have no profiles.
     """
-    if config.profile.kind == "mean" or not config.model.reasoning:
+    if config.profile.kind == "mean" or not config.model.identity()["reasoning"]:
         raise ConfigError(
             "study architecture measures what the profiles are worth, and users are the means of their items here: "
             'set profile.kind back to "text" and model.reasoning to true'

@@ -30,8 +30,8 @@ from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.progress import Progress
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
+from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
-from mllmrec.training.trainer import fit_model
 
 _VERSION = 2  # of what a trial holds and how it is computed
 _FOLDER = "cells"  # on disk; experiments of earlier versions have it, too
@@ -209,12 +209,12 @@ class Trials:
 
     def _fit(self, config: Config, inputs: Inputs, seed: int, baseline: str, checkpoint: Path) -> tuple[Ranker, str]:
         if baseline:
-            return baselines(inputs.features.items, self.training)[baseline], baseline
+            return baselines(inputs.features.items, self.training.user_items())[baseline], baseline
         fitted = fit_model(
             inputs.features, inputs.graph(config.graph), self.training, self._valid, config.model, config.train,
             seed=seed, profiled=inputs.profiled, checkpoint=checkpoint, progress=self._progress,
         )  # fmt: skip
-        return fitted.scorer, fitted.summary
+        return fitted, fitted.summary
 
 
 def keep_trial(

@@ -18,12 +18,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from mllmrec.config import LEAKY, Config, toml_lines
+from mllmrec.config import LEAKY, default_values, toml_lines
 from mllmrec.dataset import statistics
 from mllmrec.evaluation.bootstrap import RESAMPLES, mean_interval
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.foundation import storage
-from mllmrec.pipeline import MODEL_NAMES
+from mllmrec.models import registry
 from mllmrec.report.page import shown
 from mllmrec.run_record import marked
 from mllmrec.runs import Run
@@ -58,7 +58,7 @@ def export_card(view: Run, out: Path) -> Path:
 def model_card(view: Run) -> str:
     """The card as markdown."""
     record, evaluation = view.record, view.evaluation if view.has("evaluate") else None
-    model = MODEL_NAMES[record["config"]["model"]["kind"]]
+    model = registry.title(record["config"]["model"]["kind"])
     judged = evaluation is not None and evaluation.users["test"] > 0
     metrics = _metrics(evaluation) if evaluation and judged else ()
     return _environment().get_template("card.md.j2").render(
@@ -200,7 +200,7 @@ def _limits(view: Run) -> Iterator[str]:
 
 def _changed(config: Mapping[str, Any]) -> list[str]:
     """TOML lines of the settings that are not the defaults."""
-    defaults = Config.model_construct().model_dump(mode="json")
+    defaults = default_values(config["model"]["kind"])
     changed: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mllmrec.config import Config
+from mllmrec.config import default_values
 from mllmrec.dataset import Dataset, Statistics, statistics
 from mllmrec.report.figures import Plot, histogram
 
@@ -94,7 +94,7 @@ class SettingDifference:
 
 def settings(config: Mapping[str, Any]) -> list[Setting]:
     """Return every key of a run's config."""
-    defaults = flat(Config.model_construct().model_dump(mode="json"))
+    defaults = flat(default_values(config["model"]["kind"]))
     return [Setting(key, value, defaults.get(key, "")) for key, value in flat(config).items()]
 
 
