@@ -14,6 +14,7 @@ import typer
 from mllmrec.errors import MllmrecError
 from mllmrec_cli import (
     audit,
+    bench,
     compare,
     console,
     data,
@@ -21,8 +22,9 @@ from mllmrec_cli import (
     generations,
     inspect,
     interrupts,
-    measure,
+    plots,
     report,
+    scale,
     show,
     stages,
     study,
@@ -71,7 +73,9 @@ show.register(app)
 inspect.register(app)
 audit.register(app)
 report.register(app)
-measure.register(app)
+bench.register(app)
+scale.register(app)
+plots.register(app)
 upkeep.register(app)
 generations.register(app)
 
