@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,23 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.tables import read_table
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
 from mllmrec.models.scoring import Lists, block_rows
 
 TABLES = ("recommendations", "similar_items")
 _USERS = 16  # blocks of scores between two calls of progress
+COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
+    "recommendations": {
+        "user": pl.String(),
+        "rank": pl.Int32(),
+        "item": pl.String(),
+        "score": pl.Float32(),
+        "source": pl.String(),
+    },
+    "similar_items": {"item": pl.String(), "rank": pl.Int32(), "similar": pl.String(), "score": pl.Float32()},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +40,10 @@ class Recommendations:
     """The lists of a run.
 
     Attributes:
-        users: user, rank (from 1), item, score, source: "model", or "popularity" for users who have no
-            training item to know them by.
-        items: item, rank (from 1), similar, score: the cosine of trained item vectors, or
-            the weight of an item-item model.
+        users: user, rank (from 1), item, score, source. The source is "model", or "popularity" for users who have
+            no training item.
+        items: item, rank (from 1), similar, score. The score is the cosine of trained item vectors, or the weight
+            of an item-item model.
         suffix: "parquet" or "jsonl".
     """
 
@@ -60,9 +71,17 @@ class Recommendations:
     def load(path: Callable[[str], Path]) -> Recommendations:
         """Read what save wrote."""
         suffix = "parquet" if path(f"{TABLES[0]}.parquet").exists() else "jsonl"
-        read = pl.read_parquet if suffix == "parquet" else pl.read_ndjson
-        users, items = (read(path(f"{table}.{suffix}")) for table in TABLES)
+        users, items = (_read(path(f"{table}.{suffix}"), COLUMNS[table]) for table in TABLES)
         return Recommendations(users, items, suffix)
+
+
+def _read(path: Path, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        return read_table(path, columns)
+    with storage.open_regular(path) as file:
+        lines = file.read()
+    # An empty table has no line, and polars reads no table from nothing.
+    return pl.read_ndjson(lines, schema=columns) if lines.strip() else pl.DataFrame(schema=columns)
 
 
 def recommend_items(

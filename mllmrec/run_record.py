@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_args
@@ -15,7 +14,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import describe_machine, versions
-from mllmrec.foundation.foreign import find_problems, open_foreign
+from mllmrec.foundation.foreign import open_foreign
 
 SCHEMA_VERSION = 1
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
@@ -211,14 +210,6 @@ def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -
     storage.write_json(path, record)
     storage.write_text(folder / "config.toml", to_toml(config))
     return record
-
-
-def examine_run(folder: Path) -> list[str]:
-    """Return one line for each reason to refuse a run folder, and for each part of it that other users can read."""
-    problems = list(find_problems(folder, find_run_problems))
-    if not problems and folder.stat().st_mode & 0o077:
-        problems.append(f"other users can read it, with its profiles; chmod -R go-rwx {shlex.quote(str(folder))}")
-    return problems
 
 
 def _output_problems(outputs: Mapping[str, Any]) -> Iterator[str]:

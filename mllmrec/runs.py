@@ -60,6 +60,18 @@ _SHAPE_ERRORS = (
 )  # fmt: skip
 
 
+# The attribute of Run that reads the artefact of each stage.
+READERS: Mapping[Stage, str] = {
+    "describe": "descriptions",
+    "profile": "profiles",
+    "encode": "features",
+    "graph": "graph",
+    "train": "fitted",
+    "evaluate": "evaluation",
+    "recommend": "recommendations",
+}
+
+
 class Artefact(Protocol):
     """The result of a stage."""
 

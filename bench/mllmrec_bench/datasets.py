@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from mllmrec.errors import ConfigError, InputError
 from mllmrec.features.encode import Vectors, normalise_rows, parts_of
 from mllmrec.features.encoder import Encoder
 from mllmrec.foundation import storage
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.embedding_model import EmbeddingModel
@@ -257,8 +257,7 @@ def _encoded(documents: Sequence[Sequence[str]], progress: Progress) -> Vectors:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return storage.make_folder(Path(base) / "mllmrec" / "measure")
+    return storage.make_folder(user_cache_folder() / "measure")
 
 
 def _unit(rows: Vectors) -> Vectors:

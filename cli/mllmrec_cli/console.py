@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import threading
 import time
@@ -36,6 +37,7 @@ DATA, METHOD, JUDGE, SPEED, UPKEEP = ("Data in and out", "The method", "Look and
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
+_BEYOND_ASCII = re.compile(r"[^\n -~]")
 _LOG_SECONDS = 10.0  # between two lines of one task, where nobody watches a bar
 _RATE_SECONDS = 60.0  # that a rate in a log is taken over
 _LONGEST_ERROR = 2000  # characters; an id in an error may have any number of them
@@ -75,10 +77,16 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document on standard output, with null for NaN and infinities."""
+    """Print one JSON document; numbers that are not finite become null, and no character steers a terminal."""
     from mllmrec.foundation.storage import nulled
 
-    sys.stdout.write(json.dumps(nulled(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(nulled(value), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_BEYOND_ASCII.sub(_escape, text) + "\n")
+
+
+def _escape(match: re.Match[str]) -> str:
+    """Escape a character that could steer a terminal, as JSON does."""
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table:

