@@ -8,16 +8,13 @@ their callers do, so nothing needs counting. Numba refuses to compile an allocat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba.extending
+from llvmlite import ir
 from numba import njit
 
-if TYPE_CHECKING:
-    from llvmlite import ir
-
-    CodeGenerator: TypeAlias = Callable[..., ir.Value]
-
+CodeGenerator: TypeAlias = Callable[..., ir.Value]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
