@@ -8,16 +8,17 @@ knows is an error.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mllmrec.errors import ConfigError, near_miss
-from mllmrec.reason.engines.openai_config import ServerConfig
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,7 +32,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 class DescribeConfig(BaseModel):
-    """Item images -> text (method 2.1)."""
+    """Item images -> text."""
 
     model_config = _FROZEN
     engine: Engine = "extractive"
@@ -49,7 +50,7 @@ class DescribeConfig(BaseModel):
 
 
 class ProfileConfig(BaseModel):
-    """Training histories -> preference profiles (method 2.3)."""
+    """Training histories -> preference profiles."""
 
     model_config = _FROZEN
     engine: Engine = "extractive"
@@ -68,14 +69,6 @@ class ProfileConfig(BaseModel):
     recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
     retries: Count = 2  # attempts after an answer that cannot be used
     max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
-
-    @model_validator(mode="before")
-    @classmethod
-    def _mode_is_kind(cls, values: Any) -> Any:
-        """`profile.mode` is read as `profile.kind`."""
-        if isinstance(values, dict) and "mode" in values and "kind" not in values:
-            return {("kind" if key == "mode" else key): value for key, value in values.items()}
-        return values
 
 
 class TransformersConfig(BaseModel):
@@ -97,8 +90,54 @@ class TransformersConfig(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
 
 
+_HIDDEN = "(not shown)"
+_VARIABLE = r"^([A-Z_][A-Z0-9_]*)?$"
+
+
+def _hide_key(value: Any) -> Any:
+    """Hide a key that stands where its variable's name belongs: error messages show the value."""
+    return value if isinstance(value, str) and re.fullmatch(_VARIABLE, value) else _HIDDEN
+
+
+def _hide_credentials(value: Any) -> Any:
+    """Hide an address with a password or a query, which often is a key."""
+    try:
+        parts = urlsplit(value)
+        return _HIDDEN if parts.username or parts.password or parts.query or parts.fragment else value
+    except (ValueError, TypeError, AttributeError):
+        return _HIDDEN
+
+
+class ServerConfig(BaseModel):
+    """An OpenAI-compatible server: vLLM, SGLang, Ollama, llama.cpp, `transformers serve`, or a paid one."""
+
+    model_config = _FROZEN
+    # Up to and with the version, without user, password or query.
+    base_url: Annotated[str, BeforeValidator(_hide_credentials), Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = (
+        "http://127.0.0.1:8000/v1"
+    )
+    # The environment variable that holds the key, never the key; empty: the server wants none.
+    api_key_env: Annotated[str, BeforeValidator(_hide_key), Field(pattern=_VARIABLE)] = ""
+    revision: str = ""  # free words that tell a model from an earlier one of the same name
+    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
+    image_side: Positive = 768  # longest side of a picture that is sent, pixels
+    concurrency: Positive = 64  # the most requests at once; the number in use is learnt
+    attempts: Positive = 6
+    request_seconds: Annotated[float, Field(gt=0)] = 300.0  # one attempt
+    total_seconds: Annotated[float, Field(gt=0)] = 1800.0  # all attempts of one request, waits included
+    response_bytes: Positive = 4 << 20
+
+
+class ChatServerConfig(ServerConfig):
+    """A server, and what one stage adds."""
+
+    model: str = ""  # as the server calls it
+    max_tokens: Positive = 256  # new tokens an answer
+    seed: Count = 999
+
+
 class EncodeConfig(BaseModel):
-    """Texts -> unit vectors (method 2.4)."""
+    """Texts -> unit vectors."""
 
     model_config = _FROZEN
     model: str = "all-MiniLM-L6-v2"  # a sentence-transformers name or folder
@@ -110,7 +149,7 @@ class EncodeConfig(BaseModel):
 
 
 class GraphConfig(BaseModel):
-    """Vectors and training interactions -> item graph (method 2.5-2.7)."""
+    """Vectors and training interactions -> item graph."""
 
     model_config = _FROZEN
     mode: Literal["fixed", "paper"] = "fixed"
@@ -185,7 +224,7 @@ class TrainConfig(BaseModel):
 
 
 class EvaluateConfig(BaseModel):
-    """Full ranking over the whole catalogue (method section 5)."""
+    """Full ranking over the whole catalogue."""
 
     model_config = _FROZEN
     cutoffs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20, 50)

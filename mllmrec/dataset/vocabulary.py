@@ -1,4 +1,4 @@
-"""What the catalogue's words say apart: document frequencies over item texts, interactions never read."""
+"""Count the words of a catalogue: document frequencies over item texts; interactions are never read."""
 
 from __future__ import annotations
 
