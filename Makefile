@@ -38,10 +38,11 @@ test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of
 	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/features/test_encoder_backends.py
 	$(VENV)-$*/bin/python -m bench.bench_encoder $*
 
-check: $(VENV)/.check  ## lint, format, types, the guide
+check: $(VENV)/.check  ## lint, format, types, who imports whom, the guide
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m mkdocs --quiet build --strict
 
 snapshots: $(VENV)/.test  ## write the help pages that tests compare with anew

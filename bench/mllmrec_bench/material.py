@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 from numpy.typing import NDArray
 
 from mllmrec.config import GraphConfig
@@ -170,7 +170,7 @@ def _files(run: RunView, stage: str) -> Callable[[str], Path]:
 
 def normalised(material: Material) -> CSR:
     """The material's graph, normalised."""
-    return normalise(material.graph)
+    return normalize(material.graph)
 
 
 def sampled_users(material: Material) -> NDArray[np.int64]:

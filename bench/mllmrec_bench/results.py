@@ -16,7 +16,7 @@ from mllmrec import __version__
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import describe_machine
-from mllmrec.foundation.spreadsheet import defused
+from mllmrec.foundation.tables import escape_formula
 
 _PACKAGES = ("numpy", "numba", "torch", "scipy", "faiss-cpu", "sparse-dot-topn", "implicit")
 
@@ -122,7 +122,7 @@ def as_json(results: Iterable[Result]) -> list[dict[str, str | float | int]]:
 
 
 def _cells(result: Result) -> list[str]:
-    return [defused(value) if isinstance(value, str) else f"{value:.6g}" for value in astuple(result)]
+    return [escape_formula(value) if isinstance(value, str) else f"{value:.6g}" for value in astuple(result)]
 
 
 def _parse(row: dict[str, str], where: str) -> Result:

@@ -94,6 +94,6 @@ def _expected(error: Exception) -> bool:
     """Whether the error was raised on purpose."""
     if isinstance(error, MllmrecError):
         return True
-    from mllmrec_kernels.errors import KernelError  # the kernels load for seconds: not before they are needed
+    from mllmrec_kernels.base.errors import KernelError  # the kernels load for seconds: not before they are needed
 
     return isinstance(error, KernelError)

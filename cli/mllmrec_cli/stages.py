@@ -185,9 +185,12 @@ def _print(made: Artefacts, out: Path, until: str) -> None:
 def print_results(evaluation: Evaluation) -> None:
     """The test table: the model beside its yardsticks."""
     from mllmrec.evaluation.evaluate import title
+    from mllmrec.evaluation.metrics import decimals
 
     shown = evaluation.means["test"]
     names = [name for name in _COLUMNS if name in next(iter(shown.values()))]
-    rows = [(model, *(f"{means[name]:.4f}" for name in names)) for model, means in shown.items()]
+    rows = [(model, *(decimals(means[name]) for name in names)) for model, means in shown.items()]
     heading = f"{title('test', leaky=evaluation.leaky)}, {evaluation.users['test']:,} users"
     console.out.print(console.table(heading, ("model", *names), rows))
+    if evaluation.unjudged:
+        console.warn(f"{evaluation.unjudged}; prepare with another split to have metrics")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from numpy.typing import NDArray
 
 from mllmrec.errors import LeakError

@@ -1,7 +1,7 @@
-"""Ranking metrics from the ranks of held-out items (method section 5), user by user.
+"""Ranking metrics from the ranks of held-out items, user by user.
 
-For a user with m held-out items of which those at 0-based ranks r < k are hit, in rising order of rank
-r_1 < r_2 < ..., and K the largest cutoff:
+For a user with m held-out items of which those at 0-based ranks r < k are hits, in ascending order of rank
+r_1 < r_2 < ...:
 
     Recall@k    = hits / m
     Precision@k = hits / k
@@ -13,6 +13,7 @@ Only the ranks are needed: no list of recommendations, no U x I array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,16 +22,17 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 METRICS = ("recall", "ndcg", "precision", "map")
+ABSENT = "-"  # printed where a metric is NaN: there is nobody to judge
 Floats = NDArray[np.float64]
 
 
 def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs: Sequence[int]) -> dict[str, Floats]:
-    """Metrics of each user.
+    """Return the metrics of each user.
 
     Args:
-        ranks: [n] 0-based rank of each held-out item, grouped by user.
-        indptr: int64 [U + 1], where each user's ranks lie.
-        cutoffs: the k's.
+        ranks: integer [n], 0-based rank of each held-out item, grouped by user.
+        indptr: int64 [U + 1]; user u's ranks are ranks[indptr[u]:indptr[u + 1]].
+        cutoffs: list lengths k, each at least 1.
 
     Returns:
         "recall@20" and the like: float64 [U], NaN for users without held-out items, who are not evaluated.
@@ -38,8 +40,8 @@ def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs
     held_out = np.diff(indptr)
     users = np.repeat(np.arange(len(held_out)), held_out)
     span = int(ranks.max(initial=0)) + 1
-    ordered = np.sort(users * span + ranks) - users * span  # rising for each user, whose places stay
-    place = np.arange(len(ordered)) - np.repeat(indptr[:-1], held_out) + 1  # j of the docstring
+    ordered = np.sort(users * span + ranks) - users * span  # ascending for each user; users keep their places
+    place = np.arange(len(ordered)) - np.repeat(indptr[:-1], held_out) + 1  # j of the formulas
     gain = 1 / np.log2(ordered + 2)
     precision = place / (ordered + 1)
     result: dict[str, Floats] = {}
@@ -59,22 +61,40 @@ def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs
 
 
 def mean(values: dict[str, Floats]) -> dict[str, float]:
-    """Means over the evaluated users; 0 where there is none."""
-    return {name: float(np.nanmean(v)) if np.isfinite(v).any() else 0.0 for name, v in values.items()}
+    """Return the means over the evaluated users; NaN where there is none."""
+    return {name: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for name, v in values.items()}
 
 
-def judged(train: CSR, heldout: CSR) -> NDArray[np.int64]:
-    """Users by whom is stopped and chosen: those with training and held-out items, int64, ascending."""
+def users_with_heldout(train: CSR, heldout: CSR) -> NDArray[np.int64]:
+    """Return the users with both training and held-out items, int64, ascending.
+
+    Early stopping, model selection and evaluation use only these.
+    """
     return np.flatnonzero((np.diff(train.indptr) > 0) & (np.diff(heldout.indptr) > 0))
 
 
 def short(value: float, *, signed: bool = False) -> str:
-    """Four decimals without the zero before the point, as tables print a metric: .0583, or +.0012 if signed."""
+    """Return a metric with four decimals and no leading zero: .0583, +.0012 if signed, or - for NaN."""
+    if math.isnan(value):
+        return ABSENT
     return (f"{value:+.4f}" if signed else f"{value:.4f}").replace("0.", ".", 1)
 
 
+def decimals(value: float, digits: int = 4, *, signed: bool = False) -> str:
+    """Return a metric with its leading zero: 0.0583, +0.0012 if signed, or - for NaN."""
+    if math.isnan(value):
+        return ABSENT
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def written(metric: str) -> str:
+    """Return a metric's name as tables print it: "ndcg@20" -> "NDCG@20"."""
+    measure, _, cutoff = metric.partition("@")
+    return f"{measure.upper() if measure in ('ndcg', 'map') else measure.capitalize()}@{cutoff}"
+
+
 def _ideal_gain(most: int) -> Floats:
-    """[most + 1] the highest gain that n hits can have."""
+    """Return [most + 1]: the highest gain that n hits can have."""
     return np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(most) + 2))])
 
 

@@ -6,7 +6,6 @@ put together aside and renamed when it is whole, so a kill leaves none that is h
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import importlib
 import importlib.metadata
@@ -21,6 +20,7 @@ from packaging.requirements import Requirement
 
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
+from mllmrec.foundation.folders import atomic_folder
 
 Backend = Literal["openvino", "onnx"]
 _COMPANION: Mapping[Backend, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx"}
@@ -73,11 +73,10 @@ def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Pat
     folder = cache_folder() / storage.hash_value(made_of)[:32]
     if folder.is_dir():
         return folder
-    storage.make_folder(folder.parent)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and then finds it done
+    storage.make_folder(folder.parent, private=True)
+    with storage.open_lock(folder.parent / f".{folder.name}.lock"):  # a second process waits, and then finds it done
         if not folder.is_dir():
-            with storage.atomic_folder(folder) as temporary:
+            with atomic_folder(folder) as temporary:
                 convert(temporary)
                 storage.write_json(temporary / "converted.json", made_of)
             gc.collect()  # the converter's own copy of the weights, in memory and in a temporary folder

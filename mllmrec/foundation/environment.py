@@ -184,10 +184,10 @@ def _is_there(module: str) -> bool:
 def _features() -> Finding:
     """What the processor can, and which of the exact neighbour kernels that chooses."""
     from llvmlite.binding import get_host_cpu_features
-    from mllmrec_kernels.topk import microtile
+    from mllmrec_kernels.exact import int8_tile
 
     has = get_host_cpu_features()
-    kernel = "certified int8" if microtile.supported() else "float32: no AVX-512 VNNI"
+    kernel = "certified int8" if int8_tile.supported() else "float32: no AVX-512 VNNI"
     return Finding("processor features", "ok", f"{' '.join(f for f in _FEATURES if has.get(f))}; topk: {kernel}")
 
 
@@ -207,7 +207,7 @@ def _converter(backend: Backend) -> Finding:
 
 
 def _kernel_backends() -> list[Finding]:
-    from mllmrec_kernels import backend
+    from mllmrec_kernels.base import backend
 
     return [
         Finding(f"kernels: {name}", "ok" if not reason else "absent", reason or "runs here")

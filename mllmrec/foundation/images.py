@@ -7,19 +7,32 @@ decoded. What comes out is 8-bit RGB, upright, the first frame of an animation, 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mllmrec.errors import MllmrecError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+FORMATS = tuple(ENDINGS)
 _MOST_BYTES = 50 << 20
 _MOST_PIXELS = 64 << 20
 _LEAST_SIDE = 8
 _MOST_ASPECT = 20
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _CHECKED_SIDE = 64  # a large JPEG is checked at a fraction of its size
 
 
@@ -50,7 +63,28 @@ def check_image(data: bytes) -> str:
     return _open(data, _CHECKED_SIDE)[1]
 
 
+def image_kind(source: Path | bytes) -> str:
+    """Return the kind of a picture by its header, one of FORMATS; no pixel is decoded.
+
+    Raises:
+        ImageRefusedError: as `open_image`, except for what only decoding finds.
+    """
+    with _opened(source) as image:
+        return _kind(image)
+
+
 def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
+    with _opened(source) as image:
+        kind = _kind(image)
+        if side:
+            image.draft("RGB", (side, side))
+        image.seek(0)
+        return _upright(_to_rgb(image), _orientation(image)), kind
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """Yield a picture of an allowed kind and size; whatever the block raises becomes an ImageRefusedError."""
     try:
         _check_bytes(source)
         with warnings.catch_warnings():
@@ -58,11 +92,7 @@ def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 _check_size(*image.size)
-                kind = image.format or ""
-                if side:
-                    image.draft("RGB", (side, side))
-                image.seek(0)
-                return _to_rgb(ImageOps.exif_transpose(image)), kind
+                yield image
     except ImageRefusedError:
         raise
     except Image.DecompressionBombError as error:
@@ -73,6 +103,24 @@ def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
         if "identify" in reason:
             reason = f"not a {', '.join(FORMATS)} picture"
         raise ImageRefusedError(f"unreadable picture: {reason[:100]}") from error
+
+
+def _kind(image: Image.Image) -> str:
+    # Pillow calls a JPEG with further pictures behind it (phones write them) MPO.
+    return "JPEG" if image.format == "MPO" else image.format or ""
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1..8; 1 (upright) where the EXIF data cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # any broken number in it raises, and the pixels are good
+        return 1
+    return value if isinstance(value, int) and value in _TRANSPOSITIONS else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
 
 
 def _check_bytes(source: Path | bytes) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -151,7 +151,7 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency = CSR.from_scipy(semantic + cooccurrence)
     statistics = _count(semantic, cooccurrence, adjacency)
-    return ItemGraph(adjacency, normalise(adjacency), histories.digest, statistics)
+    return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics)
 
 
 def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:

@@ -133,7 +133,7 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
 
 def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
     """Users to search on, in runs spread evenly over those with validation and training items."""
-    judged = metrics.judged(train, valid)
+    judged = metrics.users_with_heldout(train, valid)
     rows = min(_RUN, block_rows(train.n_columns))
     runs = [judged[start : start + rows] for start in range(0, len(judged), rows)]
     users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)

@@ -119,4 +119,4 @@ def ials(
 def _half_sweep(rows: CSR, factors: Vectors, share: float, shrinkage: float, prior: Vectors | None = None) -> Vectors:
     """The best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
     shrink = shrinkage * (np.diff(rows.indptr) + share * rows.n_columns)
-    return als_factors(rows, factors, unobserved=share, shrinkage=shrink, prior=prior)
+    return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)

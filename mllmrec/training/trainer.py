@@ -165,7 +165,7 @@ class _Trainer:
         self._device = _device(config)
         self._config, self._seed = config, seed
         self._histories, self._user_items = histories, histories.user_items()
-        judged = metrics.judged(self._user_items, valid)
+        judged = metrics.users_with_heldout(self._user_items, valid)
         self._seen, self._held = self._user_items.take_rows(judged), valid.take_rows(judged)
         self._judged = torch.from_numpy(judged).to(self._device)
         with torch.random.fork_rng(devices=[]):

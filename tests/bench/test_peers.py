@@ -14,7 +14,7 @@ from mllmrec_bench.material import Generated, Sizes
 from mllmrec_bench.peers import Case
 from mllmrec_bench.source import Source
 from mllmrec_bench.timing import is_installed
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 
 from mllmrec.config import ModelConfig
 from mllmrec.models.item_weights import ridge_support
@@ -96,7 +96,7 @@ def test_other_cooccurrence_peers_find_what_they_say(name: str) -> None:
 
 @pytest.mark.parametrize("make", [peers.one_layer, peers.propagate, peers.with_gradient])
 def test_propagation(make: Callable[..., Case]) -> None:
-    graph = GRAPH if make is peers.propagate else normalise(GRAPH)
+    graph = GRAPH if make is peers.propagate else normalize(GRAPH)
     ours, *others = methods(make(graph, FEATURES, data="x"))[0]
     wanted = torch.as_tensor(ours.run()).numpy()
     assert others

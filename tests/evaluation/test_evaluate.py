@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,11 +57,17 @@ def test_users_without_training_items_are_not_judged(dataset: Dataset, vectors: 
     assert not set(made.per_user["id"]) & set(dataset.users[:5])
 
 
-def test_an_empty_test_split_is_no_division_by_zero(dataset: Dataset, vectors: np.ndarray) -> None:
+def test_nobody_to_judge_is_nan_and_null_and_said_once(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
     none = replace(dataset, interactions=dataset.interactions.filter(pl.col("split") < 2))
     users = np.ones((dataset.n_users, 16), np.float32)
     made = evaluate_models({"m": VectorScorer(users, vectors)}, none, EvaluateConfig())
-    assert made.users["test"] == 0 and made.means["test"]["m"]["recall@20"] == 0
+    assert made.users["test"] == 0 and all(math.isnan(value) for value in made.means["test"]["m"].values())
+    assert made.unjudged.startswith("nobody can be judged on the test split")
+    made.save(lambda name: tmp_path / name)
+    notes = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(notes["metrics"]["test"]["m"].values()) == {None} and None not in notes["metrics"]["valid"]["m"].values()
+    again = Evaluation.load(lambda name: tmp_path / name)
+    assert math.isnan(again.means["test"]["m"]["recall@20"]) and again.means["valid"] == made.means["valid"]
 
 
 def test_item_knn_is_the_sum_of_cosines(dataset: Dataset) -> None:

@@ -47,7 +47,8 @@ def test_recall_divides_by_all_held_out_and_map_by_those_that_fit() -> None:
 
 def test_means_leave_out_users_without_held_out_items() -> None:
     assert metrics.mean({"recall@1": np.array([1.0, np.nan, 0.0])}) == {"recall@1": 0.5}
-    assert metrics.mean({"recall@1": np.array([np.nan])}) == {"recall@1": 0.0}
+    assert math.isnan(metrics.mean({"recall@1": np.array([np.nan])})["recall@1"])
+    assert (metrics.short(math.nan), metrics.decimals(math.nan)) == ("-", "-")
 
 
 def test_nobody_to_evaluate_gives_no_warning() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from mllmrec.errors import InputError, StorageError
 from mllmrec.foundation import storage
+from mllmrec.foundation.folders import remove_temporaries
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -41,8 +42,95 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "x")], check=False)
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "x").read_text() == "old"
-    storage.write_text(tmp_path / "x", "new")
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def _fixed_name(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make temporary names foreseeable, as an attacker would wish."""
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
+    return storage.temporary_name()
+
+
+def test_a_write_never_goes_through_a_planted_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "precious"
+    target.write_text("kept")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".x.tmp").symlink_to(target)
+    storage.write_text(folder / "x", "new")
+    assert (folder / "x").read_text() == "new"
+    assert target.read_text() == "kept"
+
+    (folder / _fixed_name(monkeypatch)).symlink_to(target)
+    with pytest.raises(StorageError, match="cannot write"):
+        storage.write_text(folder / "x", "newer")
+    assert target.read_text() == "kept"
+    assert (folder / "x").read_text() == "new"
+
+
+def test_a_link_as_the_file_itself_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "x").symlink_to(tmp_path / "precious")
+    storage.write_text(tmp_path / "x", "new")
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert not (tmp_path / "x").is_symlink()
+
+
+def test_a_link_put_in_place_of_the_temporary_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+
+    def swapped() -> None:
+        with storage.atomic(tmp_path / "x") as temporary:
+            temporary.unlink()
+            temporary.symlink_to(tmp_path / "precious")
+
+    with pytest.raises(StorageError, match="symbolic link"):
+        swapped()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious"]
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_lock_is_neither_followed_nor_truncated(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "linked").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="linked: it is a symbolic link"), storage.open_lock(tmp_path / "linked"):
+        pass
+    os.link(tmp_path / "precious", tmp_path / "hard")
+    with storage.open_lock(tmp_path / "hard"):
+        assert (tmp_path / "precious").read_text() == "kept"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="pipe: it is not a regular file"), storage.open_lock(tmp_path / "pipe"):
+        pass
+
+
+def test_a_lock_that_is_held_is_waited_for_or_refused(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with storage.open_lock(lock), pytest.raises(BlockingIOError), storage.open_lock(lock, wait=False):
+        pass
+    with storage.open_lock(tmp_path / ".lock", wait=False):
+        pass
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_what_lies_in_a_private_folder_is_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    umask = os.umask(0o022)
+    try:
+        storage.make_folder(tmp_path / "run", private=True)
+        storage.write_text(tmp_path / "run" / "stage" / "x", "")
+        storage.write_text(tmp_path / "page", "")
+        with storage.open_lock(tmp_path / "run" / ".lock"):
+            pass
+    finally:
+        os.umask(umask)
+    assert [_mode(tmp_path / name) for name in ("run", "run/stage", "run/stage/x", "run/.lock", "page")] == [
+        0o700, 0o700, 0o600, 0o600, 0o644,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from mllmrec_kernels.csr import CSR
+from mllmrec_kernels.base.csr import CSR
 
 
 @dataclass(frozen=True)

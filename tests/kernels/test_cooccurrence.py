@@ -5,9 +5,9 @@ from fractions import Fraction
 import numba
 import numpy as np
 import pytest
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.cooccurrence import MEASURES, cooccurrence_topk, cpu
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
 
 from tests.kernels.sparse_cases import INTERACTIONS, Interactions, from_rows, ids, random_interactions
 

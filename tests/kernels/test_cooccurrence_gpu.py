@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mllmrec_kernels import backend
+from mllmrec_kernels.base import backend
+from mllmrec_kernels.base.errors import BackendUnavailableError
 from mllmrec_kernels.cooccurrence import MEASURES, cooccurrence_topk, gpu
-from mllmrec_kernels.errors import BackendUnavailableError
 
 from tests.kernels.sparse_cases import INTERACTIONS, Interactions, ids, random_interactions
 

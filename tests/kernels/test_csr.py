@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 
 from tests.kernels.sparse_cases import INTERACTIONS, Interactions, ids
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels.csr import CSR
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.rank import cpu, rank_heldout
 from mllmrec_kernels.topk import topk_dot
 from numba import get_num_threads, set_num_threads

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels.errors import KernelInputError
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.sample import sample_negatives
 from mllmrec_kernels.sample.reference import random_bits, seen_items
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 from PIL import Image
 
 from mllmrec.config import load_config
@@ -128,7 +128,7 @@ def _graph(dataset: Dataset, features: Features) -> ItemGraph:
     shared.data = np.minimum(shared.data, np.float32(0.5))
     both = semantic.maximum(semantic.T) + shared.maximum(shared.T)
     adjacency = CSR.from_scipy(both.tocsr())
-    return ItemGraph(adjacency, normalise(adjacency), past.digest, GraphStatistics(adjacency.nnz, 0, 0, 0, 0))
+    return ItemGraph(adjacency, normalize(adjacency), past.digest, GraphStatistics(adjacency.nnz, 0, 0, 0, 0))
 
 
 def _trained(dataset: Dataset, generator: np.random.Generator) -> Trained:

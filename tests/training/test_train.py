@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import CSR
-from mllmrec_kernels.project import cpu
+from mllmrec_kernels.mlp import cpu
 from numba import get_num_threads, set_num_threads
 from safetensors.torch import save
 

@@ -44,7 +44,7 @@ def propagate(graph: CSR, features: Vectors, *, data: str) -> Case:
     return Case(
         "propagate",
         f"{_name(graph, features, data)} normalise, 2 layers, sum",
-        lambda: kernels.propagate(kernels.normalise(graph), features, layers=2),
+        lambda: kernels.propagate(kernels.normalize(graph), features, layers=2),
         (
             torch_peer("torch CSR int32", lambda: _torch_all(graph, features)),
             scipy_peer("scipy CSR", lambda: _scipy_all(graph, features)),

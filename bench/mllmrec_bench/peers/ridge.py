@@ -34,7 +34,7 @@ def ridge_weights(user_items: CSR, vectors: Vectors, support: CSR, *, data: str,
         "ridge_weights",
         f"{data} {named}",
         lambda: kernels.ridge_weights(
-            user_items, vectors, support, content_weight=_WEIGHT, regularisation=_REGULARISATION
+            user_items, vectors, support, content_weight=_WEIGHT, regularization=_REGULARISATION
         ),
         () if alone else _peers(user_items, vectors, support),
     )

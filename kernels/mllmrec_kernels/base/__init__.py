@@ -1,0 +1,1 @@
+"""Support of every kernel: sparse matrices, errors, backends, compilation, threads."""

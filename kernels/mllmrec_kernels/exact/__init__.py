@@ -1,0 +1,1 @@
+"""Parts that exact top-k and exact ranking share: scores, heaps, int8 products, thresholds."""
