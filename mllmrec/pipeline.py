@@ -9,7 +9,6 @@ the last one runs them all; `Run.step` loads what an earlier start made of the v
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
-from mllmrec.reason.generate import Asking
+from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
-from mllmrec.reason.select import Engines
+from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.runs import LEAKY, STAGES, Run, StageRecord, open_run
 from mllmrec.runs import Stage as Stage
@@ -54,7 +53,7 @@ def run(
     cache: Path | None = None,
     command: str = "",
     progress: Progress = silent,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
@@ -66,19 +65,19 @@ def run(
         cache: the generation cache; the user's own by default.
         command: how this run was asked for, to be written down.
         progress: told by every stage how far it is.
-        asking: limits and retries of describe and profile; a stage's own max_failures goes before.
+        limits: limits and retries of describe and profile; a stage's own max_failures goes before.
 
     Returns:
         The artefacts up to `until`.
 
     Raises:
         MllmrecError: whatever a stage refuses.
-        LimitReached: `asking` has a limit, and a stage has requests left.
+        LimitReached: `limits` has a limit, and a stage has requests left.
     """
     if STAGES.index(until) >= STAGES.index("encode") and not config.encode.features:
         check_encoder(config.encode)  # before hours of describing and profiling are spent
     with open_run(out, dataset, config, command) as folder, open_cache(cache) as generations:
-        made = Artefacts(folder, dataset, config, generations, progress, asking)
+        made = Artefacts(folder, dataset, config, generations, progress, limits)
         for stage in STAGES[: STAGES.index(until) + 1]:
             getattr(made, stage)
     return made
@@ -94,11 +93,11 @@ class Artefacts:
         config: Config,
         generations: GenerationCache,
         progress: Progress,
-        asking: Asking | None = None,
+        limits: GenerationLimits | None = None,
     ) -> None:
         self._run, self._dataset, self._config = run, dataset, config
         self._generations, self._progress = generations, progress
-        self._engines, self._asking = Engines(config, dataset), asking or Asking()
+        self._engines, self._limits = Engines(config, dataset), limits or GenerationLimits()
         self._training = dataset.histories("train")
         self._profiled = dataset.histories(config.profile.history)
         self._epochs = 0  # trained by this start; a killed one's are not among them
@@ -136,9 +135,9 @@ class Artefacts:
                 self._generations,
                 self._progress,
                 engine=self._engines.describer,
-                asking=replace(self._asking, max_failures=config.max_failures),
+                limits=self._limits.of_stage("describe", config.max_failures),
             ),
-            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
+            again=lambda earlier: self._limits.retry_failed and earlier.without_text > 0,
             counts=self._generations.take_counts,
         )
 
@@ -157,7 +156,7 @@ class Artefacts:
             },
             Profiles,
             lambda scratch: self._profile(described, scratch),
-            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
+            again=lambda earlier: self._limits.retry_failed and earlier.without_text > 0,
             counts=self._generations.take_counts,
         )
 
@@ -171,7 +170,7 @@ class Artefacts:
             self._generations,
             self._progress,
             engine=None if config.kind == "mean" else self._engines.profiler(described),
-            asking=replace(self._asking, max_failures=config.max_failures),
+            limits=self._limits.of_stage("profile", config.max_failures),
             parts=scratch,
         )
 

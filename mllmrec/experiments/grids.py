@@ -10,7 +10,7 @@ from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.experiments.entries import ENTRIES, Candidate, Entry
-from mllmrec.reason.prompts import Ask, shipped
+from mllmrec.reason.prompts import PromptStage, shipped_templates
 
 _ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _NEIGHBOURS = (0, 5, 10, 20)
@@ -110,29 +110,29 @@ def wordings(config: Config, dataset: Dataset) -> Points:
     Raises:
         ConfigError: no stage asks a model.
     """
-    asked = _asked(config, dataset)
-    if not asked:
+    stages = _stages(config, dataset)
+    if not stages:
         raise ConfigError(
-            "study prompts compares the wordings that a multimodal model is asked with, and no stage asks one here: "
+            "study prompts compares the wordings that a multimodal model is prompted with, and no stage uses one here: "
             "set describe.engine or profile.engine to transformers or openai, and describe.model"
         )
-    own: dict[Ask, str] = {"describe": config.describe.template, "profile": config.profile.template}
-    points = [Point(", ".join(f"{ask} {own[ask]}" for ask in asked))]
-    for ask in asked:
-        others = [name for name in shipped(ask) if name != own[ask]]
-        points += [Point(f"{ask} {name}", (f"{ask}.template={name}",)) for name in others]
+    own: dict[PromptStage, str] = {"describe": config.describe.template, "profile": config.profile.template}
+    points = [Point(", ".join(f"{stage} {own[stage]}" for stage in stages))]
+    for stage in stages:
+        others = [name for name in shipped_templates(stage) if name != own[stage]]
+        points += [Point(f"{stage} {name}", (f"{stage}.template={name}",)) for name in others]
     return tuple(points)
 
 
-def _asked(config: Config, dataset: Dataset) -> list[Ask]:
+def _stages(config: Config, dataset: Dataset) -> list[PromptStage]:
     """The stages whose wording reaches a model."""
-    asked: list[Ask] = []
+    stages: list[PromptStage] = []
     pictured = bool((dataset.items["images"].list.len() > 0).any())
     if config.describe.engine != "extractive" and config.describe.images and pictured:
-        asked.append("describe")
+        stages.append("describe")
     if config.profile.engine != "extractive" and config.profile.kind != "mean":
-        asked.append("profile")
-    return asked
+        stages.append("profile")
+    return stages
 
 
 def leaks(_: Config, __: Dataset) -> Points:

@@ -14,9 +14,9 @@ from mllmrec.config import EncodeConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.converted_model import Backend, converted, quiet, require
+from mllmrec.foundation.model_folder import check_encoder_folder, locate
 from mllmrec.foundation.progress import Progress
-from mllmrec.reason.engines.transformers_model import locate
-from mllmrec.reason.shares import fair_shares
+from mllmrec.reason.token_budget import fair_shares
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -161,6 +161,8 @@ def _converted(config: EncodeConfig, backend: Backend) -> SentenceTransformer:
 
 
 def _open(source: str | Path, **settings: Any) -> SentenceTransformer:
+    if Path(source).is_dir():
+        check_encoder_folder(Path(source))
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(source), trust_remote_code=False, **settings)

@@ -1,8 +1,7 @@
 """Write chat requests as files of the OpenAI batch format, and read the results back into the cache.
 
-For `vllm run-batch` and paid batch interfaces: write the file, have it answered, read the results, then run the
-stage, which finds its answers in the cache. A row is known by its custom_id, the cache key of the request. So the
-order of a results file means nothing, and what is missing, doubled, foreign or cut shifts nothing.
+For `vllm run-batch` and paid batch interfaces. After the results are read, the stage finds its answers in the cache. A
+row is known by its custom_id, the cache key of the request, so the order of a results file means nothing.
 
 Items whose pictures cannot be used get no row: they are recorded as text only. A request that the server refuses for
 good is recorded as unusable. Neither is sent again, so the stage ends without a server.
@@ -34,6 +33,7 @@ from mllmrec.reason.requests import Engines, server_config
 MAX_LINES = 50_000
 MAX_BYTES = 200_000_000
 """The largest file that the OpenAI batch interface takes."""
+_Stage = tuple[str, str, Iterable[tuple[str, ChatRequest]]]  # label, fingerprint, requests by cache key
 _MISSING = Reply("", "failed", "the results hold no row for this request")
 
 
@@ -101,11 +101,11 @@ class BatchStage:
             raise ConfigError(f'batch files are for engine = "openai"; the stage has "{stage.engine}"')
         self._server = server_config(config, stage, stage.model or config.describe.model)
         engines = Engines(config, dataset)
-        keyed: Iterable[tuple[str, ChatRequest]]
-        if descriptions is None:
-            self._label, self._fingerprint, keyed = _describe_requests(engines, dataset, config)
-        else:
-            self._label, self._fingerprint, keyed = _profile_requests(engines, dataset, config, descriptions)
+        self._label, self._fingerprint, keyed = (
+            _describe_requests(engines, dataset, config)
+            if descriptions is None
+            else _profile_requests(engines, dataset, config, descriptions)
+        )
         self._requests = open_requests(keyed, cache)
 
     def write(self, path: Path) -> tuple[int, int]:
@@ -145,10 +145,7 @@ class BatchStage:
         self._cache.put(final, ask=self._label, engine=self._fingerprint)
 
 
-_Keyed = tuple[str, str, Iterable[tuple[str, ChatRequest]]]
-
-
-def _describe_requests(engines: Engines, dataset: Dataset, config: Config) -> _Keyed:
+def _describe_requests(engines: Engines, dataset: Dataset, config: Config) -> _Stage:
     engine = engines.describer
     assert isinstance(engine, ChatDescriber)
     items = [item for item in catalogue(dataset, images=config.describe.images) if item.images]
@@ -156,7 +153,7 @@ def _describe_requests(engines: Engines, dataset: Dataset, config: Config) -> _K
     return describe.LABEL, engine.fingerprint, keyed
 
 
-def _profile_requests(engines: Engines, dataset: Dataset, config: Config, descriptions: Descriptions) -> _Keyed:
+def _profile_requests(engines: Engines, dataset: Dataset, config: Config, descriptions: Descriptions) -> _Stage:
     engine = engines.profiler(descriptions)
     if not isinstance(engine, ChatProfiler):
         raise ConfigError('batch files hold prompts for texts; set profile.kind to "text"')
@@ -193,8 +190,7 @@ def write_batch(
         path: the first file, whose name ends in .jsonl.
         config: model and decoding; address and key are not written.
         refused: filled with the reason of each request that has no line.
-        max_lines: of one file.
-        max_bytes: of one file.
+        max_lines, max_bytes: of one file.
 
     Raises:
         InputError: the name is another, or one request is larger than a file may be.

@@ -175,11 +175,8 @@ def newest_items(histories: Histories, descriptions: Descriptions, most: int) ->
 
 def keys_of(engine: Profiler, histories: Sequence[Sequence[HistoryItem]]) -> list[str]:
     """Return the cache key of each history: the engine and its material."""
-    fingerprint = engine.fingerprint
-    return [
-        storage.hash_value({"ask": "profile", "engine": fingerprint, **engine.material(history)})
-        for history in histories
-    ]
+    common = {"ask": "profile", "engine": engine.fingerprint}
+    return [storage.hash_value({**common, **engine.material(history)}) for history in histories]
 
 
 def _generate(

@@ -24,7 +24,7 @@ from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate, Ticket
 from mllmrec.foundation.web.redaction import Redactor
 from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
 from mllmrec.foundation.web.tls import certificates
-from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
+from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_format import FatalError, TransientError
 
@@ -235,7 +235,7 @@ class Session:
     async def _chat(self, content: bytes) -> Reply:
         status, raw = await self._send("POST", form.CHAT_PATH, content)
         if status != httpx.codes.OK:
-            finish = "refused" if status in form.REFUSED_FOR_GOOD else "failed"
+            finish: Finish = "refused" if status in form.REFUSED_FOR_GOOD else "failed"
             return Reply("", finish, f"HTTP status {status}: {form.error_text(raw)}")
         return form.read_completion(form.parse(raw))
 

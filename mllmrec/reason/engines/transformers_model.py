@@ -295,6 +295,6 @@ def _check_family(family: str, task: str) -> None:
     most = getattr(getattr(exporter, "func", exporter), "MAX_TRANSFORMERS_VERSION", None)
     if most and Version(version("transformers")) > Version(str(most)):
         raise EngineError(
-            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts {family} models up to transformers {most}, "
-            f"and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at torch"
+            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts {family} models up to transformers "
+            f"{most}, and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at torch"
         )
