@@ -7,20 +7,22 @@ knows is an error.
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mllmrec.errors import ConfigError, near_miss
+from mllmrec.foundation.settings import assign, check_variables, read_toml, toml_lines
 
 LEAKY = "LEAKY"  # in every file name of a run whose profiles saw held-out interactions
+_PREFIX = "MLLMREC_"
+_OTHER_VARIABLES = ("CACHE", "IMAGES")  # folders and files that are no part of a run
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]
@@ -38,11 +40,11 @@ class DescribeConfig(BaseModel):
     model_config = _FROZEN
     engine: Engine = "extractive"
     images: bool = True  # False: items are their catalogue text alone
-    # What follows is for engines that ask a model.
+    # What follows is for engines with a model.
     model: str = ""  # a Hugging Face name or a folder; for "openai" the server's name of it
     template: str = "attributes"  # one that ships, or the path of a .toml file
     category: str = ""  # what the shop sells; empty: its own commonest category
-    words: Positive = 100  # words an answer may have, as the template asks for them
+    words: Positive = 100  # words of an answer; a place of the template
     max_new_tokens: Positive = 192
     item_tokens: Positive = 160  # estimated tokens of the item's own text, where the template has it
     max_images: Positive = 4  # pictures an item; of more, so many spread evenly
@@ -59,11 +61,11 @@ class ProfileConfig(BaseModel):
     history: Literal["train", "all"] = "train"  # all: the paper's leak, for study; marks the run LEAKY
     max_items: Positive = 100  # the newest items of a history that a profile reads
     terms: Positive = 12  # how many of a user's own words a profile of the extractive engine names
-    # What follows is for engines that ask a model.
+    # What follows is for engines with a model.
     model: str = ""  # empty: the one that describes
     template: str = "preferences"  # one that ships, or the path of a .toml file
     category: str = ""  # what the shop sells; empty: its own commonest category
-    words: Positive = 100  # words an answer may have, as the template asks for them
+    words: Positive = 100  # words of an answer; a place of the template
     max_new_tokens: Positive = 192
     max_tokens: Positive = 3000  # estimated tokens of a history; the oldest items go first
     item_tokens: Positive = 128  # estimated tokens of one item of it
@@ -117,7 +119,7 @@ class ServerConfig(BaseModel):
     base_url: Annotated[str, BeforeValidator(_hide_credentials), Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = (
         "http://127.0.0.1:8000/v1"
     )
-    # The environment variable that holds the key, never the key; empty: the server wants none.
+    # The environment variable that holds the key, never the key; empty: the server needs none.
     api_key_env: Annotated[str, BeforeValidator(_hide_key), Field(pattern=_VARIABLE)] = ""
     revision: str = ""  # free words that tell a model from an earlier one of the same name
     temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
@@ -249,7 +251,7 @@ class Config(BaseSettings):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        env_prefix="MLLMREC_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
     )
     seed: Count = 999
@@ -266,21 +268,23 @@ class Config(BaseSettings):
 
     @property
     def leaky(self) -> bool:
-        """Whether held-out interactions reach the profiles."""
+        """Return whether held-out interactions reach the profiles."""
         return self.profile.history == "all"
 
 
 def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Config:
-    """Defaults and environment, overlaid by a TOML file and by `stage.key=value` assignments.
+    """Return defaults and environment, overlaid by a TOML file and by `stage.key=value` assignments.
 
     Raises:
-        ConfigError: the file cannot be read, a key is unknown, or a value does not fit.
+        ConfigError: the file cannot be read, a key or an environment variable is unknown, or a value does not fit.
     """
-    return _overlay(_read_toml(file) if file else {}, assignments)
+    names = [key.replace(".", "__").upper() for key in (*keys(), *Config.model_fields)]
+    check_variables(os.environ, _PREFIX, [*names, *_OTHER_VARIABLES])
+    return _overlay(read_toml(file) if file else {}, assignments)
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """The config with `stage.key=value` assignments on top.
+    """Return the config with `stage.key=value` assignments on top.
 
     Raises:
         ConfigError: as in load_config.
@@ -289,47 +293,32 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def _overlay(values: dict[str, Any], assignments: Iterable[str]) -> Config:
+    kinds = dict(_kinds(Config, ""))
+    lists = {key for key, kind in kinds.items() if get_origin(kind) is tuple}
+    texts = {key for key, kind in kinds.items() if kind is str or str in get_args(kind)}
     for assignment in assignments:
-        _assign(values, assignment)
+        assign(values, assignment, texts=texts, lists=lists)
     try:
         return Config(**values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from error
+    except SettingsError as error:
+        raise ConfigError(f'{error}; lists in environment variables are JSON, such as ["u001", "u002"]') from error
 
 
-def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """Every key as `stage.key`."""
+def keys() -> list[str]:
+    """Return every key as `stage.key`."""
+    return [key for key, _ in _kinds(Config, "")]
+
+
+def _kinds(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Return every key and the type of its value."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from keys(inner, f"{prefix}{name}.")
+            yield from _kinds(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from error
-
-
-def _assign(values: dict[str, Any], assignment: str) -> None:
-    """Set one `stage.key=value`; the value is read as TOML, or taken as text where it is none."""
-    key, equals, text = assignment.partition("=")
-    *stages, name = key.strip().split(".")
-    if not equals or not name:
-        raise ConfigError(f"cannot read --set {assignment!r}; write it as stage.key=value")
-    for stage in stages:
-        values = values.setdefault(stage, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {assignment!r}: {stage!r} is a value, not a stage")
-    try:
-        values[name] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        values[name] = text
+            yield f"{prefix}{name}", inner
 
 
 def _explain(detail: Any) -> str:
@@ -340,15 +329,5 @@ def _explain(detail: Any) -> str:
 
 
 def to_toml(config: Config) -> str:
-    """The whole config as TOML that `load_config` reads back."""
+    """Return the whole config as TOML that `load_config` reads back."""
     return "\n".join(toml_lines(config.model_dump(mode="json"))) + "\n"
-
-
-def toml_lines(values: Mapping[str, Any]) -> list[str]:
-    """Settings as lines of TOML, those without a stage first."""
-    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
-    for stage, settings in values.items():
-        if isinstance(settings, dict):
-            lines += ["", f"[{stage}]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items())]
-    return lines

@@ -5,6 +5,7 @@ Reads the catalogue and its pictures; knows nothing of users or interactions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.generate import GenerationLimits, generate
 
 LABEL = "describe items"
-_HASHED_AT_ONCE = 256  # pictures between two reports of progress
+_SILENT_SECONDS = 1.0  # pictures that are hashed faster need no progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,11 @@ def keys_of(engine: Describer, items: Sequence[Item], progress: Progress = silen
     fingerprint = engine.fingerprint
     pictures = dict.fromkeys(path for item in items for path in engine.pictures(item))
     digests: dict[Path, str] = {}
+    started = time.monotonic()
     for path in pictures:
-        if len(digests) % _HASHED_AT_ONCE == 0:
-            progress("hash pictures", len(digests), len(pictures))
         digests[path] = _image_digest(path)
-    if pictures:
-        progress("hash pictures", len(pictures), len(pictures))
+        if time.monotonic() - started > _SILENT_SECONDS:
+            progress("hash pictures", len(digests), len(pictures))
     return [
         storage.hash_value(
             {
