@@ -163,7 +163,7 @@ class GraphConfig(BaseModel):
     device: Device = "auto"  # the graph is the same to the bit wherever it is built
 
     def identity(self) -> dict[str, Any]:
-        """What a graph is known by."""
+        """Return the settings that a graph depends on."""
         return self.model_dump(exclude={"device"})
 
 

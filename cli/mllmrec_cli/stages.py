@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _verb(name: str, until: Any, purpose: str) -> Any:
-    def verb(
+    def _verb_of_stage(
         dataset: Dataset,
         out: RunOut,
         config: ConfigFile = None,
@@ -78,7 +78,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         artefacts = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
         _report(artefacts, out, until, json=json, quiet=quiet)
 
-    def generating_verb(
+    def _generating_verb(
         dataset: Dataset,
         out: RunOut,
         config: ConfigFile = None,
@@ -110,7 +110,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         else:
             _report(artefacts, out, until, json=json, quiet=quiet)
 
-    chosen = generating_verb if name in _GENERATING else verb
+    chosen = _generating_verb if name in _GENERATING else _verb_of_stage
     chosen.__doc__ = f"{purpose}\n\nExample: mllmrec {name} dataset --out run"
     return chosen
 

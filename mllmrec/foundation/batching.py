@@ -18,7 +18,7 @@ _GROW_AFTER = 4  # batches that went well before a halved size is doubled
 
 @dataclass
 class Capacity:
-    """How much goes at once.
+    """The size of a batch, now and at most.
 
     Attributes:
         most: requests a batch, at the best of times.
@@ -51,7 +51,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What decides which requests go together: equal `group`s only, by `tokens`."""
+    """The cost of one request: only those of an equal `group` go together, by `tokens`."""
 
     group: int
     tokens: int

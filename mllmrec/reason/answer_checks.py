@@ -69,7 +69,7 @@ _REFUSAL = re.compile(r"\W*(?:" + "|".join(_REFUSALS) + r")", re.IGNORECASE)
 _MIN_REQUESTS = 20  # different requests before a stage's answers can be compared
 _SAME = 3  # requests with one and the same answer
 _WINDOW = 20  # letters; about four words, or a sentence of Chinese
-_MANY, _MADE_OF = 0.02, 0.8  # a window is common in this share of answers; of a set phrase this share of windows is
+_MANY, _SET_PHRASE = 0.02, 0.8  # a window is common in this share of answers; of a set phrase this share of windows is
 _COMMON = 0.1  # a word of more items' texts tells none of them apart
 _USUAL = 0.9  # share of answers with a telling word of their item from which on one without is odd
 _SHORT = 0.5  # of the median length
@@ -164,7 +164,7 @@ def suspicions(material: Sequence[str], texts: Sequence[str]) -> list[str]:
     for text, phrase, alien in zip(plain, phrases, unrelated, strict=True):
         if same[text] >= _SAME:
             reasons.append(f"the same answer as to {same[text] - 1:,} other requests")
-        elif phrase >= _MADE_OF:
+        elif phrase >= _SET_PHRASE:
             reasons.append("made of what many other answers say too")
         else:
             reasons.append("short, and without a word of its request" if alien else "")

@@ -201,7 +201,7 @@ def with_reason(answer: Answer, reason: str) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class HistoryLimits:
-    """How much of a history a prompt holds.
+    """Limits on the part of a history that a prompt holds.
 
     Attributes:
         tokens: estimated tokens of all items together.

@@ -112,8 +112,8 @@ class ChatServer:
         identity = await self._identify(attempts=_START_ATTEMPTS)
         if self._identity not in (None, identity):
             raise EngineError(
-                f"the chat server at {self.config.base_url} did not describe {self.config.model!r} when this command "
-                "began, and now does; start the command again, so that its answers are kept under the right name"
+                f"the chat server at {self.config.base_url} could not be asked about {self.config.model!r} when this "
+                "command began, and now can; start the command again, so that its answers are kept under the right name"
             )
         self._identity, self._confirmed = identity, True
 

@@ -296,5 +296,6 @@ def _check_family(family: str, task: str) -> None:
     if most and Version(version("transformers")) > Version(str(most)):
         raise EngineError(
             f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts {family} models up to transformers "
-            f"{most}, and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at torch"
+            f"{most}, and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at "
+            "torch"
         )
