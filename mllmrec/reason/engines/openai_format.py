@@ -123,7 +123,7 @@ def read_batch_row(row: Mapping[str, object]) -> Reply:
         code = error.get("code") if isinstance(error, Mapping) else None
         status = _status(code) if stated in (None, 200) else _status(stated)
         words = error_words(row if error else body)
-        shown = f"HTTP status {status or one_line(stated)!s}: " if stated not in (None, 200) else ""
+        shown = f"HTTP status {status or 'unknown'}: " if stated not in (None, 200) else ""
         return Reply("", "refused" if status in REFUSED_FOR_GOOD else "failed", f"{shown}{words}")
     try:
         return read_completion(body)
