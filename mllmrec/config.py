@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from mllmrec.errors import ConfigError, near_miss
@@ -167,63 +175,43 @@ class GraphConfig(BaseModel):
         return self.model_dump(exclude={"device"})
 
 
-Kind = Literal["blend", "mllmrec", "ridge", "ease", "ials", "item-knn", "bpr", "lightgcn", "vbpr", "freedom"]
-Weighting = Literal["cosine", "tfidf", "bm25"]
-_LATER: dict[str, Kind] = {"sweeps": "ials", "neighbours": "item-knn", "weighting": "item-knn"}  # who reads it
-
-
 class ModelConfig(BaseModel):
-    """Which model is trained, and what its kind adds to the train stage; a kind reads only what it names."""
+    """Settings of one kind of model; each kind has a subclass, in the file of its model."""
 
     model_config = _FROZEN
-    kind: Kind = "blend"  # "mllmrec" is the paper's
-    reasoning: bool = True  # mllmrec: False puts the mean of a user's items in place of the profile
-    user_item_layers: Count = 0  # mllmrec: GCN_UI of method 2.8; 2 in the paper's ablation
-    ids: bool = False  # mllmrec: a learned embedding is added to each tower
-    refined: bool = False  # lightgcn, freedom: graph refinement (+GR), our item graph in place of none or theirs
-    gcn_layers: Count = 2  # lightgcn, freedom: user-item propagation steps
-    decay: Annotated[float, Field(ge=0)] = 1e-4  # bpr, lightgcn, vbpr, freedom: L2 of a batch's embeddings
-    penalty: Literal["squares", "norms"] = "squares"  # bpr, lightgcn: of which decay is the weight; RecBole: norms
-    bias: bool = True  # bpr: items have a bias
-    edge_keep: Annotated[float, Field(gt=0, le=1)] = 0.2  # freedom: share of user-item edges an epoch keeps
-    feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # freedom: weight of the loss of projected features
-    cooccurrence_support: Count = 100  # ridge, blend: neighbours by Jaccard
-    semantic_support: Count = 100  # ridge, blend: neighbours by cosine
-    content_weight: Annotated[float, Field(ge=0)] = 20.0  # ridge, ease: w of the item vectors' Gram matrix
-    regularisation: Annotated[float, Field(gt=0)] = 50.0  # ridge, ease: lambda
-    rank: Positive = 64  # ials, blend: width of the factors; blend: of the low-pass filter, at most
-    unobserved: Annotated[float, Field(ge=0)] = 1.0  # ials: weight of all pairs together, over that of the observed
-    shrinkage: Annotated[float, Field(gt=0)] = 0.05  # ials: lambda
-    dense_gib: Annotated[float, Field(gt=0)] = 8.0  # ease: the most that its dense I x I matrices may take
-    sweeps: Positive = 16  # ials: how often both tables of factors are solved
-    neighbours: Positive = 200  # item-knn: how many of each item are kept
-    weighting: Weighting = "tfidf"  # item-knn: tfidf and bm25 count users of many items less
+    kind: str
 
     def identity(self) -> dict[str, Any]:
-        """What a fit is known by. A later setting counts for its own kind alone, so that other kinds' stay known."""
-        return self.model_dump(exclude={name for name, kind in _LATER.items() if kind != self.kind})
+        """Return every setting: two fits with equal ones, data and seed give the same model."""
+        return self.model_dump()
 
 
 class TrainConfig(BaseModel):
-    """Projectors trained by BPR over frozen, propagated features (method 2.7-2.9)."""
+    """Training of networks by BPR, and the device of every model (docs/method.md, section 4)."""
 
     model_config = _FROZEN
     layers: Count = 1  # L, item-item propagation steps
     dim: Positive = 64  # d, width of the two towers
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Positive = 2048
-    negative_pool: Count = 512  # items that the negatives of a batch come from, where rows are projected; 0: any
+    negative_pool: Count = 512  # items that the negatives of a batch come from, in MLLMRec; 0: any item
     epochs: Positive = 1000
-    patience: Positive = 20  # evaluations without improvement that are still borne
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0
+    patience: Positive = 20  # stop after more evaluations than this without improvement
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0  # at least this long between two checkpoints
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: products under autocast
     compile: bool = False  # the loss by torch.compile; on two cores it took twice the time, on a GPU it is untried
     device: Device = "auto"
 
-    def identity(self, kind: Kind) -> dict[str, Any]:
-        """What a fit of a model of that kind is known by; only MLLMRec draws negatives from a pool."""
+    def identity(self, kind: str) -> dict[str, Any]:
+        """Return what a fit of that kind depends on; MLLMRec alone draws negatives from a pool."""
         unread = set() if kind == "mllmrec" else {"negative_pool"}
         return self.model_dump(exclude={"checkpoint_seconds", "device", *unread})
+
+
+def _read_model(values: Any) -> ModelConfig:
+    from mllmrec.models.registry import read_settings  # it imports the kind's own file, which imports this one
+
+    return read_settings(values)
 
 
 class EvaluateConfig(BaseModel):
@@ -259,7 +247,9 @@ class Config(BaseSettings):
     profile: ProfileConfig = ProfileConfig()
     encode: EncodeConfig = EncodeConfig()
     graph: GraphConfig = GraphConfig()
-    model: ModelConfig = ModelConfig()
+    model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_read_model)] = Field(
+        default_factory=lambda: _read_model({})
+    )
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     recommend: RecommendConfig = RecommendConfig()
@@ -278,8 +268,10 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     Raises:
         ConfigError: the file cannot be read, a key or an environment variable is unknown, or a value does not fit.
     """
-    names = [key.replace(".", "__").upper() for key in (*keys(), *Config.model_fields)]
-    check_variables(os.environ, _PREFIX, [*names, *_OTHER_VARIABLES])
+    variables = [name for name in os.environ if name.upper().startswith(_PREFIX)]
+    if variables:
+        names = [key.replace(".", "__").upper() for key in (*keys(), *Config.model_fields)]
+        check_variables(variables, _PREFIX, [*names, *_OTHER_VARIABLES])
     return _overlay(read_toml(file) if file else {}, assignments)
 
 
@@ -293,36 +285,79 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def _overlay(values: dict[str, Any], assignments: Iterable[str]) -> Config:
+    changes: dict[str, Any] = {}
     kinds = dict(_kinds(Config, ""))
     lists = {key for key, kind in kinds.items() if get_origin(kind) is tuple}
     texts = {key for key, kind in kinds.items() if kind is str or str in get_args(kind)}
     for assignment in assignments:
-        assign(values, assignment, texts=texts, lists=lists)
-    try:
+        assign(changes, assignment, texts=texts, lists=lists)
+    values = _merge(_without_other_kind(values, changes), changes)
+    with explain_errors():
         return Config(**values)
+
+
+@contextmanager
+def explain_errors(prefix: str = "") -> Iterator[None]:
+    """Turn pydantic's errors inside the block into one ConfigError; keys start with `prefix`."""
+    try:
+        yield
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(detail) for detail in error.errors())) from error
+        raise ConfigError("; ".join(_explain(detail, prefix) for detail in error.errors())) from error
     except SettingsError as error:
         raise ConfigError(f'{error}; lists in environment variables are JSON, such as ["u001", "u002"]') from error
 
 
+def _without_other_kind(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `values` without the settings of their model where `changes` name another kind of model."""
+    before, after = (each.get("model", {}) for each in (values, changes))
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return values
+    kept = "kind" not in after or before.get("kind", default_kind()) == after["kind"]
+    return values if kept else {**values, "model": {}}
+
+
+def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes` on top, stage by stage."""
+    merged = dict(values)
+    for key, value in changes.items():
+        before = merged.get(key)
+        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def default_kind() -> str:
+    """Return the kind of model that a config without one means."""
+    from mllmrec.models.registry import DEFAULT
+
+    return DEFAULT
+
+
+def default_values(kind: str) -> dict[str, Any]:
+    """Return every default of a config whose model is of this kind, JSON-like."""
+    return Config.model_construct(model=_read_model({"kind": kind})).model_dump(mode="json")
+
+
 def keys() -> list[str]:
-    """Return every key as `stage.key`."""
-    return [key for key, _ in _kinds(Config, "")]
+    """Return every key as `stage.key`, those of every kind of model included."""
+    from mllmrec.models.registry import settings_names
+
+    return [*(key for key, _ in _kinds(Config, "")), *(f"model.{name}" for name in settings_names())]
 
 
 def _kinds(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Return every key and the type of its value."""
+    """Return every key and the type of its value, without those of the model, which depend on its kind."""
     for name, field in model.model_fields.items():
         inner = field.annotation
+        if inner is ModelConfig:
+            continue
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _kinds(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", inner
 
 
-def _explain(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+def _explain(detail: Any, prefix: str) -> str:
+    key = prefix + ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"unknown config key {key!r}{near_miss(key, [*keys(), *Config.model_fields])}"
     return f"config key {key!r}: {detail['msg']}; got {detail['input']!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +16,9 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.embedding_model import Trained
-from mllmrec.runs import stage_file
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 from mllmrec_bench import embeddings, interactions, source
 
 _BATCH = 100_000  # samples of sample_negatives
@@ -119,14 +117,14 @@ def generated_name(source_name: str, seed: int) -> str:
 class Own:
     """A dataset of the user's, or a run over it; without a run, vectors and graph are made from the dataset."""
 
-    def __init__(self, dataset: Dataset, run: RunView | None = None, progress: Progress = silent) -> None:
+    def __init__(self, dataset: Dataset, run: Run | None = None, progress: Progress = silent) -> None:
         self._dataset, self._run, self._progress = dataset, run, progress
         self.name = f"{dataset.name} (a run)" if run else dataset.name
 
     @staticmethod
     def of_run(folder: Path) -> Own:
         """The data and the artefacts of a run."""
-        view = RunView(folder)
+        view = Run(folder)
         return Own(view.dataset, view)
 
     @cached_property
@@ -145,14 +143,14 @@ class Own:
     def graph(self) -> CSR:
         """See Material."""
         if self._run:
-            return ItemGraph.load(_files(self._run, "graph")).adjacency
+            return self._run.graph.adjacency
         return build_graph(self.vectors, self._dataset.histories("train"), GraphConfig()).adjacency
 
     @cached_property
     def towers(self) -> tuple[Vectors, Vectors]:
         """See Material."""
         if self._run:
-            trained = Trained.load(_files(self._run, "train"))
+            trained = self._run.load("train", Trained)
             return trained.users, trained.items
         return interactions.towers(*self.user_items.shape, Sizes().dim)
 
@@ -160,12 +158,6 @@ class Own:
     def split(self) -> tuple[CSR, CSR]:
         """See Material."""
         return self._dataset.train, self._dataset.matrix("test")
-
-
-def _files(run: RunView, stage: str) -> Callable[[str], Path]:
-    if not run.has(stage):
-        raise InputError(f"{run.folder} has not finished {stage!r}; go on with {run.go_on}")
-    return lambda name: stage_file(run.folder, stage, name, leaky=run.leaky)
 
 
 def normalised(material: Material) -> CSR:

@@ -13,7 +13,7 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-from mllmrec.foundation.memory import PeakMemory
+from mllmrec.foundation.environment import PeakMemory
 
 
 def peak_extra(call: Callable[[], Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, normalise_rows, parts_of
 from mllmrec.features.encoder import Encoder
 from mllmrec.foundation import storage
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.describe import catalogue
 
@@ -90,8 +90,7 @@ def _encoded(documents: Sequence[Sequence[str]], progress: Progress) -> Vectors:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return storage.make_folder(Path(base) / "mllmrec" / "measure")
+    return storage.make_folder(user_cache_folder() / "measure")
 
 
 def _unit(rows: Vectors) -> Vectors:

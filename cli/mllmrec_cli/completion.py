@@ -12,7 +12,7 @@ def settings(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Return names of models to compare, after the last comma."""
-    from mllmrec.experiments.entries import ENTRIES
+    from mllmrec.experiments.entries import all_entries
 
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{entry.name}" for entry in ENTRIES if entry.name.startswith(last)]
+    return [f"{before}{comma}{entry.name}" for entry in all_entries() if entry.name.startswith(last)]

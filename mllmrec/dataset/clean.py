@@ -10,25 +10,12 @@ import polars as pl
 
 from mllmrec.errors import LeakError
 
-# Seconds since 1970 stay below this until the year 5138; anything larger counts in smaller units.
-_SECONDS_BELOW = 100_000_000_000
-
 
 def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.DataFrame:
     """Rows rated `least` or better; unrated rows stay."""
     if least is None:
         return interactions
     return interactions.filter(pl.col("rating").is_null() | (pl.col("rating") >= least))
-
-
-def to_seconds(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Timestamps in milli-, micro- and nanoseconds told by their size, as seconds; and how many there were."""
-    value = pl.col("timestamp")
-    scaled: pl.Expr = value // 10**9
-    for power in (6, 3, 0):
-        scaled = pl.when(value.abs() < _SECONDS_BELOW * 10**power).then(value // 10**power).otherwise(scaled)
-    converted = interactions.filter(value.abs() >= _SECONDS_BELOW).height
-    return interactions.with_columns(timestamp=scaled), converted
 
 
 def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:

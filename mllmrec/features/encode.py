@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mllmrec_kernels import CSR
 
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset, Histories
@@ -178,12 +179,21 @@ def parts_of(item: Item, description: str) -> list[str]:
 
 
 def mean_of_items(items: Vectors, histories: Histories) -> Vectors:
-    """Return the users without reasoning: the normalized mean of their items' vectors, float32 [U, d].
+    """Return the renormalized mean of each user's item vectors, float32 [U, d]; see mean_of_owned."""
+    return mean_of_owned(items, histories.user_items())
 
-    Users without items get a zero row.
+
+def mean_of_owned(items: Vectors, user_items: CSR) -> Vectors:
+    """Return the renormalized mean of each user's item vectors; users without items get a zero row.
+
+    Args:
+        items: float32 [I, d].
+        user_items: binary [U, I].
+
+    Returns:
+        float32 [U, d].
     """
-    means = np.asarray(histories.user_items().to_scipy() @ items, dtype=np.float32)
-    return normalise_rows(means)
+    return normalise_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
 
 
 def _given(dataset: Dataset, name: str) -> Vectors:

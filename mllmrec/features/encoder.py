@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 _SHARD = 512  # texts that are encoded between two writes to the disk
+_SMALL_NORM = 1e-15
 _MARKERS = 2  # word pieces that the encoder adds around a text
 _SMALL = (".json", ".txt")
-_MIN_NORM, _MAX_NORM = 1e-15, 1e18  # beyond them, squares of float32 are rounded or overflow
 # Both runtimes would take bfloat16 or int8 kernels by themselves where the processor has them.
 _EXACT: dict[Backend, dict[str, Any]] = {
     "openvino": {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}},
@@ -111,15 +111,16 @@ class Encoder:
 
 
 def normalise_rows(vectors: Vectors) -> Vectors:
-    """Return rows divided by their norms; zero rows stay zero."""
-    with np.errstate(over="ignore"):
+    """Return rows divided by their norms, whatever their scale; zero rows stay zero."""
+    with np.errstate(over="ignore", under="ignore"):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Squares of float32 overflow above 1e19 and lose digits below 1e-18.
+    odd = np.flatnonzero(~((norms > _SMALL_NORM) & (norms < np.inf)).ravel() & vectors.any(axis=1))
+    if len(odd):
+        vectors = vectors.copy()
+        vectors[odd] /= np.abs(vectors[odd]).max(axis=1, keepdims=True)
+        norms[odd] = np.linalg.norm(vectors[odd], axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    extreme = np.flatnonzero((norms < _MIN_NORM) | (norms > _MAX_NORM))
-    if len(extreme):  # the squares of such rows leave the range of float32
-        rows = vectors[extreme].astype(np.float64)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit[extreme] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
     return unit
 
 

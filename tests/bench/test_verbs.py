@@ -23,7 +23,7 @@ from mllmrec.errors import MllmrecError
 from mllmrec.features.encode import Cuts, Features
 from mllmrec.foundation.storage import write_json
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.runs import SCHEMA_VERSION
+from mllmrec.run_record import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--items", "80", "--users", "60", "--interactions", "500", "--rounds", "2", "--threads", "1", "--quiet")

@@ -37,7 +37,7 @@ from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.generate import GenerationLimits, LimitReached
 from mllmrec.reason.profile import newest_items
 from mllmrec.reason.requests import Engines, plan_requests
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 Tiny = Callable[[str], Path]
 
@@ -398,7 +398,7 @@ def test_hidden_states_are_the_users_vectors_of_their_own_width(small: Dataset, 
     assert made.encode.items.shape[1] == 384 and made.encode.users.shape == (small.n_users, 64)
     np.testing.assert_allclose(np.linalg.norm(made.encode.users, axis=1), 1, atol=1e-5)
     assert "40 hidden states of width 64" in made.stages["profile"]["summary"]
-    assert set(RunView(tmp_path / "run").profiles.table["status"]) == {"hidden"}
+    assert set(Run(tmp_path / "run").profiles.table["status"]) == {"hidden"}
     states = made.profile.vectors
     assert states is not None
     # A user's own row is what the model makes of that user's own prompt, alone.
