@@ -8,12 +8,10 @@ knows is an error.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,8 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from mllmrec.engine_config import ServerConfig, TransformersConfig
 from mllmrec.errors import ConfigError, near_miss
-from mllmrec.foundation.settings import assign, check_variables, read_toml, toml_lines
+from mllmrec.foundation.settings import assign, check_variables, merge, read_toml, toml_lines
 
 LEAKY = "LEAKY"  # in every file name of a run whose profiles saw held-out interactions
 _PREFIX = "MLLMREC_"
@@ -80,71 +79,6 @@ class ProfileConfig(BaseModel):
     recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
     retries: Count = 2  # attempts after an answer that cannot be used
     max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
-
-
-class TransformersConfig(BaseModel):
-    """Generation in this process, for describe and profile alike."""
-
-    model_config = _FROZEN
-    revision: str = "main"  # of a model from the hub
-    backend: Literal["torch", "openvino"] = "torch"  # openvino: on CPUs, converted when first asked for; an extra
-    device: Device = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
-    quantise: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
-    batch_size: Count = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU
-    batch_tokens: Count = 0  # tokens at once, padding included; 0: 16,384 on a CPU, half the free memory on a GPU
-    max_pixels: Positive = 200_704  # of a picture, as the model sees it: 448 x 448
-    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
-
-
-_HIDDEN = "(not shown)"
-_VARIABLE = r"^([A-Z_][A-Z0-9_]*)?$"
-
-
-def _hide_key(value: Any) -> Any:
-    """Hide a key that stands where its variable's name belongs: error messages show the value."""
-    return value if isinstance(value, str) and re.fullmatch(_VARIABLE, value) else _HIDDEN
-
-
-def _hide_credentials(value: Any) -> Any:
-    """Hide an address with a password or a query, which often is a key."""
-    try:
-        parts = urlsplit(value)
-        return _HIDDEN if parts.username or parts.password or parts.query or parts.fragment else value
-    except (ValueError, TypeError, AttributeError):
-        return _HIDDEN
-
-
-class ServerConfig(BaseModel):
-    """An OpenAI-compatible server: vLLM, SGLang, Ollama, llama.cpp, `transformers serve`, or a paid one."""
-
-    model_config = _FROZEN
-    # Up to and with the version, without user, password or query.
-    base_url: Annotated[str, BeforeValidator(_hide_credentials), Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = (
-        "http://127.0.0.1:8000/v1"
-    )
-    # The environment variable that holds the key, never the key; empty: the server needs none.
-    api_key_env: Annotated[str, BeforeValidator(_hide_key), Field(pattern=_VARIABLE)] = ""
-    revision: str = ""  # free words that tell a model from an earlier one of the same name
-    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
-    image_side: Positive = 768  # longest side of a picture that is sent, pixels
-    concurrency: Positive = 64  # the most requests at once; the number in use is learnt
-    attempts: Positive = 6
-    request_seconds: Annotated[float, Field(gt=0)] = 300.0  # one attempt
-    total_seconds: Annotated[float, Field(gt=0)] = 1800.0  # all attempts of one request, waits included
-    response_bytes: Positive = 4 << 20
-
-
-class ChatServerConfig(ServerConfig):
-    """A server, and what one stage adds."""
-
-    model: str = ""  # as the server calls it
-    max_tokens: Positive = 256  # new tokens an answer
-    seed: Count = 999
 
 
 class EncodeConfig(BaseModel):
@@ -291,7 +225,7 @@ def _overlay(values: dict[str, Any], assignments: Iterable[str]) -> Config:
     texts = {key for key, kind in kinds.items() if kind is str or str in get_args(kind)}
     for assignment in assignments:
         assign(changes, assignment, texts=texts, lists=lists)
-    values = _merge(_without_other_kind(values, changes), changes)
+    values = merge(_without_other_kind(values, changes), changes)
     with explain_errors():
         return Config(**values)
 
@@ -314,15 +248,6 @@ def _without_other_kind(values: Mapping[str, Any], changes: Mapping[str, Any]) -
         return values
     kept = "kind" not in after or before.get("kind", default_kind()) == after["kind"]
     return values if kept else {**values, "model": {}}
-
-
-def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with `changes` on top, stage by stage."""
-    merged = dict(values)
-    for key, value in changes.items():
-        before = merged.get(key)
-        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def default_kind() -> str:

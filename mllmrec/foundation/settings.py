@@ -67,6 +67,15 @@ def _parse(text: str) -> Any:
         return text
 
 
+def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes` on top, stage by stage."""
+    merged = dict(values)
+    for key, value in changes.items():
+        before = merged.get(key)
+        merged[key] = merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
+
+
 def check_variables(variables: Iterable[str], prefix: str, known: Collection[str]) -> None:
     """Refuse environment variables that look like settings and are none.
 

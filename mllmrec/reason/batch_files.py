@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from mllmrec.config import ChatServerConfig, Config, DescribeConfig, ProfileConfig
+from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.readers.reading import read_lines
 from mllmrec.dataset.readers.source import Rejected
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import ImageRefusedError

@@ -11,8 +11,9 @@ from functools import cached_property
 
 import polars as pl
 
-from mllmrec.config import ChatServerConfig, Config, DescribeConfig, ProfileConfig
+from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import ConfigError
 from mllmrec.reason import describe, profile
 from mllmrec.reason.cache import GenerationCache

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import InputError
 from mllmrec.reason.batch_files import read_results, write_batch
 from mllmrec.reason.engine import ChatRequest, Reply

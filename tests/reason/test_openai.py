@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.progress import silent
 from mllmrec.foundation.web import retry

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.web import retry
 from mllmrec.foundation.web.redaction import Redactor

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.converted_model import cache_folder, missing
 from mllmrec.reason.engine import ChatRequest

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.openai_format import chat_body

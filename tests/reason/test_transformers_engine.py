@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.batching import Batches, Capacity, Cost
 from mllmrec.foundation.model_folder import locate

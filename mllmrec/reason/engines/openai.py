@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import httpx
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.foundation.web import background

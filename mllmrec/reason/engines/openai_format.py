@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from mllmrec.config import ChatServerConfig
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.foundation.images import open_image
 from mllmrec.reason.engine import ChatRequest, Finish, Reply
 

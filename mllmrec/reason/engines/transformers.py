@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
 from mllmrec.foundation import model_folder, storage
 from mllmrec.foundation.batching import Batches, Capacity, Cost, is_out_of_memory

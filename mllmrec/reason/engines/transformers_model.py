@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.converted_model import converted, quiet, require
