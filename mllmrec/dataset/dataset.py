@@ -18,14 +18,14 @@ from mllmrec_kernels.base.csr import CSR
 from numpy.typing import NDArray
 
 from mllmrec.dataset.readers.times import PER_SECOND
-from mllmrec.errors import LeakError
+from mllmrec.errors import InputError, LeakError, near_miss
 
 Split = Literal["train", "valid", "test"]
 Scope = Literal["train", "all"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Histories:
     """Each user's items, oldest first.
 
@@ -61,7 +61,11 @@ class Histories:
         return hasher.hexdigest()
 
     def user_items(self) -> CSR:
-        """The binary matrix R, [U, I], rows ascending by item."""
+        """Return the binary matrix R, [U, I], rows ascending by item; built once, always the same object."""
+        return self._user_items
+
+    @cached_property
+    def _user_items(self) -> CSR:
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 
@@ -122,6 +126,22 @@ class Dataset:
         """[I] the shop's item ids."""
         return self.items["id"]
 
+    def item_index(self, item: str) -> int:
+        """Return the index of an item by the shop's id.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        return _find(self.item_ids, item, "item")
+
+    def user_index(self, user: str) -> int:
+        """Return the index of a user by the shop's id.
+
+        Raises:
+            InputError: there is no such user.
+        """
+        return _find(self.users, user, "user")
+
     def histories(self, scope: Scope = "train") -> Histories:
         """Each user's items, oldest first; `scope="all"` holds held-out ones too and marks a run LEAKY."""
         rows = self.interactions if scope == "all" else self.interactions.filter(pl.col("split") == 0)
@@ -176,3 +196,10 @@ class Dataset:
                 f"{self.folder}: {len(repeated)} interactions stand in the split more than once, the first "
                 f"is user {self.users[user]!r} with item {self.item_ids[item]!r}; prepare the dataset again"
             )
+
+
+def _find(ids: pl.Series, name: str, kind: str) -> int:
+    places = (ids == name).arg_true()
+    if len(places) == 0:
+        raise InputError(f"there is no {kind} {name!r}{near_miss(name, ids.to_list())}")
+    return int(places[0])

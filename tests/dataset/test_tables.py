@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from PIL import Image
 
 from mllmrec.dataset import PrepareOptions, load, parse_columns, prepare, statistics
 from mllmrec.errors import ConfigError, InputError, LeakError, MismatchError, StorageError
@@ -135,8 +136,8 @@ def test_no_id_and_no_image_path_leads_out_of_the_folder(tmp_path: Path) -> None
 def test_pictures_are_kept_by_content_and_equal_ones_once(tmp_path: Path) -> None:
     shop = write(tmp_path / "s", "user,item\nu,a\nu,b\nu,c\n", [{"item": "a"}, {"item": "b"}, {"item": "c"}])
     (shop / "images").mkdir()
-    for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
-        (shop / "images" / f"{name}.jpg").write_bytes(content)
+    for name, color in (("a", "red"), ("b", "red"), ("c", "blue")):
+        Image.new("RGB", (16, 16), color).save(shop / "images" / f"{name}.jpg")
     made = prepare(shop, tmp_path / "d", KEEP)
     assert len(list((made.folder / "images").iterdir())) == 2
     assert made.items["images"][0].to_list() == made.items["images"][1].to_list()

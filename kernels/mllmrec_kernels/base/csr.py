@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     SparseLike: TypeAlias = "CSR | sp.sparray | sp.spmatrix | Tensor"  # and a cupyx sparse matrix
 
-_WANTED = "a scipy sparse matrix, a sparse torch tensor, a cupyx CSR matrix or a mllmrec_kernels CSR"
+_ACCEPTED = "a scipy sparse matrix, a sparse torch tensor, a cupyx CSR matrix or a mllmrec_kernels CSR"
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -109,8 +109,9 @@ class CSR:
         return CSR.from_scipy(self.to_scipy().T, binary=self.data is None)
 
     def to_scipy(self) -> sp.csr_array:
-        """Return a scipy csr_array over the same buffers."""
-        return sp.csr_array((self.values(), self.indices, self.indptr), shape=self.shape)
+        """Return a scipy csr_array over the same indices and values; scipy wants indptr in the dtype of indices."""
+        indptr = self.indptr.astype(np.int32) if self.nnz < 2**31 else self.indptr
+        return sp.csr_array((self.values(), self.indices, indptr), shape=self.shape)
 
     @staticmethod
     def from_scipy(matrix: SparseLike, *, binary: bool = False) -> CSR:
@@ -201,8 +202,8 @@ def _as_scipy(name: str, matrix: Any) -> Any:
     shape = getattr(matrix, "shape", None)
     if shape is not None and hasattr(matrix, "dtype"):
         dense = f"a dense {type(matrix).__name__} of shape {tuple(shape)}"
-        raise KernelInputError(f"{name} must be {_WANTED}; got {dense}: pass scipy.sparse.csr_array({name})")
-    raise KernelInputError(f"{name} must be {_WANTED}; got {type(matrix).__name__}")
+        raise KernelInputError(f"{name} must be {_ACCEPTED}; got {dense}: pass scipy.sparse.csr_array({name})")
+    raise KernelInputError(f"{name} must be {_ACCEPTED}; got {type(matrix).__name__}")
 
 
 def _from_torch(torch: Any, matrix: Any) -> Any:
