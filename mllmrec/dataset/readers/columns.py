@@ -114,7 +114,7 @@ def parse_columns(assignments: Iterable[str]) -> dict[str, str]:
 
 @dataclass
 class TableColumns:
-    """The columns of one table by role.
+    """Find the columns of one table by role.
 
     Attributes:
         table: "interactions" or "items".

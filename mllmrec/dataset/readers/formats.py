@@ -46,7 +46,7 @@ Roles = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Reading:
-    """The circumstances of reading a shop.
+    """Set limits for reading a shop, and collect the rows that are left out.
 
     Attributes:
         rejects: takes the rows that are left out.
