@@ -20,18 +20,21 @@ from mllmrec.dataset import Dataset, Histories, load
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.features.encode import Features, encode_texts
 from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import FittedModel, fit_model, read_model
+from mllmrec.models.network_model import NetworkModel
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations, recommend_items
+from mllmrec.report.figures import training_curve
 from mllmrec.run_record import STAGES, StageRecord
 from mllmrec.run_record import Stage as Stage
 from mllmrec.runs import Artefact, Run, open_run
@@ -187,6 +190,20 @@ class Artefacts:
         return self.__dict__.get("evaluate")
 
 
+class _DrawnModel(FittedModel):
+    """A fitted model; the learning curve of a network is drawn beside its files."""
+
+    def save(self, path: FilePath) -> list[str]:
+        """Write the model's files, and curve.svg of a network; return their names."""
+        names = super().save(path)
+        if isinstance(self.model, NetworkModel):
+            curve = self.model.curve
+            epochs, loss, recall = ([getattr(at, name) for at in curve] for name in ("epoch", "loss", "recall"))
+            storage.write_text(path("curve.svg"), training_curve(epochs, loss, recall, self.model.best_epoch))
+            names.append("curve.svg")
+        return names
+
+
 @dataclass
 class _Work:
     """What the stages of a run read beside earlier artefacts, and one method a stage."""
@@ -261,7 +278,7 @@ class _Work:
 
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Frozen features and graph -> a fitted model."""
-        return FittedModel(
+        return _DrawnModel(
             fit_model(
                 features,
                 graph,

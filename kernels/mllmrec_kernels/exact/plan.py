@@ -109,13 +109,9 @@ class _Sample:
     list_ends: NDArray[np.float32]  # [Q], scores at which lists are likely to end
 
 
+@single_threaded_blas()
 def make_plan(problem: TopKProblem) -> RotationPlan | None:
     """Return the cheapest plan; None where the float32 product is cheaper than any."""
-    with single_threaded_blas():
-        return _cheapest(problem)
-
-
-def _cheapest(problem: TopKProblem) -> RotationPlan | None:
     itself = problem.queries is problem.items
     sample = _draw_sample(problem)
     d = problem.queries.shape[1]
