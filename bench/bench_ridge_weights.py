@@ -9,17 +9,16 @@ from mllmrec_bench import interactions
 from mllmrec_bench.peers import ridge_weights
 from mllmrec_kernels import CSR
 
-from mllmrec.config import ModelConfig
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.models.ridge import ridge_support
 
-EACH = ModelConfig(cooccurrence_support=30, semantic_support=30)
+NEIGHBORS = 30  # by shared users, and as many by vectors
 
 
 def catalogue(vectors: np.ndarray) -> tuple[CSR, np.ndarray, CSR]:
     """Two users an item with ten interactions each; an item's neighbours are 30 by shared users and 30 by vectors."""
     items = len(vectors)
     user_items = interactions.interactions(2 * items, items, 20 * items)
-    return user_items, vectors, ridge_support(vectors, user_items, EACH)
+    return user_items, vectors, ridge_support(vectors, user_items, NEIGHBORS, NEIGHBORS)
 
 
 def test_generated(compare: Callable[..., None], like_real: Callable[[int], tuple[str, np.ndarray]]) -> None:

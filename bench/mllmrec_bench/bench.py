@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from mllmrec.config import ModelConfig
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.models.ridge import ridge_support
 from mllmrec_bench import peers
 from mllmrec_bench.embeddings import likeness
 from mllmrec_bench.material import Material, normalised, sampled_users
@@ -91,8 +90,11 @@ def _sample_negatives(material: Material, settings: Settings) -> list[Case]:
 
 def _ridge_weights(material: Material, settings: Settings) -> list[Case]:
     vectors, user_items = material.vectors, material.user_items
-    asked = ModelConfig(cooccurrence_support=settings.k, semantic_support=settings.k)
-    return [peers.ridge_weights(user_items, vectors, ridge_support(vectors, user_items, asked), data=material.name)]
+    return [
+        peers.ridge_weights(
+            user_items, vectors, ridge_support(vectors, user_items, settings.k, settings.k), data=material.name
+        )
+    ]
 
 
 OPS = (

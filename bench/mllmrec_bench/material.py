@@ -17,7 +17,7 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.embedding_model import Trained
+from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.runs import Run
 from mllmrec_bench import embeddings, interactions, source
 
@@ -150,8 +150,10 @@ class Own:
     def towers(self) -> tuple[Vectors, Vectors]:
         """See Material."""
         if self._run:
-            trained = self._run.load("train", Trained)
-            return trained.users, trained.items
+            fitted = self._run.fitted
+            if not isinstance(fitted, EmbeddingModel):
+                raise InputError(f"{self._run.folder} has no vectors: its model scores by item-item weights")
+            return fitted.users, fitted.items
         return interactions.towers(*self.user_items.shape, Sizes().dim)
 
     @cached_property

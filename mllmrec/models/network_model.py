@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.curve import draw_curve
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.base import Candidate, FilePath, Matrix, as_interactions
+from mllmrec.models.base import Candidate, FilePath, Matrix, check_validation
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.training.checkpoint import Epoch, Parameters
@@ -75,14 +75,9 @@ class NetworkModel(EmbeddingModel):
             MismatchError: the checkpoint belongs to other data or settings.
         """
         R = self._begin(user_items, item_features, user_features)
-        if valid is None or valid.nnz == 0:
-            raise TrainingError(
-                "the validation split is empty, so training would not know when to stop; prepare the dataset "
-                "with a split that holds some interactions out, or pass valid="
-            )
         task = Training(
             user_items=R,
-            valid=as_interactions(valid),
+            valid=check_validation(R, valid, "training stops by it"),
             pairs=self._pairs(R),
             config=self.context.train,
             seed=seed,

@@ -16,8 +16,7 @@ from mllmrec_bench.source import Source
 from mllmrec_bench.timing import is_installed
 from mllmrec_kernels import CSR, normalize
 
-from mllmrec.config import ModelConfig
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.models.ridge import ridge_support
 
 VECTORS = isotropic(300, 24)
 MATRIX = interactions.interactions(120, 60, 900)
@@ -115,7 +114,7 @@ def test_negatives_are_never_the_users_own() -> None:
 
 
 def test_ridge_weights() -> None:
-    support = ridge_support(VECTORS[:60], MATRIX, ModelConfig(cooccurrence_support=4, semantic_support=5))
+    support = ridge_support(VECTORS[:60], MATRIX, 4, 5)
     assert len(set(np.diff(support.indptr))) > 1
     ours, *others = methods(peers.ridge_weights(MATRIX, VECTORS[:60], support, data="x"))[0]
     wanted = ours.run().data
