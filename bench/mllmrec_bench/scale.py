@@ -227,6 +227,6 @@ def _graph(vectors: Vectors, asked: Range) -> Case:
 
     def run() -> tuple[Any, ...]:
         made = build_graph(vectors, histories, config)
-        return made.adjacency, made.normalised.values()
+        return made.adjacency, made.normalized.values()
 
     return Case("build_graph", "", run, ())

@@ -104,7 +104,7 @@ class NetworkModel(EmbeddingModel):
     def _identity(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> dict[str, object]:
         """Return what a checkpoint must have been made from to go on with it, JSON-like."""
         graph = self.context.item_graph
-        edges = () if graph is None else (graph.normalised.indices, graph.normalised.values())
+        edges = () if graph is None else (graph.normalized.indices, graph.normalized.values())
         arrays = [user_items.indptr, user_items.indices, *(v for v in (users, items) if v is not None), *edges]
         return {
             "histories": self.context.digest,
@@ -131,11 +131,11 @@ class NetworkModel(EmbeddingModel):
             config: of a graph that is built here whatever the run has; None: the run's, else the default one.
         """
         if config is None and self.context.item_graph is not None:
-            return self.context.item_graph.normalised
+            return self.context.item_graph.normalized
         histories = self.context.histories or Histories(
             user_items.indptr, user_items.indices, None, user_items.n_columns, "train"
         )
-        return build_graph(items, histories, config or GraphConfig()).normalised
+        return build_graph(items, histories, config or GraphConfig()).normalized
 
     @property
     def summary(self) -> str:
