@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import scipy.sparse as sp
-from mllmrec.models.scorer import Scorer, VectorScorer, WeightsScorer
 from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
+from mllmrec.evaluation.evaluate import Ranker
+from mllmrec.models.scoring import VectorScorer, WeightsScorer
 
 FACTORS, ALL, EPOCHS, LOOK_EVERY = 64, 1 << 30, 300, 10
 Options = dict[str, float]
@@ -31,8 +32,8 @@ GRIDS: dict[str, list[tuple[str, Options]]] = {
 
 
 def fit_theirs(
-    kind: str, options: Options, histories: Histories, reached: Callable[[Scorer], float], seed: int
-) -> Scorer:
+    kind: str, options: Options, histories: Histories, reached: Callable[[Ranker], float], seed: int
+) -> Ranker:
     """A fitted model.
 
     Args:
@@ -70,7 +71,7 @@ def _least_squares(options: Options, user_items: sp.csr_matrix, seed: int) -> Ve
 
 
 def _pairwise(
-    options: Options, user_items: sp.csr_matrix, reached: Callable[[Scorer], float], seed: int
+    options: Options, user_items: sp.csr_matrix, reached: Callable[[Ranker], float], seed: int
 ) -> VectorScorer:
     """The best by validation of every tenth epoch, for our BPR-MF is stopped by validation as well.
 
