@@ -87,7 +87,7 @@ class PaperLikeLoop:
         self.items, self.users = (
             torch.from_numpy(rows).to(device) for rows in (data.features.items, data.features.users)
         )
-        A = data.graph.normalised.to_scipy().tocoo()
+        A = data.graph.normalized.to_scipy().tocoo()
         ends = torch.from_numpy(np.stack(A.coords).astype(np.int64))
         graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()
         self.graph = graph.to(device)

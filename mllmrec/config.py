@@ -120,7 +120,7 @@ class EncodeConfig(BaseModel):
 
 
 class GraphConfig(BaseModel):
-    """Vectors and training interactions -> item graph (method 2.5-2.7)."""
+    """Vectors and training interactions -> item graph (docs/method.md, section 2)."""
 
     model_config = _FROZEN
     mode: Literal["fixed", "paper"] = "fixed"

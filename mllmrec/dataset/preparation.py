@@ -59,8 +59,8 @@ class PrepareOptions(BaseModel):
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: Path | str,
+    out: Path | str,
     options: PrepareOptions | None = None,
     *,
     downloader: ImageDownloader | None = None,

@@ -12,7 +12,7 @@ from bench.implicit_models import GRIDS, fit_theirs
 from mllmrec.dataset import Dataset
 from mllmrec.experiments import choose_entries
 from mllmrec.experiments.trial import SHOWN, Trial
-from mllmrec.models.item_knn import ItemKNN, ItemKNNConfig
+from mllmrec.models import ItemKNN
 
 
 def one_trial(values: list[float]) -> Trial:
@@ -55,8 +55,7 @@ def test_our_weightings_are_those_of_implicit(dataset: Dataset, theirs: str, our
     seen = dataset.histories()
     made = fit_theirs(f"{theirs}Recommender", {"K": dataset.n_items}, seen, lambda _: 0.0, 1).weights.toarray()
     np.fill_diagonal(made, 0)
-    config = ItemKNNConfig(n_neighbors=dataset.n_items, weighting=ours)
-    found = ItemKNN(config).fit(seen.user_items()).weights.to_scipy().toarray()
+    found = ItemKNN(n_neighbors=dataset.n_items, weighting=ours).fit(dataset.train).scorer.weights.toarray()
     np.testing.assert_allclose(found, made, rtol=1e-5, atol=1e-7)
 
 

@@ -20,7 +20,10 @@ from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Cuts, Features, normalise_rows
 from mllmrec.foundation.progress import silent
 from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
-from mllmrec.models.embedding_model import Epoch, Trained
+from mllmrec.models import MLLMRec
+from mllmrec.models.fitting import FittedModel, read_model
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.training.checkpoint import Epoch
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
