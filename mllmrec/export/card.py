@@ -14,11 +14,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mllmrec.config import LEAKY, default_values, toml_lines
+from mllmrec.config import LEAKY, default_values
 from mllmrec.dataset import statistics
 from mllmrec.evaluation.bootstrap import RESAMPLES, Interval
 from mllmrec.evaluation.metrics import decimals, written
 from mllmrec.foundation import storage
+from mllmrec.foundation.settings import toml_lines
 from mllmrec.models import registry
 from mllmrec.report.page import shown
 from mllmrec.report.sections.results import ResultsTable, results_table
