@@ -22,14 +22,14 @@ from mllmrec.features.encode import Cuts, Features, normalise_rows
 from mllmrec.foundation.progress import silent
 from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
 from mllmrec.models import MLLMRec
-from mllmrec.models.mllmrec import MLLMRecConfig
 from mllmrec.models.fitting import FittedModel, read_model
+from mllmrec.models.mllmrec import MLLMRecConfig
 from mllmrec.models.scoring import VectorScorer
-from mllmrec.training.checkpoint import Epoch
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import open_run
+from mllmrec.training.checkpoint import Epoch
 
 WIDTH, TOPICS, PICTURES, LISTED = 384, 500, 200, 20
 MODELS = ("popularity", "content, untrained", "item-kNN", "MLLMRec")
@@ -39,7 +39,9 @@ def make_large_run(folder: Path, *, items: int, users: int, interactions: int) -
     """Write folder/dataset and folder/run; the run."""
     generator = np.random.default_rng(0)
     dataset = _dataset(folder, generator, items, users, interactions)
-    with open_run(folder / "run", dataset, load_config(None, ["model.kind=mllmrec"]), "mllmrec run dataset --out run") as run:
+    with open_run(
+        folder / "run", dataset, load_config(None, ["model.kind=mllmrec"]), "mllmrec run dataset --out run"
+    ) as run:
         features = _features(dataset, generator)
         evaluation = _evaluation(dataset, generator)
         run.step("describe", {}, Descriptions.load, lambda _: _descriptions(dataset))
@@ -92,7 +94,16 @@ def _dataset(folder: Path, generator: np.random.Generator, items: int, users: in
         ),
         features={},
         rejected=(),
-        facts={"name": "large", "warnings": [], "steps": {"interactions read": interactions}, "rejected": 0},
+        facts={
+            "name": "large",
+            "kind": "made up",
+            "category": "",
+            "options": {},
+            "split": {},
+            "steps": {"interactions read": interactions},
+            "rejected": 0,
+            "warnings": [],
+        },  # fmt: skip
         force=True,
         progress=silent,
     )
