@@ -26,7 +26,8 @@ from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
-from mllmrec.models import FitContext, MLLMRec
+from mllmrec.models.base import FitContext
+from mllmrec.models.mllmrec import MLLMRec
 from mllmrec.training.trainer import Trainer, Training
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
@@ -46,11 +47,11 @@ class Data:
         self.graph: ItemGraph = build_graph(items, self.histories, GraphConfig(threshold=-1))
 
     def trainer(self, config: TrainConfig) -> Trainer:
-        """Return the trainer of MLLMRec on these features."""
-        model, train = MLLMRec(context=FitContext(config, self.graph)), self.train
-        pairs = train.rows(), train.indices.astype(np.int64)
-        task = Training(train, self.valid, pairs, config, seed=0, identity={})
-        return Trainer(lambda: model.build(train, self.features.items, self.features.users), task)
+        """Return MLLMRec before its first epoch."""
+        model = MLLMRec(context=FitContext(config, self.graph, self.histories))
+        pairs = self.train.rows(), self.train.indices.astype(np.int64)
+        task = Training(self.train, self.valid, pairs, config, seed=0, identity={})
+        return Trainer(lambda: model.build(self.train, self.features.items, self.features.users), task)
 
 
 def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> None:

@@ -1,4 +1,4 @@
-"""What leaves the project's own folders: a toolbox's layout, vectors to serve from, a model card."""
+"""Exports: the layout of the MMRec toolbox, vectors to serve from, a model card."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Form = Literal["mmrec", "vectors", "card"]
 
 
 def write(source: Path, out: Path, form: Form, *, run: Path | None = None, spreadsheet: bool = False) -> list[Path]:
-    """Write a dataset or a run in one of the forms; the paths written.
+    """Write a dataset or a run in one of the forms; return the paths written.
 
     Args:
         source: a run folder, or for mmrec a dataset folder.
         out: folder.
-        form: what to write.
+        form: of the export.
         run: for mmrec from a dataset: the run whose item vectors go along.
         spreadsheet: for mmrec: see export_mmrec.
 
     Raises:
-        InputError: the source is not what the form needs.
+        InputError: the form needs another source.
         MllmrecError: as in the function of each form.
     """
     if form == "mmrec":
