@@ -49,8 +49,8 @@ def export(
 ) -> None:
     """Write a dataset, or what a run made of it, for others to load.
 
-    Models of the kinds mllmrec, bpr, lightgcn, vbpr and freedom have vectors;
-    ridge, blend and ease score by item-item weights and have none.
+    Models of the kinds mllmrec, ials, bpr, vbpr, lightgcn and freedom have vectors;
+    ensemble, ridge, ease and item-knn score by item-item weights and have none.
 
     Example: mllmrec export run --format vectors --out vectors
     """

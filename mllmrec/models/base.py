@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from mllmrec.config import ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, TrainingError
+from mllmrec.evaluation.metrics import users_with_heldout
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
@@ -231,6 +232,29 @@ class Recommender(ABC):
             if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
                 raise InputError(f"{what}_features must have shape ({count}, d); got {vectors.shape}")
         return matrix
+
+
+def check_validation(user_items: CSR, valid: Matrix | None, use: str) -> CSR:
+    """Return the validation interactions.
+
+    Args:
+        user_items: R, binary [U, I].
+        valid: [U, I], or None.
+        use: what they are for, as the error says it.
+
+    Raises:
+        TrainingError: no user has both a training and a validation interaction.
+    """
+    held = None if valid is None else as_interactions(valid)
+    if held is None or held.nnz == 0:
+        why = "the validation split is empty"
+    elif len(users_with_heldout(user_items, held)) == 0:
+        why = "no user has both a training and a validation interaction"
+    else:
+        return held
+    raise TrainingError(
+        f"{why}, and {use}; prepare the dataset with a split that holds some interactions out, or pass valid="
+    )
 
 
 def as_interactions(matrix: Matrix) -> CSR:

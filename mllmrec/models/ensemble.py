@@ -34,12 +34,12 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import Count, ModelConfig, Positive
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, under
-from mllmrec.models.base import FilePath, Matrix, Recommender, as_interactions, user_rows, vectors_or_zeros
+from mllmrec.models.base import FilePath, Matrix, Recommender, check_validation, user_rows, vectors_or_zeros
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
@@ -122,12 +122,8 @@ class Ensemble(Recommender):
         """
         R, progress = self._begin(user_items, item_features, user_features), self.context.progress
         device = resolve_device(self.context.train.device, "train.device")
-        if valid is None or valid.nnz == 0:
-            raise TrainingError(
-                "the validation split is empty, and the ensemble chooses its weights by it; prepare the dataset with a "
-                "split that holds some interactions out, pass valid=, or take model.kind=ridge"
-            )
-        held, items = as_interactions(valid), vectors_or_zeros(item_features, R.n_columns)
+        held = check_validation(R, valid, "the ensemble chooses its weights by it (model.kind=ridge needs none)")
+        items = vectors_or_zeros(item_features, R.n_columns)
         Z = project_vectors(items, R)
         parts = self._fit_parts(R, held, items, user_features, Z, seed)
         ridges = self._fit_ridges(R, held, (items, Z), device)

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.base import Candidate, FilePath, Matrix, as_interactions
+from mllmrec.models.base import Candidate, FilePath, Matrix, check_validation
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.training.checkpoint import Epoch, Parameters
@@ -74,14 +74,9 @@ class NetworkModel(EmbeddingModel):
             MismatchError: the checkpoint belongs to other data or settings.
         """
         R = self._begin(user_items, item_features, user_features)
-        if valid is None or valid.nnz == 0:
-            raise TrainingError(
-                "the validation split is empty, so training would not know when to stop; prepare the dataset "
-                "with a split that holds some interactions out, or pass valid="
-            )
         task = Training(
             user_items=R,
-            valid=as_interactions(valid),
+            valid=check_validation(R, valid, "training stops by it"),
             pairs=self._pairs(R),
             config=self.context.train,
             seed=seed,
@@ -108,7 +103,7 @@ class NetworkModel(EmbeddingModel):
     def _identity(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> dict[str, object]:
         """Return what a checkpoint must have been made from to go on with it, JSON-like."""
         graph = self.context.item_graph
-        edges = () if graph is None else (graph.normalised.indices, graph.normalised.values())
+        edges = () if graph is None else (graph.normalized.indices, graph.normalized.values())
         arrays = [user_items.indptr, user_items.indices, *(v for v in (users, items) if v is not None), *edges]
         return {
             "histories": self.context.digest,
@@ -135,11 +130,11 @@ class NetworkModel(EmbeddingModel):
             config: of a graph that is built here whatever the run has; None: the run's, else the default one.
         """
         if config is None and self.context.item_graph is not None:
-            return self.context.item_graph.normalised
+            return self.context.item_graph.normalized
         histories = self.context.histories or Histories(
             user_items.indptr, user_items.indices, None, user_items.n_columns, "train"
         )
-        return build_graph(items, histories, config or GraphConfig()).normalised
+        return build_graph(items, histories, config or GraphConfig()).normalized
 
     @property
     def summary(self) -> str:

@@ -137,7 +137,7 @@ def ridge_support(
     """
     n, lists = len(vectors), []
     if cooccurrence:
-        lists.append(neighbors.by_audiences(user_items, cooccurrence, device)[0])
+        lists.append(neighbors.by_users(user_items, cooccurrence, device)[0])
     if semantic:
         lists.append(neighbors.by_vectors(vectors, semantic, device)[0])
     ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)

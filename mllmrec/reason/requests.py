@@ -15,13 +15,13 @@ from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import ConfigError
+from mllmrec.foundation.extras import require_extra
 from mllmrec.reason import describe, profile
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, HistoryLimits, HistoryPrompts, RetryingChat
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, ChatModel, Describer, Material, Profiler, StatesModel
 from mllmrec.reason.engines.extractive import PROFILE_VERSION, ExtractiveDescriber, ExtractiveProfiler
-from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
 from mllmrec.reason.engines.transformers_processor import thinks
 from mllmrec.reason.prompts import PromptStage, Template, category_of, load_template, neutralize
@@ -114,8 +114,12 @@ class Engines:
     def chat_model(self, stage: DescribeConfig | ProfileConfig, model: str) -> ChatModel:
         """Return the engine of a stage over a model of that name."""
         if stage.engine == "transformers":
+            require_extra("transformers", "vlm", 'engine = "transformers"')
             weights = self.weights(model)
             return TransformersChat(weights, max_new_tokens=stage.max_new_tokens, seed=self._config.seed)
+        require_extra("httpx", "web", 'engine = "openai"')
+        from mllmrec.reason.engines.openai import ChatServer
+
         return ChatServer(server_config(self._config, stage, model))
 
     def weights(self, model: str) -> TransformersModel:
