@@ -5,7 +5,7 @@
 A file is "equal" where its bytes are. It is "renamed" where its content is equal once names are mapped: of files, of
 models in tables, of settings. Anything else "differs". A file of one run alone is "missing" or "added". Exit code 1
 where anything differs, is missing or is added. Times, memory, versions and the machine are not compared, and neither
-is stage.json: its fingerprints follow from the settings and files that are.
+are stage.json, whose fingerprints follow from the settings and files that are, and curve.svg, a picture of curve.csv.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {  # of models, parts and settings
     "model.sweeps": "model.iterations",
     "model.unobserved": "model.unobserved_weight",
 }
-UNCOMPARED = {"stage.json", ".lock"}
+UNCOMPARED = {"stage.json", ".lock", "curve.svg"}  # curve.svg is drawn from curve.csv, which is compared
 # What run.json says of the machine and the clock, not of the result.
 UNCOMPARED_KEYS = {"seconds", "peak_mib", "reused", "versions", "machine", "command", "dataset_folder", "counts"}
 

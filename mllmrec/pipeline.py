@@ -10,7 +10,7 @@ same inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,18 +20,21 @@ from mllmrec.dataset import Dataset, Histories, load
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.features.encode import Features, encode_texts
 from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import FittedModel, fit_model, read_model
+from mllmrec.models.network_model import NetworkModel
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
-from mllmrec.reason.generate import Asking
+from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
-from mllmrec.reason.select import Engines
+from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations, recommend_items
+from mllmrec.report.figures import training_curve
 from mllmrec.run_record import STAGES, StageRecord
 from mllmrec.run_record import Stage as Stage
 from mllmrec.runs import Artefact, Run, open_run
@@ -99,7 +102,7 @@ def run(
     cache: Path | str | None = None,
     command: str = "",
     progress: Progress = silent,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
@@ -111,14 +114,14 @@ def run(
         cache: the generation cache; None: the user's own.
         command: the command line of this run, to be written down.
         progress: called by every stage.
-        asking: limits and retries of describe and profile; a stage's own max_failures goes before.
+        limits: limits and retries of describe and profile; a stage's own max_failures goes before.
 
     Returns:
         The artefacts up to `until`.
 
     Raises:
         MllmrecError: whatever a stage refuses.
-        LimitReached: `asking` has a limit, and a stage has requests left.
+        LimitReached: `limits` has a limit, and a stage has requests left.
     """
     data = dataset if isinstance(dataset, Dataset) else load(Path(dataset))
     resolved = config or load_config()
@@ -128,7 +131,7 @@ def run(
         open_run(Path(out), data, resolved, command) as folder,
         open_cache(Path(cache) if cache else None) as generations,
     ):
-        work = _Work(folder, data, resolved, generations, progress, asking or Asking())
+        work = _Work(folder, data, resolved, generations, progress, limits or GenerationLimits())
         made = Artefacts(folder)
         for stage in _stages(work, made):
             if stage == until:
@@ -187,6 +190,20 @@ class Artefacts:
         return self.__dict__.get("evaluate")
 
 
+class _DrawnModel(FittedModel):
+    """A fitted model; the learning curve of a network is drawn beside its files."""
+
+    def save(self, path: FilePath) -> list[str]:
+        """Write the model's files, and curve.svg of a network; return their names."""
+        names = super().save(path)
+        if isinstance(self.model, NetworkModel):
+            curve = self.model.curve
+            epochs, loss, recall = ([getattr(at, name) for at in curve] for name in ("epoch", "loss", "recall"))
+            storage.write_text(path("curve.svg"), training_curve(epochs, loss, recall, self.model.best_epoch))
+            names.append("curve.svg")
+        return names
+
+
 @dataclass
 class _Work:
     """What the stages of a run read beside earlier artefacts, and one method a stage."""
@@ -196,7 +213,7 @@ class _Work:
     config: Config
     generations: GenerationCache
     progress: Progress
-    asking: Asking
+    limits: GenerationLimits
     epochs: int = 0  # trained by this start; those of a killed one are not among them
     engines: Engines = field(init=False)
     training: Histories = field(init=False)
@@ -212,7 +229,7 @@ class _Work:
 
         def again(earlier: A) -> bool:
             return (
-                self.asking.retry_failed and isinstance(earlier, Descriptions | Profiles) and earlier.without_text > 0
+                self.limits.retry_failed and isinstance(earlier, Descriptions | Profiles) and earlier.without_text > 0
             )
 
         def counts() -> dict[str, int]:
@@ -231,7 +248,7 @@ class _Work:
             self.generations,
             self.progress,
             engine=self.engines.describer,
-            asking=replace(self.asking, max_failures=config.max_failures),
+            limits=self.limits.of_stage("describe", config.max_failures),
         )
 
     def profile(self, described: Descriptions, scratch: Path) -> Profiles:
@@ -245,7 +262,7 @@ class _Work:
             self.generations,
             self.progress,
             engine=None if config.kind == "mean" else self.engines.profiler(described),
-            asking=replace(self.asking, max_failures=config.max_failures),
+            limits=self.limits.of_stage("profile", config.max_failures),
             parts=scratch,
         )
 
@@ -261,7 +278,7 @@ class _Work:
 
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Frozen features and graph -> a fitted model."""
-        return FittedModel(
+        return _DrawnModel(
             fit_model(
                 features,
                 graph,

@@ -17,6 +17,7 @@ import typer
 from mllmrec.errors import ConfigError, InputError, MllmrecError
 from mllmrec_cli import (
     audit,
+    bench,
     compare,
     console,
     data,
@@ -24,8 +25,9 @@ from mllmrec_cli import (
     generations,
     inspect,
     interrupts,
-    measure,
+    plots,
     report,
+    scale,
     show,
     stages,
     study,
@@ -76,7 +78,9 @@ show.register(app)
 inspect.register(app)
 audit.register(app)
 report.register(app)
-measure.register(app)
+bench.register(app)
+scale.register(app)
+plots.register(app)
 upkeep.register(app)
 generations.register(app)
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mllmrec.audit.lift import ProfileTerms, WordMeasures
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.reason.dependence import DOUBTFUL
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
@@ -182,8 +181,8 @@ def reasoning_warning(measured: ProfileWords, descriptions: Descriptions, profil
     """
     faults = [profile_warning(measured)]
     for what, table in (("descriptions", descriptions.table), ("profiles", profiles.table)):
-        share = table["status"].to_list().count(DOUBTFUL) / max(len(table), 1)
-        faults.append(f"{share:.0%} of the {what} are doubtful: refusals or set phrases" if share >= WARN else None)
+        share = table["status"].to_list().count("suspect") / max(len(table), 1)
+        faults.append(f"{share:.0%} of the {what} are suspect: refusals or set phrases" if share >= WARN else None)
     return "; ".join(fault for fault in faults if fault) or None
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from mllmrec.audit.profiles import MOST_USERS, ProfileWords, measure_words
 from mllmrec.dataset import Dataset
+from mllmrec.dataset.vocabulary import words
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Features
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
-from mllmrec.reason.vocabulary import words
 
 COMPARED = 200  # profiles that distinct-n and self-BLEU are taken of, so that runs can be compared
 _ORDERS = (1, 2, 3, 4)  # of n-grams in BLEU

@@ -19,7 +19,7 @@ def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.Data
 
 
 def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """One row a user and item, the earliest; rows come sorted by time within a user, users as they appeared.
+    """Keep one row per user and item, the earliest; rows come back sorted by time, equal times as they were.
 
     Raises:
         LeakError: a given split has one user-item pair in two of its parts.
@@ -33,10 +33,8 @@ def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
             f"the given split has {len(torn)} user-item pairs in more than one of its parts, the first is user "
             f"{user!r} with item {item!r}; give each pair one part"
         )
-    ordered = interactions.with_columns(
-        first=pl.int_range(pl.len()).min().over("user"),
-    ).sort("first", "timestamp", maintain_order=True, nulls_last=False)
-    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True).drop("first")
+    ordered = interactions.sort("timestamp", maintain_order=True, nulls_last=False)
+    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True)
     return kept, len(interactions) - len(kept)
 
 

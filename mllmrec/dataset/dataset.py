@@ -153,7 +153,7 @@ class Dataset:
 
     @property
     def ticks_per_second(self) -> int:
-        """Units of `interactions["timestamp"]` in a second; the unit is the coarsest that keeps every time of the files."""
+        """Units of `interactions["timestamp"]` in a second: the coarsest that keeps every time of the files."""
         return PER_SECOND[self.manifest.get("read", {}).get("time", {}).get("unit", "s")]
 
     def matrix(self, split: Split) -> CSR:

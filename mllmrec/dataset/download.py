@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,11 +66,13 @@ class Downloads:
         files: the picture of each address that gave one, now or earlier.
         failed: the reason of each of the others.
         fetched: the number that came over the network this time.
+        beyond_limit: the number that was not called, because their items have enough pictures without them.
     """
 
     files: Mapping[str, Path]
     failed: Mapping[str, str]
     fetched: int
+    beyond_limit: int = 0
 
     @property
     def steps(self) -> dict[str, int]:
@@ -79,15 +81,18 @@ class Downloads:
 
     @property
     def warnings(self) -> list[str]:
-        """Return at most one line for a person: how many failed, and the commonest reasons."""
-        if not self.failed:
-            return []
-        reasons = Counter(self.failed.values()).most_common(3)
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        return [
-            f"{len(self.failed)} of {len(self.failed) + len(self.files)} image addresses gave no picture ({listed}); "
-            "the same command with --force tries them again"
-        ]
+        """Return lines for a person: how many addresses failed, for which reasons, and how many were not called."""
+        lines = []
+        if self.failed:
+            reasons = Counter(self.failed.values()).most_common(3)
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            lines.append(
+                f"{len(self.failed)} of {len(self.failed) + len(self.files)} image addresses gave no picture "
+                f"({listed}); the same command with --force tries them again"
+            )
+        if self.beyond_limit:
+            lines.append(f"{self.beyond_limit} further image addresses were not fetched; see --images-per-item")
+        return lines
 
 
 def default_folder() -> Path:
@@ -160,7 +165,10 @@ def add_pictures(
         [*own, *(str(downloads.files[url]) for url in urls if url in downloads.files)]
         for own, urls in zip(local, chosen, strict=True)
     ]
-    return items.with_columns(images=pl.Series(images, dtype=pl.List(pl.String))), downloads
+    beyond = sum(map(len, named)) - sum(map(len, chosen))
+    return items.with_columns(images=pl.Series(images, dtype=pl.List(pl.String))), replace(
+        downloads, beyond_limit=beyond
+    )
 
 
 class _RefusedError(MllmrecError):

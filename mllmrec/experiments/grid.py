@@ -10,7 +10,7 @@ from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.experiments.entries import ENTRIES, Settings
-from mllmrec.reason.prompts import Ask, shipped
+from mllmrec.reason.prompts import PromptStage, shipped_templates
 
 _ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _NEIGHBORS = (0, 5, 10, 20)
@@ -110,17 +110,17 @@ def wordings(config: Config, dataset: Dataset) -> Points:
             "study prompts compares the prompts of a multimodal model, and no stage prompts one here: "
             "set describe.engine or profile.engine to transformers or openai, and describe.model"
         )
-    own: dict[Ask, str] = {"describe": config.describe.template, "profile": config.profile.template}
+    own: dict[PromptStage, str] = {"describe": config.describe.template, "profile": config.profile.template}
     points = [GridPoint(", ".join(f"{stage} {own[stage]}" for stage in stages))]
     for stage in stages:
-        others = [name for name in shipped(stage) if name != own[stage]]
+        others = [name for name in shipped_templates(stage) if name != own[stage]]
         points += [GridPoint(f"{stage} {name}", (f"{stage}.template={name}",)) for name in others]
     return tuple(points)
 
 
-def _prompted(config: Config, dataset: Dataset) -> list[Ask]:
+def _prompted(config: Config, dataset: Dataset) -> list[PromptStage]:
     """Return the stages whose prompt reaches a model."""
-    stages: list[Ask] = []
+    stages: list[PromptStage] = []
     pictured = bool((dataset.items["images"].list.len() > 0).any())
     if config.describe.engine != "extractive" and config.describe.images and pictured:
         stages.append("describe")

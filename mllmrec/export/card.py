@@ -18,11 +18,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from mllmrec.config import LEAKY, default_values, toml_lines
+from mllmrec.config import LEAKY, default_values
 from mllmrec.dataset import statistics
 from mllmrec.evaluation.bootstrap import RESAMPLES, mean_interval
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.foundation import storage
+from mllmrec.foundation.settings import toml_lines
 from mllmrec.models import registry
 from mllmrec.report.page import shown
 from mllmrec.run_record import marked

@@ -2,7 +2,8 @@
 
     <name>.inter  i_id_mapping.csv  u_id_mapping.csv  <feature>.npy ...
 
-Times are seconds, with a fraction where the dataset has finer ones. The mapping files hold the shop's ids exactly as they are, for they are read back. For eyes and a spreadsheet,
+Times are seconds, with a fraction where the dataset has finer ones. The mapping files hold the shop's ids exactly
+as they are, for they are read back. For eyes and a spreadsheet,
 `spreadsheet=True` puts an apostrophe before ids that a spreadsheet would run as a formula.
 """
 

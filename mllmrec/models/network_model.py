@@ -18,7 +18,6 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.foundation.curve import draw_curve
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.base import Candidate, FilePath, Matrix, check_validation
 from mllmrec.models.embedding_model import EmbeddingModel
@@ -144,17 +143,16 @@ class NetworkModel(EmbeddingModel):
         return f"epoch {self.best_epoch} of {len(self.curve)}, validation Recall@20 {best.recall:.4f}"
 
     def write_files(self, path: FilePath) -> list[str]:
-        """Write model.safetensors, users.npy, items.npy, curve.csv, curve.svg and train.json."""
+        """Write model.safetensors, users.npy, items.npy, curve.csv and train.json."""
         with storage.atomic(path("model.safetensors")) as temporary:
             save_file(self.parameters, temporary)
         storage.write_array(path("users.npy"), self.users)
         storage.write_array(path("items.npy"), self.items)
         with storage.atomic(path("curve.csv")) as temporary:
             pl.DataFrame([asdict(epoch) for epoch in self.curve]).write_csv(temporary)
-        storage.write_text(path("curve.svg"), draw_curve(self.curve, self.best_epoch))
         notes = {"best_epoch": self.best_epoch, "histories": self.context.digest}
         storage.write_json(path("train.json"), notes)
-        return ["model.safetensors", "users.npy", "items.npy", "curve.csv", "curve.svg", "train.json"]
+        return ["model.safetensors", "users.npy", "items.npy", "curve.csv", "train.json"]
 
     def read_files(self, path: FilePath) -> Self:
         """Read what `write_files` wrote."""

@@ -166,7 +166,7 @@ def test_an_audit_passes_and_its_exit_code_says_when_it_does_not(
 def test_a_run_says_at_its_end_when_its_profiles_are_generic(
     hostile: Path, cli: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
+    from mllmrec.reason.engines.extractive import ExtractiveProfiler
 
     monkeypatch.setattr(ExtractiveProfiler, "_write", lambda *_: "Likes high-quality products.")
     words = ["profile", hostile.parent / "dataset", "--out", tmp_path / "run", "--quiet", "--cache", tmp_path / "c"]

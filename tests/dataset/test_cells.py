@@ -141,6 +141,15 @@ def test_ragged_rows_are_left_out_and_empty_surplus_is_nothing(tmp_path: Path) -
     assert rejects(dataset) == list(zip(["interactions.csv:3", "interactions.csv:4"], reasons, strict=True))
 
 
+@pytest.mark.parametrize("mark", [",", ";", "|"])
+def test_a_csv_file_is_divided_by_the_mark_of_its_header(tmp_path: Path, mark: str) -> None:
+    items = "\n".join(
+        [f"item{mark}title{mark}brand", f'a{mark}"Lamp, oak; small | old"{mark}X', f"b{mark}Vase{mark}Y", ""]
+    )
+    dataset = made(tmp_path / "s", f"user{mark}item\nu{mark}a\n", items)
+    assert dict(dataset.items.select("title", "brand").iter_rows()) == {"Lamp, oak; small | old": "X", "Vase": "Y"}
+
+
 def test_blanks_around_cells_and_headers_are_no_part_of_them(tmp_path: Path) -> None:
     dataset = made(
         tmp_path / "s",
@@ -236,7 +245,7 @@ def test_ratings_are_the_same_number_in_every_format(tmp_path: Path) -> None:
 def test_junk_is_no_rating(tmp_path: Path, junk: str) -> None:
     dataset = made(tmp_path / "s", f'user,item,rating\nu,a,4\nu,b,"{junk}"\n')
     assert dataset.item_ids.to_list() == ["a"]
-    assert rejects(dataset) == [("interactions.csv:3", f"rating is no number: {junk!r}")]
+    assert rejects(dataset) == [("interactions.csv:3", f"rating is no number, such as 4.5: {junk!r}")]
 
 
 def test_least_ratings_hold_for_numbers_that_are_text(tmp_path: Path) -> None:

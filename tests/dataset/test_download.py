@@ -293,6 +293,7 @@ def test_prepare_puts_fetched_pictures_behind_local_ones(tmp_path: Path) -> None
     steps = statistics(made).steps
     assert (steps["image addresses"], steps["image addresses without a picture"]) == (3, 1)
     assert any("1 of 3 image addresses gave no picture (1 x HTTP status 404)" in w for w in made.manifest["warnings"])
+    assert "1 further image addresses were not fetched; see --images-per-item" in made.manifest["warnings"]
 
 
 def test_the_command_calls_no_address_of_this_machine(tmp_path: Path) -> None:

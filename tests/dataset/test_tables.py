@@ -54,7 +54,8 @@ def test_byte_order_marks_and_windows_line_ends_are_read(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("usr,item\na,x\n", "interactions.csv:1: no column for the user \\(is it 'usr'\\?\\).*--column user=usr"),
-        ("user;item\na;x\n", "interactions.csv:1: wanted columns divided by ',', but the header has ';'"),
+        ("user\titem\na\tx\n", "interactions.csv:1: wanted columns divided by ',', but .* rename the file to .tsv"),
+        ("kunde,artikel\na,x\n", "no column for the user and the item; .*--column user=NAME --column item=NAME"),
         ("user,item\na,x\nb,y,z\n", "interactions.csv:3: 3 fields, wanted 2"),
         ("", "interactions.csv is empty"),
         ("user,item\n", "no interactions are left"),

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mllmrec.foundation.memory import PeakMemory
 from PIL import Image, ImageFile
 
 from mllmrec.foundation import images
 from mllmrec.foundation.byte_budget import ByteBudget
+from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.images import ImageRefusedError, check_image, image_kind, open_image
 
 

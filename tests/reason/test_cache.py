@@ -94,7 +94,7 @@ def test_another_schema_and_what_is_no_cache_are_refused(tmp_path: Path) -> None
 def test_each_distinct_request_is_asked_once_and_failures_again(tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def ask(batch: list[str]) -> list[Answer]:
+    def complete(batch: list[str], report: object) -> list[Answer]:
         asked.extend(batch)
         return [Answer("", "failed", "no") if text == "bad" else Answer(text.upper()) for text in batch]
 
@@ -102,7 +102,13 @@ def test_each_distinct_request_is_asked_once_and_failures_again(tmp_path: Path) 
     with open_cache(tmp_path / "c.sqlite") as cache:
         for _ in range(2):
             answers = generate(
-                keys=requests, requests=requests, ask=ask, batch_size=lambda: 2, cache=cache, progress=silent, label="x"
+                keys=requests,
+                requests=requests,
+                complete=complete,
+                batch_size=lambda: 2,
+                cache=cache,
+                progress=silent,
+                label="x",
             )
             assert [answer.text for answer in answers] == ["A", "", "A", "B"]
     assert asked == ["a", "bad", "b", "bad"]
@@ -113,7 +119,7 @@ def test_an_engine_that_answers_short_is_refused_not_shifted(tmp_path: Path) -> 
         generate(
             keys=["a", "b"],
             requests=["a", "b"],
-            ask=lambda batch: [Answer("x")],
+            complete=lambda batch, report: [Answer("x")],
             batch_size=lambda: 2,
             cache=cache,
             progress=silent,

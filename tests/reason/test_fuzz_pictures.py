@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from mllmrec.foundation.memory import PeakMemory
 from PIL import Image
 
 from mllmrec.config import load_config
 from mllmrec.dataset import PrepareOptions, prepare
+from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.pipeline import run
 

@@ -172,20 +172,23 @@ class TableColumns:
         """
         names = list(self.header)
         there = f"there are: {', '.join(names)[:500]}"
-        for role in _ALIASES[self.table]:
-            chosen = self.assignments.get(f"{self.table}.{role}")
-            if chosen and chosen not in self.header:
-                raise InputError(f"{self.where}: no column {chosen!r}{near_miss(chosen, names)}; {there}")
-            if role in _IDS and not self.used.get(role):
-                chosen = self.assignments.get(role)
-                if chosen:
-                    raise InputError(f"{self.where}: no column {chosen!r}{near_miss(chosen, names)}; {there}")
-                close = next((name for name in names if near_miss(name, _ALIASES[self.table][role])), None)
-                hint = f" (is it {close!r}?)" if close else ""
-                raise InputError(
-                    f"{self.where}: no column for the {role}{hint}; {there}; name it with "
-                    f"--column {role}={close or 'NAME'}, or --column {self.table}.{role}=... for this table alone"
-                )
+        own = {role: self.assignments.get(f"{self.table}.{role}") for role in _ALIASES[self.table]}
+        missing = [role for role in _IDS if role in own and not self.used.get(role)]
+        chosen = [name for name in own.values() if name and name not in self.header]
+        chosen += [name for role in missing if (name := self.assignments.get(role))]
+        if chosen:
+            raise InputError(f"{self.where}: no column {chosen[0]!r}{near_miss(chosen[0], names)}; {there}")
+        if missing:
+            close = {role: self._near(role) for role in missing}
+            flags = " ".join(f"--column {role}={name or 'NAME'}" for role, name in close.items())
+            hint = " and ".join(f"(is it {name!r}?)" for name in close.values() if name)
+            raise InputError(
+                f"{self.where}: no column for the {' and the '.join(missing)}{' ' if hint else ''}{hint}; {there}; "
+                f"name it with {flags} (or {self.table}.{missing[0]}=... for this table alone)"
+            )
+
+    def _near(self, role: str) -> str | None:
+        return next((name for name in self.header if near_miss(name, _ALIASES[self.table][role])), None)
 
     def used_names(self) -> dict[str, str]:
         """Return the names that played each role, for a message."""

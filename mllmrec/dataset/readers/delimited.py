@@ -47,7 +47,7 @@ def read_delimited(
 
     Args:
         path: the file.
-        delimiter: one character; the tab makes it a tsv file.
+        delimiter: "," or the tab, as the file's name says.
         rejects: takes the rows of another width, with a stray quote or in another encoding.
         header: names of the columns, where the file's first line is data already.
         max_bytes: limit of the unpacked bytes.
@@ -62,14 +62,15 @@ def read_delimited(
         data = file.read()
     if not data.strip(b"\x00 \t\r\n"):
         raise InputError(f"{path.name} is empty" + (": it holds zero bytes alone" if data.strip() else ""))
-    frame = _lines(path, data, delimiter, rejects)
-    names = tuple(header) or _header(path, frame["text"][0], delimiter)
+    frame = _lines(path, data, rejects)
+    delimiter = _delimiter(path, frame["text"][0], delimiter)
+    names = tuple(header) or _header(frame["text"][0], delimiter)
     body = (frame if header else frame.slice(1)).with_row_index("place").select("line", "text", "place")
     cells = _Body(path, delimiter, rejects, len(names), body).cells()
     return Cells(names, cells.drop("line"), cells["line"])
 
 
-def _lines(path: Path, data: bytes, delimiter: str, rejects: Rejects) -> pl.DataFrame:
+def _lines(path: Path, data: bytes, rejects: Rejects) -> pl.DataFrame:
     """Return line (from 1) and text of the lines that hold more than blanks and delimiters."""
     pieces, at = [], 0
     while at < len(data):
@@ -81,7 +82,7 @@ def _lines(path: Path, data: bytes, delimiter: str, rejects: Rejects) -> pl.Data
         pieces.append(pl.Series("text", [piece.removesuffix("\n")]).str.split("\n").explode())
         at = end
     frame = pl.DataFrame([pl.concat(pieces).str.strip_chars_end("\r")]).with_row_index("line", offset=1)
-    return frame.filter(pl.col("text").str.strip_chars(f"{delimiter} ") != "")
+    return frame.filter(pl.col("text").str.strip_chars(_DELIMITERS + " ") != "")
 
 
 def _decoded(path: Path, data: bytes, lines_before: int, rejects: Rejects) -> str:
@@ -97,14 +98,25 @@ def _decoded(path: Path, data: bytes, lines_before: int, rejects: Rejects) -> st
     return "\n".join(texts)
 
 
-def _header(path: Path, line: str, delimiter: str) -> tuple[str, ...]:
-    if delimiter not in line:
-        other = max(_DELIMITERS, key=line.count)
-        if line.count(other):
-            raise InputError(
-                f"{path.name}:1: wanted columns divided by {delimiter!r}, but the header has {other!r}; "
-                f"save it with {delimiter!r}, or rename it to .{'tsv' if other == chr(9) else 'csv'}"
-            )
+def _delimiter(path: Path, header: str, delimiter: str) -> str:
+    """Return the character that divides a header: of a csv file also ; or |, where it has no comma.
+
+    Raises:
+        InputError: another character divides it.
+    """
+    other = max(_DELIMITERS, key=header.count)
+    if delimiter in header or not header.count(other):
+        return delimiter
+    if delimiter == "," and other != "\t":
+        return other
+    name = "csv" if delimiter == "\t" else "tsv"
+    raise InputError(
+        f"{path.name}:1: wanted columns divided by {delimiter!r}, but the header has {other!r}; "
+        f"rename the file to .{name}"
+    )
+
+
+def _header(line: str, delimiter: str) -> tuple[str, ...]:
     fields, fault = split_fields(line, delimiter)
     names = [name.strip() for name in (line.split(delimiter) if fault else fields)]
     typed = [_TYPED.fullmatch(name) for name in names]

@@ -16,6 +16,7 @@ _INTERACTIONS = ("interactions", "ratings", "events", "orders", "purchases", "tr
 _ITEMS = ("items", "products", "catalogue", "catalog", "meta", "articles")
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _WAY_OUT = {
+    **dict.fromkeys(("txt", "dat", "data", "tab"), "rename it to .csv, or to .tsv where tabs divide its columns"),
     **dict.fromkeys(("xlsx", "xls", "xlsm", "xlsb", "ods", "numbers"), "save the sheet as .csv (UTF-8)"),
     **dict.fromkeys(("zip", "bz2", "xz", "zst", "7z", "tar", "tgz", "rar"), "unpack it"),
     **dict.fromkeys(

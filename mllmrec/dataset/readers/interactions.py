@@ -162,7 +162,7 @@ def _series(texts: list[str | None]) -> pl.Series:
 def _reason(role: str, cell: str | None, *, numbered: bool) -> str:
     if role in ("user", "item"):
         return f"{role} {show(cell)} is no number from 0" if cell and numbered else id_fault(cell, role)
-    kind = "number" if role == "rating" else "time, such as 1600000000 or 2020-09-13 12:26:40"
+    kind = "number, such as 4.5" if role == "rating" else "time, such as 1600000000 or 2020-09-13 12:26:40"
     return f"{role} is no {kind}: {show(cell)}"
 
 

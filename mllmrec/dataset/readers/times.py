@@ -4,7 +4,7 @@
 |---|---|
 | seconds, milli-, micro-, nanoseconds since 1970 | `1600000000`, `1600000000.25`, `1600000000800` |
 | digits of a date | `20200913`, `202009131226`, `20200913122640`, `20200913122640800` |
-| ISO 8601 | `2020-09-13`, `2020-09-13 12:26:40.8`, `2020-09-13T12:26:40+02:00` |
+| dates, with or without the time of day | `2020-09-13`, `2020-09-13T12:26:40.8+02:00`, `13.09.2020 12:26` |
 | numbers that only order rows | `1`, `2`, `3` |
 
 The size of a number tells its unit. Numbers whose dates would be of no shop's lifetime only order rows.
@@ -27,8 +27,8 @@ _FORMS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _NUMBER = r"^([+-]?\d{1,19})(?:\.(\d*))?$"
 _EXPONENT = r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$"
 _DIGITS = r"^(?:19|20)\d{6}(?:\d{4}|\d{6}|\d{9})?(?:\.0*)?$"
-_ISO = (
-    r"^(?<date>\d{4}[-/]\d{1,2}[-/]\d{1,2})"
+_DATE = (
+    r"^(?:(?<date>\d{4}[-/]\d{1,2}[-/]\d{1,2})|(?<dotted>\d{1,2}\.\d{1,2}\.\d{4}))"
     r"(?:[T ]+(?<minute>\d{1,2}:\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d{1,9})\d*)?)?)?"
     r"\s*(?:Z|UTC|GMT|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2})?)?$"
 )
@@ -55,13 +55,13 @@ class Times:
 def read_times(cells: pl.Series) -> Times:
     """Read the times of text cells, all rows of a shop together."""
     given = without_missing(cells)
-    numbers, dates = _numbers(given), _iso(given)
+    numbers, dates = _numbers(given), _dates(given)
     forms: dict[str, int] = {}
     if (digits := given.str.contains(_DIGITS).fill_null(value=False)).sum() * 2 > numbers["whole"].count():
         parts, forms["dates as YYYYMMDD..."] = _digits(given.set(~digits, None)), int(digits.sum())
     else:
         parts = _scaled(numbers, forms)
-    forms["ISO dates"] = dates["second"].count()
+    forms["dates"] = dates["second"].count()
     is_number = parts["second"].is_not_null()
     both = pl.DataFrame({name: parts[name].zip_with(is_number, dates[name]) for name in parts.columns})
     values, unit = _integers(both)
@@ -116,11 +116,14 @@ def _digits(given: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"second": second, "nano": nano.fill_null(0)})
 
 
-def _iso(given: pl.Series) -> pl.DataFrame:
-    groups = given.str.extract_groups(_ISO).struct.unnest()
+def _dates(given: pl.Series) -> pl.DataFrame:
+    groups = given.str.extract_groups(_DATE).struct.unnest()
     clock = pl.format(
         "{} {}:{}",
-        pl.col("date").str.replace_all("/", "-"),
+        pl.coalesce(
+            pl.col("date").str.replace_all("/", "-"),
+            pl.col("dotted").str.replace(r"(\d+)\.(\d+)\.(\d+)", "${3}-${2}-${1}"),
+        ),
         pl.col("minute").fill_null("00:00"),
         pl.col("second").fill_null("00"),
     )

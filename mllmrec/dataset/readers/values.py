@@ -29,6 +29,8 @@ def id_fault(value: object, role: str) -> str:
         return f"no {role}"
     if isinstance(value, float):
         return f"{role} {value} is a float: ids above 2^53 have lost digits; save them as text or integers"
+    if isinstance(value, (dict, list)):
+        return f"{role} is {'an object' if isinstance(value, dict) else 'a list'}, {show(value)}; wanted the id itself"
     return f"{role} {show(value)} cannot be an id"
 
 

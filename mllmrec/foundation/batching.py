@@ -1,4 +1,4 @@
-"""Work in batches that fit: by length under a budget, prepared ahead on a thread, halved when memory runs out.
+"""Run work in batches that fit: by length under a budget, prepared ahead on a thread, halved when memory runs out.
 
 Knows neither models nor texts: requests have a group and a cost, and three functions do the rest. Every request
 gets a result; one that fails by itself is recorded as failed, the others go on.
@@ -18,7 +18,7 @@ _GROW_AFTER = 4  # batches that went well before a halved size is doubled
 
 @dataclass
 class Capacity:
-    """How much goes at once.
+    """The size of a batch, now and at most.
 
     Attributes:
         most: requests a batch, at the best of times.
@@ -35,23 +35,23 @@ class Capacity:
         self.size = self.most
 
     def ran_out(self, tried: int) -> None:
-        """A batch of so many did not fit: the next has half of it."""
+        """Halve the next batch: one of `tried` requests did not fit."""
         self.size, self._well = max(tried // 2, 1), 0
 
     def went_well(self) -> None:
-        """After a few batches that fit, twice as many are tried again."""
+        """Try twice as many again after a few batches that fit."""
         self._well += 1
         if self._well >= _GROW_AFTER and self.size < self.most:
             self.size, self._well = min(2 * self.size, self.most), 0
 
     def holds(self, count: int, longest: int) -> bool:
-        """Whether so many requests fit, the longest of which has so many tokens; one always does."""
+        """Return whether `count` requests fit, the longest of `longest` tokens; one always does."""
         return count <= 1 or (count <= self.size and count * longest <= self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What decides which requests go together: equal `group`s only, by `tokens`."""
+    """The cost of one request: only those of an equal `group` go together, by `tokens`."""
 
     group: int
     tokens: int
@@ -73,11 +73,19 @@ class Batches(Generic[P, R]):
     failed: Callable[[Exception], R]
     free: Callable[[], None]
 
-    def run(self, costs: Sequence[Cost], capacity: Capacity) -> list[R]:
-        """A result a request, in the order of `costs`."""
+    def run(
+        self, costs: Sequence[Cost], capacity: Capacity, report: Callable[[int], object] = lambda done: None
+    ) -> list[R]:
+        """Return a result a request, in the order of `costs`.
+
+        Args:
+            costs: one a request.
+            capacity: of this machine; it learns.
+            report: called with the number of requests done, after each batch.
+        """
         # The longest first: if memory runs out, then at once and not after hours.
         todo = sorted(range(len(costs)), key=lambda n: (costs[n].group, costs[n].tokens, n), reverse=True)
-        found: dict[int, R] = {}
+        done: dict[int, R] = {}
         with ThreadPoolExecutor(1) as thread:
 
             def start() -> tuple[list[int], Future[P] | None]:
@@ -94,14 +102,15 @@ class Batches(Generic[P, R]):
                     todo[:0] = [*batch, *following]
                     following, following_ahead = start()
                 else:
-                    found |= zip(batch, results, strict=True)
+                    done |= zip(batch, results, strict=True)
+                    report(len(done))
                 batch, ahead = following, following_ahead
                 if results is not None:
                     capacity.went_well()
-        return [found[n] for n in range(len(costs))]
+        return [done[n] for n in range(len(costs))]
 
     def _attempt(self, batch: list[int], ahead: Future[P]) -> list[R] | None:
-        """Results, or None where memory ran out and the batch can be halved."""
+        """Return results, or None where memory ran out and the batch can be halved."""
         try:
             return self.compute(batch, ahead.result())
         except Exception as error:  # models and processors raise what they like
@@ -112,7 +121,7 @@ class Batches(Generic[P, R]):
         return [self._alone(n) for n in batch]
 
     def _alone(self, n: int) -> R:
-        """One request of a batch that failed for another reason than memory: the bad one must not take the rest."""
+        """Run one request of a batch that failed, not for memory: the bad one must not take the rest."""
         try:
             return self.compute([n], self.prepare([n]))[0]
         except Exception as error:
@@ -120,7 +129,7 @@ class Batches(Generic[P, R]):
 
 
 def _take(todo: list[int], costs: Sequence[Cost], capacity: Capacity) -> list[int]:
-    """The next batch, taken off the front of `todo`; the first is the longest of its group."""
+    """Take the next batch off the front of `todo`; its first is the longest of its group."""
     count = 0
     while count < len(todo):
         first, last = costs[todo[0]], costs[todo[count]]
@@ -132,8 +141,8 @@ def _take(todo: list[int], costs: Sequence[Cost], capacity: Capacity) -> list[in
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's or the machine's memory is used up."""
+    """Return whether an error says that a GPU's or the machine's memory is used up."""
     if isinstance(error, MemoryError):
         return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

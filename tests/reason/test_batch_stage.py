@@ -11,8 +11,8 @@ from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError
 from mllmrec.pipeline import run
+from mllmrec.reason.batch_files import BatchStage
 from mllmrec.reason.cache import open_cache
-from mllmrec.reason.elsewhere import Elsewhere
 
 NOWHERE = ["describe.engine=openai", "describe.model=m", "profile.kind=mean", "server.base_url=http://127.0.0.1:9/v1"]
 
@@ -36,16 +36,16 @@ def answered(batch: Path, results: Path) -> dict[str, str]:
 def test_descriptions_made_elsewhere_need_no_server(dataset: Dataset, tmp_path: Path) -> None:
     config = load_config(assignments=NOWHERE)
     with open_cache(tmp_path / "cache.sqlite") as cache:
-        asked = Elsewhere(dataset, config, cache, None).write(tmp_path / "batch.jsonl")
+        asked, refused = BatchStage(dataset, config, cache, None).write(tmp_path / "batch.jsonl")
         told = answered(tmp_path / "batch.jsonl", tmp_path / "results.jsonl")
-        assert asked == len(told) > 0
-        summary = Elsewhere(dataset, config, cache, None).read(tmp_path / "results.jsonl")
+        assert asked == len(told) > 0 and refused == 0
+        summary = BatchStage(dataset, config, cache, None).read(tmp_path / "results.jsonl")
         assert summary == f"{asked:,} of {asked:,} requests answered"
-        assert Elsewhere(dataset, config, cache, None).write(tmp_path / "rest.jsonl") == 0
+        assert BatchStage(dataset, config, cache, None).write(tmp_path / "rest.jsonl") == (0, 0)
     made = run(dataset, tmp_path / "run", config, until="describe", cache=tmp_path / "cache.sqlite").describe
     assert set(made.texts) == set(told.values())
 
 
 def test_other_engines_have_no_batch_files(dataset: Dataset, tmp_path: Path) -> None:
     with open_cache(tmp_path / "cache.sqlite") as cache, pytest.raises(ConfigError, match='for engine = "openai"'):
-        Elsewhere(dataset, load_config(), cache, None)
+        BatchStage(dataset, load_config(), cache, None)

@@ -1,4 +1,4 @@
-"""What the catalogue's words say apart: document frequencies over item texts, interactions never read."""
+"""Count the words of a catalogue: document frequencies over item texts; interactions are never read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Vocabulary:
 
     @staticmethod
     def of(documents: Sequence[Iterable[str]]) -> Vocabulary:
-        """The vocabulary of items whose documents are given as terms."""
+        """Build the vocabulary of items whose documents are given as terms."""
         sets = [set(document) for document in documents]
         frequency = Counter(term for terms in sets for term in terms)
         most = max(_COMMON * len(sets), _RARE)
@@ -46,7 +46,7 @@ class Vocabulary:
         return Vocabulary(tuple(kept), presence, np.log(len(sets) / np.maximum(counts, 1)))
 
     def distinctive(self, items: Sequence[int], most: int) -> list[str]:
-        """The terms that set a history apart, by TF-IDF against chance.
+        """Return the terms that set a history apart, by TF-IDF against chance.
 
         TF is how many of the history's items have the term, n, and the IDF is ln(n / m), m being how many would
         have it in a history of this length drawn at random: words that are merely common fall to nothing, in
@@ -63,16 +63,24 @@ class Vocabulary:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of three letters or more, plural and possessive endings left as they are."""
+    """Return the lower-case words of three letters or more; plural and possessive endings stay."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def standouts(
     chosen: Counter[str], n_chosen: int, catalogue: Counter[str], n_catalogue: int, *, most: int, least: int
 ) -> list[tuple[str, int]]:
-    """Labels that are commoner in a history than in the catalogue, with their counts.
+    """Return the labels that are commoner in a history than in the catalogue, with their counts.
 
-    Ordered by the log-likelihood of the count against the catalogue's share; ties alphabetical.
+    They are ordered by the log-likelihood of the count against the catalogue's share; ties are alphabetical.
+
+    Args:
+        chosen: labels of the history's items.
+        n_chosen: items of the history.
+        catalogue: labels of all items.
+        n_catalogue: items of the catalogue.
+        most: labels returned, at most.
+        least: count of a label, at least.
     """
     scored = []
     for label, count in chosen.items():

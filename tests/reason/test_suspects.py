@@ -10,12 +10,10 @@ import pytest
 
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
-from mllmrec.reason.answers import fault
+from mllmrec.reason.answer_checks import check_reply, mark_suspects, suspicions
 from mllmrec.reason.cache import open_cache
-from mllmrec.reason.chat import Reply
-from mllmrec.reason.dependence import DOUBTFUL, doubt, independent
 from mllmrec.reason.describe import describe_items
-from mllmrec.reason.engine import Answer, Item
+from mllmrec.reason.engine import Answer, Item, Reply, Report, no_report
 
 ITEMS = 80
 REFUSALS = {
@@ -81,7 +79,7 @@ def run() -> tuple[list[str], list[str]]:
 
 
 def suspected(titles: Sequence[str], texts: Sequence[str]) -> set[int]:
-    return {n for n, why in enumerate(independent(titles, texts)) if why}
+    return {n for n, why in enumerate(suspicions(titles, texts)) if why}
 
 
 def test_a_run_without_refusals_is_not_suspected(run: tuple[list[str], list[str]]) -> None:
@@ -97,7 +95,7 @@ def test_a_run_without_refusals_is_not_suspected(run: tuple[list[str], list[str]
 def test_refusals_are_seen_whether_many_or_one(language: str, run: tuple[list[str], list[str]]) -> None:
     titles, texts = run
     said = REFUSALS[language]
-    assert fault(Reply(said), "Describe the item.") == "" or language == "Finnish"  # no phrase list knows them
+    assert check_reply(Reply(said), "Describe the item.")[1] == "" or language == "Finnish"  # no phrase list knows them
     assert suspected(titles, [said] * ITEMS) == set(range(ITEMS))
     few = {3, 41, 77}
     assert suspected(titles, [said if n in few else text for n, text in enumerate(texts)]) == few
@@ -118,15 +116,15 @@ def test_equal_requests_count_once_and_only_usable_answers_are_judged(run: tuple
     answers = [Answer(text) for text in texts]
     # The same pictures in five items: one request, one answer, which is no set phrase.
     keys[:5], titles, answers[:5] = ["0"] * 5, [titles[0]] * 5 + titles[5:], [answers[0]] * 5
-    assert doubt(keys, titles, answers) == answers
+    assert mark_suspects(keys, titles, answers) == answers
     answers[9:13] = [Answer("", "unusable", "refusal")] + [Answer("Haiwezekani kabisa.")] * 3
-    judged = doubt(keys, titles, answers)
-    assert {n for n, answer in enumerate(judged) if answer.status == DOUBTFUL} == {10, 11, 12}
-    assert judged[10] == Answer("Haiwezekani kabisa.", DOUBTFUL, "the same answer as to 2 other requests")
+    judged = mark_suspects(keys, titles, answers)
+    assert {n for n, answer in enumerate(judged) if answer.status == "suspect"} == {10, 11, 12}
+    assert judged[10] == Answer("Haiwezekani kabisa.", "suspect", "the same answer as to 2 other requests")
     assert [judged[n] for n in range(ITEMS) if n not in (10, 11, 12)] == answers[:10] + answers[13:]
 
 
-def test_a_stage_counts_what_is_doubtful_and_keeps_its_text(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_stage_counts_what_is_suspect_and_keeps_its_text(dataset: Dataset, tmp_path: Path) -> None:
     class Refusing:
         fingerprint, batch_size = "refusing", 16
 
@@ -136,10 +134,10 @@ def test_a_stage_counts_what_is_doubtful_and_keeps_its_text(dataset: Dataset, tm
         def pictures(self, item: Item) -> tuple[Path, ...]:
             return item.images
 
-        def describe(self, items: Sequence[Item]) -> list[Answer]:
+        def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
             return [Answer(REFUSALS["Swahili"]) for _ in items]
 
     with open_cache(tmp_path / "c.sqlite") as cache:
         made = describe_items(dataset, DescribeConfig(engine="openai"), cache, engine=Refusing())
-    assert set(made.texts) == {REFUSALS["Swahili"]} and set(made.table["status"]) == {DOUBTFUL}
-    assert f"{dataset.n_items} items described ({dataset.n_items} of them doubtful)" in made.summary
+    assert set(made.texts) == {REFUSALS["Swahili"]} and set(made.table["status"]) == {"suspect"}
+    assert f"{dataset.n_items} items described ({dataset.n_items} of them suspect)" in made.summary

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import InputError
-from mllmrec.reason.batches import read_batch, read_results, write_batch
-from mllmrec.reason.chat import ChatRequest, Reply
-from mllmrec.reason.engines.openai_config import ChatServerConfig
+from mllmrec.reason.batch_files import read_results, write_batch
+from mllmrec.reason.engine import ChatRequest, Reply
 
 CONFIG = ChatServerConfig(model="org/Tiny-VL", max_tokens=9, api_key_env="CHAT_KEY")
 KEYS = [f"key{n}" for n in range(6)]
@@ -65,7 +65,7 @@ def test_a_long_batch_is_split_by_lines_and_by_bytes(tmp_path: Path) -> None:
     requests = {key: ChatRequest(f"question {key}") for key in KEYS}
     write_batch({"key0": requests["key0"]}, tmp_path / "one.jsonl", CONFIG)
     line = (tmp_path / "one.jsonl").stat().st_size
-    for limits, sizes in (({"most_lines": 4}, [4, 2]), ({"most_bytes": 2 * line + 1}, [2, 2, 2])):
+    for limits, sizes in (({"max_lines": 4}, [4, 2]), ({"max_bytes": 2 * line + 1}, [2, 2, 2])):
         assert write_batch(requests, tmp_path / "x.jsonl", CONFIG, **limits) == 6
         parts = [tmp_path / "x.jsonl", *sorted(tmp_path.glob("x.*.jsonl"))]
         assert [len(rows(part)) for part in parts] == sizes
@@ -73,7 +73,7 @@ def test_a_long_batch_is_split_by_lines_and_by_bytes(tmp_path: Path) -> None:
     assert write_batch(requests, tmp_path / "x.jsonl", CONFIG) == 6
     assert not list(tmp_path.glob("x.*.jsonl"))  # the parts of the longer one before
     with pytest.raises(InputError, match="request key0 has .* bytes, more than a batch file may have"):
-        write_batch(requests, tmp_path / "x.jsonl", CONFIG, most_bytes=50)
+        write_batch(requests, tmp_path / "x.jsonl", CONFIG, max_bytes=50)
     with pytest.raises(InputError, match="name x.jsonl, not x.json"):
         write_batch(requests, tmp_path / "x.json", CONFIG)
     assert write_batch({}, tmp_path / "none.jsonl", CONFIG) == 0 and (tmp_path / "none.jsonl").read_text() == ""
@@ -107,19 +107,22 @@ def test_rows_are_matched_by_id_and_everything_odd_is_counted(tmp_path: Path) ->
     }
     counts = (found.missing, found.failed, found.doubled, found.foreign, found.unreadable)
     assert counts == (2, 3, 2, 1, 3)
-    assert found.summary == ("2 of 6 requests answered, 2 missing, 3 failed, 2 doubled, 1 foreign, 3 unreadable")
+    assert found.summary == (
+        "2 of 6 requests answered, 2 missing, 3 failed, 2 doubled, 1 foreign, 3 unreadable; 4 are still open: the "
+        "server gets them now, or --batch-out writes them"
+    )
 
 
 def test_the_parts_of_a_long_batch_are_read_from_their_folder(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(result("key1", "one") + "\n")
     (tmp_path / "a.jsonl").write_text(result("key0", "zero") + "\n")
-    assert read_batch(tmp_path, KEYS[:2]) == {"key0": Reply("zero"), "key1": Reply("one")}
+    assert read_results(tmp_path, KEYS[:2]).replies == {"key0": Reply("zero"), "key1": Reply("one")}
 
 
 def test_results_of_something_else_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text(result("stranger", "x") + "\n")
     with pytest.raises(InputError, match="none of its 1 readable results answers a request of this run"):
-        read_batch(tmp_path / "out.jsonl", KEYS)
+        read_results(tmp_path / "out.jsonl", KEYS)
     with pytest.raises(InputError, match="holds no batch results"):
-        read_batch(tmp_path / "none.jsonl", KEYS)
-    assert read_batch(tmp_path / "out.jsonl", []) == {}
+        read_results(tmp_path / "none.jsonl", KEYS)
+    assert read_results(tmp_path / "out.jsonl", []).replies == {}
