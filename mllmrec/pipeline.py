@@ -2,8 +2,8 @@
 
     describe -> profile -> encode -> graph -> train -> evaluate -> recommend
 
-Each stage is a pure function from artefacts to an artefact. `_stages` calls the seven in order; `_INPUTS` is what each
-result depends on, beside the settings of the machine. `Run.step` loads a result that an earlier start made from the
+Each stage is a pure function from artefacts to an artefact. `_stages` calls the seven in order; `_INPUTS` lists what each
+result depends on. `Run.step` loads a result that an earlier start made from the
 same inputs.
 """
 
@@ -146,9 +146,19 @@ def _stages(work: _Work, made: Artefacts) -> Iterator[Stage]:
     made.profile = work.step("profile", Profiles.load, lambda scratch: work.profile(made.describe, scratch))
     yield "profile"
     work.engines.release()  # the memory of a language model's weights is needed from here on
-    made.encode = work.step("encode", Features.load, lambda scratch: work.encode(made.describe, made.profile, scratch))
+    made.encode = work.step(
+        "encode",
+        Features.load,
+        lambda scratch: encode_texts(
+            work.dataset, work.profiled, made.describe, made.profile, work.config.encode, scratch, work.progress
+        ),
+    )
     yield "encode"
-    made.graph = work.step("graph", ItemGraph.load, lambda _: work.graph(made.encode))
+    made.graph = work.step(
+        "graph",
+        ItemGraph.load,
+        lambda _: build_graph(made.encode.items, work.training, work.config.graph, work.progress),
+    )
     yield "graph"
     made.train = work.step(
         "train", partial(read_model, work.config.model), lambda scratch: work.train(made.encode, made.graph, scratch)
@@ -156,7 +166,11 @@ def _stages(work: _Work, made: Artefacts) -> Iterator[Stage]:
     yield "train"
     made.evaluate = work.step("evaluate", Evaluation.load, lambda _: work.evaluate(made.encode, made.train))
     yield "evaluate"
-    made.recommend = work.step("recommend", Recommendations.load, lambda _: work.recommend(made.train))
+    made.recommend = work.step(
+        "recommend",
+        Recommendations.load,
+        lambda _: recommend_items(made.train, work.dataset, work.config.recommend, work.progress),
+    )
     yield "recommend"
 
 
@@ -176,17 +190,17 @@ class Artefacts:
 
     @property
     def leaky(self) -> bool:
-        """Whether the profiles saw held-out interactions."""
+        """Tell whether the profiles saw held-out interactions."""
         return self._run.leaky
 
     @property
     def stages(self) -> Mapping[str, StageRecord]:
-        """What run.json says of each stage."""
+        """Return the record of each stage in run.json."""
         return self._run.stages
 
     @property
     def evaluated(self) -> Evaluation | None:
-        """The evaluation, where the run got so far."""
+        """Return the evaluation, or None where the run has none yet."""
         return self.__dict__.get("evaluate")
 
 
@@ -206,7 +220,7 @@ class _DrawnModel(FittedModel):
 
 @dataclass
 class _Work:
-    """What the stages of a run read beside earlier artefacts, and one method a stage."""
+    """The inputs that the stages of a run share, and the longer stages as methods."""
 
     run: Run
     dataset: Dataset
@@ -240,7 +254,7 @@ class _Work:
         return self.run.step(stage, _INPUTS[stage](self), read, make, again=again, counts=counts)
 
     def describe(self) -> Descriptions:
-        """Item images -> text."""
+        """Describe the items from their images."""
         config = self.config.describe
         return describe_items(
             self.dataset,
@@ -252,7 +266,7 @@ class _Work:
         )
 
     def profile(self, described: Descriptions, scratch: Path) -> Profiles:
-        """Histories -> preference profiles."""
+        """Write the users' preference profiles."""
         config = self.config.profile
         return profile_users(
             self.dataset,
@@ -266,18 +280,8 @@ class _Work:
             parts=scratch,
         )
 
-    def encode(self, described: Descriptions, profiled: Profiles, scratch: Path) -> Features:
-        """Texts -> unit vectors."""
-        return encode_texts(
-            self.dataset, self.profiled, described, profiled, self.config.encode, scratch, self.progress
-        )
-
-    def graph(self, features: Features) -> ItemGraph:
-        """Item vectors and training interactions -> item graph."""
-        return build_graph(features.items, self.training, self.config.graph, self.progress)
-
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
-        """Frozen features and graph -> a fitted model."""
+        """Fit the model on frozen features and graph."""
         return _DrawnModel(
             fit_model(
                 features,
@@ -298,7 +302,7 @@ class _Work:
         self.progress(label, done, total)
 
     def evaluate(self, features: Features, model: Recommender) -> Evaluation:
-        """The model beside its baselines."""
+        """Evaluate the model beside its baselines."""
         name = registry.title(self.config.model.kind)
         name = f"{name} ({LEAKY})" if self.run.leaky else name
         return evaluate_models(
@@ -308,7 +312,3 @@ class _Work:
             leaky=self.run.leaky,
             progress=self.progress,
         )
-
-    def recommend(self, model: Recommender) -> Recommendations:
-        """Top-N for users, similar items for items."""
-        return recommend_items(model, self.dataset, self.config.recommend, self.progress)
