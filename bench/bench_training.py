@@ -27,7 +27,8 @@ from mllmrec.dataset import Histories
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import FitContext, MLLMRec
-from mllmrec.training.trainer import Trainer, Training
+from mllmrec.models.base import FitData
+from mllmrec.training.trainer import Trainer
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
 WIDTH, DIM = 384, 64
@@ -48,9 +49,8 @@ class Data:
     def trainer(self, config: TrainConfig) -> Trainer:
         """Return the trainer of MLLMRec on these features."""
         model, train = MLLMRec(context=FitContext(config, self.graph)), self.train
-        pairs = train.rows(), train.indices.astype(np.int64)
-        task = Training(train, self.valid, pairs, config, seed=0, identity={})
-        return Trainer(lambda: model.build(train, self.features.items, self.features.users), task)
+        data = FitData(train, self.features.items, self.features.users, self.valid)
+        return Trainer(lambda: model.build(data), model.training(data))
 
 
 def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> None:
