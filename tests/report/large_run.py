@@ -103,7 +103,7 @@ def _dataset(folder: Path, generator: np.random.Generator, items: int, users: in
             "steps": {"interactions read": interactions},
             "rejected": 0,
             "warnings": [],
-        },  # fmt: skip
+        },
         force=True,
         progress=silent,
     )
