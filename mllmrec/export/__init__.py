@@ -7,9 +7,9 @@ from typing import Literal
 
 from mllmrec.dataset import load
 from mllmrec.errors import InputError
-from mllmrec.export.card import export_card
 from mllmrec.export.mmrec import export_mmrec
 from mllmrec.export.vectors import export_vectors
+from mllmrec.foundation.extras import require_extra
 from mllmrec.runs import Run
 
 Form = Literal["mmrec", "vectors", "card"]
@@ -38,6 +38,9 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
     view = Run(source)
     if form == "vectors":
         return export_vectors(view, out)
+    require_extra("huggingface_hub", "card", "export --format card")
+    from mllmrec.export.card import export_card
+
     return [export_card(view, out)]
 
 
