@@ -27,6 +27,7 @@ import re
 import secrets
 import stat
 import tempfile
+import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -282,7 +283,7 @@ def read_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{path} is not a plain .npy array: {first_line(error)}") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path} holds {array.dtype}; wanted numbers")

@@ -216,13 +216,22 @@ def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
                 column = pl.Series(_valid(file.read(columns=[name]).column(0)))
                 columns[str(names.index(name))] = _as_text(column, role, f"{path.name}: the {role} column {name!r}")
         frame = pl.DataFrame(columns)
+        _check_whole(file, len(frame) if columns else file.metadata.num_rows)
         return Cells(names, frame, pl.Series("line", range(1, file.metadata.num_rows + 1), dtype=pl.UInt32))
 
 
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open_parquet(path, reading) as file:
-        batches = file.iter_batches(_BATCH_ROWS)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        number = 0
+        for batch in file.iter_batches(_BATCH_ROWS):
+            for number, row in enumerate(batch.to_pylist(), start=number + 1):
+                yield number, row
+        _check_whole(file, number)
+
+
+def _check_whole(file: pq.ParquetFile, rows: int) -> None:
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"it is damaged: {rows} rows where its metadata has {file.metadata.num_rows}")
 
 
 def _valid(column: pa.ChunkedArray) -> pa.ChunkedArray:
