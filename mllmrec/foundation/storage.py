@@ -47,6 +47,7 @@ PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary na
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
 _OS_ERROR = re.compile(r"(?:code: |os error )(\d+)")  # as Rust prints it
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # as NumPy prints it
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
     errno.EFBIG: "a file may not grow so large here; raise the limit, or choose another folder",
@@ -63,14 +64,22 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that says what to do."""
     try:
         yield
-    except SafetensorError as error:
-        if (number := _OS_ERROR.search(str(error))) is None:
+    except (OSError, SafetensorError) as error:
+        if (reason := _reason(error)) is None:
             raise
-        reason = _REASONS.get(int(number[1]), os.strerror(int(number[1])))
         raise StorageError(f"cannot {action} {path}: {reason}") from error
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {action} {path}: {reason}") from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Return what the system says, and what to do; None for an error that is not the system's."""
+    number = getattr(error, "errno", None)
+    if number is None and (printed := _OS_ERROR.search(str(error))):
+        number = int(printed[1])
+    if number is not None:
+        return _REASONS.get(number, os.strerror(number))
+    if _CUT_SHORT.search(str(error)):
+        return _REASONS[errno.ENOSPC]
+    return str(error) if isinstance(error, OSError) else None
 
 
 @contextmanager
