@@ -299,19 +299,19 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def are_unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether a folder has all these files, each with its SHA-256."""
+    """Tell whether a folder has all these files, each with its SHA-256."""
     files = {folder / name: sha for name, sha in hashes.items()}
     return all(file.is_file() and hash_file(file) == sha for file, sha in files.items())
 
 
 def hash_samples(file: Path) -> str:
-    """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
+    """Return the SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
 
     It sees any fine-tuning of a model's weights; it does not see single bytes changed on purpose.
     """
@@ -325,11 +325,11 @@ def hash_samples(file: Path) -> str:
 
 
 def hash_value(value: Any) -> str:
-    """SHA-256 of a JSON-like value: equal values hash equal, whatever their keys' order."""
+    """Return the SHA-256 of a JSON-like value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, hexadecimal."""
+    """Return the SHA-256 of bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()
