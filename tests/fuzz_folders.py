@@ -237,9 +237,10 @@ class Mutator:
             path = self._case / "run" / "run.json"
             return self._edit(path, lambda value: value.update(dataset_folder=self._name()))
         path = self._case / "dataset" / "items.parquet"
-        if not _is_small(path):
+        try:
+            table = pl.read_parquet(path if _is_small(path) else self._case / "missing")
+        except Exception:
             return "nothing"
-        table = pl.read_parquet(path)
         table.with_columns(images=pl.lit([self._name()], pl.List(pl.String))).write_parquet(path)
         self._seal()
         return "names of pictures, sealed"
@@ -475,6 +476,8 @@ def fuzz(folder: Path, cases: int, seed: int, minutes: float = math.inf) -> Figu
                 break
             _one(folder, seed + n, watch, figures)
             figures.cases += 1
+            if figures.cases % 50 == 0:
+                sys.stderr.write(f"{figures.cases:,} cases, {len(figures.failures):,} failures\n")
     figures.added_mib = _peak_mib() - started
     return figures
 
