@@ -1,4 +1,4 @@
-"""What a run's artefacts must have in common with the dataset that the run was made from.
+"""Check that a run's artefacts fit the dataset that the run was made from.
 
 A seal says that a file is the one that its stage wrote. These checks hold where the seal was forged too: sizes,
 columns, types and ids, so that no reader of a run meets an index out of range or a column of another type.

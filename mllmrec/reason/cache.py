@@ -1,8 +1,8 @@
-"""One SQLite file for everything that was ever generated: nothing is asked twice, nothing paid for is lost.
+"""One SQLite file for all generated texts: no request is sent twice, and no answer is lost.
 
-A row's key is a hash of what was asked and of whom: engine fingerprint, texts, image bytes. No clock, path
-or row order enters it. Rows are committed batch by batch (WAL), and carry a checksum: a damaged row is a
-miss, and is generated again. A damaged file is put aside under another name, never wiped.
+A row's key is a hash of the request: engine fingerprint, texts, image bytes. No clock, path or row order enters it.
+Rows are committed batch by batch (WAL) and carry a checksum. A damaged row is a miss, and is generated again. A damaged
+file is put aside under another name, never wiped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH = 500  # keys a query, below SQLite's limit of host parameters
 
 
 def default_path() -> Path:
-    """`$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
+    """Return `$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
     if named := os.environ.get("MLLMREC_CACHE"):
         return Path(named)
     return user_cache_folder() / "generations.sqlite"
@@ -46,7 +46,7 @@ def _answer(key: Any, fields: Sequence[Any], checksum: str) -> Answer | None:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the cache holds of one engine for one question.
+    """The cache's answers of one engine in one stage.
 
     Attributes:
         ask: the stage's label.
@@ -76,7 +76,7 @@ class GenerationCache:
         self._connection = cache_file.connect(path)
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
-        """The answers that are there, by key; a row whose checksum fails counts as absent."""
+        """Return the answers that are there, by key; a row whose checksum fails counts as absent."""
         wanted = list(keys)
         found: dict[str, Answer] = {}
         with _sqlite_errors(self.path):
@@ -98,7 +98,7 @@ class GenerationCache:
         return found
 
     def take_counts(self) -> dict[str, int]:
-        """Hits and misses since the last call."""
+        """Return hits and misses since the last call."""
         taken = {"cache hits": self.hits, "cache misses": self.misses}
         self.hits = self.misses = 0
         return taken
@@ -117,7 +117,7 @@ class GenerationCache:
             self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def holdings(self) -> list[Holding]:
-        """What is held, by question and engine."""
+        """Return the counts of answers by stage and engine."""
         with _sqlite_errors(self.path):
             rows = self._connection.execute(
                 "SELECT CAST(ask AS TEXT), CAST(engine AS TEXT), COUNT(*), SUM(status = 'unusable'), "
@@ -126,7 +126,7 @@ class GenerationCache:
         return [Holding(*row) for row in rows]
 
     def verify(self) -> tuple[int, int]:
-        """Check every row's checksum: rows, and how many of them are damaged."""
+        """Check every row's checksum; return the number of rows and of damaged ones."""
         damaged = self._damaged()
         with _sqlite_errors(self.path):
             rows = self._connection.execute("SELECT COUNT(*) FROM generations").fetchone()[0]
