@@ -100,7 +100,9 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
             return
         if batch_out or batch_in:
             resolved = load_config(config, assignments or [])
-            if generations.batch_files(dataset, out, resolved, cache, until, batch_out, batch_in, json=json):
+            if generations.batch_files(
+                dataset, out, resolved, cache, until, batch_out, batch_in, retry_failed=retry_failed, json=json
+            ):
                 return
         limits = GenerationLimits(retry_failed=retry_failed, limit=limit, stage="" if name == "run" else name)
         try:
