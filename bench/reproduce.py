@@ -3,8 +3,8 @@
     make reproduce DATA=folder                  # BPR-MF
     make reproduce DATA=folder MODELS=lightgcn  # hours on two cores; a stopped run goes on
 
-`folder` holds interactions.parquet with the columns user, item and split. The published table is MMRec's (method
-1.1): 64 dimensions, Adam at 1e-3, batches of 2,048, at most 1,000 epochs, patience 20 on validation Recall@20, norms
+`folder` holds interactions.parquet with the columns user, item and split. The published table is MMRec's:
+64 dimensions, Adam at 1e-3, batches of 2,048, at most 1,000 epochs, patience 20 on validation Recall@20, norms
 as the penalty. One seed moves a figure by 2 %, so it is the mean of `--seeds`. Exit code 1 where one is further off
 than 3 %.
 """
@@ -47,12 +47,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("reproduce"), help="dataset and checkpoints are kept there")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each model, from 999 on")
     parser.add_argument("--models", nargs="+", choices=tuple(PUBLISHED), default=["bpr"])
-    asked = parser.parse_args()
-    if not asked.data.is_dir():
-        print(f"reproduce: there is no folder {asked.data}; nothing was trained. Name it: make reproduce DATA=folder")
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        print(f"reproduce: there is no folder {options.data}; nothing was trained. Name it: make reproduce DATA=folder")
         return 0
     try:
-        close = [reproduce(asked.data, asked.out, name, max(1, asked.seeds)) for name in asked.models]
+        close = [reproduce(options.data, options.out, name, max(1, options.seeds)) for name in options.models]
     except MllmrecError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 1
@@ -75,13 +75,13 @@ def reproduce(data: Path, out: Path, name: str, seeds: int) -> bool:
 
 def figures(dataset: Dataset, name: str, seed: int, out: Path) -> tuple[float, ...]:
     """Test Recall@20 and NDCG@20 of one seed; kept, so that a stopped run does not train it again."""
-    asked = hash_value({"model": MODELS[name].identity(), "seed": seed, "split": dataset.split_digest})[:16]
-    kept = out / f"{name}-{asked}.json"
+    name_hash = hash_value({"model": MODELS[name].identity(), "seed": seed, "split": dataset.split_digest})[:16]
+    kept = out / f"{name}-{name_hash}.json"
     if not kept.exists():
         started = time.perf_counter()
-        trained = train(dataset, MODELS[name], seed, out / f"{name}-{asked}.checkpoint")
-        made = evaluate_models({name: trained}, dataset, EvaluateConfig()).means["test"][name]
-        write_json(kept, {metric: made[metric] for metric in METRICS})
+        trained = train(dataset, MODELS[name], seed, out / f"{name}-{name_hash}.checkpoint")
+        means = evaluate_models({name: trained}, dataset, EvaluateConfig()).means["test"][name]
+        write_json(kept, {metric: means[metric] for metric in METRICS})
         print(f"{name}, seed {seed}: {trained.summary}, {time.perf_counter() - started:,.0f} s")
     found = read_json(kept)
     return tuple(found[metric] for metric in METRICS)

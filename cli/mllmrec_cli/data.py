@@ -119,7 +119,7 @@ def prepare(
     from dataclasses import asdict
 
     from mllmrec import dataset as data
-    from mllmrec.dataset.download import WITHOUT_PICTURE, default_folder
+    from mllmrec.dataset.summary import WITHOUT_PICTURE
     from mllmrec.dataset.synthetic_shop import ensure_catalogue
 
     if form is Format.catalogue:
@@ -142,7 +142,7 @@ def prepare(
     downloader = None
     if download_images:
         limits = data.DownloadLimits(images_per_item=images_per_item)
-        downloader = data.ImageDownloader(image_folder or default_folder(), limits)
+        downloader = data.ImageDownloader(image_folder, limits)
     with resumable(), console.progress(quiet=quiet or json) as hook:
         made = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
     statistics = data.statistics(made)

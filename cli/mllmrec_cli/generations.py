@@ -76,8 +76,8 @@ def verify(cache: Cache = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@_app.command()
-def prune(
+@_app.command(name="prune")
+def _prune(
     cache: Cache = None,
     unusable: Annotated[
         bool, typer.Option("--unusable", help="Also answers that hold no text that could be used.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.dataset import Dataset
-from mllmrec.dataset.download import ImageDownloader, add_pictures
 from mllmrec.dataset.readers.formats import Reading
 from mllmrec.dataset.readers.shop import read_shop
 from mllmrec.dataset.readers.source import ITEMS, Rejects, Source
 from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from mllmrec.dataset.download import ImageDownloader
 
 _RAW_CORE = 5  # the usual core of this literature
 
@@ -106,6 +108,8 @@ def prepare(
     interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
     warnings += _held_out_warnings(interactions, rule)
     if downloader is not None:
+        from mllmrec.dataset.download import add_pictures
+
         items, downloads = add_pictures(items, downloader, progress)
         warnings += downloads.warnings
         steps |= downloads.steps

@@ -27,7 +27,7 @@ from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge
 from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import PeakMemory
-from mllmrec.foundation.progress import Progress
+from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import fit_model
@@ -200,7 +200,7 @@ class Trials:
         trial = keep_trial(
             self._out / _FOLDER / f"{storage.hash_value(shape)[:32]}{mark}.parquet",
             lambda checkpoint: self._fit(config, inputs, seed, baseline, checkpoint),
-            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate),
+            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate, self._progress),
             self._splits,
         )
         self._done += 1
@@ -242,7 +242,9 @@ def keep_trial(
     return trial
 
 
-def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
+def evaluate_users(
+    model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig, progress: Progress = silent
+) -> Values:
     """Return the shown metrics of the evaluated users of one split, by full ranking.
 
     Args:
@@ -250,13 +252,15 @@ def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: Eval
         dataset: the split.
         split: whose held-out items are ranked.
         config: the protocol.
+        progress: told after each block of users.
 
     Returns:
         metric -> float64 [evaluated users].
     """
     heldout, exclude = protocol(dataset, split, config)
     users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
+    ranks = model.ranks(exclude, heldout, progress=under(progress, f"rank {split}"))
+    values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
     return {name: values[name][users] for name in SHOWN}
 
 

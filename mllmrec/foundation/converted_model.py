@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from packaging.requirements import Requirement
-
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.folders import atomic_folder, user_cache_folder
@@ -115,6 +113,8 @@ def _version(package: str) -> str:
 
 def _clash(package: str) -> str:
     """Which installed version a package's own requirements exclude; empty where none."""
+    from packaging.requirements import Requirement
+
     for line in importlib.metadata.requires(package) or ():
         wanted = Requirement(line)
         there = _version(wanted.name)

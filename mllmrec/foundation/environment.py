@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mllmrec import __version__
 from mllmrec.errors import ConfigError
 from mllmrec.foundation.converted_model import Backend, missing
 
 if TYPE_CHECKING:
     import torch
 
+VERSION = importlib.metadata.version("mllmrec")
 PACKAGES = (
     "mllmrec",
     "torch",
@@ -78,7 +78,7 @@ def version_line() -> str:
     """What a bug report begins with."""
     found = versions()
     system = f"{platform.system()} {platform.machine()}"
-    return f"mllmrec {__version__} (Python {found['python']}, torch {found['torch']}, {system})"
+    return f"mllmrec {VERSION} (Python {found['python']}, torch {found['torch']}, {system})"
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -23,6 +23,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -36,6 +37,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from mllmrec.errors import InputError, StorageError, first_line
 
@@ -44,8 +46,10 @@ _SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
 PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary name
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
+_OS_ERROR = re.compile(r"(?:code: |os error )(\d+)")  # as Rust prints it
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
+    errno.EFBIG: "a file may not grow so large here; raise the limit, or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose a folder you may write to",
@@ -59,6 +63,11 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that says what to do."""
     try:
         yield
+    except SafetensorError as error:
+        if (number := _OS_ERROR.search(str(error))) is None:
+            raise
+        reason = _REASONS.get(int(number[1]), os.strerror(int(number[1])))
+        raise StorageError(f"cannot {action} {path}: {reason}") from error
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(f"cannot {action} {path}: {reason}") from error

@@ -1,10 +1,10 @@
 """Write chat requests as files of the OpenAI batch format, and read the results back into the cache.
 
-For `vllm run-batch` and paid batch interfaces. After the results are read, the stage finds its answers in the cache. A
-row is known by its custom_id, the cache key of the request, so the order of a results file means nothing.
+For `vllm run-batch` and paid batch interfaces; the stage then finds its answers in the cache. The custom_id of a row
+is the cache key of its request, so the order of a results file means nothing.
 
-Items whose pictures cannot be used get no row: they are recorded as text only. A request that the server refuses for
-good is recorded as unusable. Neither is sent again, so the stage ends without a server.
+Items without a usable picture get no row: they are recorded as text only. A request that is refused for good is
+recorded as unusable. Neither is sent again, so the stage ends without a server.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BatchResults:
         doubled: rows of a key that had a row already; of several the first that did not fail counts.
         foreign: rows of keys that were not expected.
         unreadable: lines that are no result, as a cut last line is not.
-        without_picture: requests whose pictures cannot be used; they are recorded as text only.
+        without_picture: requests without a usable picture.
     """
 
     replies: dict[str, Reply]
@@ -194,8 +194,7 @@ def write_batch(
         max_lines, max_bytes: of one file.
 
     Raises:
-        InputError: the name is another, or one request is larger than a file may be.
-        StorageError: the file cannot be written.
+        InputError, StorageError: the name is another, a request is too large, or the file cannot be written.
     """
     if path.suffix != ".jsonl":
         raise InputError(f"a batch is written as JSON lines: name {path.with_suffix('.jsonl').name}, not {path.name}")
@@ -254,11 +253,7 @@ def _fill(
 
 
 def read_results(path: Path, expected: Collection[str]) -> BatchResults:
-    """Match the rows of a results file to the open requests.
-
-    Args:
-        path: a results file, or a folder whose .jsonl files are read in the order of their names.
-        expected: the custom_ids of the open requests.
+    """Match the rows of a results file, or of a folder's .jsonl files in order, to the open requests.
 
     Raises:
         InputError: there is no such file, or none of its rows belongs to a key that was expected.

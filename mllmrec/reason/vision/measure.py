@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from mllmrec.reason.vision import colours
+from mllmrec.reason.vision import colors
 from mllmrec.reason.vision.shape import find_foreground
 
 SIDE = 112  # pixels of the longest side at which pictures are measured
-_FEW_COLOURS = 0.75  # share that an object's two main colours must hold; a scene has more of them
+_FEW_COLORS = 0.75  # share that an object's two main colors must hold; a scene has more of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +21,27 @@ class Measurements:
     """Numbers and names of one picture.
 
     Attributes:
-        palette: (colour, share) of the whole picture, largest first.
-        accents: (colour, share, third of the picture or "") of small vivid patches.
+        palette: (color, share) of the whole picture, largest first.
+        accents: (color, share, third of the picture or "") of small vivid patches.
         brightness: mean CIELAB lightness, 0..100.
         contrast: standard deviation of the lightness.
-        colourfulness: mean chroma.
+        colorfulness: mean chroma.
         busyness: share of pixels on an edge.
         direction: "horizontal", "vertical" or "" where edges have no prevailing direction.
-        bands: the main colour of the top, middle and bottom third.
+        bands: the main color of the top, middle and bottom third.
         symmetric: whether left mirrors right.
         detail: "top", "middle", "bottom" or "" : the third that holds most edges.
         outline, pattern: of a single thing on a plain ground; empty where there is none.
         share: of the picture that the thing fills.
-        thing: its (colour, share), largest first.
-        ground: the plain ground's colour, empty where it is not plain.
+        thing: its (color, share), largest first.
+        ground: the plain ground's color, empty where it is not plain.
     """
 
     palette: tuple[tuple[str, float], ...]
     accents: tuple[tuple[str, float, str], ...]
     brightness: float
     contrast: float
-    colourfulness: float
+    colorfulness: float
     busyness: float
     direction: str
     bands: tuple[str, str, str]
@@ -61,21 +61,21 @@ def measure(image: Image.Image) -> Measurements:
     pixels = np.asarray(
         image.resize((size[0], size[1]), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
     )
-    lab = colours.to_lab(pixels)
-    names = colours.nearest_names(lab)
+    lab = colors.to_lab(pixels)
+    names = colors.nearest_names(lab)
     light = lab[..., 0]
     edges, direction = _edges(light)
     thing, ground = find_foreground(lab)
-    inside = tuple(colours.shares(names[thing.mask], least=0.12, most=2)) if thing else ()
-    if sum(share for _, share in inside) < _FEW_COLOURS:
+    inside = tuple(colors.shares(names[thing.mask], least=0.12, most=2)) if thing else ()
+    if sum(share for _, share in inside) < _FEW_COLORS:
         thing, inside = None, ()
-    known, palette = list(colours.NAMES), colours.shares(names)
+    known, palette = list(colors.NAMES), colors.shares(names)
     return Measurements(
         palette=tuple(palette),
-        accents=tuple(colours.accents(names, lab, [name for name, _ in palette])),
+        accents=tuple(colors.accents(names, lab, [name for name, _ in palette])),
         brightness=float(light.mean()),
         contrast=float(light.std()),
-        colourfulness=colours.colourfulness(lab),
+        colorfulness=colors.colorfulness(lab),
         busyness=float(edges.mean()),
         direction=direction,
         bands=_bands(names),
@@ -85,7 +85,7 @@ def measure(image: Image.Image) -> Measurements:
         pattern=thing.pattern if thing else "",
         share=thing.share if thing else 0.0,
         thing=inside,
-        ground=known[int(colours.nearest_names(ground[None, :])[0])] if ground is not None else "",
+        ground=known[int(colors.nearest_names(ground[None, :])[0])] if ground is not None else "",
     )
 
 
@@ -99,7 +99,7 @@ def _edges(light: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
 
 
 def _bands(names: NDArray[np.intp]) -> tuple[str, str, str]:
-    top, middle, bottom = (colours.shares(band)[0][0] for band in np.array_split(names, 3, axis=0))
+    top, middle, bottom = (colors.shares(band)[0][0] for band in np.array_split(names, 3, axis=0))
     return top, middle, bottom
 
 

@@ -1,4 +1,4 @@
-"""Colours by the names that people use, and how much of a picture each one covers."""
+"""Colors by the names that people use, and how much of a picture each one covers."""
 
 from __future__ import annotations
 
@@ -123,6 +123,6 @@ def _third(mask: NDArray[np.bool_]) -> str:
     return ("top", "middle", "bottom")[most] if counts[most] > 0.6 * sum(counts) else ""
 
 
-def colourfulness(lab: Lab) -> float:
+def colorfulness(lab: Lab) -> float:
     """Return the mean chroma of the pixels: 0 is grey, above 40 is vivid."""
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
