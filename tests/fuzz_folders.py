@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import random
 import resource
@@ -442,14 +443,16 @@ def commands(case: Path, out: Path) -> list[list[str]]:
     ]
 
 
-def fuzz(folder: Path, cases: int, seed: int) -> Figures:
+def fuzz(folder: Path, cases: int, seed: int, minutes: float = math.inf) -> Figures:
     """Take so many changed copies of a run through the verbs.
 
     Args:
         folder: an empty folder to work in.
         cases: how many.
         seed: of the first case; the others follow.
+        minutes: no case begins later.
     """
+    end = time.monotonic() + 60 * minutes
     folder = folder.resolve()
     make_base(folder)
     (folder / "case").rename(folder / "base")
@@ -459,6 +462,8 @@ def fuzz(folder: Path, cases: int, seed: int) -> Figures:
     signal.signal(signal.SIGALRM, _hang)
     with hash_encoder():
         for n in range(cases):
+            if time.monotonic() > end:
+                break
             _one(folder, seed + n, watch, figures)
             figures.cases += 1
     figures.added_mib = _peak_mib() - started
@@ -527,10 +532,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
     begun = time.monotonic()
     with TemporaryDirectory() as folder:
-        figures = fuzz(Path(folder), options.cases, options.seed)
+        figures = fuzz(Path(folder), options.cases, options.seed, options.minutes)
     lines = [*figures.failures, *(f"{count:7,} {end}" for end, count in sorted(figures.ends.items()))]
     lines.append(", ".join(f"{verb} {spent / max(1, figures.cases):.2f} s" for verb, spent in figures.seconds.items()))
     lines.append(

@@ -1,4 +1,4 @@
-"""The verb that makes a dataset: prepare."""
+"""Make a dataset: the verb prepare."""
 
 from __future__ import annotations
 
@@ -144,9 +144,9 @@ def prepare(
         limits = data.DownloadLimits(images_per_item=images_per_item)
         downloader = data.ImageDownloader(image_folder, limits)
     with resumable(), console.progress(quiet=quiet or json) as hook:
-        made = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
-    statistics = data.statistics(made)
-    for warning in made.manifest["warnings"]:
+        dataset = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
+    statistics = data.statistics(dataset)
+    for warning in dataset.manifest["warnings"]:
         console.warn(warning)
     if downloader and statistics.steps[WITHOUT_PICTURE]:
         console.err.print(console.plain(f"reasons: {downloader.failures}"), soft_wrap=True)
@@ -158,4 +158,4 @@ def prepare(
         )
         for line in statistics.notes:
             console.say(line)
-        console.out.print(console.table(f"{made.name} -> {out}", ("of the dataset", "number"), statistics.rows()))
+        console.out.print(console.table(f"{dataset.name} -> {out}", ("of the dataset", "number"), statistics.rows()))

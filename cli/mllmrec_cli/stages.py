@@ -49,7 +49,7 @@ _STAGES = {
     "encode": "Turn texts into vectors.",
     "graph": "Build the item graph.",
     "train": "Fit the model.",
-    "evaluate": "Judge the model beside its yardsticks, by full ranking.",
+    "evaluate": "Evaluate the model beside its baselines, by full ranking.",
     "recommend": "Write top-N lists for users, and similar items.",
 }
 

@@ -77,10 +77,13 @@ def prepare(
         options: format, filters, split.
         downloader: fetches the pictures that kept items name by address; None: they are left where they are.
         force: replace an existing dataset.
-        progress: told how far it is.
+        progress: called while it works.
+
+    Returns:
+        The dataset, as loaded from `out`.
 
     Raises:
-        InputError: the files are not what was wanted, or nothing is left of them.
+        InputError: the files cannot be read, or nothing is left of them.
         LeakError: a given split has one interaction in two parts.
         StorageError: `out` is taken or cannot be written.
     """
@@ -158,7 +161,7 @@ def _core(rule: str, options: PrepareOptions) -> int:
 
 
 def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
-    """Interactions after every filter; what each step dropped; warnings."""
+    """Return the interactions after every filter, the rows that each step dropped, and warnings."""
     table = raw.interactions if rule == "given" else raw.interactions.with_columns(split=pl.lit(None, pl.String))
     rated = clean.drop_low_ratings(table, options.min_rating)
     single, repeats = clean.drop_repeats(rated)
@@ -202,7 +205,7 @@ def _held_out_warnings(interactions: pl.DataFrame, rule: str) -> list[str]:
 def _map_ids(
     raw: Source, interactions: pl.DataFrame, *, keep_all: bool
 ) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame, dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-    """The only place where the shop's ids become indices.
+    """Replace the shop's ids by indices; no other place does.
 
     Users go by first appearance; items in the order of the item table, then those that only interactions name.
     """

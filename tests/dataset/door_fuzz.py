@@ -255,7 +255,7 @@ def fuzz(inputs: int, seed: int) -> tuple[Counter[str], float, list[str]]:
         with tempfile.TemporaryDirectory() as name:
             try:
                 outcomes[try_input(files, Path(name, "shop"))] += 1
-            except Exception:
+            except (Exception, pl.exceptions.PanicException):
                 outcomes["failed"] += 1
                 failures.append(f"input {n} of seed {seed}:\n{traceback.format_exc(limit=-4)}")
         longest = max(longest, time.monotonic() - start)

@@ -52,7 +52,7 @@ def refuse_unpacked(path: Path, size: str) -> InputError:
 
 
 class _Limited(io.RawIOBase):
-    """The unpacked bytes of a gzip file, up to a limit."""
+    """Read the unpacked bytes of a gzip file, up to a limit."""
 
     def __init__(self, path: Path, file: IO[bytes], limit: int) -> None:
         self._path, self._stream, self._left, self._limit = path, gzip.GzipFile(fileobj=file), limit, limit
