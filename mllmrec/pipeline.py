@@ -134,6 +134,13 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
     """Make one artefact after the other; yield each stage when it is done."""
 
     def step(stage: Stage, read: Callable[[FilePath], A], make: Callable[[Path], A]) -> A:
+        """Make or read one artefact.
+
+        Args:
+            stage: its name.
+            read: reads what an earlier start made.
+            make: makes it, given a folder for unfinished work.
+        """
         return work.step(stage, _INPUTS[stage](work), read, make)
 
     artefacts.describe = step("describe", Descriptions.load, lambda _: work.describe())

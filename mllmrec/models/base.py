@@ -1,7 +1,7 @@
 """The contract of every model: fit, score, recommend, find similar items, save, load.
 
-A model is built from its settings, `EASE(regularization=100)`, and fitted on a matrix of interactions, so it works in
-a notebook without a dataset folder. What a run knows beside that matrix comes by `FitContext`.
+A model is built from its settings, `EASE(regularization=100)`, and fitted on a matrix of interactions: a notebook needs
+no dataset folder. A run adds what it knows beside that matrix by `FitContext`.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ class Recommender(ABC):
             TrainingError: there is nothing to train on, to stop by or to choose by.
             InputError: the arguments do not fit together, or the model needs features that are not there.
         """
-        held = None if valid is None else as_interactions(valid)
-        data = FitData(as_interactions(user_items), item_features, user_features, held, seed)
+        matrix, held = as_interactions(user_items), None if valid is None else as_interactions(valid)
+        data = FitData(matrix, item_features, user_features, held, seed)
         self.user_items = data.user_items
         self._fit(data)
         return self
@@ -280,8 +280,7 @@ class Recommender(ABC):
             InputError: the folder holds no such model.
         """
         source = Path(folder)
-        model = cls(read_settings(storage.read_json(source / _SETTINGS)))
-        model.read_files(lambda name: source / name)
+        model = cls(read_settings(storage.read_json(source / _SETTINGS))).read_files(lambda name: source / name)
         model.user_items = as_interactions(sp.load_npz(source / _INTERACTIONS))
         return model
 
