@@ -41,7 +41,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
         return
     rows = [
         (
-            one.ask or "unnamed",
+            one.question or "unnamed",
             console.short(one.engine, 60) or "unnamed",
             f"{one.rows:,}",
             f"{one.unusable:,}",
@@ -51,7 +51,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
         for one in held
     ]
     title = f"{path}, {size / 2**20:,.1f} MiB"
-    columns = ("asked", "engine", "rows", "unusable", "characters", "seconds")
+    columns = ("question", "engine", "rows", "unusable", "characters", "seconds")
     console.out.print(console.table(title, columns, rows, words=2))
 
 

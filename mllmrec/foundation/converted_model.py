@@ -116,12 +116,12 @@ def _clash(package: str) -> str:
     from packaging.requirements import Requirement
 
     for line in importlib.metadata.requires(package) or ():
-        wanted = Requirement(line)
-        there = _version(wanted.name)
-        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if there and applies and not wanted.specifier.contains(there, prereleases=True):
+        requirement = Requirement(line)
+        there = _version(requirement.name)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if there and applies and not requirement.specifier.contains(there, prereleases=True):
             return (
-                f"{package} {_version(package)} wants {wanted.name} {wanted.specifier}, and {wanted.name} {there} "
-                "is installed"
+                f"{package} {_version(package)} wants {requirement.name} {requirement.specifier}, "
+                f"and {requirement.name} {there} is installed"
             )
     return ""

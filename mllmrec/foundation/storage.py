@@ -216,7 +216,13 @@ def nulled(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write parquet atomically; `notes` become the file's key-value metadata."""
+    """Write parquet atomically.
+
+    Args:
+        path: the file.
+        table: its content.
+        notes: key-value metadata of the file.
+    """
     arrow = table.to_arrow()
     if notes:
         arrow = arrow.replace_schema_metadata({key: str(value) for key, value in notes.items()})

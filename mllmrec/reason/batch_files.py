@@ -150,7 +150,7 @@ class BatchStage:
     def _keep(self, answers: Mapping[str, Answer]) -> None:
         """Put answers into the cache, but for failed ones, which another attempt may mend."""
         final = {key: answer for key, answer in answers.items() if answer.status != "failed"}
-        self._cache.put(final, ask=self._label, engine=self._fingerprint)
+        self._cache.put(final, question=self._label, engine=self._fingerprint)
 
 
 def _describe_requests(engines: Engines, dataset: Dataset, config: Config) -> _Stage:

@@ -49,7 +49,7 @@ class Holding:
     """The cache's answers of one engine in one stage.
 
     Attributes:
-        ask: the stage's label.
+        question: the stage's label.
         engine: the engine's fingerprint.
         rows: answers.
         unusable: those of them that hold no text that could be used.
@@ -57,7 +57,7 @@ class Holding:
         seconds: that the answers took, summed.
     """
 
-    ask: str
+    question: str
     engine: str
     rows: int
     unusable: int
@@ -77,11 +77,11 @@ class GenerationCache:
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Return the answers that are there, by key; a row whose checksum fails counts as absent."""
-        wanted = list(keys)
+        key_list = list(keys)
         found: dict[str, Answer] = {}
         with _sqlite_errors(self.path):
-            for start in range(0, len(wanted), _BATCH):
-                batch = wanted[start : start + _BATCH]
+            for start in range(0, len(key_list), _BATCH):
+                batch = key_list[start : start + _BATCH]
                 marks = ",".join("?" * len(batch))
                 rows = self._connection.execute(
                     f"SELECT key, text, status, reason, checksum FROM generations WHERE key IN ({marks})",  # noqa: S608 - only question marks are put in
@@ -94,7 +94,7 @@ class GenerationCache:
                     else:
                         self.damaged += 1
         self.hits += len(found)
-        self.misses += len(wanted) - len(found)
+        self.misses += len(key_list) - len(found)
         return found
 
     def take_counts(self) -> dict[str, int]:
@@ -103,16 +103,19 @@ class GenerationCache:
         self.hits = self.misses = 0
         return taken
 
-    def put(self, answers: Mapping[str, Answer], *, ask: str = "", engine: str = "", seconds: float = 0.0) -> None:
+    def put(self, answers: Mapping[str, Answer], *, question: str = "", engine: str = "", seconds: float = 0.0) -> None:
         """Store answers in one transaction: all of them, or none.
 
         Args:
             answers: by key.
-            ask, engine: what was asked of whom, for `holdings`; no part of the key.
+            question: the stage's label, for `holdings`; no part of the key.
+            engine: the engine's fingerprint, likewise.
             seconds: that they took together.
         """
         each = seconds / max(len(answers), 1)
-        rows = [(key, a.text, a.status, a.reason, _checksum(key, a), ask, engine, each) for key, a in answers.items()]
+        rows = [
+            (key, a.text, a.status, a.reason, _checksum(key, a), question, engine, each) for key, a in answers.items()
+        ]
         with _sqlite_errors(self.path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 

@@ -113,7 +113,7 @@ def generate(
             raise EngineError(f"{label}: the engine gave {len(replies)} answers to {len(batch)} requests")
         new = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
         final = {key: reply for key, reply in new.items() if reply.status != "failed"}
-        cache.put(final, ask=label, engine=engine, seconds=time.perf_counter() - began)
+        cache.put(final, question=label, engine=engine, seconds=time.perf_counter() - began)
         fresh |= new
         counter.show(len(fresh))
         if len(fresh) + len(answers) >= _JUDGED_FROM:

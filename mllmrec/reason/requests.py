@@ -288,6 +288,6 @@ def _seconds(cache: GenerationCache, label: str, engine: str, calls: int) -> flo
     if not calls:
         return 0.0
     for held in cache.holdings():
-        if (held.ask, held.engine) == (label, engine) and held.seconds:
+        if (held.question, held.engine) == (label, engine) and held.seconds:
             return calls * held.seconds / held.rows
     return None

@@ -224,7 +224,8 @@ def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str,
     with _open_parquet(path, reading) as file:
         number = 0
         for batch in file.iter_batches(_BATCH_ROWS):
-            for number, row in enumerate(batch.to_pylist(), start=number + 1):
+            for row in batch.to_pylist():
+                number += 1
                 yield number, row
         _check_whole(file, number)
 
