@@ -112,10 +112,8 @@ class GenerationCache:
             engine: the engine's fingerprint, likewise.
             seconds: that they took together.
         """
-        each = seconds / max(len(answers), 1)
-        rows = [
-            (key, a.text, a.status, a.reason, _checksum(key, a), question, engine, each) for key, a in answers.items()
-        ]
+        about = (question, engine, seconds / max(len(answers), 1))
+        rows = [(key, a.text, a.status, a.reason, _checksum(key, a), *about) for key, a in answers.items()]
         with _sqlite_errors(self.path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
