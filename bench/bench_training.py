@@ -26,9 +26,9 @@ from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
-from mllmrec.models.base import FitContext
-from mllmrec.models.mllmrec import MLLMRec
-from mllmrec.training.trainer import Trainer, Training
+from mllmrec.models import FitContext, MLLMRec
+from mllmrec.models.base import FitData
+from mllmrec.training.trainer import Trainer
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
 WIDTH, DIM = 384, 64
@@ -47,11 +47,10 @@ class Data:
         self.graph: ItemGraph = build_graph(items, self.histories, GraphConfig(threshold=-1))
 
     def trainer(self, config: TrainConfig) -> Trainer:
-        """Return MLLMRec before its first epoch."""
-        model = MLLMRec(context=FitContext(config, self.graph, self.histories))
-        pairs = self.train.rows(), self.train.indices.astype(np.int64)
-        task = Training(self.train, self.valid, pairs, config, seed=0, identity={})
-        return Trainer(lambda: model.build(self.train, self.features.items, self.features.users), task)
+        """Return the trainer of MLLMRec on these features."""
+        model, train = MLLMRec(context=FitContext(config, self.graph)), self.train
+        data = FitData(train, self.features.items, self.features.users, self.valid)
+        return Trainer(lambda: model.build(data), model.training(data))
 
 
 def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import random
 import resource
@@ -177,7 +178,7 @@ class Mutator:
         return "; ".join(done)
 
     def _files(self, *endings: str) -> list[Path]:
-        files = sorted(path for path in self._case.rglob("*") if path.is_file() and not path.is_symlink())
+        files = sorted(path for path in self._case.rglob("*") if _is_small(path))
         return [path for path in files if path.name.endswith(endings or ("",)) and "images" not in path.parts]
 
     def _json(self) -> str:
@@ -236,15 +237,18 @@ class Mutator:
             path = self._case / "run" / "run.json"
             return self._edit(path, lambda value: value.update(dataset_folder=self._name()))
         path = self._case / "dataset" / "items.parquet"
-        if not path.is_file():
+        try:
+            table = pl.read_parquet(path if _is_small(path) else self._case / "missing")
+        except Exception:
             return "nothing"
-        table = pl.read_parquet(path)
         table.with_columns(images=pl.lit([self._name()], pl.List(pl.String))).write_parquet(path)
         self._seal()
         return "names of pictures, sealed"
 
     def _edit(self, path: Path, edit: Callable[[Any], None]) -> str:
         try:
+            if not _is_small(path):
+                return "nothing"
             value = json.loads(path.read_text())
             edit(value)
         except (ValueError, AttributeError, OSError):
@@ -381,16 +385,23 @@ class Mutator:
     def _seal(self) -> None:
         """Write the hashes of the files that lie there, as a forger would."""
         for path in [*(self._case / "run").glob("*/stage.json"), self._case / "dataset" / "manifest.json"]:
+            if not _is_small(path):
+                continue
             key = "files" if path.name == "manifest.json" else "outputs"
             try:
                 value = json.loads(path.read_text())
                 for name in value[key]:
                     file = path.parent / name
-                    if file.is_file() and file.stat().st_size < 1 << 24 and self._case in file.resolve().parents:
+                    if _is_small(file) and self._case in file.resolve().parents:
                         value[key][name] = storage.hash_file(file)
                 path.write_text(json.dumps(value))
             except (ValueError, KeyError, TypeError, OSError, AttributeError):
                 continue
+
+
+def _is_small(path: Path) -> bool:
+    """Tell whether a file can be changed here: no link, no pipe, and no giant that an earlier change left."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 24
 
 
 def _notes(path: Path) -> dict[str, str]:
@@ -442,14 +453,16 @@ def commands(case: Path, out: Path) -> list[list[str]]:
     ]
 
 
-def fuzz(folder: Path, cases: int, seed: int) -> Figures:
+def fuzz(folder: Path, cases: int, seed: int, minutes: float = math.inf) -> Figures:
     """Take so many changed copies of a run through the verbs.
 
     Args:
         folder: an empty folder to work in.
         cases: how many.
         seed: of the first case; the others follow.
+        minutes: no case begins later.
     """
+    end = time.monotonic() + 60 * minutes
     folder = folder.resolve()
     make_base(folder)
     (folder / "case").rename(folder / "base")
@@ -459,8 +472,12 @@ def fuzz(folder: Path, cases: int, seed: int) -> Figures:
     signal.signal(signal.SIGALRM, _hang)
     with hash_encoder():
         for n in range(cases):
+            if time.monotonic() > end:
+                break
             _one(folder, seed + n, watch, figures)
             figures.cases += 1
+            if figures.cases % 50 == 0:
+                sys.stderr.write(f"{figures.cases:,} cases, {len(figures.failures):,} failures\n")
     figures.added_mib = _peak_mib() - started
     return figures
 
@@ -527,10 +544,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
     begun = time.monotonic()
     with TemporaryDirectory() as folder:
-        figures = fuzz(Path(folder), options.cases, options.seed)
+        figures = fuzz(Path(folder), options.cases, options.seed, options.minutes)
     lines = [*figures.failures, *(f"{count:7,} {end}" for end, count in sorted(figures.ends.items()))]
     lines.append(", ".join(f"{verb} {spent / max(1, figures.cases):.2f} s" for verb, spent in figures.seconds.items()))
     lines.append(

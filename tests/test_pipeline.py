@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from mllmrec.report.cards import Cards
 
 import mllmrec
 from mllmrec.config import Config, load_config
@@ -23,6 +22,7 @@ from mllmrec.dataset import Dataset, load
 from mllmrec.dataset import store as dataset_store
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.pipeline import run
+from mllmrec.report.sections.cards import Cards
 from mllmrec.runs import Run, open_run
 
 QUICK = ["model.kind=mllmrec", "train.epochs=5", "train.dim=8"]

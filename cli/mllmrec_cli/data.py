@@ -35,10 +35,10 @@ class SplitRule(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.DATA)(prepare)
+    app.command(name="prepare", rich_help_panel=console.DATA)(_prepare)
 
 
-def prepare(
+def _prepare(
     source: Annotated[Path, typer.Argument(metavar="SHOP", help="Folder with the shop's files.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DATASET", help="Dataset folder to make.")],
     form: Annotated[

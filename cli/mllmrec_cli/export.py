@@ -22,10 +22,10 @@ class ExportFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.DATA)(export)
+    app.command(name="export", rich_help_panel=console.DATA)(_export)
 
 
-def export(
+def _export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|DATASET", help="A run folder; for mmrec a dataset folder will do.")
     ],

@@ -52,8 +52,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from mllmrec.foundation.environment import version_line
 
         typer.echo(version_line())

@@ -147,7 +147,7 @@ class Trials:
             stages_run = run(
                 self._dataset, folder, config, until="encode", cache=self._generations, progress=self._progress
             )
-            self._inputs[name] = self._made_of(stages_run.encode, self._dataset.histories(config.profile.history))
+            self._inputs[name] = self._inputs_of(stages_run.encode, self._dataset.histories(config.profile.history))
         return self._inputs[name]
 
     def leaky_inputs(self, inputs: Inputs) -> Inputs:
@@ -155,9 +155,9 @@ class Trials:
         everything = self._dataset.histories("all")
         users = mean_of_items(inputs.features.items, everything)
         features = Features(inputs.features.items, users, everything.digest, inputs.features.cuts)
-        return self._made_of(features, everything)
+        return self._inputs_of(features, everything)
 
-    def _made_of(self, features: Features, profiled: Histories) -> Inputs:
+    def _inputs_of(self, features: Features, profiled: Histories) -> Inputs:
         @cache
         def graph(config: GraphConfig) -> ItemGraph:
             return build_graph(features.items, self.training, config)

@@ -48,6 +48,7 @@ PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary na
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
 _OS_ERROR = re.compile(r"(?:code: |os error )(\d+)")  # as Rust prints it
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # as NumPy prints it
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
     errno.EFBIG: "a file may not grow so large here; raise the limit, or choose another folder",
@@ -64,14 +65,22 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that says what to do."""
     try:
         yield
-    except SafetensorError as error:
-        if (number := _OS_ERROR.search(str(error))) is None:
+    except (OSError, SafetensorError) as error:
+        if (reason := _reason(error)) is None:
             raise
-        reason = _REASONS.get(int(number[1]), os.strerror(int(number[1])))
         raise StorageError(f"cannot {action} {path}: {reason}") from error
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"cannot {action} {path}: {reason}") from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Return what the system says, and what to do; None for an error that is not the system's."""
+    number = getattr(error, "errno", None)
+    if number is None and (printed := _OS_ERROR.search(str(error))):
+        number = int(printed[1])
+    if number is not None:
+        return _REASONS.get(number, os.strerror(number))
+    if _CUT_SHORT.search(str(error)):
+        return _REASONS[errno.ENOSPC]
+    return str(error) if isinstance(error, OSError) else None
 
 
 @contextmanager
@@ -207,7 +216,13 @@ def nulled(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write parquet atomically; `notes` become the file's key-value metadata."""
+    """Write parquet atomically.
+
+    Args:
+        path: the file.
+        table: its content.
+        notes: key-value metadata of the file.
+    """
     arrow = table.to_arrow()
     if notes:
         arrow = arrow.replace_schema_metadata({key: str(value) for key, value in notes.items()})
@@ -291,19 +306,19 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def are_unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether a folder has all these files, each with its SHA-256."""
+    """Tell whether a folder has all these files, each with its SHA-256."""
     files = {folder / name: sha for name, sha in hashes.items()}
     return all(file.is_file() and hash_file(file) == sha for file, sha in files.items())
 
 
 def hash_samples(file: Path) -> str:
-    """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
+    """Return the SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
 
     It sees any fine-tuning of a model's weights; it does not see single bytes changed on purpose.
     """
@@ -317,11 +332,11 @@ def hash_samples(file: Path) -> str:
 
 
 def hash_value(value: Any) -> str:
-    """SHA-256 of a JSON-like value: equal values hash equal, whatever their keys' order."""
+    """Return the SHA-256 of a JSON-like value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, hexadecimal."""
+    """Return the SHA-256 of bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -48,7 +48,13 @@ class EmbeddingModel(Recommender):
         return self.scorer.scores(user_rows(users))
 
     def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender."""
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            progress: called after each block of users.
+        """
         return self.scorer.ranks(exclude, heldout, progress=progress)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:

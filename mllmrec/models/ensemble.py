@@ -39,7 +39,7 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, under
-from mllmrec.models.base import FilePath, Matrix, Recommender, check_validation, user_rows, vectors_or_zeros
+from mllmrec.models.base import FilePath, FitData, Recommender, user_rows
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
@@ -105,50 +105,38 @@ class Ensemble(Recommender):
     rest: VectorScorer
     weights: Mapping[str, float] = MappingProxyType({})
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Fit all parts and choose their weights; see Recommender.
+    def _fit(self, data: FitData) -> None:
+        """Fit all parts and choose their weights.
 
         Raises:
             TrainingError: there are no validation interactions to choose by.
             ConfigError: train.device asks for a GPU that is not there.
         """
-        R, progress = self._begin(user_items, item_features, user_features), self.context.progress
+        R, progress = data.user_items, self.context.progress
         device = resolve_device(self.context.train.device, "train.device")
-        held = check_validation(R, valid, "the ensemble chooses its weights by it (model.kind=ridge needs none)")
-        items = vectors_or_zeros(item_features, R.n_columns)
+        held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
+        items = data.items_or_zeros()
         Z = project_vectors(items, R)
-        parts = self._fit_parts(R, held, items, user_features, Z, seed)
+        parts = self._fit_parts(data, held, items, Z)
         ridges = self._fit_ridges(R, held, (items, Z), device)
         firsts = [EnsembleScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
         best, weights = choose_weights(firsts, list(parts.values()), R, held, progress)
         self.weights = dict(zip(("ridge", *parts), weights, strict=True))
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.ridge = self._empty_ridge().set_weights(R, ridges[best])
-        return self
 
-    def _fit_parts(
-        self, R: CSR, valid: CSR, items: Vectors, profiles: Vectors | None, Z: Vectors, seed: int
-    ) -> dict[str, VectorScorer]:
+    def _fit_parts(self, data: FitData, valid: CSR, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.
 
         Args:
-            R: binary [U, I], training interactions.
+            data: training interactions, profiles of the users, seed.
             valid: binary [U, I], to choose settings by.
             items: float32 [I, d].
-            profiles: float32 [U, d], vectors of the users; None: they have none.
             Z: float32 [I, r], projected item vectors.
-            seed: of the factors' start.
         """
         progress, r = self.context.progress, self.config.factors
-        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, seed, progress)
+        R, profiles = data.user_items, data.users
+        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress)
         widest = graph_filter(R, r)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)

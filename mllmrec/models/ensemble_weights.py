@@ -80,7 +80,13 @@ class Ranked(Protocol):
     """A model that ranks held-out items."""
 
     def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            progress: called after each block of users.
+        """
         ...
 
 

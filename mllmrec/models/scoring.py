@@ -37,7 +37,13 @@ class VectorScorer:
     items: NDArray[np.float32]
 
     def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            progress: called after each block of users.
+        """
         ranks: NDArray[np.int32] = rank_heldout(self.users, self.items, exclude, heldout)
         return ranks
 
@@ -46,7 +52,13 @@ class VectorScorer:
         return np.asarray(self.users[users] @ self.items.T)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user."""
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list, a row a user.
+        """
         ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
         return ids, scores
 
@@ -84,7 +96,13 @@ class WeightsScorer:
         return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
 
     def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            progress: called after each block of users.
+        """
         return ranks_by_block(self, exclude, heldout, progress)
 
 

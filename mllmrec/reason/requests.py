@@ -139,9 +139,8 @@ class Engines:
 
     def note(self, stage: PromptStage) -> str:
         """Return what makes a stage's tokens more than its answers: the thoughts of its model; empty where none."""
-        settings = self._config.describe if stage == "describe" else self._config.profile
         model = self._config.describe.model if stage == "describe" else self._profile_model
-        if settings.engine != "transformers" or not thinks(self.weights(model).folder):
+        if self.memory(stage) is None or not thinks(self.weights(model).folder):
             return ""
         return f"the model may think before it answers; thoughts count against {stage}.max_new_tokens"
 
@@ -289,6 +288,6 @@ def _seconds(cache: GenerationCache, label: str, engine: str, calls: int) -> flo
     if not calls:
         return 0.0
     for held in cache.holdings():
-        if (held.ask, held.engine) == (label, engine) and held.seconds:
+        if (held.question, held.engine) == (label, engine) and held.seconds:
             return calls * held.seconds / held.rows
     return None

@@ -50,11 +50,10 @@ class Toy(EmbeddingModel):
     title = "Toy model"
     candidates = (("model.power=1.0",), ("model.power=0.5",))
 
-    def fit(self, user_items, *, item_features=None, user_features=None, valid=None, seed=0):
-        R = self._begin(user_items)
+    def _fit(self, data):
+        R = data.user_items
         counts = np.bincount(R.indices, minlength=R.n_columns).astype(np.float32) ** self.config.power
         self.vectors = VectorScorer(np.ones((R.n_rows, 1), np.float32), counts[:, None])
-        return self
 
     def write_files(self, path):
         storage.write_array(path("users.npy"), self.users)

@@ -140,7 +140,7 @@ def test_a_row_is_refused_for_good_or_failed_and_its_status_is_neutralized(
     assert read_batch_row(json.loads(json.dumps(row))) == reply
 
 
-def test_requests_refused_for_good_are_sent_once_and_progress_shows_within_a_call() -> None:
+def test_refused_requests_are_sent_once_and_progress_shows_within_a_call() -> None:
     counts: list[int] = []
 
     def behave(exchange: Exchange) -> None:
@@ -153,7 +153,7 @@ def test_requests_refused_for_good_are_sent_once_and_progress_shows_within_a_cal
         engine = ChatServer(ChatServerConfig(base_url=f"{server.url}/v1", model="m", concurrency=2))
         replies = engine.complete([ChatRequest("bad"), *map(ChatRequest, "abcde")], counts.append)
         assert len(server.seen) == 1 + 6
-    assert replies == [Reply("", "refused", "HTTP status 422: no such picture"), *[Reply("A mug.")] * 5]
+    assert replies == [Reply("", "failed", "HTTP status 422: no such picture"), *[Reply("A mug.")] * 5]
     assert counts == [1, 2, 3, 4, 5, 6]
 
 

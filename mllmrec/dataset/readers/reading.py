@@ -145,6 +145,11 @@ def read_lines(path: Path, rejected: _Rejecting) -> Iterator[tuple[int, dict[str
 def lines(path: Path, rejected: _Rejecting, max_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield (line number, bytes) of a text file's lines that are not blank; too long ones are rejected.
 
+    Args:
+        path: the file, plain or gzipped.
+        rejected: collects the lines that are left out.
+        max_bytes: most bytes unpacked; None: a limit by the file's size.
+
     Raises:
         InputError: the file cannot be read or is damaged.
     """

@@ -78,7 +78,13 @@ class Rejects:
             self.check(file, int(line), of="the first ")
 
     def add(self, file: str, line: int, reason: str) -> None:
-        """Count and list the row of a line."""
+        """Count and list the row of a line.
+
+        Args:
+            file: name of the file.
+            line: of the file, from 1.
+            reason: why it is left out.
+        """
         self.append(Rejected(f"{file}:{line}", reason))
 
     def check(self, file: str, rows: int, of: str = "") -> None:

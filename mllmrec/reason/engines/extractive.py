@@ -16,8 +16,7 @@ from mllmrec.dataset.vocabulary import Vocabulary, standouts, words
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, HistoryItem, Item, Material, Report, no_report
-from mllmrec.reason.vision.colors import NAMES
-from mllmrec.reason.vision.measure import SIDE, Measurements, measure
+from mllmrec.reason.vision.measure import NAMES, SIDE, Measurements, measure
 
 _DESCRIPTION_VERSION = "extractive-description 2"
 PROFILE_VERSION = "extractive-profile 3"

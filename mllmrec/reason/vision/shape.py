@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mllmrec.reason.vision.colors import Lab
-
+Lab = NDArray[np.float32]  # [..., 3] CIELAB, D65
 Mask = NDArray[np.bool_]  # [h, w]
 _GROUND_DISTANCE = 14.0  # CIELAB distance at which a pixel is no longer the ground
 _PLAIN = 0.95  # share of the border that must be one color
