@@ -122,6 +122,9 @@ def read_seal(folder: Path, stage: str) -> Seal:
         raise InputError(f"{stage}/{_SEAL} has another shape: {_first(error)}") from error
     if seal.stage != stage:
         raise InputError(f"{stage}/{_SEAL} is the seal of stage {seal.stage!r}")
+    for key in ("config", "model"):
+        if not isinstance(seal.inputs.get(key, {}), dict):
+            raise InputError(f"{stage}/{_SEAL} has another shape: inputs.{key} is no table of settings")
     for problem in _output_problems(seal.outputs):
         raise InputError(f"{stage}/{_SEAL} {problem}")
     return seal
@@ -158,6 +161,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not (folder / "run.json").is_file():
         content = "a dataset" if (folder / "manifest.json").is_file() else "it has no run.json"
         raise InputError(f"{folder} is not a run: {content}; make one with mllmrec run DATASET --out RUN")
+    open_foreign(folder, _find_problems_of_version)  # before run.json is read: it may be a link
+    return check_record(storage.read_json(folder / "run.json"))
+
+
+def _find_problems_of_version(folder: Path) -> Iterator[str]:
+    """Yield as `find_run_problems` does, where the run has this version's schema.
+
+    Raises:
+        MismatchError: it has another.
+    """
     value = storage.read_json(folder / "run.json")
     found = value.get("schema_version") if isinstance(value, dict) else None
     if isinstance(found, int) and found != SCHEMA_VERSION:
@@ -165,8 +178,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{folder} was written with run schema {found}, this version reads {SCHEMA_VERSION}; "
             "run it again into a new folder"
         )
-    open_foreign(folder, find_run_problems)
-    return check_record(value)
+    yield from find_run_problems(folder)
 
 
 def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -> dict[str, Any]:

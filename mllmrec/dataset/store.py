@@ -32,7 +32,7 @@ from mllmrec.dataset.store_checks import (
     USERS,
     check_tables,
     file_name,
-    find_dataset_problems,
+    find_problems_of_version,
 )
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.foundation import storage
@@ -140,13 +140,8 @@ def load(folder: Path) -> Dataset:
         raise InputError(
             f"{folder} is no dataset: it has no {MANIFEST}; make one with mllmrec prepare SHOP --out DATASET"
         )
+    open_foreign(folder, find_problems_of_version)  # before the manifest is read: it may be a link
     manifest = storage.read_json(folder / MANIFEST)
-    found = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if isinstance(found, int) and found != SCHEMA_VERSION:
-        raise MismatchError(
-            f"{folder} has dataset schema {found}, this version of mllmrec reads {SCHEMA_VERSION}; prepare it again"
-        )
-    open_foreign(folder, find_dataset_problems)
     for name, sha in manifest["files"].items():
         if not (folder / name).is_file() or storage.hash_file(folder / name) != sha:
             raise MismatchError(f"{folder / name} is not what prepare wrote; prepare the dataset again")

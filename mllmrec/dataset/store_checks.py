@@ -88,6 +88,21 @@ def find_dataset_problems(folder: Path) -> Iterator[str]:
         yield f"{MANIFEST} does not list {name}"
 
 
+def find_problems_of_version(folder: Path) -> Iterator[str]:
+    """Yield as `find_dataset_problems` does, where the dataset has this version's schema.
+
+    Raises:
+        MismatchError: it has another.
+    """
+    value = storage.read_json(folder / MANIFEST)
+    found = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(found, int) and found != SCHEMA_VERSION:
+        raise MismatchError(
+            f"{folder} has dataset schema {found}, this version of mllmrec reads {SCHEMA_VERSION}; prepare it again"
+        )
+    yield from find_dataset_problems(folder)
+
+
 def check_tables(dataset: Dataset) -> None:
     """Refuse tables whose ids, indices, splits or picture names no dataset has.
 

@@ -252,9 +252,16 @@ def json_value(data: bytes, path: Path) -> Any:
         InputError: it is not JSON, or nests too deeply; the line names `path`.
     """
     try:
-        return json.loads(data.decode("utf-8"))
+        return json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number that JSON has")
+    return number
 
 
 def _read_bytes(path: Path, most: int) -> bytes:

@@ -152,5 +152,9 @@ class NetworkModel(EmbeddingModel):
         self.best_epoch = storage.read_json(path("train.json"))["best_epoch"]
         users, items = (np.array(storage.read_array(path(name))) for name in ("users.npy", "items.npy"))
         self.vectors, self.parameters = VectorScorer(users, items), load_file(path("model.safetensors"))
-        self.curve = tuple(Epoch(**row) for row in pl.read_csv(path("curve.csv")).iter_rows(named=True))
+        curve = pl.read_csv(path("curve.csv"))
+        self.curve = tuple(Epoch(**row) for row in curve.iter_rows(named=True))
+        numbers = all(dtype.is_numeric() for dtype in curve.dtypes) and not any(curve.null_count().row(0))
+        if not numbers or not isinstance(self.best_epoch, int) or not 1 <= self.best_epoch <= len(self.curve):
+            raise InputError(f"{path('curve.csv')} and train.json hold no curve with a best epoch")
         return self

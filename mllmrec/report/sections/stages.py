@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
 from mllmrec.report.figures import Plot, lines
-from mllmrec.run_record import STAGES, Stage
+from mllmrec.run_record import STAGES, Seal, Stage, read_seal
 from mllmrec.runs import Run
 
 Status = Literal["done", "missing", "outdated", "damaged"]
@@ -24,31 +24,31 @@ def stage_status(run: Run) -> dict[Stage, Status]:
     anew; "damaged" one whose files are not those that it sealed.
     """
     status: dict[Stage, Status] = {}
-    seals: dict[str, Mapping[str, Any]] = {}
+    seals: dict[str, Seal] = {}
     for stage in STAGES:
-        folder = run.folder / stage
         try:
-            seals[stage] = storage.read_json(folder / "stage.json")
+            seals[stage] = read_seal(run.folder, stage)
         except InputError:
-            status[stage] = "missing" if not (folder / "stage.json").exists() else "damaged"
+            status[stage] = "damaged" if run.has(stage) else "missing"
             continue
-        outputs = seals[stage].get("outputs", {})
-        if not outputs or not storage.are_unchanged(folder, outputs):
+        outputs = seals[stage].outputs
+        if not outputs or not storage.are_unchanged(run.folder / stage, outputs):
             status[stage] = "damaged"
         else:
             status[stage] = "done" if _current(run, stage, seals, status) else "outdated"
     return status
 
 
-def _current(run: Run, stage: Stage, seals: Mapping[str, Mapping[str, Any]], status: Mapping[Stage, Status]) -> bool:
-    inputs, config = seals[stage].get("inputs", {}), run.record["config"]
+def _current(run: Run, stage: Stage, seals: Mapping[str, Seal], status: Mapping[Stage, Status]) -> bool:
+    inputs, config = seals[stage].inputs, run.record["config"]
     sections = {stage: inputs.get("config", {})} | ({"model": inputs["model"]} if "model" in inputs else {})
-    same = all(config[section].get(key) == value for section, own in sections.items() for key, value in own.items())
+    same = all(
+        config.get(section, {}).get(key) == value for section, own in sections.items() for key, value in own.items()
+    )
     same &= inputs.get("seed", run.record["seed"]) == run.record["seed"]
     read = [earlier for earlier in STAGES if earlier in inputs]
     return same and all(
-        status[earlier] == "done" and storage.hash_value(seals[earlier]["outputs"]) == inputs[earlier]
-        for earlier in read
+        status[earlier] == "done" and storage.hash_value(seals[earlier].outputs) == inputs[earlier] for earlier in read
     )
 
 
@@ -160,6 +160,7 @@ def training(run: Run) -> Training | None:
     path = run.file("train", "curve.csv")
     if not path.is_file():
         return None
+    _ = run.fitted  # whose files are checked when they are read
     curve = pl.read_csv(path)
     best = int(storage.read_json(run.file("train", "train.json"))["best_epoch"])
     record = run.record["stages"].get("train", {})
