@@ -212,7 +212,8 @@ def test_twenty_kills_at_random_moments_change_no_byte(whole: Path, dataset: Dat
 
 def test_a_dataset_whose_split_overlaps_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     rows = dataset.interactions
-    torn = pl.concat([rows, rows.filter(pl.col("split") == 2).with_columns(split=pl.lit(0, pl.Int8))])
+    held = rows.filter(pl.col("split") == 2).with_columns(split=pl.lit(0, pl.Int8))
+    torn = pl.concat([rows, held]).sort("user", maintain_order=True)
     dataset_store.save(
         tmp_path / "d",
         users=dataset.users,
@@ -222,7 +223,7 @@ def test_a_dataset_whose_split_overlaps_is_refused(dataset: Dataset, tmp_path: P
         rejected=(),
         force=False,
         progress=lambda *_: None,
-        facts={"name": "torn", "warnings": [], "steps": {}, "rejected": 0},
+        facts={**dataset.manifest, "name": "torn"},
     )
     from mllmrec.errors import LeakError
 

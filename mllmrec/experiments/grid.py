@@ -107,7 +107,7 @@ def wordings(config: Config, dataset: Dataset) -> Points:
     stages = _prompted(config, dataset)
     if not stages:
         raise ConfigError(
-            "study prompts compares the prompts of a multimodal model, and no stage prompts one here: "
+            "study prompts compares the prompts of a multimodal model, and no stage uses one: "
             "set describe.engine or profile.engine to transformers or openai, and describe.model"
         )
     own: dict[PromptStage, str] = {"describe": config.describe.template, "profile": config.profile.template}

@@ -34,7 +34,7 @@ def test_bad_input_is_one_line_and_exit_code_one(dataset: Dataset, tmp_path: Pat
     data = dataset.folder
     assert "is not a folder" in fault("prepare", tmp_path / "none", "--out", tmp_path / "d")
     assert "no model 'ridgge' to compare" in fault("compare", data, "--out", tmp_path / "r", "--models", "ridgge")
-    assert "no stage asks one here" in fault("study", "prompts", data, "--out", tmp_path / "r")
+    assert "no stage uses one" in fault("study", "prompts", data, "--out", tmp_path / "r")
     assert "is no dataset" in fault("run", tmp_path, "--out", tmp_path / "r")
     assert "did you mean 'graph.threshold'?" in fault("run", data, "--out", tmp_path / "r", "--set", "graph.treshold=1")
     assert "is not a run: it has no run.json; make one with" in fault("show", tmp_path)
