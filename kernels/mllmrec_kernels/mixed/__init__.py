@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mllmrec_kernels.base.arrays import ArrayLike
     from mllmrec_kernels.base.csr import SparseLike
 
+MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: a catalogue in int8, and lists
+
 __all__ = ["MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
 
 
@@ -36,7 +38,7 @@ def rank_mixed(
     if backend == "reference":
         return reference.rank_mixed(problem, excluded, held)
     from mllmrec_kernels.mixed import cpu
-    return cpu.rank_mixed(problem, excluded, held, limit=problem.shape[1] if limit is None else limit, max_bytes=max_bytes or arrays.MAX_BYTES)
+    return cpu.rank_mixed(problem, excluded, held, limit=problem.shape[1] if limit is None else limit, max_bytes=max_bytes or MAX_BYTES)
 
 
 def topk_mixed(scores, k, *, exclude=None, backend="auto", max_bytes=None):
@@ -47,7 +49,7 @@ def topk_mixed(scores, k, *, exclude=None, backend="auto", max_bytes=None):
     if backend == "reference":
         return reference.topk_mixed(problem, k, exclude)
     from mllmrec_kernels.mixed import cpu
-    return cpu.topk_mixed(problem, k, exclude, max_bytes or arrays.MAX_BYTES)
+    return cpu.topk_mixed(problem, k, exclude, max_bytes or MAX_BYTES)
 
 
 def score_mixed(scores, pairs, *, backend="auto"):

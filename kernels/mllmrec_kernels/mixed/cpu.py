@@ -26,6 +26,7 @@ from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
 from mllmrec_kernels.exact.int8_tile import supported
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, push, ranks_before, sort_heaps
 from mllmrec_kernels.exact.score import dot_rows
+from mllmrec_kernels.mixed.int8_rows import Int8Rows, bound_dot, encode, encode_user, prefetch_ahead, refine_dot, user_code
 from mllmrec_kernels.mixed.rows import find, room, room_bytes, spread, sum_row
 from mllmrec_kernels.mixed.scores import Problem, SparsePart
 from mllmrec_kernels.rank import cpu as rank_cpu
@@ -63,8 +64,10 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_
         return ranks
     scores, n_items = np.empty(heldout.nnz, dtype=np.float32), problem.shape[1]
 
+    rows = encode(problem.items, max_bytes // 2)
+
     def _correct(start: int, stop: int) -> None:
-        _correct_users(problem, start, stop, room(n_items), exclude.indptr, exclude.indices, heldout.indptr,
+        _correct_users(problem, rows, start, stop, room(n_items), user_code(rows), exclude.indptr, exclude.indices, heldout.indptr,
                        heldout.indices, scores, ranks)  # fmt: skip
 
     parallel_for(_correct, chunks(heldout.n_rows, _USERS))
@@ -96,9 +99,10 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
         return ids, best
     heaps = Heaps(ids, best, np.zeros(n_users, np.int64))
     left_out = (np.zeros(n_users + 1, np.int64), _NO_ITEMS) if exclude is None else (exclude.indptr, exclude.indices)
-    for start, stop in _user_blocks(problem, left_out[0], max_bytes // 2):
+    rows = encode(problem.items, max_bytes // 4)
+    for start, stop in _user_blocks(problem, left_out[0], max_bytes // 4):
         block = Heaps(*(part[start:stop] for part in heaps))
-        indptr, others = _offer_few(problem, start, stop, block, min(k, n_items), left_out)
+        indptr, others = _offer_few(problem, rows, start, stop, block, min(k, n_items), left_out)
         if problem.items.shape[1]:
             dots = dot_problem(problem.users[start:stop], problem.items, k, None)
             topk_cpu.fill(dots._replace(indptr=indptr, excluded=others), block, max_bytes // 2)
@@ -133,15 +137,16 @@ def _user_blocks(problem: Problem, excluded: NDArray[np.int64], max_bytes: int) 
 
 
 def _offer_few(
-    problem: Problem, start: int, stop: int, heaps: Heaps, k: int, left_out: tuple[NDArray[np.int64], NDArray[np.int32]]
+    problem: Problem, rows: Int8Rows, start: int, stop: int, heaps: Heaps, k: int,
+    left_out: tuple[NDArray[np.int64], NDArray[np.int32]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Offer the items whose sparse part is not 0, and return the CSR of what the inner product must not offer."""
     pieces: dict[int, NDArray[np.int32]] = {}
     indptr = np.zeros(stop - start + 1, np.int64)
 
     def _work(first: int, last: int) -> None:
-        pieces[first] = _offer_users(problem, start, first, last, room(problem.shape[1]), *left_out, heaps.ids,
-                                     heaps.scores, heaps.sizes, k, indptr)  # fmt: skip
+        pieces[first] = _offer_users(problem, rows, start, first, last, room(problem.shape[1]), user_code(rows), *left_out,
+                                     heaps.ids, heaps.scores, heaps.sizes, k, indptr)  # fmt: skip
 
     parallel_for(_work, chunks(stop - start, _USERS))
     return np.cumsum(indptr), np.concatenate([_NO_ITEMS, *(pieces[first] for first in sorted(pieces))])
@@ -189,15 +194,18 @@ def _score_entries(problem: Any, u: Any, room: Any, n: Any, indptr: Any, items: 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correct_users(
-    problem: Any, start: Any, stop: Any, room: Any, ex_indptr: Any, excluded: Any, indptr: Any, heldout: Any,
-    scores: Any, ranks: Any,
+    problem: Any, rows: Any, start: Any, stop: Any, room: Any, code: Any, ex_indptr: Any, excluded: Any, indptr: Any,
+    heldout: Any, scores: Any, ranks: Any,
 ) -> None:  # fmt: skip
     for u in range(start, stop):
         if indptr[u] < indptr[u + 1]:
             n = sum_row(problem.sparse, u, room)
             _score_entries(problem, u, room, n, indptr, heldout, scores)
             _subtract_excluded(problem, u, ex_indptr, excluded, indptr, heldout, scores, ranks)
-            _correct_few(problem, u, room, n, excluded[ex_indptr[u] : ex_indptr[u + 1]], indptr, heldout, scores, ranks)
+            if len(code.codes) > 0:
+                encode_user(problem.users, u, code)
+            _correct_few(problem, rows, u, room, code, n, excluded[ex_indptr[u] : ex_indptr[u + 1]], indptr, heldout,
+                         scores, ranks)  # fmt: skip
 
 
 @jit
@@ -213,28 +221,70 @@ def _subtract_excluded(
 
 @jit
 def _correct_few(
-    problem: Any, u: Any, room: Any, n: Any, excluded: Any, indptr: Any, heldout: Any, scores: Any, ranks: Any
-) -> None:
+    problem: Any, rows: Any, u: Any, room: Any, code: Any, n: Any, excluded: Any, indptr: Any, heldout: Any,
+    scores: Any, ranks: Any,
+) -> None:  # fmt: skip
     """Take the few out of the count of the inner product, and count them by their scores."""
     e = 0
     for m in range(n):
         i = room.ids[m]
+        if len(code.codes) > 0:
+            prefetch_ahead(rows, room.ids, m, n)
         while e < len(excluded) and excluded[e] < i:
             e += 1
-        if e < len(excluded) and excluded[e] == i:
-            continue
+        if e == len(excluded) or excluded[e] != i:
+            _correct_item(problem, rows, u, code, i, room.values[m], indptr, heldout, scores, ranks)
+
+
+@jit
+def _correct_item(
+    problem: Any, rows: Any, u: Any, code: Any, i: Any, x: Any, indptr: Any, heldout: Any, scores: Any, ranks: Any
+) -> None:
+    added, first, last = np.float64(x) * np.float64(problem.scale[u]), indptr[u], indptr[u + 1]
+    if len(code.codes) > 0:
+        center, radius = bound_dot(code, rows, i)
+        first = _correct_surely(center, radius, added, first, last, scores, ranks)
+        if first < last:
+            center, radius = refine_dot(code, rows, i, center)
+            first = _correct_surely(center, radius, added, first, last, scores, ranks)
+    if first < last:
         dot = dot_rows(problem.users, u, problem.items, i)
-        counted, score = np.float32(dot), _score(problem, u, room.values[m], dot)
-        for h in range(indptr[u], indptr[u + 1]):
+        counted, score = np.float32(dot), np.float32(added + dot)
+        for h in range(first, last):
             ranks[h] += np.int32(ranks_before(score, i, scores[h], heldout[h])) - np.int32(
                 ranks_before(counted, i, scores[h], heldout[h])
             )
 
 
+@jit
+def _correct_surely(
+    center: Any, radius: Any, added: Any, first: Any, last: Any, scores: Any, ranks: Any
+) -> int:
+    """Correct the entries from `first` on for an item; return the first that its bound does not settle."""
+    for h in range(first, last):
+        counted, scored = _side(center, radius, scores[h]), _side(center + added, radius, scores[h])
+        if counted == 0 or scored == 0:
+            return int(h)
+        ranks[h] += np.int32(scored > 0) - np.int32(counted > 0)
+    return int(last)
+
+
+@jit
+def _side(center: Any, radius: Any, score: Any) -> int:
+    """Return 1 where a float32 score within `radius` of `center` is above `score`, -1 below, 0 where it may be either.
+
+    The margin stands for the rounding of both scores to float32 and of the float64 sums.
+    """
+    margin = radius + abs(np.float64(score)) * 2.0**-22 + abs(center) * 2.0**-22 + 2.0**-146
+    if center - margin > score:
+        return 1
+    return -1 if center + margin < score else 0
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _offer_users(
-    problem: Any, first_user: Any, start: Any, stop: Any, room: Any, ex_indptr: Any, excluded: Any, ids: Any,
-    best: Any, sizes: Any, k: Any, counts: Any,
+    problem: Any, rows: Any, first_user: Any, start: Any, stop: Any, room: Any, code: Any, ex_indptr: Any,
+    excluded: Any, ids: Any, best: Any, sizes: Any, k: Any, counts: Any,
 ) -> Any:  # fmt: skip
     """Offer the few of users first_user + start..stop-1; return these and the excluded, user by user, ascending."""
     others, total = np.empty(1024, np.int32), 0
@@ -248,7 +298,9 @@ def _offer_users(
             others = larger
         row = others[total : total + most]
         count = _merge(room.ids, n, excluded[ex_indptr[u] : ex_indptr[u + 1]], row)
-        size = _offer_row(problem, u, q, room, n, excluded[ex_indptr[u] : ex_indptr[u + 1]], ids, best, k)
+        if len(code.codes) > 0:
+            encode_user(problem.users, u, code)
+        size = _offer_row(problem, rows, u, q, room, code, n, excluded[ex_indptr[u] : ex_indptr[u + 1]], ids, best, k)
         if problem.items.shape[1] == 0:
             size = _offer_zeros(q, row[:count], len(problem.items), ids, best, size, k)
         sizes[q], counts[q + 1] = size, count
@@ -275,16 +327,23 @@ def _merge(few: Any, n: Any, excluded: Any, row: Any) -> int:
 
 @jit
 def _offer_row(
-    problem: Any, u: Any, q: Any, room: Any, n: Any, excluded: Any, ids: Any, best: Any, k: Any
+    problem: Any, rows: Any, u: Any, q: Any, room: Any, code: Any, n: Any, excluded: Any, ids: Any, best: Any, k: Any
 ) -> int:
+    """Offer a user's few, but the excluded; return the size of the heap."""
     size, e = 0, 0
     for m in range(n):
-        i = room.ids[m]
+        i, x = room.ids[m], room.values[m]
+        if len(code.codes) > 0:
+            prefetch_ahead(rows, room.ids, m, n)
         while e < len(excluded) and excluded[e] < i:
             e += 1
         if e < len(excluded) and excluded[e] == i:
             continue
-        score = _score(problem, u, room.values[m], dot_rows(problem.users, u, problem.items, i))
+        if size == k and len(code.codes) > 0:
+            center, radius = bound_dot(code, rows, i)
+            if _side(center + np.float64(x) * np.float64(problem.scale[u]), radius, best[q, 0]) < 0:
+                continue
+        score = _score(problem, u, x, dot_rows(problem.users, u, problem.items, i))
         size = push(ids, best, q, size, k, score, i)
     return size
 
