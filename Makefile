@@ -35,7 +35,7 @@ test-all: $(VENV)/.test  ## all tests
 	$(BIN)/python -m pytest
 
 test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of that backend, in an environment of its own
-	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/test_encoder_backends.py
+	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/features/test_encoder_backends.py
 	$(VENV)-$*/bin/python -m bench.bench_encoder $*
 
 check: $(VENV)/.check  ## lint, format, types, who imports whom, the guide
@@ -46,7 +46,7 @@ check: $(VENV)/.check  ## lint, format, types, who imports whom, the guide
 	$(BIN)/python -m mkdocs --quiet build --strict
 
 snapshots: $(VENV)/.test  ## write the help pages that tests compare with anew
-	$(BIN)/python -m pytest tests/test_help.py --snapshot-update
+	$(BIN)/python -m pytest tests/cli/test_help.py --snapshot-update
 
 format: $(VENV)/.check  ## apply the formatter
 	$(BIN)/ruff check --fix .

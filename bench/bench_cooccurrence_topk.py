@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from mllmrec_bench.interactions import interactions
+from mllmrec_bench.peers import Case, cooccurrence_topk
+from mllmrec_bench.timing import usable_cores
 from mllmrec_kernels import CSR
 
-from mllmrec.measure.interactions import interactions
-from mllmrec.measure.peers import Case, cooccurrence_topk
-from mllmrec.measure.timing import usable_cores
 from tests.kernels.sparse_cases import INTERACTIONS, Interactions
 
 SHARED = [case for case in INTERACTIONS if case.name in ("odd", "larger")]

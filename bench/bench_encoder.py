@@ -17,10 +17,10 @@ import numpy as np
 
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import PrepareOptions, load, prepare
-from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
-from mllmrec.encode import parts_of
-from mllmrec.encoder import Encoder
-from mllmrec.progress import silent
+from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
+from mllmrec.features.encode import parts_of
+from mllmrec.features.encoder import Encoder
+from mllmrec.foundation.progress import silent
 from mllmrec.reason.describe import catalogue
 
 RUNS = 3

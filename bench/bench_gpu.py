@@ -22,7 +22,7 @@ from mllmrec_kernels import CSR, available, cooccurrence_topk, propagate, rank_h
 
 from bench.bench_training import BATCH, DIM, Data, PaperLikeLoop
 from mllmrec.config import ModelConfig, TrainConfig
-from mllmrec.train import _Trainer
+from mllmrec.training.trainer import _Trainer
 
 RUNS, K, WIDTH = 5, 10, 384
 Call = Callable[[], object]
@@ -196,7 +196,7 @@ def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
     support = CSR.from_pairs(np.repeat(np.arange(items), neighbours), near.ravel(), (items, items))
 
     def solve(name: str) -> CSR:
-        return ridge_weights(user_items, x, support, content_weight=20, regularisation=50, backend=name)
+        return ridge_weights(user_items, x, support, content_weight=20, regularization=50, backend=name)
 
     np.testing.assert_allclose(solve("torch").data, solve("numba").data, rtol=2**-23, atol=1e-9)
     methods: dict[str, Call] = {

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from mllmrec_kernels import CSR, normalise
+from mllmrec_bench.embeddings import isotropic
+from mllmrec_bench.interactions import graph
+from mllmrec_bench.peers import Case, one_layer, propagate, with_gradient
+from mllmrec_kernels import CSR, normalize
 
-from mllmrec.measure.embeddings import isotropic
-from mllmrec.measure.interactions import graph
-from mllmrec.measure.peers import Case, one_layer, propagate, with_gradient
 from tests.kernels.sparse_cases import GRAPHS, Graph
 
 SHARED = [case for case in GRAPHS if case.name in ("block and a bit", "embedding width")]
@@ -25,7 +25,7 @@ def generated(sized: Callable[[int], int]) -> tuple[CSR, np.ndarray]:
 
 def test_one_layer(compare: Callable[[Case], None], generated: tuple[CSR, np.ndarray]) -> None:
     edges, features = generated
-    compare(one_layer(normalise(edges), features, data="generated"))
+    compare(one_layer(normalize(edges), features, data="generated"))
 
 
 def test_normalise_two_layers_sum(compare: Callable[[Case], None], generated: tuple[CSR, np.ndarray]) -> None:
@@ -34,7 +34,7 @@ def test_normalise_two_layers_sum(compare: Callable[[Case], None], generated: tu
 
 def test_with_gradient(compare: Callable[[Case], None], generated: tuple[CSR, np.ndarray]) -> None:
     edges, features = generated
-    compare(with_gradient(normalise(edges), features, data="generated"))
+    compare(with_gradient(normalize(edges), features, data="generated"))
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)

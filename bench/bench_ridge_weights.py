@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from mllmrec_bench import interactions
+from mllmrec_bench.peers import ridge_weights
 from mllmrec_kernels import CSR
 
 from mllmrec.config import ModelConfig
-from mllmrec.measure import interactions
-from mllmrec.measure.peers import ridge_weights
 from mllmrec.models.item_weights import ridge_support
 
 EACH = ModelConfig(cooccurrence_support=30, semantic_support=30)

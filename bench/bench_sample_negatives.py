@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from mllmrec_bench.peers import Case, sample_negatives
 from mllmrec_kernels import CSR
-
-from mllmrec.measure.peers import Case, sample_negatives
 
 
 def test_generated(compare: Callable[[Case], None], shop: CSR) -> None:

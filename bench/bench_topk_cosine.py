@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mllmrec_bench.embeddings import isotropic
+from mllmrec_bench.peers import Case, topk_cosine
 
-from mllmrec.encode import normalise_rows
-from mllmrec.measure.embeddings import isotropic
-from mllmrec.measure.peers import Case, topk_cosine
+from mllmrec.features.encode import normalise_rows
 from tests.kernels.cases import VECTOR_CASES, VectorCase
 
 SHARED = [case for case in VECTOR_CASES if case.n >= 500]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mllmrec_bench import interactions
+from mllmrec_bench.peers import Case, topk_dot
+from mllmrec_bench.timing import usable_cores
 from mllmrec_kernels import CSR
-
-from mllmrec.measure import interactions
-from mllmrec.measure.peers import Case, topk_dot
-from mllmrec.measure.timing import usable_cores
 
 
 def test_generated(compare: Callable[[Case], None], shop: CSR) -> None:

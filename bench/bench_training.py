@@ -17,16 +17,16 @@ from itertools import count
 
 import numpy as np
 import torch
+from mllmrec_bench import interactions
+from mllmrec_bench.embeddings import isotropic
+from mllmrec_bench.peers import Case
+from mllmrec_bench.peers.case import sizes, torch_peer
 
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
-from mllmrec.encode import Cuts, Features, mean_of_items
-from mllmrec.graph import ItemGraph, build_graph
-from mllmrec.measure import interactions
-from mllmrec.measure.embeddings import isotropic
-from mllmrec.measure.peers import Case
-from mllmrec.measure.peers.case import sizes, torch_peer
-from mllmrec.train import _Trainer
+from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.training.trainer import _Trainer
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
 WIDTH, DIM = 384, 64

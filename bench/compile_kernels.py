@@ -20,7 +20,7 @@ from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.sample import gpu as sample
-from mllmrec_kernels.topk import gpu, gpu_tiles
+from mllmrec_kernels.topk import gpu, gpu_block, gpu_tiles
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -48,10 +48,10 @@ class Kernel:
         return self.warps_hopper if self.warps_hopper and capability == 90 else self.warps
 
 
-TILE = {"D": 384, "BM": gpu.ROWS, "BN": gpu.COLUMNS, "BK": gpu_score.STEP}
-SAMPLE = {"D": 384, "BM": gpu.SAMPLED, "BN": gpu.SAMPLED, "BK": gpu_score.STEP}
+TILE = {"D": 384, "BM": gpu_block.ROWS, "BN": gpu_block.COLUMNS, "BK": gpu_score.STEP}
+SAMPLE = {"D": 384, "BM": gpu_block.SAMPLED, "BN": gpu_block.SAMPLED, "BK": gpu_score.STEP}
 RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
-PRODUCT = {"warps": gpu.WARPS, "stages": gpu.STAGES, "warps_hopper": gpu.WARPS_HOPPER}
+PRODUCT = {"warps": gpu_block.WARPS, "stages": gpu_block.STAGES, "warps_hopper": gpu_block.WARPS_HOPPER}
 COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
 LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
@@ -64,16 +64,18 @@ def kernels() -> list[Kernel]:
                {"B": gpu_score.SCORED}),
         Kernel("encode_rows", gpu_score.encode_rows, (FLOAT, DOUBLE, HALF, DOUBLE, "i32", "i32"),
                {"D": 384, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
-        Kernel("sample_bars", gpu_tiles.sample_bars, (HALF, HALF, INT, FLOAT, "i32", "i32", "i32"), SAMPLE,
-               warps=gpu.SAMPLE_WARPS, stages=gpu.STAGES),
-        Kernel("collect", gpu_tiles.collect, COLLECT, {"SYMMETRIC": False, "GROUP": gpu.GROUP, **TILE}, **PRODUCT),
-        Kernel("collect, symmetric", gpu_tiles.collect, COLLECT, {"SYMMETRIC": True, "GROUP": gpu.GROUP, **TILE},
+        Kernel("sample_thresholds", gpu_tiles.sample_thresholds, (HALF, HALF, INT, FLOAT, "i32", "i32", "i32"), SAMPLE,
+               warps=gpu_block.SAMPLE_WARPS, stages=gpu_block.STAGES),
+        Kernel("collect", gpu_tiles.collect, COLLECT, {"SYMMETRIC": False, "GROUP": gpu_block.GROUP, **TILE},
                **PRODUCT),
-        Kernel("drop", gpu_tiles.drop, DROP, {"WITHOUT_SELF": True, "EXCLUDE": False, "B": gpu.ENTRIES}),
-        Kernel("drop, excluded", gpu_tiles.drop, DROP, {"WITHOUT_SELF": False, "EXCLUDE": True, "B": gpu.ENTRIES}),
+        Kernel("collect, symmetric", gpu_tiles.collect, COLLECT, {"SYMMETRIC": True, "GROUP": gpu_block.GROUP, **TILE},
+               **PRODUCT),
+        Kernel("drop", gpu_tiles.drop, DROP, {"EXCLUDE_SELF": True, "EXCLUDE": False, "B": gpu_block.ENTRIES}),
+        Kernel("drop, excluded", gpu_tiles.drop, DROP,
+               {"EXCLUDE_SELF": False, "EXCLUDE": True, "B": gpu_block.ENTRIES}),
         Kernel("sort_rows, 32", gpu_tiles.sort_rows, (LONG, "i32"), {"W": 32}),
         Kernel("sort_rows, 512", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu.CAPACITY}),
-        Kernel("sort_rows, 2048", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu.IN_REGISTERS}),
+        Kernel("sort_rows, 2048", gpu_tiles.sort_rows, (LONG, "i32"), {"W": gpu_block.IN_REGISTERS}),
         Kernel("rescore", gpu_tiles.rescore,
                (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from mllmrec_bench import interactions, results
+from mllmrec_bench.bench import OPS, Measured, measured, methods
+from mllmrec_bench.embeddings import enlarge
+from mllmrec_bench.peers import Case
+from mllmrec_bench.source import dataset_vectors, demo_vectors
+from mllmrec_bench.timing import PAUSE, Quantiles, Race, Timed, misjudged_blas, threads, usable_cores
 from mllmrec_kernels import CSR
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from mllmrec.dataset import PrepareOptions, prepare
-from mllmrec.measure import interactions, results
-from mllmrec.measure.bench import OPS, Measured, measured, methods
-from mllmrec.measure.embeddings import enlarge
-from mllmrec.measure.peers import Case
-from mllmrec.measure.source import dataset_vectors, demo_vectors
-from mllmrec.measure.timing import PAUSE, Quantiles, Race, Timed, misjudged_blas, threads, usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import scipy.sparse as sp
+from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
-from mllmrec.measure.peers.case import library
 from mllmrec.models.scorer import Scorer, VectorScorer, WeightsScorer
 
 FACTORS, ALL, EPOCHS, LOOK_EVERY = 64, 1 << 30, 300, 10

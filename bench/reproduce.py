@@ -20,13 +20,13 @@ import numpy as np
 
 from mllmrec.config import EvaluateConfig, GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
-from mllmrec.encode import Cuts, Features
 from mllmrec.errors import MllmrecError
-from mllmrec.evaluate import evaluate_models
-from mllmrec.graph import ItemGraph, build_graph
-from mllmrec.storage import hash_value, make_folder, read_json, write_json
-from mllmrec.train import train_model
-from mllmrec.trained import Trained
+from mllmrec.evaluation.evaluate import evaluate_models
+from mllmrec.features.encode import Cuts, Features
+from mllmrec.foundation.storage import hash_value, make_folder, read_json, write_json
+from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.models.embedding_model import Trained
+from mllmrec.training.trainer import train_model
 
 FIRST_SEED, WITHIN = 999, 0.03
 PUBLISHED = {"bpr": (0.0653, 0.0298), "lightgcn": (0.0864, 0.0387)}  # on test

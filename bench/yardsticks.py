@@ -19,23 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mllmrec_bench.peers.case import library
+from mllmrec_bench.timing import is_installed
 from mllmrec_cli import console
 from numpy.typing import NDArray
 
 from bench.implicit_models import ALL, GRIDS, Options, fit_theirs
 from bench.reproduce import FIRST_SEED, METRICS, of_ids_alone
-from mllmrec.bootstrap import Interval, mean_interval
-from mllmrec.compare import choose_entries
-from mllmrec.compare.cell import Cell, Values, judge, keep_cell
 from mllmrec.config import EvaluateConfig, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.errors import MllmrecError
-from mllmrec.measure.peers.case import library
-from mllmrec.measure.timing import is_installed
-from mllmrec.metrics import short
+from mllmrec.evaluation.bootstrap import Interval, mean_interval
+from mllmrec.evaluation.metrics import short
+from mllmrec.experiments import choose_entries
+from mllmrec.experiments.trial import Cell, Values, judge, keep_cell
+from mllmrec.foundation.storage import hash_value, make_folder
 from mllmrec.models.scorer import Scorer
-from mllmrec.storage import hash_value, make_folder
-from mllmrec.train import fit_model
+from mllmrec.training.trainer import fit_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mllmrec.config import Config, load_config
     from mllmrec.dataset import Dataset, Histories, PrepareOptions, load, prepare, statistics
-    from mllmrec.encode import encode_texts
     from mllmrec.errors import MllmrecError
-    from mllmrec.evaluate import evaluate_models
-    from mllmrec.graph import build_graph
+    from mllmrec.evaluation.evaluate import evaluate_models
+    from mllmrec.features.encode import encode_texts
+    from mllmrec.graph.item_graph import build_graph
     from mllmrec.pipeline import run
     from mllmrec.reason.describe import describe_items
     from mllmrec.reason.profile import profile_users
     from mllmrec.recommend import recommend_items
-    from mllmrec.train import train_model
+    from mllmrec.training.trainer import train_model
 
 _HOME = {
     "Config": "mllmrec.config",
@@ -33,10 +33,10 @@ _HOME = {
     "Histories": "mllmrec.dataset",
     "MllmrecError": "mllmrec.errors",
     "PrepareOptions": "mllmrec.dataset",
-    "build_graph": "mllmrec.graph",
+    "build_graph": "mllmrec.graph.item_graph",
     "describe_items": "mllmrec.reason.describe",
-    "encode_texts": "mllmrec.encode",
-    "evaluate_models": "mllmrec.evaluate",
+    "encode_texts": "mllmrec.features.encode",
+    "evaluate_models": "mllmrec.evaluation.evaluate",
     "load": "mllmrec.dataset",
     "load_config": "mllmrec.config",
     "prepare": "mllmrec.dataset",
@@ -44,7 +44,7 @@ _HOME = {
     "recommend_items": "mllmrec.recommend",
     "run": "mllmrec.pipeline",
     "statistics": "mllmrec.dataset",
-    "train_model": "mllmrec.train",
+    "train_model": "mllmrec.training.trainer",
 }
 
 __version__ = "0.1.0"

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.reason.engines.openai_config import ServerConfig
 
+LEAKY = "LEAKY"  # in every file name of a run whose profiles saw held-out interactions
 _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Features, encode_texts
-from mllmrec.encoder import Encoder, check_encoder
-from mllmrec.evaluate import Evaluation, evaluate_models
-from mllmrec.graph import ItemGraph, build_graph
+from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
+from mllmrec.features.encode import Features, encode_texts
+from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
-from mllmrec.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import Asking
@@ -29,7 +29,7 @@ from mllmrec.reason.select import Engines
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.runs import LEAKY, STAGES, Run, StageRecord, open_run
 from mllmrec.runs import Stage as Stage
-from mllmrec.train import Fitted, fit_model, fitted_type
+from mllmrec.training.trainer import Fitted, fit_model, fitted_type
 
 MODEL_NAMES = {
     "blend": "blend",

@@ -11,12 +11,12 @@ import polars as pl
 from mllmrec_kernels import topk_dot
 from numpy.typing import NDArray
 
-from mllmrec import storage
 from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
+from mllmrec.foundation import storage
 from mllmrec.models.baselines import popularity
-from mllmrec.train import Fitted
+from mllmrec.training.trainer import Fitted
 
 TABLES = ("recommendations", "similar_items")
 

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, get_args
 
-from mllmrec import storage
+from mllmrec.config import LEAKY as LEAKY
 from mllmrec.config import Config, to_toml
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError, StorageError
-from mllmrec.machine import describe_machine, versions
-from mllmrec.memory import PeakMemory
+from mllmrec.foundation import storage
+from mllmrec.foundation.environment import describe_machine, versions
+from mllmrec.foundation.memory import PeakMemory
 
 SCHEMA_VERSION = 1
-LEAKY = "LEAKY"
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 

@@ -13,15 +13,15 @@ import polars as pl
 
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Dataset, load
-from mllmrec.encode import Features
 from mllmrec.errors import InputError, near_miss
-from mllmrec.evaluate import Evaluation
-from mllmrec.graph import ItemGraph
+from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.features.encode import Features
+from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import read_run, stage_file
-from mllmrec.train import Fitted, fitted_type
+from mllmrec.training.trainer import Fitted, fitted_type
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
-from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
+from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"

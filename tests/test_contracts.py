@@ -16,8 +16,14 @@ PACKAGES = {
     "mllmrec": ROOT / "mllmrec",
     "mllmrec_kernels": ROOT / "kernels" / "mllmrec_kernels",
     "mllmrec_cli": ROOT / "cli" / "mllmrec_cli",
+    "mllmrec_bench": ROOT / "bench" / "mllmrec_bench",
 }
-FORBIDDEN = {"mllmrec_kernels": {"mllmrec", "mllmrec_cli"}, "mllmrec": {"mllmrec_cli"}, "mllmrec_cli": set()}
+FORBIDDEN = {
+    "mllmrec_kernels": {"mllmrec", "mllmrec_bench", "mllmrec_cli"},
+    "mllmrec": {"mllmrec_cli", "mllmrec_bench"},
+    "mllmrec_bench": {"mllmrec_cli"},
+    "mllmrec_cli": set(),
+}
 
 
 def modules(package: str) -> Iterator[tuple[Path, ast.Module]]:

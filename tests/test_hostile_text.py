@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from mllmrec_bench.results import Result, append
 from mllmrec_cli import console
 from mllmrec_cli.main import app
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
-from mllmrec.measure.results import Result, append
-from mllmrec.spreadsheet import defused
+from mllmrec.foundation.tables import escape_formula
 
 TEXTS = (
     "[bold red]x[/] [/] [link=http://x]",
@@ -90,7 +90,7 @@ def test_json_has_no_numbers_that_json_has_not(capsys: pytest.CaptureFixture[str
 
 
 def test_a_csv_runs_nothing_in_a_spreadsheet(tmp_path: Path) -> None:
-    assert [defused(text) for text in ("=1", "+1", "-1", "@x", "\tx", "x=1")] == [
+    assert [escape_formula(text) for text in ("=1", "+1", "-1", "@x", "\tx", "x=1")] == [
         "'=1",
         "'+1",
         "'-1",

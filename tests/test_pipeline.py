@@ -217,7 +217,7 @@ def test_a_dataset_whose_split_overlaps_is_refused(dataset: Dataset, tmp_path: P
 @pytest.mark.slow
 def test_reading_pictures_pays_on_five_seeds(tmp_path: Path) -> None:
     from mllmrec.dataset import prepare
-    from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
+    from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 
     margins = []
     for seed in range(5):

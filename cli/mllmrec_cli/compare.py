@@ -12,7 +12,8 @@ from mllmrec_cli.interrupts import resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
 
 if TYPE_CHECKING:
-    from mllmrec.compare import Comparison, Row
+    from mllmrec.experiments import Comparison
+    from mllmrec.experiments.comparison import Row
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +50,7 @@ def compare(
     from mllmrec.dataset import load
 
     resolved = load_config(config, assignments or [])
-    from mllmrec.compare import choose_entries, compare_models
+    from mllmrec.experiments import choose_entries, compare_models
 
     entries = choose_entries([name.strip() for name in models.split(",") if name.strip()])
     with resumable(), console.progress(quiet=quiet or json) as hook:
@@ -71,7 +72,7 @@ def _print(made: Comparison, out: Path) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    from mllmrec.metrics import short
+    from mllmrec.evaluation.metrics import short
 
     spread = f"±{short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
     return (

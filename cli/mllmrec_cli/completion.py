@@ -12,7 +12,7 @@ def settings(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Names of models to compare, after the last comma."""
-    from mllmrec.compare.entries import ENTRIES
+    from mllmrec.experiments.entries import ENTRIES
 
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{entry.name}" for entry in ENTRIES if entry.name.startswith(last)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -27,8 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mllmrec.progress import Progress as Hook
-from mllmrec.progress import silent
+from mllmrec.foundation.progress import Progress as Hook
+from mllmrec.foundation.progress import silent
 
 # Panels that the verbs are listed under, in this order.
 DATA, METHOD, JUDGE, SPEED, UPKEEP = ("Data in and out", "The method", "Look and judge", "Speed", "Settings and upkeep")
@@ -74,15 +73,9 @@ def say(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; what is not finite becomes null, which JSON has no numbers for."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    from mllmrec.foundation.storage import nulled
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    sys.stdout.write(json.dumps(nulled(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table:

@@ -91,8 +91,8 @@ def prepare(
     from dataclasses import asdict
 
     from mllmrec import dataset as data
-    from mllmrec.dataset.catalogue import ensure_catalogue
     from mllmrec.dataset.download import WITHOUT_PICTURE, default_folder
+    from mllmrec.dataset.synthetic_shop import ensure_catalogue
 
     if form is Format.catalogue:
         ensure_catalogue(source, seed=seed)

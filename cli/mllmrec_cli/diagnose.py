@@ -14,10 +14,10 @@ from mllmrec_cli import console
 from mllmrec_cli.options import Json, Page, Run, Seed
 
 if TYPE_CHECKING:
-    from mllmrec.diagnose.graph import GraphHealth
-    from mllmrec.diagnose.leak import LeakAudit
-    from mllmrec.diagnose.profile_page import UserShown
-    from mllmrec.diagnose.runs import ItemNeighbours
+    from mllmrec.audit.graph import GraphHealth
+    from mllmrec.audit.leak import LeakAudit
+    from mllmrec.report.audits import ItemNeighbours
+    from mllmrec.report.profile_page import UserShown
 
 _inspect = typer.Typer(no_args_is_help=True, help="Look into a run: profiles, graph. Measured, with a page to read.")
 _audit = typer.Typer(no_args_is_help=True, help="Check a run for what must not be: leak.")
@@ -41,7 +41,7 @@ def inspect_profiles(
 
     Example: mllmrec inspect profiles run --users 50
     """
-    from mllmrec.diagnose import runs
+    from mllmrec.report import audits as runs
 
     made = runs.inspect_profiles(run, users=users, seed=seed, page=html)
     if json:
@@ -79,7 +79,7 @@ def inspect_graph(
 
     Example: mllmrec inspect graph run --item mug-0007
     """
-    from mllmrec.diagnose import runs
+    from mllmrec.report import audits as runs
 
     made = runs.inspect_graph(run, items=item or (), seed=seed, page=html)
     if json:
@@ -109,7 +109,7 @@ def audit_leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
 
     Example: mllmrec audit leak run
     """
-    from mllmrec.diagnose.runs import audit_run
+    from mllmrec.report.audits import audit_run
 
     made = audit_run(run, seed=seed)
     if json:

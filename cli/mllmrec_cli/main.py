@@ -46,7 +46,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from mllmrec.machine import version_line
+        from mllmrec.foundation.environment import version_line
 
         typer.echo(version_line())
         raise typer.Exit

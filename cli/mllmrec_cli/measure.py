@@ -12,11 +12,12 @@ from mllmrec_cli.interrupts import resumable
 from mllmrec_cli.options import Json, Out, Quiet, Seed
 
 if TYPE_CHECKING:
-    from mllmrec.measure.bench import Measured
-    from mllmrec.measure.material import Material, Sizes
-    from mllmrec.measure.results import Result
-    from mllmrec.measure.source import Source
-    from mllmrec.progress import Progress
+    from mllmrec_bench.bench import Measured
+    from mllmrec_bench.material import Material, Sizes
+    from mllmrec_bench.results import Result
+    from mllmrec_bench.source import Source
+
+    from mllmrec.foundation.progress import Progress
 
 Features = Annotated[
     Path | None,
@@ -68,10 +69,10 @@ def bench(
 
     Example: mllmrec bench topk_cosine --items 50000
     """
-    from mllmrec.measure.bench import Settings, find_ops, measure
-    from mllmrec.measure.material import Sizes
-    from mllmrec.measure.results import Stamp, append, as_json
-    from mllmrec.measure.timing import misjudged_blas, usable_cores
+    from mllmrec_bench.bench import Settings, find_ops, measure
+    from mllmrec_bench.material import Sizes
+    from mllmrec_bench.results import Stamp, append, as_json
+    from mllmrec_bench.timing import misjudged_blas, usable_cores
 
     settings = Settings(k=k, threshold=threshold, rounds=rounds, threads=threads or usable_cores())
     sizes = Sizes(items=items, users=users, interactions=interactions, edges=edges)
@@ -95,9 +96,10 @@ def bench(
 def _material(
     dataset: Path | None, run: Path | None, features: Path | None, sizes: Sizes, seed: int, hook: Progress
 ) -> Material:
+    from mllmrec_bench.material import Generated, Own
+
     from mllmrec.dataset import load
     from mllmrec.errors import ConfigError
-    from mllmrec.measure.material import Generated, Own
 
     if sum(where is not None for where in (dataset, run, features)) > 1:
         raise ConfigError("--dataset, --run and --features exclude each other; give one of them")
@@ -109,13 +111,13 @@ def _material(
 
 
 def _source(features: Path | None, hook: Progress) -> Source:
-    from mllmrec.measure.source import demo_source, file_source
+    from mllmrec_bench.source import demo_source, file_source
 
     return file_source(features) if features else demo_source(hook)
 
 
 def _print(done: Measured) -> None:
-    from mllmrec.measure.timing import Quantiles
+    from mllmrec_bench.timing import Quantiles
 
     strongest = done.strongest
     rows = []
@@ -169,12 +171,13 @@ def scale(
 
     Example: mllmrec scale --out scaling --largest 1000000 --peers
     """
-    from mllmrec.measure import results
-    from mllmrec.measure.bench import Settings
-    from mllmrec.measure.plots import draw
-    from mllmrec.measure.scale import Range, sweep
-    from mllmrec.measure.timing import usable_cores
-    from mllmrec.storage import make_folder
+    from mllmrec_bench import results
+    from mllmrec_bench.bench import Settings
+    from mllmrec_bench.plots import draw
+    from mllmrec_bench.scale import Range, sweep
+    from mllmrec_bench.timing import usable_cores
+
+    from mllmrec.foundation.storage import make_folder
 
     settings = Settings(k=k, threshold=threshold, rounds=rounds, threads=threads or usable_cores(), budget=budget)
     asked = Range(smallest, largest, factor, tuple(width or (384,)), settings, peers, isotropic, seed)
@@ -195,14 +198,14 @@ def scale(
 def _scaled_json(lines: list[Result]) -> dict[str, object]:
     from dataclasses import asdict
 
-    from mllmrec.measure.results import as_json
-    from mllmrec.measure.scale import fits
+    from mllmrec_bench.results import as_json
+    from mllmrec_bench.scale import fits
 
     return {"results": as_json(lines), "fits": {curve.name: asdict(fit) for curve, fit in fits(lines).items()}}
 
 
 def _print_scale(lines: list[Result]) -> None:
-    from mllmrec.measure.scale import curves, fits
+    from mllmrec_bench.scale import curves, fits
 
     extra = curves(lines, "extra MiB")
     fitted = fits(lines)
@@ -228,8 +231,8 @@ def plots(
 
     Example: mllmrec plots bench/results.csv --out bench/plots
     """
-    from mllmrec.measure.plots import draw
-    from mllmrec.measure.results import read
+    from mllmrec_bench.plots import draw
+    from mllmrec_bench.results import read
 
     drawn = draw(read(csv), out)
     if json:

@@ -14,7 +14,7 @@ from mllmrec_cli.interrupts import command_line, resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet, RunOut
 
 if TYPE_CHECKING:
-    from mllmrec.evaluate import Evaluation
+    from mllmrec.evaluation.evaluate import Evaluation
     from mllmrec.pipeline import Artefacts, Stage
     from mllmrec.reason.generate import Asking
 
@@ -136,7 +136,7 @@ def _run(
 ) -> Artefacts:
     from mllmrec.config import load_config
     from mllmrec.dataset import load
-    from mllmrec.storage import make_folder
+    from mllmrec.foundation.storage import make_folder
 
     resolved = load_config(config, assignments)
     make_folder(out)  # before anything heavy is imported or loaded
@@ -149,7 +149,7 @@ def _run(
 
 
 def _warn_of_profiles(out: Path) -> None:
-    from mllmrec.diagnose.runs import run_warning
+    from mllmrec.report.audits import run_warning
 
     if warning := run_warning(out):
         console.warn(f"{warning}; look at them with mllmrec inspect profiles {shlex.quote(str(out))}")
@@ -184,10 +184,13 @@ def _print(made: Artefacts, out: Path, until: str) -> None:
 
 def print_results(evaluation: Evaluation) -> None:
     """The test table: the model beside its yardsticks."""
-    from mllmrec.evaluate import title
+    from mllmrec.evaluation.evaluate import title
+    from mllmrec.evaluation.metrics import decimals
 
     shown = evaluation.means["test"]
     names = [name for name in _COLUMNS if name in next(iter(shown.values()))]
-    rows = [(model, *(f"{means[name]:.4f}" for name in names)) for model, means in shown.items()]
+    rows = [(model, *(decimals(means[name]) for name in names)) for model, means in shown.items()]
     heading = f"{title('test', leaky=evaluation.leaky)}, {evaluation.users['test']:,} users"
     console.out.print(console.table(heading, ("model", *names), rows))
+    if evaluation.unjudged:
+        console.warn(f"{evaluation.unjudged}; prepare with another split to have metrics")

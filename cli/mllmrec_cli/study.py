@@ -12,7 +12,8 @@ from mllmrec_cli.interrupts import resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
 
 if TYPE_CHECKING:
-    from mllmrec.study import Result, Row
+    from mllmrec.experiments import Result
+    from mllmrec.experiments.study_result import Row
 
 _STUDIES = {
     "alpha": "Vary the threshold alpha of the item graph, its connectivity beside it.",
@@ -59,7 +60,7 @@ def _verb(name: str, said: str) -> Any:
         from mllmrec.dataset import load
 
         resolved, data = load_config(config, assignments or []), load(dataset)
-        from mllmrec.study import find_study, run_study
+        from mllmrec.experiments import find_study, run_study
 
         folder = out or dataset.resolve().with_name(f"{dataset.resolve().name}-studies")
         with resumable(), console.progress(quiet=quiet or json) as hook:
@@ -92,7 +93,7 @@ def _print(made: Result, out: Path) -> None:
 
 
 def _cells(row: Row, made: Result) -> tuple[str, ...]:
-    from mllmrec.metrics import short
+    from mllmrec.evaluation.metrics import short
 
     spread = f" ± {short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
     line = (

@@ -41,7 +41,7 @@ def doctor(json: Json = False) -> None:
 
     Example: mllmrec doctor --json
     """
-    from mllmrec.machine import describe_machine, examine
+    from mllmrec.foundation.environment import describe_machine, examine
 
     findings = examine()
     machine = describe_machine()

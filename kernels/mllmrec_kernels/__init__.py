@@ -1,20 +1,21 @@
-"""Arrays in, arrays out: the verbs that mllmrec computes with.
+"""Kernels of mllmrec: arrays in, arrays out.
 
 | verb | does |
 |---|---|
-| topk_cosine | exact top-k neighbours by cosine, above a threshold |
+| topk_cosine | exact top-k neighbors by cosine, above a threshold |
 | topk_dot | exact top-k of inner products, some items of each query excluded |
 | cooccurrence_topk | items that share the most users, by Jaccard, cosine or count |
-| normalise, propagate | graph normalisation, and weight-free propagation of features |
+| normalize, propagate | graph normalization, and weight-free propagation of features |
 | sample_negatives | uniform negatives, rejected against the user's own items |
-| distinct | the distinct ids of a batch, and where each of its ids is among them |
-| project | rows of a constant table through a perceptron, differentiable |
+| unique_rows | the distinct ids of a batch, and the place of each of its ids among them |
+| mlp | a perceptron over rows of a constant table, differentiable |
 | bpr_loss | the BPR loss of looked-up rows, differentiable |
-| als_factors | one side's factors of a least squares factorisation, given the other's |
-| ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbours |
+| als_factors | one side's factors of a least squares factorization, given the other's |
+| ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbors |
 | rank_heldout | the rank of each held-out item among all items |
 
-Arrays are NumPy or torch, on the CPU or a CUDA device; results live where the input lives. Every verb takes
+Dense arguments are NumPy arrays or torch tensors, on the CPU or a CUDA device. Sparse ones are scipy, torch or cupyx
+matrices, or a CSR. Results are in the library and on the device of the first dense argument. Every verb takes
 `backend="auto"`, or a backend's name, which then runs or raises.
 """
 
@@ -22,11 +23,11 @@ from mllmrec_kernels.als import als_factors
 from mllmrec_kernels.base.backend import available
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, KernelInputError
-from mllmrec_kernels.base.unique_rows import distinct
+from mllmrec_kernels.base.unique_rows import unique_rows
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
-from mllmrec_kernels.mlp import project
-from mllmrec_kernels.propagate import normalise, propagate
+from mllmrec_kernels.mlp import mlp
+from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
 from mllmrec_kernels.ridge import ridge_path, ridge_weights
 from mllmrec_kernels.sample import sample_negatives
@@ -41,9 +42,8 @@ __all__ = [
     "available",
     "bpr_loss",
     "cooccurrence_topk",
-    "distinct",
-    "normalise",
-    "project",
+    "mlp",
+    "normalize",
     "propagate",
     "rank_heldout",
     "ridge_path",
@@ -51,4 +51,5 @@ __all__ = [
     "sample_negatives",
     "topk_cosine",
     "topk_dot",
+    "unique_rows",
 ]

@@ -22,13 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset.picture_store import FAILED, PictureStore, open_store
 from mllmrec.errors import MllmrecError
-from mllmrec.images import ImageRefusedError
-from mllmrec.progress import Progress, silent
-from mllmrec.web import background
-from mllmrec.web.body import PLAIN, BodyRefusedError, read_body
-from mllmrec.web.concurrency import ConcurrencyPolicy, Gate
-from mllmrec.web.public import AddressRefusedError, PublicTransport
-from mllmrec.web.retry import BUSY, OVERLOADED, backoff, retry_after
+from mllmrec.foundation.images import ImageRefusedError
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.web import background
+from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, read_body
+from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate
+from mllmrec.foundation.web.public import AddressRefusedError, PublicTransport
+from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
 
 WITHOUT_PICTURE = "image addresses without a picture"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mllmrec import storage
-from mllmrec.dataset.reading import read_lines
-from mllmrec.images import check_image
-from mllmrec.progress import Progress
+from mllmrec.dataset.readers.reading import read_lines
+from mllmrec.foundation import storage
+from mllmrec.foundation.images import check_image
+from mllmrec.foundation.progress import Progress
 
 FAILED = "failed.jsonl"
 _INDEX = "index.jsonl"

@@ -11,14 +11,14 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset import clean, splits, store
-from mllmrec.dataset.amazon import looks_like_amazon, read_amazon
 from mllmrec.dataset.dataset import Dataset
 from mllmrec.dataset.download import ImageDownloader, add_pictures
-from mllmrec.dataset.mmrec import looks_like_mmrec, read_mmrec
-from mllmrec.dataset.source import ITEMS, Source
-from mllmrec.dataset.tables import INTERACTION_STEMS, find_file, read_tables
+from mllmrec.dataset.readers.amazon import looks_like_amazon, read_amazon
+from mllmrec.dataset.readers.mmrec import looks_like_mmrec, read_mmrec
+from mllmrec.dataset.readers.source import ITEMS, Source
+from mllmrec.dataset.readers.tables import INTERACTION_STEMS, find_file, read_tables
 from mllmrec.errors import InputError
-from mllmrec.progress import Progress, silent
+from mllmrec.foundation.progress import Progress, silent
 
 _RAW_CORE = 5  # the usual core of this literature
 

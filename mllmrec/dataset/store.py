@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllmrec import storage
 from mllmrec.dataset.dataset import Dataset
-from mllmrec.dataset.source import Rejected
+from mllmrec.dataset.readers.source import Rejected
 from mllmrec.errors import InputError, MismatchError, StorageError
-from mllmrec.progress import Progress
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -18,13 +18,13 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from mllmrec import storage
-from mllmrec.bootstrap import RESAMPLES, mean_interval
 from mllmrec.config import Config, toml_lines
 from mllmrec.dataset import statistics
-from mllmrec.diagnose.page import shown
-from mllmrec.evaluate import Evaluation
+from mllmrec.evaluation.bootstrap import RESAMPLES, mean_interval
+from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.foundation import storage
 from mllmrec.pipeline import MODEL_NAMES
+from mllmrec.report.page import shown
 from mllmrec.runs import LEAKY, marked
 from mllmrec.views import RunView
 

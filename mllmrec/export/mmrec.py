@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mllmrec import storage
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Vectors
 from mllmrec.errors import MismatchError
-from mllmrec.spreadsheet import defused
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.tables import escape_formula
 
 
 def export_mmrec(
@@ -44,7 +44,7 @@ def export_mmrec(
     storage.make_folder(out)
     written = [_write_tsv(out / f"{dataset.name}.inter", _inter(dataset))]
     for side, ids, column in (("u", dataset.users, "userID"), ("i", dataset.item_ids, "itemID")):
-        shown = [defused(name) for name in ids] if spreadsheet else ids
+        shown = [escape_formula(name) for name in ids] if spreadsheet else ids
         mapping = pl.DataFrame({"id": shown, column: np.arange(len(ids))}, schema_overrides={"id": pl.String})
         written.append(_write_tsv(out / f"{side}_id_mapping.csv", mapping))
     for name, array in features.items():

@@ -20,12 +20,12 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from mllmrec import storage
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
+from mllmrec.foundation import storage
+from mllmrec.models.embedding_model import Trained
 from mllmrec.models.factors import Factors
 from mllmrec.runs import marked
-from mllmrec.trained import Trained
 from mllmrec.views import RunView
 
 SCHEMA_VERSION = 1

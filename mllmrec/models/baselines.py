@@ -8,7 +8,7 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Histories
-from mllmrec.encode import Vectors, mean_of_items
+from mllmrec.features.encode import Vectors, mean_of_items
 from mllmrec.models.scorer import Scorer, VectorScorer, ranks_by_block
 
 

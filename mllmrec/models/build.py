@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
-from mllmrec.encode import Features, Vectors, mean_of_items
 from mllmrec.errors import ConfigError
-from mllmrec.graph import ItemGraph, build_graph
+from mllmrec.features.encode import Features, Vectors, mean_of_items
+from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.collaborative import BPRMF, VBPR, LightGCN
 from mllmrec.models.freedom import FREEDOM
 from mllmrec.models.mllmrec import MLLMRec, propagated_items

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from mllmrec_kernels import CSR, als_factors
 
-from mllmrec import storage
 from mllmrec.dataset import Histories
-from mllmrec.encode import Vectors
-from mllmrec.models.projection import Prediction
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.models.content_regression import Prediction
 from mllmrec.models.scorer import Lists, VectorScorer
 
 SWEEPS = 10  # of a part of the blend; alone, model.sweeps
@@ -119,4 +119,4 @@ def ials(
 def _half_sweep(rows: CSR, factors: Vectors, share: float, shrinkage: float, prior: Vectors | None = None) -> Vectors:
     """The best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
     shrink = shrinkage * (np.diff(rows.indptr) + share * rows.n_columns)
-    return als_factors(rows, factors, unobserved=share, shrinkage=shrink, prior=prior)
+    return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import lapack
 
-from mllmrec import nearest, storage
 from mllmrec.config import ModelConfig
 from mllmrec.dataset import Histories
-from mllmrec.device import CPU
-from mllmrec.encode import Vectors
 from mllmrec.errors import TrainingError
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.device import CPU
+from mllmrec.graph import neighbors as nearest
 from mllmrec.models.scorer import Lists, WeightsScorer
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, bpr_loss, project, propagate
+from mllmrec_kernels import CSR, bpr_loss, mlp, propagate
 from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from torch import Tensor, nn
 
-from mllmrec.encode import Vectors
-from mllmrec.graph import ItemGraph
+from mllmrec.features.encode import Vectors
+from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.network import Network, bipartite, distinct, embedding
 
 _WIDER, _SLOPE = 4, 0.01  # the hidden layer is 4 d wide; LeakyReLU's slope below 0
@@ -35,7 +35,7 @@ class Projector(nn.Module):
 
     def forward(self, table: Tensor, rows: Tensor | None = None) -> Tensor:
         """The named rows of a table [N, d_e], or all of them: [B, d]."""
-        return project(table, rows, self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias, slope=_SLOPE)
+        return mlp(table, rows, self.hidden.weight, self.hidden.bias, self.out.weight, self.out.bias, slope=_SLOPE)
 
 
 class MLLMRec(Network):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import mllmrec_kernels as kernels
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 from torch import Tensor, nn
 
 Penalty = Callable[..., Tensor]  # of a batch's tables [B, d]: squares or norms
@@ -63,7 +63,7 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():  # which sees through torch's operations alone
         first, places = torch.unique(ids, return_inverse=True)
         return first, places
-    rows, which = kernels.distinct(ids.numpy())
+    rows, which = kernels.unique_rows(ids.numpy())
     return torch.from_numpy(rows), torch.from_numpy(which)
 
 
@@ -88,4 +88,4 @@ def bipartite(user_items: CSR) -> CSR:
     """D^-1/2 A D^-1/2 of the graph that joins users [0, U) with items [U, U + I), [U + I, U + I]."""
     users, items = user_items.rows(), user_items.indices.astype(np.int64) + user_items.n_rows
     n = sum(user_items.shape)
-    return normalise(CSR.from_pairs(np.concatenate([users, items]), np.concatenate([items, users]), (n, n)))
+    return normalize(CSR.from_pairs(np.concatenate([users, items]), np.concatenate([items, users]), (n, n)))

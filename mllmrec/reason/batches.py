@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mllmrec import storage
-from mllmrec.dataset.reading import read_lines
-from mllmrec.dataset.source import Rejected
+from mllmrec.dataset.readers.reading import read_lines
+from mllmrec.dataset.readers.source import Rejected
 from mllmrec.errors import InputError
-from mllmrec.images import ImageRefusedError
+from mllmrec.foundation import storage
+from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_config import ChatServerConfig

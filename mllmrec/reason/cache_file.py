@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mllmrec.errors import MismatchError, StorageError
-from mllmrec.storage import make_folder
+from mllmrec.foundation.storage import make_folder
 
 _BUSY_SECONDS = 60
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # primary result codes; extended ones carry more above bit 8

@@ -21,7 +21,7 @@ class ChatRequest:
     Attributes:
         text: the user's turn, complete; anything from data in it is delimited and neutralised already.
         system: the system turn, empty where there is none.
-        images: local files, unchecked: the engine opens them by `mllmrec.images.open_image`, before the text.
+        images: local files, unchecked: the engine opens them with `foundation.images.open_image`, before the text.
     """
 
     text: str

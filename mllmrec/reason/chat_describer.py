@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mllmrec.images import ImageRefusedError, open_image
+from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.asking import FAILED, Asker
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.engine import Answer, Item

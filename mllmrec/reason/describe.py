@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
-from mllmrec import storage
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
-from mllmrec.progress import Progress, silent
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
 from mllmrec.reason.engine import Answer, Describer, Item

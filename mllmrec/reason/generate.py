@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mllmrec.errors import EngineError
-from mllmrec.progress import Progress
+from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.engine import Answer
 

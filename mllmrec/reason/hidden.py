@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec import storage
-from mllmrec.progress import Progress
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.chat_profiler import HistoryPrompts
 from mllmrec.reason.engine import Answer, HistoryItem

@@ -16,12 +16,12 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mllmrec import storage
 from mllmrec.config import ProfileConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.dataset import Scope
 from mllmrec.errors import MismatchError
-from mllmrec.progress import Progress, silent
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
 from mllmrec.reason.describe import Descriptions, catalogue

@@ -15,9 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from mllmrec import storage
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, near_miss
+from mllmrec.foundation import storage
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.quote import neutralise, shorten
 

@@ -9,8 +9,8 @@ from string import ascii_uppercase
 import polars as pl
 from markupsafe import Markup
 
-from mllmrec.bootstrap import Interval, mean_intervals
-from mllmrec.diagnose.figures import lines, whiskers
+from mllmrec.evaluation.bootstrap import Interval, mean_intervals
+from mllmrec.report.figures import lines, whiskers
 from mllmrec.report.flow import Step, flow
 from mllmrec.report.headline import Headline, headline, named, per_user
 from mllmrec.report.lists import ListMeasures, measure_lists

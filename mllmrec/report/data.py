@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset, Statistics, statistics
-from mllmrec.diagnose.figures import histogram
+from mllmrec.report.figures import histogram
 
 _BINS = 24
 

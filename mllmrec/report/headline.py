@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from mllmrec.bootstrap import Floats, Interval, mean_intervals
-from mllmrec.evaluate import Evaluation
+from mllmrec.evaluation.bootstrap import Floats, Interval, mean_intervals
+from mllmrec.evaluation.evaluate import Evaluation
 
 Standing = Literal["ahead", "behind", "level"]
 _CUTOFFS = (10, 20)

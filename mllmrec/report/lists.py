@@ -19,8 +19,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset
-from mllmrec.diagnose.figures import bars
 from mllmrec.recommend import Recommendations
+from mllmrec.report.figures import bars
 
 HEAD = 0.2  # share of the items that make the head
 _PARTS = 5  # of the items by popularity that are drawn

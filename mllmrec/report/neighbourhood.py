@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mllmrec.diagnose.graph import GraphHealth, Neighbour, examine_graph, neighbours
-from mllmrec.diagnose.graph_page import graph_plots
-from mllmrec.diagnose.profile_page import ItemShown
-from mllmrec.graph import ItemGraph
+from mllmrec.audit.graph import GraphHealth, Neighbour, examine_graph, neighbours
+from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.report.graph_page import graph_plots
 from mllmrec.report.people import Shelf
+from mllmrec.report.profile_page import ItemShown
 from mllmrec.views import RunView
 
 _DRAWN, _RING = 2, 8  # items in the middle of a drawing, neighbours around each

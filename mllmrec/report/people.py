@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from mllmrec.diagnose.profile_page import ItemShown, show_item
-from mllmrec.diagnose.profiles import ProfileFinding
+from mllmrec.audit.profiles import ProfileFinding
+from mllmrec.report.profile_page import ItemShown, show_item
 from mllmrec.views import RunView
 
 PICTURE_BUDGET = 3 << 20  # characters of embedded pictures a page; items beyond it are shown without

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mllmrec.diagnose.profile_page import profile_plots, sample_findings
-from mllmrec.diagnose.profiles import profile_warning
-from mllmrec.diagnose.quality import ProfileQuality, measure_quality
+from mllmrec.audit.profiles import profile_warning
+from mllmrec.audit.quality import ProfileQuality, measure_quality
 from mllmrec.errors import InputError
 from mllmrec.report.people import People, Person
+from mllmrec.report.profile_page import profile_plots, sample_findings
 from mllmrec.views import RunView
 
 _MEASURED = 1000  # profiles; a seeded sample where there are more

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec import __version__, storage
-from mllmrec.diagnose.figures import whiskers
-from mllmrec.diagnose.page import render
+from mllmrec import __version__
 from mllmrec.errors import InputError
+from mllmrec.foundation import storage
 from mllmrec.report.comparison import compare_runs
 from mllmrec.report.data import data_section
+from mllmrec.report.figures import whiskers
 from mllmrec.report.flow import flow
 from mllmrec.report.headline import Headline, headline, named
 from mllmrec.report.lists import measure_lists
 from mllmrec.report.neighbourhood import GraphSection, graph_section
+from mllmrec.report.page import render
 from mllmrec.report.people import People, Shelf
 from mllmrec.report.reasoning import Reasoning, reasoning
 from mllmrec.report.settings import settings
@@ -30,7 +31,6 @@ from mllmrec.runs import marked
 from mllmrec.views import RunView
 
 _BROWSED = 12  # users whose lists can be unfolded
-_PACKAGE = "mllmrec.report"
 
 
 def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 0) -> Path:
@@ -70,7 +70,6 @@ def run_page(view: RunView, *, seed: int = 0) -> str:
     graph = graph_section(view, shelf, seed=seed) if {"encode", "graph"} <= done else None
     return render(
         "run.html.j2",
-        package=_PACKAGE,
         **_frame(view),
         heading="Run",
         standing=standing,
@@ -94,7 +93,7 @@ def comparison_page(views: Sequence[RunView]) -> str:
     """The page of several runs as HTML."""
     made = compare_runs(views)
     frame = _frame(views[0]) | {"leaky": False, "run": ", ".join(view.folder.name for view in views)}
-    return render("comparison.html.j2", package=_PACKAGE, **frame, heading="Comparison of runs", made=made)
+    return render("comparison.html.j2", **frame, heading="Comparison of runs", made=made)
 
 
 def _frame(view: RunView) -> dict[str, Any]:

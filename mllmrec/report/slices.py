@@ -18,10 +18,10 @@ import polars as pl
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mllmrec.bootstrap import Floats, Interval, intervals, mean_intervals, resampled_sums
 from mllmrec.dataset import Dataset
-from mllmrec.diagnose.figures import bars
-from mllmrec.evaluate import Evaluation
+from mllmrec.evaluation.bootstrap import Floats, Interval, intervals, mean_intervals, resampled_sums
+from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.report.figures import bars
 from mllmrec.report.headline import named, per_user, shown_metrics
 
 _GROUPS = 4

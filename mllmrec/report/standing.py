@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mllmrec import storage
 from mllmrec.errors import InputError
+from mllmrec.foundation import storage
 from mllmrec.runs import STAGES, Stage
 from mllmrec.views import RunView
 

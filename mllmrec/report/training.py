@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mllmrec import storage
-from mllmrec.diagnose.figures import lines
+from mllmrec.foundation import storage
+from mllmrec.report.figures import lines
 from mllmrec.runs import stage_file
 from mllmrec.views import RunView
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mllmrec.dataset import PrepareOptions, prepare
-from mllmrec.dataset.amazon import parse_object, read_amazon
+from mllmrec.dataset.readers.amazon import parse_object, read_amazon
 
 KEEP = PrepareOptions(k_core=0)
 

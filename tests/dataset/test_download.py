@@ -21,8 +21,8 @@ from PIL import Image
 from mllmrec.dataset import DownloadLimits, ImageDownloader, PrepareOptions, prepare, statistics
 from mllmrec.dataset.download import Downloads
 from mllmrec.dataset.picture_store import open_store
-from mllmrec.progress import silent
-from mllmrec.web import retry
+from mllmrec.foundation.progress import silent
+from mllmrec.foundation.web import retry
 from tests.servers import Exchange, LoopbackServer, serve, wait_until
 
 LIMITS = DownloadLimits(seconds=20, attempts=2, concurrency=8, image_bytes=1 << 20)

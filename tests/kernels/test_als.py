@@ -22,13 +22,13 @@ def case(n_rows: int, n_columns: int, pairs: int, rank: int) -> tuple[CSR, np.nd
 @pytest.mark.parametrize("sizes", CASES)
 @pytest.mark.parametrize("unobserved", [0.0, 0.1])
 def test_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
-    R, Q, shrinkage = case(*sizes)
+    R, Q, regularization = case(*sizes)
     got, wanted = (
-        als_factors(R, Q, unobserved=unobserved, shrinkage=shrinkage, backend=backend)
+        als_factors(R, Q, unobserved_weight=unobserved, regularization=regularization, backend=backend)
         for backend in ("numba", "reference")
     )
     assert got.dtype == np.float32
-    # Condition at most 1 + trace / shrinkage, some 1e2 here, times float32's 6e-8 and a few terms.
+    # Condition at most 1 + trace / regularization, some 1e2 here, times float32's 6e-8 and a few terms.
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert not got[np.diff(R.indptr) == 0].any()
 
@@ -36,11 +36,11 @@ def test_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
 @pytest.mark.parametrize("sizes", CASES)
 @pytest.mark.parametrize("unobserved", [0.0, 0.1])
 def test_with_a_prior_it_is_the_reference(sizes: tuple[int, ...], unobserved: float) -> None:
-    R, Q, shrinkage = case(*sizes)
+    R, Q, regularization = case(*sizes)
     prior = np.random.default_rng(9).standard_normal((R.n_rows, Q.shape[1])).astype(np.float32)
     kept = prior.copy()
     got, wanted = (
-        als_factors(R, Q, unobserved=unobserved, shrinkage=shrinkage, prior=prior, backend=backend)
+        als_factors(R, Q, unobserved_weight=unobserved, regularization=regularization, prior=prior, backend=backend)
         for backend in ("numba", "reference")
     )
     np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
@@ -52,15 +52,15 @@ def test_with_a_prior_it_is_the_reference(sizes: tuple[int, ...], unobserved: fl
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])
 def test_the_factors_are_a_minimum(spread: float) -> None:
-    R, Q, shrinkage = case(60, 23, 300, 17)
+    R, Q, regularization = case(60, 23, 300, 17)
     prior = (spread * np.random.default_rng(1).standard_normal((60, 17))).astype(np.float32)
-    a, P = 0.1, als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=prior)
+    a, P = 0.1, als_factors(R, Q, unobserved_weight=0.1, regularization=regularization, prior=prior)
     dense = R.to_scipy().toarray().astype(np.float64)
 
     def loss(u: int, p: np.ndarray) -> float:
         scores = Q.astype(np.float64) @ p
         away = ((p - prior[u]) ** 2).sum()
-        return float((dense[u] * (1 - scores) ** 2).sum() + a * (scores**2).sum() + shrinkage[u] * away)
+        return float((dense[u] * (1 - scores) ** 2).sum() + a * (scores**2).sum() + regularization[u] * away)
 
     generator = np.random.default_rng(0)
     for u in range(60):
@@ -70,34 +70,36 @@ def test_the_factors_are_a_minimum(spread: float) -> None:
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
-    R, Q, shrinkage = case(60, 23, 300, 17)
-    many = als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage).tobytes()
+    R, Q, regularization = case(60, 23, 300, 17)
+    many = als_factors(R, Q, unobserved_weight=0.1, regularization=regularization).tobytes()
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
-        assert als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage).tobytes() == many
+        assert als_factors(R, Q, unobserved_weight=0.1, regularization=regularization).tobytes() == many
     finally:
         numba.set_num_threads(before)
 
 
 def test_what_it_refuses() -> None:
-    R, Q, shrinkage = case(60, 23, 300, 17)
+    R, Q, regularization = case(60, 23, 300, 17)
     with pytest.raises(KernelInputError, match=r"factors must be float32 of shape \(23, r\)"):
-        als_factors(R, Q[:-1], unobserved=0.1, shrinkage=shrinkage)
+        als_factors(R, Q[:-1], unobserved_weight=0.1, regularization=regularization)
     with pytest.raises(KernelInputError, match="factors must be finite"):
-        als_factors(R, Q * np.float32(np.nan), unobserved=0.1, shrinkage=shrinkage)
-    with pytest.raises(KernelInputError, match="unobserved must be at least 0; got -1"):
-        als_factors(R, Q, unobserved=-1, shrinkage=shrinkage)
-    with pytest.raises(KernelInputError, match="shrinkage must be 60 numbers above 0"):
-        als_factors(R, Q, unobserved=0.1, shrinkage=0 * shrinkage)
+        als_factors(R, Q * np.float32(np.nan), unobserved_weight=0.1, regularization=regularization)
+    with pytest.raises(KernelInputError, match="unobserved_weight must be at least 0; got -1"):
+        als_factors(R, Q, unobserved_weight=-1, regularization=regularization)
+    with pytest.raises(KernelInputError, match="regularization must be 60 numbers above 0"):
+        als_factors(R, Q, unobserved_weight=0.1, regularization=0 * regularization)
     with pytest.raises(KernelInputError, match=r"prior must be float32 of shape \(60, 17\); got float32 \(59, 17\)"):
-        als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=np.zeros((59, 17), np.float32))
+        als_factors(R, Q, unobserved_weight=0.1, regularization=regularization, prior=np.zeros((59, 17), np.float32))
     with pytest.raises(KernelInputError, match="prior must be finite"):
-        als_factors(R, Q, unobserved=0.1, shrinkage=shrinkage, prior=np.full((60, 17), np.inf, np.float32))
+        als_factors(
+            R, Q, unobserved_weight=0.1, regularization=regularization, prior=np.full((60, 17), np.inf, np.float32)
+        )
 
 
 def test_a_system_that_float32_cannot_solve_is_named() -> None:
     R = CSR.from_pairs(np.array([1]), np.array([0]), (2, 1))
     alike = np.full((1, 2), 2, np.float32)  # [[4, 4], [4, 4]]: the second pivot is exactly 0
-    with pytest.raises(KernelError, match=r"the system of row 1 cannot be solved in float32: its shrinkage 1e-30"):
-        als_factors(R, alike, unobserved=0, shrinkage=np.full(2, 1e-30))
+    with pytest.raises(KernelError, match=r"the system of row 1 cannot be solved in float32: its regularization 1e-30"):
+        als_factors(R, alike, unobserved_weight=0, regularization=np.full(2, 1e-30))

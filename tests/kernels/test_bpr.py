@@ -1,11 +1,11 @@
-"""bpr_loss against its float64 reference, and distinct against np.unique."""
+"""bpr_loss against its float64 reference, and unique_rows against np.unique."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels import KernelInputError, bpr_loss, distinct
+from mllmrec_kernels import KernelInputError, bpr_loss, unique_rows
 from mllmrec_kernels.bpr import cpu, reference, torch_op
 
 # (users, items, width, triples): one of each, odd sizes, rows that many triples share
@@ -81,15 +81,15 @@ def test_what_it_refuses() -> None:
 
 
 @pytest.mark.parametrize("ids", [[], [7], [3, 3, 3], [5, 0, 5, 2**62, -1, 0, -(2**63)]])
-def test_distinct_is_unique_in_the_order_of_meeting(ids: list[int]) -> None:
+def test_unique_rows_is_unique_in_the_order_of_meeting(ids: list[int]) -> None:
     given = np.array(ids, np.int64)
-    rows, which = distinct(given)
+    rows, which = unique_rows(given)
     assert rows.tolist() == list(dict.fromkeys(ids))
     assert (rows[which] == given).all()
 
 
-def test_distinct_of_many() -> None:
+def test_unique_rows_of_many() -> None:
     for n, below in ((4096, 7050), (4096, 2**40), (1000, 3), (1, 1)):
         ids = np.random.default_rng(n).integers(below, size=n) * 4096  # alike in their last bits
-        rows, which = distinct(ids)
+        rows, which = unique_rows(ids)
         assert np.array_equal(np.sort(rows), np.unique(ids)) and np.array_equal(rows[which], ids)

@@ -131,7 +131,7 @@ def test_every_entry_of_the_output_is_written(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k must be at least 1; got 0"),
+        ({"k": 0}, "k must be an integer of at least 1; got 0"),
         ({"measure": "dice"}, "measure 'dice' is not one of jaccard, cosine, count"),
         ({"window": 3}, r"window needs times, int64 of shape \(3,\); got nothing"),
         ({"window": 3, "times": np.zeros(2, np.int64)}, r"got int64 of shape \(2,\)"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.propagate import COMBINES, HOWS, cpu, normalise, propagate
+from mllmrec_kernels.propagate import COMBINES, HOWS, cpu, normalize, propagate
 
 from tests.kernels.sparse_cases import GRAPHS, Graph, from_rows, ids, random_graph
 
@@ -34,7 +34,7 @@ def test_normalise_equals_the_dense_formula(case: Graph, how: str, backend: str)
     sums = A.sum(axis=1)
     inverse = np.where(sums > 0, 1 / np.where(sums > 0, sums, 1), 0)
     left, right = (inverse, np.ones_like(inverse)) if how == "row" else (np.sqrt(inverse), np.sqrt(inverse))
-    got = normalise(graph, how=how, backend=backend)
+    got = normalize(graph, how=how, backend=backend)
     assert got.data is not None
     assert got.data.dtype == np.float32
     np.testing.assert_array_equal(got.indices, graph.indices)
@@ -56,7 +56,7 @@ def test_equals_the_reference(case: Graph, combine: str, layers: int, dtype: typ
 
 def test_the_method_of_the_paper_on_a_graph_checked_by_hand():
     # Row sums 2, 1, 0: Â = [[1/2, 1/sqrt 2, 0], [1/sqrt 2, 0, 0], [0, 0, 0]].
-    graph = normalise(from_rows([[0, 1], [0], []], 3))
+    graph = normalize(from_rows([[0, 1], [0], []], 3))
     got = propagate(graph, np.array([[2.0], [4.0], [8.0]], np.float32), layers=1)
     np.testing.assert_allclose(got[:, 0], [2 + 1 + 4 / 2**0.5, 4 + 2 / 2**0.5, 8], rtol=3e-7)
 
@@ -112,7 +112,7 @@ def test_gradients_equal_finite_differences(combine: str, layers: int, backend: 
 
 
 def test_backward_goes_through_the_transpose():
-    graph = normalise(random_graph(53, 5))
+    graph = normalize(random_graph(53, 5))
     features = torch.randn(53, 8, generator=torch.manual_seed(0), requires_grad=True)
     upstream = torch.randn(53, 8, generator=torch.manual_seed(1))
     propagate(graph, features, layers=2).backward(upstream)
@@ -141,7 +141,7 @@ def test_compile_sees_through_it():
 
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for seed in (0, 1):  # a second graph of the same shape must not meet the first one's entries
-        graph = normalise(random_graph(53, 5, seed=seed))
+        graph = normalize(random_graph(53, 5, seed=seed))
         eager = torch.randn(53, 8, generator=torch.manual_seed(2), requires_grad=True)
         traced = eager.detach().clone().requires_grad_()
         model(graph, eager).backward()
@@ -173,6 +173,6 @@ def test_refusals_name_the_argument(options, message):
 def test_normalise_refuses_entries_without_a_root(wrong: float):
     graph = CSR(np.array([0, 1, 2]), np.array([0, 1], np.int32), np.array([1, wrong], np.float32), 2)
     with pytest.raises(KernelInputError, match=f"finite and not negative; row 1 holds {wrong}"):
-        normalise(graph)
+        normalize(graph)
     with pytest.raises(KernelInputError, match="how 'column' is not one of"):
-        normalise(from_rows([[0]], 1), how="column")
+        normalize(from_rows([[0]], 1), how="column")

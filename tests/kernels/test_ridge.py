@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_path, ridge_weights
-from mllmrec_kernels.ridge import gpu as torch_solve
+from mllmrec_kernels.ridge import gpu
 
 from tests.kernels import triton_checks
 
@@ -29,7 +29,7 @@ def case(users: int, items: int, pairs: int, width: int, k: int) -> tuple[CSR, n
 def solve(
     R: CSR, V: np.ndarray | torch.Tensor, S: CSR, backend: str = "auto", w: float = 20.0, lam: float = 50.0
 ) -> CSR:
-    return ridge_weights(R, V, S, content_weight=w, regularisation=lam, backend=backend)
+    return ridge_weights(R, V, S, content_weight=w, regularization=lam, backend=backend)
 
 
 def ragged() -> tuple[CSR, np.ndarray, CSR]:
@@ -76,8 +76,8 @@ def test_ragged_and_empty_rows(backend: str) -> None:
 def test_batches_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     R, V, S = ragged()
     wanted = solve(R, V, S, "reference", lam=5.0)
-    monkeypatch.setattr(torch_solve, "BUDGET", budget)
-    assert len(list(torch_solve._batches(R, S, V.shape[1]))) > 1
+    monkeypatch.setattr(gpu, "BUDGET", budget)
+    assert len(list(gpu._batches(R, S, V.shape[1]))) > 1
     triton_checks.poison(monkeypatch)
     assert_close(solve(R, V, S, "torch", lam=5.0), wanted)
 
@@ -93,9 +93,9 @@ def test_tensors_are_taken_too(backend: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backend", ["auto", "torch"])
-@pytest.mark.parametrize("budget", [3_000, torch_solve.BUDGET])
+@pytest.mark.parametrize("budget", [3_000, gpu.BUDGET])
 def test_on_a_gpu(backend: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_solve, "BUDGET", budget)
+    monkeypatch.setattr(gpu, "BUDGET", budget)
     triton_checks.poison(monkeypatch)
     for R, V, S in (ragged(), *(case(*sizes) for sizes in CASES)):
         for w in (0.0, 20.0):
@@ -145,7 +145,7 @@ def test_what_it_refuses() -> None:
     R, V, S = case(60, 23, 300, 17, 5)
     with pytest.raises(KernelInputError, match=r"item 3 supports itself"):
         solve(R, V, CSR.from_pairs(np.array([3]), np.array([3]), (23, 23)))
-    with pytest.raises(KernelInputError, match=r"regularisation must be above 0; got 0"):
+    with pytest.raises(KernelInputError, match=r"regularization must be above 0; got 0"):
         solve(R, V, S, lam=0)
     with pytest.raises(KernelInputError, match=r"content_weight must be at least 0; got nan"):
         solve(R, V, S, w=float("nan"))
@@ -165,5 +165,5 @@ def test_a_system_beyond_float64_is_named(backend: str) -> None:
     """Three equal items at a weight that leaves nothing of lambda: no pivot remains after the first."""
     S = CSR.from_pairs(np.array([1, 1]), np.array([0, 2]), (3, 3))
     R = CSR.from_pairs(np.array([0]), np.array([0]), (1, 3))
-    with pytest.raises(KernelError, match=r"the system of item 1 cannot be solved in float64: regularisation 0.001"):
+    with pytest.raises(KernelError, match=r"the system of item 1 cannot be solved in float64: regularization 0.001"):
         solve(R, np.ones((3, 1), np.float32), S, backend, w=2.0**66, lam=1e-3)

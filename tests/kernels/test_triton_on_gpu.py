@@ -49,10 +49,12 @@ def test_rank(case: VectorCase) -> None:
 @each_case
 def test_short_lists_change_nothing(case: VectorCase, monkeypatch: pytest.MonkeyPatch) -> None:
     from mllmrec_kernels.rank import gpu as rank
-    from mllmrec_kernels.topk import gpu
+    from mllmrec_kernels.topk import gpu, gpu_block
 
-    for name, value in {"STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1, "SCAN": 100, "REFRESHED": 0}.items():
+    for name, value in {"CAPACITY": 16, "PER_NEIGHBOR": 1}.items():
         monkeypatch.setattr(gpu, name, value)
+    for name, value in {"STRIDE": 4, "SCAN": 100, "REFRESHED": 0}.items():
+        monkeypatch.setattr(gpu_block, name, value)
     monkeypatch.setattr(rank, "CAPACITY", 8)
     triton_checks.check_cosine(case, "cuda")
     triton_checks.check_dot(case, "cuda", share=0.3)
@@ -69,9 +71,9 @@ def test_memory_changes_nothing(max_bytes: int | None) -> None:
 def test_twenty_thousand_rows_equal_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past what the reference can hold: the Numba backend, itself held to the reference, decides."""
     x = VectorCase("large", 20_011, 384, 10, recipe="clustered").items()
-    from mllmrec_kernels.topk import gpu
+    from mllmrec_kernels.topk import gpu_block
 
-    monkeypatch.setattr(gpu, "REFRESHED", 10_000)
+    monkeypatch.setattr(gpu_block, "REFRESHED", 10_000)
     for threshold in (None, 0.7):
         got = topk_cosine(torch.from_numpy(x).cuda(), 10, threshold=threshold)
         triton_checks.assert_same(got, topk_cosine(x, 10, threshold=threshold, backend="numba"))

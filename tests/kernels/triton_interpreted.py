@@ -15,7 +15,7 @@ from mllmrec_kernels import propagate, rank_heldout, sample_negatives, topk_cosi
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.rank import gpu as rank
-from mllmrec_kernels.topk import gpu
+from mllmrec_kernels.topk import gpu, gpu_block
 
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, split_pairs
@@ -35,8 +35,9 @@ named = {case.name: case for case in SMALL}
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     triton_checks.poison(monkeypatch)
     for module, values in (
-        (gpu, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "CAPACITY": 16, "PER_NEIGHBOUR": 1,
-               "SCAN": 37, "ENTRIES": 2**12, "IN_REGISTERS": 0, "REFRESHED": 0}),
+        (gpu, {"CAPACITY": 16, "PER_NEIGHBOR": 1}),
+        (gpu_block, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "SCAN": 37, "ENTRIES": 2**12,
+                     "IN_REGISTERS": 0, "REFRESHED": 0}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
         (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
     ):  # fmt: skip
@@ -103,11 +104,11 @@ def test_rank_halves_its_block_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_program_sorts_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "IN_REGISTERS", 64)
+    monkeypatch.setattr(gpu_block, "IN_REGISTERS", 64)
     keys = torch.randint(-(2**62), 2**62, (3, 80), generator=torch.manual_seed(0))
-    keys[1, 5:] = gpu._EMPTY
+    keys[1, 5:] = gpu_block.EMPTY
     wanted = keys[:, :64].sort(dim=1, descending=True).values
-    assert torch.equal(gpu._sorted(keys.clone(), 64), wanted)
+    assert torch.equal(gpu_block._sorted(keys.clone(), 64), wanted)
 
 
 def test_scores_of_the_device_are_scores() -> None:

@@ -9,13 +9,13 @@ from mllmrec_kernels import CSR
 
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset
-from mllmrec.encode import Cuts, Features, mean_of_items
-from mllmrec.graph import build_graph
+from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.collaborative import BPRMF, VBPR, LightGCN
 from mllmrec.models.freedom import FREEDOM, edge_chances
 from mllmrec.models.mllmrec import MLLMRec
 from mllmrec.models.network import Network, bipartite, norms
-from mllmrec.train import fit_model
+from mllmrec.training.trainer import fit_model
 
 U, N, D = 6, 5, 4  # users, items, width
 R = CSR.from_pairs(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 1, 1, 3, 0, 4, 2]), (U, N))

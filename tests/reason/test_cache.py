@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mllmrec.errors import EngineError, MismatchError, StorageError
-from mllmrec.progress import silent
+from mllmrec.foundation.progress import silent
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.engine import Answer
 from mllmrec.reason.generate import generate

@@ -26,8 +26,9 @@ from typer.testing import CliRunner, Result
 
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
-from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
+from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import ConfigError, EngineError
+from mllmrec.foundation.storage import hash_file, hash_value
 from mllmrec.pipeline import run
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.chat import ChatRequest, Reply
@@ -37,7 +38,6 @@ from mllmrec.reason.generate import Asking, LimitReached
 from mllmrec.reason.plan import plan
 from mllmrec.reason.profile import tell
 from mllmrec.reason.select import Engines
-from mllmrec.storage import hash_file, hash_value
 from mllmrec.views import RunView
 
 Tiny = Callable[[str], Path]

@@ -24,14 +24,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from mllmrec.errors import EngineError
-from mllmrec.progress import silent
+from mllmrec.foundation.progress import silent
+from mllmrec.foundation.web import retry
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.engine import Answer
 from mllmrec.reason.engines.openai import ChatServer, identity
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.generate import generate
-from mllmrec.web import retry
 from tests.servers import Exchange, LoopbackServer, free_port, serve, wait_until
 
 KEY = "sk-verysecret0123456789"

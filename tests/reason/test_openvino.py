@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mllmrec.config import TransformersConfig
-from mllmrec.converted import cache_folder, missing
 from mllmrec.errors import EngineError
+from mllmrec.foundation.converted_model import cache_folder, missing
 from mllmrec.reason.chat import ChatRequest
 from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel

@@ -209,7 +209,7 @@ def test_weights_that_are_quantised_already_say_what_loads_them(
 
 
 def test_a_missing_backend_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mllmrec.converted._version", lambda package: "")
+    monkeypatch.setattr("mllmrec.foundation.converted_model._version", lambda package: "")
     with pytest.raises(EngineError, match=r'transformers.backend = "openvino": needs optimum-intel, which .* pip inst'):
         chat(tiny("idefics3"), backend="openvino", device="auto")
 

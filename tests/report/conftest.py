@@ -11,7 +11,7 @@ import pytest
 
 from mllmrec.config import load_config
 from mllmrec.dataset import PrepareOptions, load, prepare
-from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
+from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.pipeline import Stage, run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[2J \u202edlog\u2066 =cmd()\"'{{ 7*7 }}$\\frac$ "

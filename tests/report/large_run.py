@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, normalise
+from mllmrec_kernels import CSR, normalize
 from PIL import Image
 
-from mllmrec import metrics
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset import store as dataset_store
-from mllmrec.encode import Cuts, Features, normalise_rows
-from mllmrec.evaluate import Evaluation
-from mllmrec.graph import GraphStatistics, ItemGraph
-from mllmrec.progress import silent
+from mllmrec.evaluation import metrics
+from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.features.encode import Cuts, Features, normalise_rows
+from mllmrec.foundation.progress import silent
+from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
+from mllmrec.models.embedding_model import Epoch, Trained
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import open_run
-from mllmrec.trained import Epoch, Trained
 
 WIDTH, TOPICS, PICTURES, LISTED = 384, 500, 200, 20
 MODELS = ("popularity", "content, untrained", "item-kNN", "MLLMRec")
@@ -128,7 +128,7 @@ def _graph(dataset: Dataset, features: Features) -> ItemGraph:
     shared.data = np.minimum(shared.data, np.float32(0.5))
     both = semantic.maximum(semantic.T) + shared.maximum(shared.T)
     adjacency = CSR.from_scipy(both.tocsr())
-    return ItemGraph(adjacency, normalise(adjacency), past.digest, GraphStatistics(adjacency.nnz, 0, 0, 0, 0))
+    return ItemGraph(adjacency, normalize(adjacency), past.digest, GraphStatistics(adjacency.nnz, 0, 0, 0, 0))
 
 
 def _trained(dataset: Dataset, generator: np.random.Generator) -> Trained:

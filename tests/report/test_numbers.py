@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mllmrec import metrics
-from mllmrec.bootstrap import intervals, mean_intervals, resampled_sums
 from mllmrec.dataset import Dataset
-from mllmrec.evaluate import Evaluation
+from mllmrec.evaluation import metrics
+from mllmrec.evaluation.bootstrap import intervals, mean_intervals, resampled_sums
+from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.recommend import Recommendations
 from mllmrec.report.headline import headline, named
 from mllmrec.report.lists import measure_lists, spread

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mllmrec.config import load_config
 from mllmrec.dataset import prepare
-from mllmrec.dataset.catalogue import CatalogueOptions, generate_catalogue
+from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError
 from mllmrec.pipeline import run
 from mllmrec.report import write_report

@@ -1,82 +1,120 @@
-"""Half a sweep of alternating least squares: one table of factors, given the other."""
+"""Half an iteration of alternating least squares: one table of factors, given the other."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec_kernels.als import reference
 from mllmrec_kernels.base import backend as backends
-from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.arrays import as_numpy, like
+from mllmrec_kernels.base.csr import CSR, as_csr
 from mllmrec_kernels.base.errors import KernelError, KernelInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mllmrec_kernels.base.arrays import ArrayLike
+    from mllmrec_kernels.base.csr import SparseLike
+
+
+@overload
+def als_factors(
+    rows: SparseLike,
+    factors: NDArray[Any],
+    *,
+    unobserved_weight: float,
+    regularization: ArrayLike,
+    prior: ArrayLike | None = None,
+    backend: str = "auto",
+) -> NDArray[np.float32]: ...
+
+
+@overload
+def als_factors(
+    rows: SparseLike,
+    factors: Tensor,
+    *,
+    unobserved_weight: float,
+    regularization: ArrayLike,
+    prior: ArrayLike | None = None,
+    backend: str = "auto",
+) -> Tensor: ...
 
 
 def als_factors(
-    rows: CSR,
-    factors: NDArray[np.float32],
+    rows: SparseLike,
+    factors: ArrayLike,
     *,
-    unobserved: float,
-    shrinkage: NDArray[np.float64],
-    prior: NDArray[np.float32] | None = None,
+    unobserved_weight: float,
+    regularization: ArrayLike,
+    prior: ArrayLike | None = None,
     backend: str = "auto",
-) -> NDArray[np.float32]:
-    """The best factors of each row for the other side's (Hu, Koren and Volinsky, ICDM 2008, equation 4).
+) -> ArrayLike:
+    """Solve for the factors of each row, given the other side's (Hu, Koren and Volinsky, ICDM 2008, equation 4).
 
-    With Q the other side's factors, S the entries of row u, a = unobserved and m_u = prior_u, to which the factors
-    shrink, p_u = (Q_S^T Q_S + a Q^T Q + shrinkage_u I)^-1 (Q_S^T 1 + shrinkage_u m_u). Without a prior m_u is 0,
-    and a row without entries gets zeros.
+    With Q the other side's factors, S the entries of row u, a = unobserved_weight, l_u = regularization[u] and m_u =
+    prior[u], the factors that p_u is drawn to,
+
+        p_u = (Q_S^T Q_S + a Q^T Q + l_u I)^-1 (Q_S^T 1 + l_u m_u)
+
+    Without a prior m_u is 0, and a row without entries gets zeros.
 
     Args:
-        rows: R x C; only the pattern is read.
-        factors: Q, float32 [C, r], finite.
-        unobserved: a >= 0, what any pair weighs.
-        shrinkage: [R], above 0.
+        rows: sparse [R, C]; only the pattern is read.
+        factors: Q, float32 [C, r], finite, NumPy or torch on the CPU.
+        unobserved_weight: a >= 0, the weight of every pair.
+        regularization: floating [R], above 0.
         prior: m, float32 [R, r], finite.
         backend: "auto", "numba" or "reference".
 
     Returns:
-        float32 [R, r]; the same bits for any number of threads.
+        float32 [R, r], in the library of `factors`; the same bits for any number of threads.
 
     Raises:
-        KernelInputError: shapes do not match, or an argument is out of range.
+        KernelInputError: types or shapes do not match, or an argument is out of range.
         KernelError: float32 cannot solve a row's system.
-        BackendUnavailableError: the backend asked for cannot run here.
+        BackendUnavailableError: the named backend cannot run here.
     """
-    _check(rows, factors, unobserved, shrinkage)
-    if prior is None:
-        prior = np.zeros((rows.n_rows, factors.shape[1]), np.float32)
-    _check_prior(prior, rows.n_rows, factors.shape[1])
-    everything = (unobserved * (factors.T @ factors)).astype(np.float32)  # [r, r]
+    matrix = as_csr("rows", rows, binary=True)
+    Q, strength = as_numpy("factors", factors), as_numpy("regularization", regularization)
+    _check(matrix, Q, unobserved_weight, strength)
+    shape = (matrix.n_rows, Q.shape[1])
+    mean = np.zeros(shape, np.float32) if prior is None else as_numpy("prior", prior)
+    _check_prior(mean, shape)
+    gram = (unobserved_weight * (Q.T @ Q)).astype(np.float32)  # [r, r]
     if backends.choose(backend, factors, cpu=("numba",), gpu=()) == "reference":
-        solved = reference.als_factors(rows, factors, everything, shrinkage, prior)
+        solved = reference.als_factors(matrix, Q, gram, strength, mean)
     else:
         from mllmrec_kernels.als import cpu
 
-        solved = cpu.als_factors(rows, factors, everything, shrinkage, prior)
-    wrong = np.flatnonzero(~np.isfinite(solved).all(axis=1))
-    if len(wrong):
+        solved = cpu.als_factors(matrix, Q, gram, strength, mean)
+    unsolved = np.flatnonzero(~np.isfinite(solved).all(axis=1))
+    if len(unsolved):
         raise KernelError(
-            f"the system of row {wrong[0]} cannot be solved in float32: its shrinkage {shrinkage[wrong[0]]:g} is too "
-            "small beside the factors; raise it"
+            f"the system of row {unsolved[0]} cannot be solved in float32: its regularization "
+            f"{strength[unsolved[0]]:g} is too small beside the factors; raise it"
         )
-    return solved
+    return like(factors, solved)
 
 
-def _check(rows: CSR, factors: NDArray[np.float32], unobserved: float, shrinkage: NDArray[np.float64]) -> None:
+def _check(rows: CSR, factors: NDArray[Any], unobserved_weight: float, regularization: NDArray[Any]) -> None:
     if factors.dtype != np.float32 or factors.ndim != 2 or len(factors) != rows.n_columns:
         raise KernelInputError(
             f"factors must be float32 of shape ({rows.n_columns}, r); got {factors.dtype} {factors.shape}"
         )
     if not np.isfinite(factors).all():
         raise KernelInputError("factors must be finite")
-    if not 0 <= unobserved < np.inf:
-        raise KernelInputError(f"unobserved must be at least 0; got {unobserved}")
-    if shrinkage.shape != (rows.n_rows,) or not (shrinkage > 0).all():
-        raise KernelInputError(f"shrinkage must be {rows.n_rows} numbers above 0; got {shrinkage.shape}")
+    if not 0 <= unobserved_weight < np.inf:
+        raise KernelInputError(f"unobserved_weight must be at least 0; got {unobserved_weight}")
+    if regularization.shape != (rows.n_rows,) or not (regularization > 0).all():
+        raise KernelInputError(f"regularization must be {rows.n_rows} numbers above 0; got {regularization.shape}")
 
 
-def _check_prior(prior: NDArray[np.float32], n_rows: int, rank: int) -> None:
-    if prior.dtype != np.float32 or prior.shape != (n_rows, rank):
-        raise KernelInputError(f"prior must be float32 of shape ({n_rows}, {rank}); got {prior.dtype} {prior.shape}")
+def _check_prior(prior: NDArray[Any], shape: tuple[int, int]) -> None:
+    if prior.dtype != np.float32 or prior.shape != shape:
+        raise KernelInputError(f"prior must be float32 of shape {shape}; got {prior.dtype} {prior.shape}")
     if not np.isfinite(prior).all():
         raise KernelInputError("prior must be finite")

@@ -1,13 +1,13 @@
-"""als_factors in Numba: a row's r x r system is built, factorised and solved while it is in cache.
+"""als_factors in Numba: each row's r x r system is built, factorized and solved while it is in cache.
 
     system     upper triangle of a Q^T Q, n r² / 2 multiply-adds for the row's n entries
     Cholesky   U^T U, r³ / 6, row by row: each row of U is one sum of the rows above it, so the inner loop runs along
                memory and serves four of them at a time
     solve      two triangles, r² each
 
-A batched Cholesky of LAPACK, which torch and NumPy call, factorises small matrices one after another on one core:
-64 x 64 took 21 us each by torch, 9 us here on two cores. Everything is float32; a system's condition is at most
-1 + trace / shrinkage. Bytes a thread: 4 r². Bound by the factorisation where rows are short.
+A batched Cholesky of LAPACK, which torch and NumPy call, factorizes small matrices one after another on one core:
+64 x 64 took 21 us each by torch, 9 us here on two cores. All is float32; a system's condition is at most
+1 + trace / regularization. Bytes a thread: 4 r². Bound by the factorisation where rows are short.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _FAST = {"contract", "reassoc"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_products(Q: Any, near: Any, U: Any, right: Any) -> None:
+def _add_products(Q: Any, columns: Any, U: Any, right: Any) -> None:
     """Add q q^T to the upper triangle and q to the right side, for each q of a row."""
-    rank, whole = Q.shape[1], len(near) - len(near) % 4
+    rank, whole = Q.shape[1], len(columns) - len(columns) % 4
     for n in range(0, whole, 4):
-        q0, q1, q2, q3 = Q[near[n]], Q[near[n + 1]], Q[near[n + 2]], Q[near[n + 3]]
+        q0, q1, q2, q3 = Q[columns[n]], Q[columns[n + 1]], Q[columns[n + 2]], Q[columns[n + 3]]
         for a in range(rank):
             f0, f1, f2, f3 = q0[a], q1[a], q2[a], q3[a]
             right[a] += f0 + f1 + f2 + f3
             for b in range(a, rank):
                 U[a, b] += f0 * q0[b] + f1 * q1[b] + f2 * q2[b] + f3 * q3[b]
-    for n in range(whole, len(near)):
-        q = Q[near[n]]
+    for n in range(whole, len(columns)):
+        q = Q[columns[n]]
         for a in range(rank):
             right[a] += q[a]
             for b in range(a, rank):
@@ -44,7 +44,7 @@ def _add_products(Q: Any, near: Any, U: Any, right: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _factorise(U: Any) -> None:
+def _factorize(U: Any) -> None:
     """U^T U = A, which stands in the upper triangle of U and is overwritten; NaN or infinity where it fails."""
     rank = len(U)
     for a in range(rank):
@@ -77,33 +77,41 @@ def _substitute(U: Any, x: Any) -> None:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _all_rows(indptr: Any, indices: Any, Q: Any, everything: Any, shrinkage: Any, threads: int, solved: Any) -> None:
+def _all_rows(indptr: Any, indices: Any, Q: Any, gram: Any, regularization: Any, threads: int, solved: Any) -> None:
     for thread in prange(threads):
-        U = np.empty_like(everything)
+        U = np.empty_like(gram)
         for u in range(thread, len(solved), threads):
-            near, x = indices[indptr[u] : indptr[u + 1]], solved[u]
-            if len(near) == 0 and not x.any():
+            columns, x = indices[indptr[u] : indptr[u + 1]], solved[u]
+            if len(columns) == 0 and not x.any():
                 continue
-            x *= shrinkage[u]
-            U[:] = everything
+            x *= regularization[u]
+            U[:] = gram
             for a in range(len(U)):
-                U[a, a] += shrinkage[u]
-            _add_products(Q, near, U, x)
-            _factorise(U)
+                U[a, a] += regularization[u]
+            _add_products(Q, columns, U, x)
+            _factorize(U)
             _substitute(U, x)
 
 
 def als_factors(
     rows: CSR,
     factors: NDArray[np.float32],
-    everything: NDArray[np.float32],
-    shrinkage: NDArray[np.float64],
+    gram: NDArray[np.float32],
+    regularization: NDArray[np.floating],
     prior: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """float32 [R, r]; `everything` is a Q^T Q; see the verb."""
+    """Return the factors of each row, float32 [R, r].
+
+    Args:
+        rows: [R, C], the pattern.
+        factors: Q, float32 [C, r].
+        gram: a Q^T Q, float32 [r, r].
+        regularization: floating [R].
+        prior: float32 [R, r].
+    """
     solved = np.array(prior, order="C")
     _all_rows(
-        rows.indptr, rows.indices, np.ascontiguousarray(factors), everything, shrinkage.astype(np.float32),
+        rows.indptr, rows.indices, np.ascontiguousarray(factors), gram, regularization.astype(np.float32),
         get_num_threads(), solved,
     )  # fmt: skip
     return solved

@@ -1,7 +1,7 @@
-"""The only place where a backend is chosen; the rest of the package cannot tell backends apart.
+"""Choice of the backend, in this module alone; the rest of the package cannot tell backends apart.
 
 `auto` goes by where the data lives: CUDA tensors to the GPU backends, everything else to the CPU ones.
-A backend asked for by name never falls back: it runs or raises BackendUnavailableError.
+A backend named by the caller never falls back: it runs or raises BackendUnavailableError.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllmrec_kernels.base.errors import BackendUnavailableError, KernelInputError
+
+if TYPE_CHECKING:
+    import torch
 
 INSTALL = {
     "numba": "pip install numba",
@@ -32,7 +35,7 @@ def _has_cuda_torch() -> bool:
 
 
 def triton_interprets() -> bool:
-    """Whether Triton's kernels run in its interpreter, which is settled when it is imported."""
+    """Tell if Triton's kernels run in its interpreter, which is settled when it is imported."""
     import os
 
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -70,41 +73,41 @@ _PROBES: dict[str, Callable[[], str]] = {
 
 @cache
 def missing(backend: str) -> str:
-    """Why `backend` cannot run on this machine; empty where it can."""
+    """Return the reason why `backend` cannot run on this machine; empty where it can."""
     return _PROBES[backend]()
 
 
 def available() -> dict[str, bool]:
-    """Each backend's name and whether it runs here."""
+    """Return each backend's name, and if it runs here."""
     return {name: not missing(name) for name in _PROBES}
 
 
-def is_cuda(array: Any) -> bool:
-    """Whether `array` is a torch tensor on a CUDA device; never imports torch."""
+def is_cuda(array: object) -> bool:
+    """Tell if `array` is a torch tensor on a CUDA device, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
 
 
-def choose(requested: str, array: Any, *, cpu: Sequence[str], gpu: Sequence[str]) -> str:
-    """The backend that runs this call.
+def choose(requested: str, array: object, *, cpu: Sequence[str], gpu: Sequence[str]) -> str:
+    """Return the name of the backend that runs this call.
 
     Args:
         requested: "auto", or a backend's name.
-        array: the first array argument; `auto` goes by where it lives.
+        array: the first array argument; `auto` goes by the device it is on.
         cpu: the op's CPU backends, best first.
         gpu: the op's CUDA backends, best first.
 
     Raises:
         KernelInputError: the op has no backend of that name.
-        BackendUnavailableError: it has, but it cannot run here.
+        BackendUnavailableError: the op has one, but it cannot run here.
     """
     offered = (*cpu, *gpu, "reference")
     if requested == "auto":
-        wanted = gpu if is_cuda(array) else cpu
-        for name in wanted:
+        candidates = gpu if is_cuda(array) else cpu
+        for name in candidates:
             if not missing(name):
                 return name
-        reasons = "; ".join(f"{name}: {missing(name)} ({INSTALL[name]})" for name in wanted)
+        reasons = "; ".join(f"{name}: {missing(name)} ({INSTALL[name]})" for name in candidates)
         raise BackendUnavailableError(f"no backend can run this call: {reasons}")
     if requested not in offered:
         raise KernelInputError(f"backend {requested!r} is not one of auto, {', '.join(dict.fromkeys(offered))}")
@@ -113,20 +116,21 @@ def choose(requested: str, array: Any, *, cpu: Sequence[str], gpu: Sequence[str]
     return requested
 
 
-def device_of(array: Any) -> Any:
-    """The torch device on which a Triton backend runs for `array`: its own, else the current CUDA device.
+def device_of(array: Any) -> torch.device:
+    """Return the torch device on which a Triton backend runs for `array`: its own, else the current CUDA device.
 
     Under Triton's interpreter, on a machine without CUDA, that is the CPU.
     """
     import torch
 
     if is_cuda(array):
-        return array.device
+        device: torch.device = array.device
+        return device
     return torch.device("cuda", torch.cuda.current_device()) if _has_cuda_torch() else torch.device("cpu")
 
 
-def on(device: Any) -> AbstractContextManager[Any]:
-    """Make a CUDA device the current one, which is where Triton launches; nothing to do for the CPU."""
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Make a CUDA device the current one, where Triton launches; do nothing for the CPU."""
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

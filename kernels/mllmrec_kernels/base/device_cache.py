@@ -1,4 +1,4 @@
-"""CSR matrices on a device: copied once, kept for as long as the matrix lives."""
+"""Copies of CSR matrices on a device, made once and kept for as long as the matrix lives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeviceCSR:
 
     @property
     def search_steps(self) -> int:
-        """Halvings that a binary search in any row needs."""
+        """Number of halvings that a binary search in any row needs."""
         return self.longest.bit_length()
 
 
@@ -36,10 +36,10 @@ _copies: WeakKeyDictionary[CSR, dict[torch.device, DeviceCSR]] = WeakKeyDictiona
 
 
 def on_device(matrix: CSR, device: torch.device) -> DeviceCSR:
-    """The pattern of `matrix` on `device`; int64 [R + 1] and int32 [nnz] are copied the first time."""
-    kept = _copies.setdefault(matrix, {})
-    if device not in kept:
+    """Return the pattern of `matrix` on `device`; int64 [R + 1] and int32 [nnz] are copied the first time."""
+    copies = _copies.setdefault(matrix, {})
+    if device not in copies:
         longest = int(np.diff(matrix.indptr).max(initial=0))
         indptr, indices = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
-        kept[device] = DeviceCSR(indptr.to(device), indices.to(device), longest)
-    return kept[device]
+        copies[device] = DeviceCSR(indptr.to(device), indices.to(device), longest)
+    return copies[device]

@@ -1,4 +1,4 @@
-"""The two ways a kernel refuses: the arrays are wrong, or the backend is not there."""
+"""Errors of the kernels: wrong arrays, or a backend that is not there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ class KernelError(Exception):
 
 
 class KernelInputError(KernelError, ValueError):
-    """An array has the wrong shape, dtype, order or content (NaN, ids out of range)."""
+    """An array has the wrong type, shape, dtype, order or content (NaN, ids out of range)."""
 
 
 class BackendUnavailableError(KernelError, RuntimeError):
-    """A backend was asked for by name and cannot run here; the text holds the pip command."""
+    """A backend named by the caller cannot run here; the text holds the pip command."""

@@ -1,4 +1,4 @@
-"""The distinct ids of a batch, in time that goes with the batch alone."""
+"""The distinct ids of a batch, in time that grows with the batch alone."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def distinct(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows, which) with ids = rows[which]; rows in the order in which they are met.
+def unique_rows(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (rows, inverse) with ids = rows[inverse]; rows in order of first appearance.
 
-    What np.unique gives with return_inverse, but by a hash table in place of a sort.
+    As np.unique with return_inverse, by a hash table in place of a sort.
 
     Args:
         ids: int64 [B], any values.
 
     Returns:
-        rows int64 [distinct ids] and which int64 [B].
+        rows int64 [distinct ids] and inverse int64 [B].
     """
-    rows, which = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    rows, inverse = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
     bits = max(1, int(4 * len(ids)).bit_length())  # a table at most half full
-    count = _distinct(ids, np.full(1 << bits, -1, np.int32), np.uint64(64 - bits), rows, which)
-    return rows[:count], which
+    count = _unique_rows(ids, np.full(1 << bits, -1, np.int32), np.uint64(64 - bits), rows, inverse)
+    return rows[:count], inverse
 
 
 @njit(cache=True, nogil=True)
-def _distinct(ids: Any, table: Any, shift: Any, rows: Any, which: Any) -> int:
+def _unique_rows(ids: Any, table: Any, shift: Any, rows: Any, inverse: Any) -> int:
     count, last = 0, len(table) - 1
     for b in range(len(ids)):
         slot = np.int64((np.uint64(ids[b]) * _GOLDEN) >> shift)
@@ -38,5 +38,5 @@ def _distinct(ids: Any, table: Any, shift: Any, rows: Any, which: Any) -> int:
         if table[slot] < 0:
             table[slot], rows[count] = count, ids[b]
             count += 1
-        which[b] = table[slot]
+        inverse[b] = table[slot]
     return count

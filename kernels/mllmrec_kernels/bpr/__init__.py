@@ -1,4 +1,4 @@
-"""The BPR loss of rows that are looked up, as one node to autograd."""
+"""BPR loss of looked-up rows, as one node to autograd."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
 
 def bpr_loss(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """The mean over b of -log sigma(x_b), x_b = u . (p - n) (method 2.8; Rendle et al., BPR, UAI 2009).
+    """Return the mean over b of -log sigma(x_b), x_b = u . (p - n) (Rendle et al., BPR, UAI 2009).
 
-    u, p and n are the rows users[of_user[b]], items[positives[b]], items[negatives[b]]. Of float32 on the CPU
-    the loss and its gradient come of one pass over the triples (cpu.py), otherwise of torch's own operations.
+    u, p and n are the rows users[of_user[b]], items[positives[b]], items[negatives[b]]. For float32
+    on the CPU, one pass over the triples makes the loss and its gradient (cpu.py). Otherwise torch's own operations do.
 
     Args:
         users: [U, d], torch, differentiable.
         items: [I, d], likewise.
-        of_user, positives, negatives: int64 [B] row numbers, B > 0; they are trusted to lie within the tables.
+        of_user: int64 [B], B > 0, rows of `users`; trusted to lie within the table.
+        positives: int64 [B], rows of `items`, likewise.
+        negatives: int64 [B], rows of `items`, likewise.
 
     Returns:
         A scalar, float32.
@@ -41,7 +43,7 @@ def bpr_loss(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, n
             f"there must be as many users as items in the triples, and one at least; got {len(of_user)}, "
             f"{len(positives)} and {len(negatives)}"
         )
-    plain = users.device.type == "cpu" and users.dtype == torch.float32
-    if plain and not torch.compiler.is_compiling():  # which sees through torch's operations alone
+    fused = users.device.type == "cpu" and users.dtype == torch.float32
+    if fused and not torch.compiler.is_compiling():  # torch.compile traces torch's operations alone
         return torch_op.in_one_pass(users, items, of_user, positives, negatives)
     return torch_op.by_operations(users, items, of_user, positives, negatives)

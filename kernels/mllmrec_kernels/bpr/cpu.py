@@ -20,7 +20,7 @@ _FAST = {"contract", "reassoc"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _better(u: Any, p: Any, n: Any) -> Any:
+def _difference(u: Any, p: Any, n: Any) -> Any:
     total = np.float32(0)
     for c in range(len(u)):
         total += u[c] * (p[c] - n[c])
@@ -31,12 +31,22 @@ def _better(u: Any, p: Any, n: Any) -> Any:
 def bpr_loss(
     users: Any, items: Any, of_user: Any, positives: Any, negatives: Any, by_users: Any, by_items: Any
 ) -> float:
-    """The loss; the gradients are written to by_users [U, d] and by_items [I, d], whatever they held."""
+    """Return the loss, and write the gradients to by_users [U, d] and by_items [I, d].
+
+    Args:
+        users: [U, d].
+        items: [I, d].
+        of_user: int64 [B], rows of `users`.
+        positives: int64 [B], rows of `items`.
+        negatives: int64 [B], likewise.
+        by_users: float32 [U, d], overwritten.
+        by_items: float32 [I, d], overwritten.
+    """
     by_users[:], by_items[:] = 0, 0
     loss, count = 0.0, len(of_user)
     for b in range(count):
         u, p, n = users[of_user[b]], items[positives[b]], items[negatives[b]]
-        x = np.float64(_better(u, p, n))
+        x = np.float64(_difference(u, p, n))
         small = np.exp(-abs(x))  # never overflows
         loss += np.log1p(small) + max(-x, 0.0)
         slope = np.float32(-(small if x > 0 else 1.0) / (1 + small) / count)

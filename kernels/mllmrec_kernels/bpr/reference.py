@@ -12,7 +12,15 @@ Ids = NDArray[np.integer]
 def bpr_loss(
     users: Floats, items: Floats, of_user: Ids, positives: Ids, negatives: Ids
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """(loss, gradient by users [U, d], gradient by items [I, d]); see the verb."""
+    """Return (loss, gradient by users [U, d], gradient by items [I, d]).
+
+    Args:
+        users: [U, d].
+        items: [I, d].
+        of_user: int64 [B], rows of `users`.
+        positives: int64 [B], rows of `items`.
+        negatives: int64 [B], likewise.
+    """
     u, p, n = users[of_user].astype(float), items[positives].astype(float), items[negatives].astype(float)
     x = (u * (p - n)).sum(axis=1)  # [B]
     slope = -1 / (1 + np.exp(x)) / len(x)  # of -log sigma(x) / B

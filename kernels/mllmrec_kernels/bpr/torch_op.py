@@ -1,4 +1,4 @@
-"""bpr_loss to autograd: the gradient is there with the loss, so that backward only scales it."""
+"""BPR loss under autograd: the forward makes the gradient with the loss, so backward only scales it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 class _OnePass(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *given: Tensor) -> Tensor:
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         from mllmrec_kernels.bpr import cpu
 
-        tables = [table.detach().contiguous() for table in given[:2]]
+        tables = [table.detach().contiguous() for table in tensors[:2]]
         gradients = [torch.empty_like(table) for table in tables]
-        arrays = [array.numpy() for array in (*tables, *given[2:], *gradients)]
+        arrays = [array.numpy() for array in (*tables, *tensors[2:], *gradients)]
         loss = cpu.bpr_loss(*arrays)
         ctx.save_for_backward(*gradients)
         return torch.tensor(loss, dtype=torch.float32)
@@ -27,22 +27,44 @@ class _OnePass(torch.autograd.Function):
 
 
 def in_one_pass(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Float32 on the CPU."""
+    """Return the loss of float32 tables on the CPU, by one pass of compiled code.
+
+    Args:
+        users: [U, d].
+        items: [I, d].
+        of_user: int64 [B], rows of `users`.
+        positives: int64 [B], rows of `items`.
+        negatives: int64 [B], likewise.
+    """
     loss: Tensor = _OnePass.apply(users, items, of_user, positives, negatives)  # type: ignore[no-untyped-call]
     return loss
 
 
 def by_operations(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Anything that torch computes with."""
-    # Looked up as in a table: its gradient is summed row by row, on all cores; that of indexing is not.
+    """Return the loss of any tables, by torch's operations.
+
+    Args:
+        users: [U, d].
+        items: [I, d].
+        of_user: int64 [B], rows of `users`.
+        positives: int64 [B], rows of `items`.
+        negatives: int64 [B], likewise.
+    """
+    # embedding, not indexing: its gradient is summed row by row, on all cores.
     u, p, n = (
-        torch.nn.functional.embedding(which, table)
-        for which, table in ((of_user, users), (positives, items), (negatives, items))
+        torch.nn.functional.embedding(rows, table)
+        for rows, table in ((of_user, users), (positives, items), (negatives, items))
     )
     return bpr_of_rows(u, p, n)
 
 
 def bpr_of_rows(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """bpr_loss of rows that are looked up already, [B, d] each; a scalar, float32."""
+    """Return the loss of rows that are looked up already, a scalar, float32.
+
+    Args:
+        users: [B, d].
+        positives: [B, d].
+        negatives: [B, d].
+    """
     difference = (users * (positives - negatives)).sum(dim=1)
     return torch.nn.functional.softplus(-difference.float()).mean()

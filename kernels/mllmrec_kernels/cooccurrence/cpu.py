@@ -18,9 +18,9 @@ from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.prefetch import prefetch
 
-_AHEAD = 4  # users whose rows are asked for before they are read: they lie anywhere in memory
+_AHEAD = 4  # users whose rows are prefetched: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little
-_MAX_BYTES = 2**24  # unless that holds not even the counters
+_MAX_BYTES = 2**24  # unless it is too little for the counters
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
@@ -34,7 +34,7 @@ def _degrees(indices, n_items):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _transpose_block(indptr, indices, low, high, cursor, users, entries):  # type: ignore[no-untyped-def]
-    """Users (and, where wanted, entry positions) of the items in [low, high), item by item."""
+    """Write the users of the items in [low, high), item by item; their entries too where `entries` has room."""
     for u in range(len(indptr) - 1):
         for e in range(indptr[u], indptr[u + 1]):
             j = indices[e] - low
@@ -55,9 +55,9 @@ def _key(measure, c, d_i, d_j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _is_hopeless(measure, c, d_i, d_j, bar):  # type: ignore[no-untyped-def]
-    """Whether the key is surely below `bar`: a product instead of the division, with room for its rounding."""
-    low = bar * (1 - 1e-9)
+def _is_below(measure, c, d_i, d_j, threshold):  # type: ignore[no-untyped-def]
+    """Tell if the key is surely below `threshold`, by a product instead of the division, with room for rounding."""
+    low = threshold * (1 - 1e-9)
     if measure == 0:
         return c < low
     if measure == 1:
@@ -67,7 +67,7 @@ def _is_hopeless(measure, c, d_i, d_j, bar):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _insert(keys, ids, filled, key, j):  # type: ignore[no-untyped-def]
-    """Put (key, j) into the descending list; the caller has checked that it belongs there."""
+    """Insert (key, j) into the descending list; the caller has checked that it belongs there."""
     at = min(filled, len(keys) - 1)
     while at > 0 and (key > keys[at - 1] or (key == keys[at - 1] and j < ids[at - 1])):
         keys[at] = keys[at - 1]
@@ -86,7 +86,7 @@ def _keep_best(i, touched, n_touched, counter, degrees, measure, keys, ids, scor
         j = touched[t]
         c = counter[j]
         counter[j] = 0
-        if j == i or (filled == k and _is_hopeless(measure, c, degrees[i], degrees[j], keys[k - 1])):
+        if j == i or (filled == k and _is_below(measure, c, degrees[i], degrees[j], keys[k - 1])):
             continue
         key = _key(measure, c, degrees[i], degrees[j])
         if filled == k and (key < keys[k - 1] or (key == keys[k - 1] and j > ids[k - 1])):
@@ -107,7 +107,7 @@ def _count_block(  # type: ignore[no-untyped-def]
     n_threads = len(counters)
     for thread in prange(n_threads):
         counter, seen = counters[thread], touched[thread]
-        # Items are dealt out in turn: popular ones, often neighbours in id, spread over the threads.
+        # Items are dealt out in turn: popular ones, often close in id, spread over the threads.
         for i in range(low + thread, high, n_threads):
             n_touched = 0
             stop = starts[i - low + 1]
@@ -119,7 +119,7 @@ def _count_block(  # type: ignore[no-untyped-def]
                 for e in range(indptr[u], indptr[u + 1]):
                     if len(times) and abs(times[e] - times[entries[p]]) > window:
                         continue
-                    j = np.uint32(indices[e])  # unsigned: no look at whether it counts from the end
+                    j = np.uint32(indices[e])  # unsigned: no test for an index from the end
                     seen[n_touched] = j
                     n_touched += counter[j] == 0
                     counter[j] += 1
@@ -127,7 +127,7 @@ def _count_block(  # type: ignore[no-untyped-def]
 
 
 def _blocks(degrees: NDArray[np.int32], bytes_an_entry: int, budget: int) -> list[tuple[int, int]]:
-    """Ranges of items whose transposed entries fit the budget; one item always goes, however popular."""
+    """Return ranges of items whose transposed entries fit the budget; a range holds at least one item."""
     ends = np.cumsum(degrees, dtype=np.int64) * bytes_an_entry
     blocks, low = [], 0
     while low < len(degrees):
@@ -139,14 +139,29 @@ def _blocks(degrees: NDArray[np.int32], bytes_an_entry: int, budget: int) -> lis
 
 
 def working_bytes(n_items: int, k: int, threads: int) -> int:
-    """What `threads` threads hold beside input, output and the transposed block."""
+    """Count the bytes beside input, output and the transposed block.
+
+    Args:
+        n_items: columns of the interactions.
+        k: neighbors an item.
+        threads: threads that count.
+    """
     return n_items * (4 + 8) + threads * (n_items * 8 + 4 + k * 8)
 
 
 def cooccurrence_topk(
     user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """ids int32 [I, k] and scores float32 [I, k]; see the verb."""
+    """Return ids int32 [I, k] and scores float32 [I, k].
+
+    Args:
+        user_items: [U, I], the pattern.
+        k: neighbors an item.
+        measure: "jaccard", "cosine" or "count".
+        window: longest distance in time of two counted entries; None for all.
+        times: int64 [nnz], needed by `window`.
+        max_bytes: working memory; None for the default of the verb.
+    """
     n_items, threads = user_items.n_columns, get_num_threads()
     degrees = _degrees(user_items.indices, n_items)
     bytes_an_entry = 4 if times is None else 12
@@ -165,7 +180,7 @@ def cooccurrence_topk(
     keys = np.empty((threads, k), np.float64)
     ids = np.empty((n_items, k), np.int32)
     scores = np.empty((n_items, k), np.float32)
-    when = np.empty(0, np.int64) if times is None else times
+    entry_times = np.empty(0, np.int64) if times is None else times
     budget = min(_BLOCK_BYTES, max_bytes - working_bytes(n_items, k, threads))
     for low, high in _blocks(degrees, bytes_an_entry, budget):
         starts = np.concatenate(([0], np.cumsum(degrees[low:high], dtype=np.int64)))
@@ -173,7 +188,7 @@ def cooccurrence_topk(
         entries = np.empty(0 if times is None else starts[-1], np.int64)
         _transpose_block(user_items.indptr, user_items.indices, low, high, starts[:-1].copy(), users, entries)
         _count_block(
-            low, high, starts, users, entries, user_items.indptr, user_items.indices, when, window or 0,
+            low, high, starts, users, entries, user_items.indptr, user_items.indices, entry_times, window or 0,
             degrees, MEASURES[measure], counters, touched, keys, ids, scores,
         )  # fmt: skip
     return ids, scores

@@ -46,9 +46,18 @@ def count(
     times: NDArray[np.int64] | None,
     blocks: int,
 ) -> tuple[Any, Any]:
-    """ids int32 [I, k] and scores float32 [I, k], arrays of `xp`: CuPy, or NumPy beside kernels that run on the CPU.
+    """Return ids int32 [I, k] and scores float32 [I, k], arrays of `xp`.
 
-    A launch takes the number of blocks and the kernel's arguments.
+    Args:
+        xp: CuPy, or NumPy beside kernels that run on the CPU.
+        transpose: launch of that kernel: takes the number of blocks and the arguments.
+        count_rows: launch of that kernel.
+        user_items: [U, I], the pattern.
+        k: neighbors an item.
+        measure: "jaccard", "cosine" or "count".
+        window: longest distance in time of two counted entries; None for all.
+        times: int64 [nnz], needed by `window`.
+        blocks: blocks of threads that count, each with counters of its own.
     """
     n_items = user_items.n_columns
     indptr, indices = xp.asarray(user_items.indptr), xp.asarray(user_items.indices)
@@ -56,12 +65,12 @@ def count(
     starts = xp.zeros(n_items + 1, np.int64)
     starts[1:] = xp.cumsum(degrees)
     users = xp.empty(user_items.nnz, np.int32)
-    when, entries = (_NULL, _NULL) if times is None else (xp.asarray(times), xp.empty(user_items.nnz, np.int64))
+    entry_times, entries = (_NULL, _NULL) if times is None else (xp.asarray(times), xp.empty(user_items.nnz, np.int64))
     transpose(4 * blocks, (indptr, indices, np.int32(user_items.n_rows), starts[:-1].copy(), users, entries))
     counters, touched = xp.zeros((blocks, n_items), np.int32), xp.empty((blocks, n_items), np.int32)
     ids, scores = xp.empty((n_items, k), np.int32), xp.empty((n_items, k), np.float32)
     count_rows(blocks, (
-        indptr, indices, when, np.int64(window or 0), starts, users, entries, degrees.astype(np.int32),
+        indptr, indices, entry_times, np.int64(window or 0), starts, users, entries, degrees.astype(np.int32),
         xp.argsort(-degrees).astype(np.int32), np.int32(n_items), np.int32(_MEASURES[measure]), np.int32(k),
         xp.zeros(1, np.int32), counters, touched, ids, scores,
     ))  # fmt: skip
@@ -69,7 +78,7 @@ def count(
 
 
 def fixed_bytes(user_items: CSR, *, timed: bool) -> int:
-    """What the device holds beside the output and the blocks' counters."""
+    """Count the bytes on the device beside the output and the blocks' counters."""
     return user_items.nnz * (24 if timed else 8) + 8 * user_items.n_rows + 48 * user_items.n_columns
 
 
@@ -103,7 +112,16 @@ def _blocks(user_items: CSR, *, timed: bool, max_bytes: int | None) -> int:
 def cooccurrence_topk(
     user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """ids int32 [I, k] and scores float32 [I, k]; see the verb."""
+    """Return ids int32 [I, k] and scores float32 [I, k].
+
+    Args:
+        user_items: [U, I], the pattern.
+        k: neighbors an item.
+        measure: "jaccard", "cosine" or "count".
+        window: longest distance in time of two counted entries; None for all.
+        times: int64 [nnz], needed by `window`.
+        max_bytes: working memory; None for the default of the verb.
+    """
     if not user_items.nnz:
         shape = (user_items.n_columns, k)
         return np.full(shape, -1, np.int32), np.zeros(shape, np.float32)

@@ -4,7 +4,7 @@ With N(i) the users who touched item i, d_i = |N(i)| and c_ij = |N(i) ∩ N(j)|:
 
     count    c_ij
     cosine   c_ij / sqrt(d_i d_j)
-    jaccard  c_ij / (d_i + d_j - c_ij)      (method 2.6; |N(i) ∪ N(j)| in the denominator)
+    jaccard  c_ij / (d_i + d_j - c_ij)      with |N(i) ∪ N(j)| in the denominator (docs/method.md, 2)
 
 Under a window c_ij counts only the users who touched i and j at most `window` apart; the same formula
 follows, so a user who touched both further apart stands once for i and once for j.
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.csr import CSR
 
 
-def counts(user_items: CSR, window: int | None, times: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """c_ij, shape (I, I), the diagonal included."""
+def _counts(user_items: CSR, window: int | None, times: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return c_ij, int64 [I, I], the diagonal included."""
     together = np.zeros((user_items.n_columns, user_items.n_columns), dtype=np.int64)
     for u in range(user_items.n_rows):
         items = user_items.row(u)
@@ -31,8 +31,8 @@ def counts(user_items: CSR, window: int | None, times: NDArray[np.int64] | None)
     return together
 
 
-def rank_keys(together: NDArray[np.int64], degrees: NDArray[np.int64], measure: str) -> NDArray[np.float64]:
-    """What a row is sorted by, [I, I]: one correctly rounded division of integers, so equal ratios tie."""
+def _rank_keys(together: NDArray[np.int64], degrees: NDArray[np.int64], measure: str) -> NDArray[np.float64]:
+    """Return the sort keys of each row, float64 [I, I]: one division of integers each, so equal ratios tie."""
     if measure == "count":
         return together.astype(np.float64)
     if measure == "cosine":
@@ -43,21 +43,29 @@ def rank_keys(together: NDArray[np.int64], degrees: NDArray[np.int64], measure: 
     return jaccard
 
 
-def scores_of(keys: NDArray[np.float64], degrees: NDArray[np.int64], measure: str) -> NDArray[np.float64]:
-    """The measure itself from the keys of item i's row: cosine = sqrt(c² / d_j / d_i)."""
+def _scores(keys: NDArray[np.float64], degrees: NDArray[np.int64], measure: str) -> NDArray[np.float64]:
+    """Return the measure from the keys of each row: cosine = sqrt(c² / d_j / d_i)."""
     return np.sqrt(keys / np.maximum(degrees, 1)[:, None]) if measure == "cosine" else keys
 
 
 def cooccurrence_topk(
     user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """ids int32 [I, k] and scores float32 [I, k]; see the verb."""
+    """Return ids int32 [I, k] and scores float32 [I, k].
+
+    Args:
+        user_items: [U, I], the pattern.
+        k: neighbors an item.
+        measure: "jaccard", "cosine" or "count".
+        window: longest distance in time of two counted entries; None for all.
+        times: int64 [nnz], needed by `window`.
+    """
     n_items = user_items.n_columns
     degrees = np.bincount(user_items.indices, minlength=n_items)
-    together = counts(user_items, window, times)
+    together = _counts(user_items, window, times)
     np.fill_diagonal(together, 0)
-    keys = rank_keys(together, degrees, measure)
-    scores = scores_of(keys, degrees, measure)
+    keys = _rank_keys(together, degrees, measure)
+    scores = _scores(keys, degrees, measure)
     ids = np.full((n_items, k), -1, dtype=np.int32)
     best = np.zeros((n_items, k), dtype=np.float32)
     for i in range(n_items):

@@ -1,12 +1,12 @@
 """Lists on the device that tiles of products append to: a bounded number of keys each, in any order.
 
-A key is one int64 that sorts as an answer does: the bits of a score, made monotone, above 2^31 - 1 - id, so that
-a higher key is a higher score or an equal one of a lower id. A list entry without a pair holds EMPTY.
+A key is one int64 that sorts as an answer does: the bits of a score, made monotone, above 2^31 - 1 - id. A higher key
+is a higher score, or an equal one of a lower id. A list entry without a pair holds EMPTY.
 
-Of a tile one number in thousands goes to a list, so what counts is what a number costs that does not: in PTX that
-takes PACK of them at once, a subtraction and a maximum, and one branch over the rest where no excess over a bar is
-positive. The same in Triton's tensors takes ten instructions a number, for each operation runs over the whole tile.
-Under the interpreter, which runs no PTX, it is those tensors.
+Of a tile, one number in thousands goes to a list, so the cost that counts is that of a number that does not. PTX
+takes PACK of them at once: a subtraction and a maximum each, and one branch over the rest where no excess over a
+threshold is positive. Triton's tensors take ten instructions a number, since each operation runs over the whole tile.
+The interpreter, which runs no PTX, uses those tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACK = 16  # numbers that one branch is for: of one thread
 
 @triton.jit
 def pack(score, item):  # type: ignore[no-untyped-def]
-    """The key of a float32 score and an int32 id; -0 sorts with +0."""
+    """Return the key of a float32 score and an int32 id; -0 sorts with +0."""
     bits = tl.where(score == 0.0, 0.0, score).to(tl.int32, bitcast=True)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.to(tl.int64) << 32) | (item ^ 0x7FFFFFFF).to(tl.int64)
@@ -33,23 +33,23 @@ def pack(score, item):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def key_score(key):  # type: ignore[no-untyped-def]
-    """The float32 score of a key; NaN for EMPTY."""
+    """Return the float32 score of a key; NaN for EMPTY."""
     ordered = (key >> 32).to(tl.int32)
     return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def key_item(key):  # type: ignore[no-untyped-def]
-    """The id of a key."""
+    """Return the id of a key."""
     return key.to(tl.int32) ^ 0x7FFFFFFF
 
 
 _START = """{{
 .reg .pred any, hit, full;
 .reg .s32 slot, bits, sign, id;
-.reg .f32 bar, excess, other, score, {tops};
+.reg .f32 threshold, excess, other, score, {tops};
 .reg .s64 at, key;"""
-# A number that meets its bar: a slot of the list by an atomic and, where there is room, `pack` of number and item.
+# For a number that meets its threshold: a slot of the list by an atomic and, if it fits, `pack` of number and item.
 _ENTRY = """@!hit bra {next};
 mad.wide.s32 at, {place}, 4, {counts};
 atom.relaxed.gpu.global.add.s32 slot, [at], 1;
@@ -73,13 +73,13 @@ _CHAINS = 4  # of maxima, so that one need not wait for another
 
 @dataclass(frozen=True)
 class _Ptx:
-    """PTX that sees PACK numbers of a tile at once.
+    """PTX that reads PACK numbers of a tile at once.
 
     Attributes:
         arguments: names of the operands, in order.
         kinds: of their registers, a letter each: f float32, r int32, l int64.
-        excess: sets `excess`, not negative where a number may meet a bar; NaN where the number is.
-        hits: for each list that a number may go to: what sets `hit`, and which arguments are its place and item.
+        excess: sets `excess`, not negative where a number may meet a threshold; NaN where the number is.
+        hits: for each list that a number may go to: code that sets `hit`, and the names of its place and item.
     """
 
     arguments: tuple[str, ...]
@@ -89,23 +89,25 @@ class _Ptx:
 
     @property
     def text(self) -> str:
-        """The instructions; Triton numbers PACK results first, then PACK registers of each argument."""
+        """Return the instructions; Triton numbers PACK results first, then PACK registers of each argument."""
         operands = [{name: f"${PACK * (1 + m) + n}" for m, name in enumerate(self.arguments)} for n in range(PACK)]
         lines = [_START.format(tops=", ".join(f"top{n}" for n in range(_CHAINS)))]
-        for n, of in enumerate(operands):
-            lines.append(self.excess.format(**of))
+        for n, operand in enumerate(operands):
+            lines.append(self.excess.format(**operand))
             lines.append(f"max.f32 top{n % _CHAINS}, {f'top{n % _CHAINS}' if n >= _CHAINS else 'excess'}, excess;")
         lines += [f"max.f32 top0, top0, top{n};" for n in range(1, _CHAINS)]
         lines += ["setp.ge.f32 any, top0, 0f00000000;", "@!any bra DONE;"]
-        for n, of in enumerate(operands):
+        for n, operand in enumerate(operands):
             for m, (hit, place, item) in enumerate(self.hits):
-                lines.append(hit.format(**of))
-                lines.append(_ENTRY.format(**of | {"place": of[place], "item": of[item], "next": f"NEXT{n}_{m}"}))
+                lines.append(hit.format(**operand))
+                lines.append(
+                    _ENTRY.format(**operand | {"place": operand[place], "item": operand[item], "next": f"NEXT{n}_{m}"})
+                )
         return "\n".join([*lines, "DONE:", *(f"mov.b32 ${n}, 0;" for n in range(PACK)), "}"])
 
     @property
     def registers(self) -> str:
-        """Constraints of the operands."""
+        """Return the constraints of the operands."""
         return ",".join(["=r"] * PACK + [kind for kind in self.kinds for _ in range(PACK)])
 
 
@@ -121,7 +123,7 @@ _BETWEEN = _Ptx(
 )  # fmt: skip
 _BOTH = _Ptx(
     ("value", "by_row", "by_column", "row", "column", "capacity", "counts", "keys"), "fffrrrll",
-    "min.f32 bar, {by_row}, {by_column};\nsub.f32 excess, {value}, bar;",
+    "min.f32 threshold, {by_row}, {by_column};\nsub.f32 excess, {value}, threshold;",
     (
         ("setp.ge.f32 hit, {value}, {by_row};", "row", "column"),
         ("setp.ne.s32 hit, {row}, {column};\nsetp.ge.and.f32 hit, {value}, {by_column}, hit;", "column", "row"),
@@ -135,9 +137,9 @@ TOGETHER = tl.constexpr(PACK)
 
 @triton.jit
 def append(keys, counts, tile, low, place, item, capacity):  # type: ignore[no-untyped-def]
-    """Append the key of each number of the tile that is at least `low`, and of its item, to list `place`.
+    """Append the key of each number of the tile that is at least `low`, with its item, to list `place`.
 
-    A list that is full takes no more, and its count goes on; NaN is appended nowhere.
+    A full list takes no more, and its count goes on. NaN is appended nowhere.
 
     keys int64 [., capacity], counts int32: pointers; tile float32 [M, N]; low float32, place, item int32: [M, N], or
     [M, 1] and [1, N] for what is one a row or a column.
@@ -153,7 +155,7 @@ def append(keys, counts, tile, low, place, item, capacity):  # type: ignore[no-u
 
 @triton.jit
 def append_between(keys, counts, tile, low, high, place, item, capacity):  # type: ignore[no-untyped-def]
-    """As `append`, of the numbers from `low` to `high`, both included."""
+    """Append as `append` does, the numbers from `low` to `high`, both included."""
     if INTERPRETED:
         _append(keys, counts, tile, (tile >= low) & (tile <= high), place, item, capacity)
     else:
@@ -166,7 +168,7 @@ def append_between(keys, counts, tile, low, high, place, item, capacity):  # typ
 
 @triton.jit
 def append_both(keys, counts, tile, by_row, by_column, row, column, capacity):  # type: ignore[no-untyped-def]
-    """As `append` to the lists of both sides: column to list row from by_row on, row to list column from by_column on.
+    """Append to the lists of both sides: column to list row from by_row on, row to list column from by_column on.
 
     Where row and column are the same, they go to their list once. by_row float32, row int32: [M, 1]; by_column, column:
     [1, N].
@@ -191,5 +193,5 @@ def _append(keys, counts, tile, hit, place, item, capacity):  # type: ignore[no-
 
 @triton.jit
 def room(counts, place, live, capacity):  # type: ignore[no-untyped-def]
-    """Where `live` lists have not overflowed: asked before a tile, it bounds how far a count runs on."""
+    """Tell where `live` lists have not overflowed; tested before a tile, this bounds how far a count runs on."""
     return live & (tl.load(counts + place, mask=live, other=0, cache_modifier=".cg") <= capacity)

@@ -1,14 +1,13 @@
-"""The score of a pair on the device, the bits of topk/score.py, and the half-precision rows that propose pairs.
+"""The score of a pair on the device, the bits of exact/score.py, and the half-precision rows that propose pairs.
 
     score(x, y) = float32( dot(x, y) * (a * b) ),   dot in float64: eight interleaved sums, folded, then the tail
 
-The product of two float32 numbers is exact in float64, so fused and plain multiply-adds agree, and each fold
-adds two numbers, in either order the same: what remains is the order of summation, and that is score.py's.
+The product of two float32 numbers is exact in float64, so fused and plain multiply-adds agree. Each fold adds two
+numbers, in either order the same. Only the order of summation is left, and it is that of score.py.
 
 **The bound.** A row x is scaled to x̂ = x a of norm at most 1 and rounded to float16 as x̃; r(x) = |x̂ - x̃| is
-measured in float64, whatever the rounding did (float16 has the exponents that rows of norm 1 need, and eight
-times the precision of bfloat16 at the same speed). The tensor cores multiply float16 exactly and add in float32.
-For the product P that they return
+measured in float64. (float16 has the exponents that rows of norm 1 need, and eight times the precision of bfloat16
+at the same speed.) The tensor cores multiply float16 exactly and add in float32. For the product P that they return
 
     |P - x̂.ŷ| <= |x̂ - x̃| |ŷ| + |x̃| |ŷ - ỹ| + |P - x̃.ỹ|                                 (Cauchy-Schwarz)
               <= r(x) + (1 + r(x)) max r(y) + (d + 16) 2^-21
@@ -16,8 +15,8 @@ For the product P that they return
 The last term: tensor cores align the addends of one step to the largest and cut, instead of rounding (Fasi, Higham,
 Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores, PeerJ CS 2021). Every one of the at most 2 d
 addends and partial sums thus loses less than one unit, 2^-23 of the largest magnitude present, itself at
-most |x̃||ỹ| <= (1 + r)^2 < 1.01; 2 d 2^-23 is half of what is allowed. The other half, and the 16, stand for the float32
-rounding of the score and of the bar, norms that exceed 1 by their own rounding, and the float64 arithmetic.
+most |x̃||ỹ| <= (1 + r)^2 < 1.01. 2 d 2^-23 is half of the term. The other half, and the 16, stand for the float32
+rounding of the score and of the threshold, norms that exceed 1 by their own rounding, and the float64 arithmetic.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mllmrec_kernels.base import arrays as inputs
+from mllmrec_kernels.base import arrays
 from mllmrec_kernels.exact.score import LANES, TINY
 
 # Rows a program encodes, entries a program scores, and the step over columns of the product, to which rows are padded.
 ENCODED = 32
 SCORED = 128
 STEP = 64
-# Said in so many words because Triton's default changes; no result depends on it (see exact_dot).
+# Explicit because Triton's default changes; no result depends on it (see exact_dot).
 FUSED = {"enable_fp_fusion": True}
 
 
 @triton.jit
 def exact_dot(x, y, live, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float64 inner products of the rows that start at pointers x [B] and y [B], in the order of score.py."""
+    """Return float64 inner products of the rows that start at pointers x [B] and y [B], in the order of score.py."""
     lanes = tl.arange(0, 8)[None, :]
     sums = tl.zeros([B, 8], tl.float64)
     whole = d - d % 8
@@ -59,7 +58,7 @@ def exact_dot(x, y, live, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def pair_dots(x, y, x_rows, y_rows, out, n, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
-    """out[p] = dot(x[x_rows[p]], y[y_rows[p]]), float64; x, y float32 [., d], rows int32 [n]."""
+    """Write out[p] = dot(x[x_rows[p]], y[y_rows[p]]), float64; x, y float32 [., d], rows int32 [n]."""
     p = tl.program_id(0) * B + tl.arange(0, B)
     live = p < n
     left = x + tl.load(x_rows + p, mask=live, other=0).to(tl.int64) * d
@@ -69,7 +68,7 @@ def pair_dots(x, y, x_rows, y_rows, out, n, d, B: tl.constexpr):  # type: ignore
 
 @triton.jit
 def encode_rows(x, scale, half, rest, n, d, D: tl.constexpr, B: tl.constexpr, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """half [n, D] = float16(x scale), zeros beyond d; rest [n] = |x scale - half|, float64."""
+    """Write half [n, D] = float16(x scale), zeros beyond d, and rest [n] = |x scale - half|, float64."""
     row = tl.program_id(0) * B + tl.arange(0, B)
     live = row < n
     factor = tl.load(scale + row, mask=live, other=0.0)
@@ -88,7 +87,7 @@ def encode_rows(x, scale, half, rest, n, d, D: tl.constexpr, B: tl.constexpr, ST
 
 @triton.jit
 def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 [BM, BN]: rows x_rows of x times rows y_rows of y, both float16 [., D]."""
+    """Return rows x_rows of x times rows y_rows of y, both float16 [., D]; float32 [BM, BN]."""
     c = tl.arange(0, BK)
     left = x + x_rows.to(tl.int64)[:, None] * D + c[None, :]
     right = y + y_rows.to(tl.int64)[:, None] * D + c[None, :]
@@ -101,14 +100,20 @@ def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.cons
 
 
 def padded(d: int) -> int:
-    """Columns of an encoded row: d, up to a multiple of the product's step."""
+    """Round d up to a multiple of the product's step, the columns of an encoded row."""
     return -(-d // STEP) * STEP
 
 
 def encode(x: Tensor, scale: Tensor, dead: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """float16 [n, padded d] and what rounding took from each row, float64 [n], for x float32 and scale float64 [n].
+    """Round scaled rows to float16.
 
-    Rows that are `dead`, bool [n], become NaN, which no comparison lets through; nothing was taken from them.
+    Args:
+        x: float32 [n, d].
+        scale: float64 [n].
+        dead: bool [n], rows that become NaN, which no comparison lets through; None for none.
+
+    Returns:
+        float16 [n, padded d], and the norm that rounding took from each row, float64 [n].
     """
     n, d = x.shape
     half = torch.empty((n, padded(d)), dtype=torch.float16, device=x.device)
@@ -121,24 +126,31 @@ def encode(x: Tensor, scale: Tensor, dead: Tensor | None = None) -> tuple[Tensor
 
 
 class Encoded:
-    """Items in encoded chunks, made when asked for; a single chunk that holds all of them is made once."""
+    """Items in encoded chunks, made on demand; a single chunk that holds all of them is made once."""
 
-    def __init__(self, y: Tensor, shrink: Tensor, chunk: int, dead: Tensor | None = None) -> None:
-        self.y, self.shrink, self.chunk, self.dead = y, shrink, chunk, dead
+    def __init__(self, y: Tensor, scale: Tensor, chunk: int, dead: Tensor | None = None) -> None:
+        self.y, self.scale, self.chunk, self.dead = y, scale, chunk, dead
         self.starts = range(0, len(y), chunk)
-        self.whole = encode(y, shrink, dead) if chunk >= len(y) else None
+        self.whole = encode(y, scale, dead) if chunk >= len(y) else None
         self.largest_rest = largest_of(torch.cat([largest_of(self.at(first)[1]) for first in self.starts]))
 
     def at(self, first: int) -> tuple[Tensor, Tensor]:
-        """float16 [chunk, padded d] from item `first` on, and what rounding took, float64 [chunk]."""
+        """Return the chunk from item `first` on, float16 [chunk, padded d], and its rounding errors, float64."""
         if self.whole is not None:
             return self.whole
-        some = slice(first, first + self.chunk)
-        return encode(self.y[some], self.shrink[some], None if self.dead is None else self.dead[some])
+        part = slice(first, first + self.chunk)
+        return encode(self.y[part], self.scale[part], None if self.dead is None else self.dead[part])
 
 
 def dots(x: Tensor, y: Tensor, x_rows: Tensor, y_rows: Tensor) -> Tensor:
-    """float64 [n]: the inner product of row x_rows[p] of x with row y_rows[p] of y; rows int32."""
+    """Return the inner products of row x_rows[p] of x with row y_rows[p] of y, float64 [n].
+
+    Args:
+        x: float32 [., d].
+        y: float32 [., d].
+        x_rows: int32 [n].
+        y_rows: int32 [n].
+    """
     n = len(x_rows)
     out = torch.empty(n, dtype=torch.float64, device=x.device)
     if n:
@@ -147,48 +159,55 @@ def dots(x: Tensor, y: Tensor, x_rows: Tensor, y_rows: Tensor) -> Tensor:
 
 
 def norms(x: Tensor) -> Tensor:
-    """|row|, float64 [n]: the bits of score.norms (square root and division are exact operations on both sides)."""
+    """Return |row|, float64 [n], the bits of score.norms: square roots are correctly rounded on both sides."""
     rows = torch.arange(len(x), dtype=torch.int32, device=x.device)
     return dots(x, x, rows, rows).sqrt_()
 
 
 def inverse(lengths: Tensor) -> Tensor:
-    """1 / |row|, and 0 for a zero row; float64 [n]."""
+    """Return 1 / |row|, and 0 for a zero row; float64 [n]."""
     return torch.where(lengths > 0, 1.0 / lengths, torch.zeros_like(lengths))
 
 
 def largest_of(values: Tensor) -> Tensor:
-    """The largest of values that are not negative, 0 of none; shape [1]."""
+    """Return the largest of values that are not negative, 0 of none; shape [1]."""
     return torch.cat([values, values.new_zeros(1)]).amax(dim=0, keepdim=True)
 
 
-def error_bound(rest_x: Tensor, largest_rest_y: Tensor, unit: Tensor, d: int) -> Tensor:
-    """|P - score / unit| at most, float64 [Q]; infinite where unit is 0. `unit` is the score of the scaled rows' 1.
+def error_bound(rest_x: Tensor, largest_rest_y: Tensor, score_unit: Tensor, d: int) -> Tensor:
+    """Bound |P - score / score_unit|, float64 [Q]; infinite where score_unit is 0.
 
-    The last two terms: what float32 scores lose below its smallest number, and products of float16 rows likewise.
+    The last two terms: float32 scores lose precision below the smallest normal number, and so do products of float16
+    rows.
+
+    Args:
+        rest_x: float64 [Q], rounding errors of the queries.
+        largest_rest_y: float64 [1], the largest of the items.
+        score_unit: float64 [Q], the score of two scaled rows whose product is 1.
+        d: columns.
     """
-    return rest_x + (1 + rest_x) * largest_rest_y + (d + 2 * LANES) * 2.0**-21 + d * 2.0**-126 + 2 * TINY / unit
+    return rest_x + (1 + rest_x) * largest_rest_y + (d + 2 * LANES) * 2.0**-21 + d * 2.0**-126 + 2 * TINY / score_unit
 
 
 def rounded_down(values: Tensor) -> Tensor:
-    """float64 to float32, never upwards."""
+    """Round float64 to float32, never upwards."""
     near = values.to(torch.float32)
     lower = torch.nextafter(near, torch.full_like(near, -torch.inf))
     return torch.where(near.to(torch.float64) > values, lower, near)
 
 
 def rounded_up(values: Tensor) -> Tensor:
-    """float64 to float32, never downwards."""
+    """Round float64 to float32, never downwards."""
     return -rounded_down(-values)
 
 
 def check_products(x: Tensor, y: Tensor) -> None:
     """Refuse vectors whose inner products may leave float32."""
-    inputs.check_products(*(largest_of(norms(side)).cpu().numpy() for side in (x, y)))
+    arrays.check_products(*(largest_of(norms(side)).cpu().numpy() for side in (x, y)))
 
 
 def working_memory(device: torch.device, max_bytes: int | None) -> int:
-    """`max_bytes`, or where that is None a quarter of what the device has free."""
+    """Return `max_bytes`, or a quarter of the device's free memory where that is None."""
     if max_bytes is not None:
         return max_bytes
-    return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else inputs.MAX_BYTES
+    return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else arrays.MAX_BYTES

@@ -1,14 +1,14 @@
-"""The inner loop of every certified product: 12 rows x 32 columns of int8, summed and compared in registers.
+"""The inner loop of every int8 product: 12 rows x 32 columns, summed and compared with thresholds in registers.
 
     sums[r, c] = starts[r] + 2^shift sum_{j < first} left[r, j] right[c, j] + sum_{j >= first} left[r, j] right[c, j]
 
-with left int8, right uint8, sums int32, all exact. The shift is for rows of two bytes a coordinate (packed.py).
+with left int8, right uint8, sums int32, all exact. The shift is for rows of two bytes a coordinate (quantized.py).
 
-AVX-512 VNNI multiplies 64 pairs of bytes an instruction; 24 accumulators, two vectors of columns and one
-broadcast of four bytes of a row fill 27 of the 32 registers. The tile is compared with its bars before it
-leaves them, so that what no list can want is never written: N x N products cost no memory traffic at all.
-The instruction wants its right side unsigned: a signed q is stored as q + 128, and starts[r] = -128 sum(left[r])
-takes the 128s out again.
+AVX-512 VNNI multiplies 64 pairs of bytes an instruction. 24 accumulators, two vectors of columns and one
+broadcast of four bytes of a row fill 27 of the 32 registers. The tile is compared with its thresholds before it
+leaves them, so sums that no list takes are never written: N x N products cost no memory traffic.
+The instruction needs an unsigned right side: a signed q is stored as q + 128, and starts[r] = -128 sum(left[r])
+subtracts the 128s again.
 
 `left` is row after row, `right` in groups of 32 columns: [group][depth / 4][32 columns][4 bytes].
 """
@@ -37,43 +37,56 @@ llvm.initialize_native_asmparser()
 
 
 def supported() -> bool:
-    """Whether this processor has the instruction; without it the float32 product takes over."""
+    """Tell if this processor has the instruction; without it the float32 product runs."""
     features = llvm.get_host_cpu_features()
     return bool(features.get("avx512vnni") and features.get("avx512bw") and features.get("avx512vl"))
 
 
 class _Tile:
-    """The code of one tile under construction."""
+    """Builder of the instructions of one tile."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
         self._context, self._types, self._arguments = context, signature.args, arguments
         self._b = builder
 
     def pointer(self, n: int) -> Any:
-        """The data of array argument n."""
+        """Return the data pointer of array argument n."""
         return self._context.make_array(self._types[n])(self._context, self._b, self._arguments[n]).data
 
     def splat(self, value: Any) -> Any:
-        """One int32 in all lanes."""
+        """Repeat one int32 in all lanes."""
         one = self._b.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_I32, 0))
         zeros = ir.Constant(_VECTOR, [0] * _LANES)
         return self._b.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
 
     def row_value(self, n: int, at: Any, row: int) -> Any:
-        """Entry `at + row` of int32 array argument n, in all lanes."""
+        """Load an int32 into all lanes.
+
+        Args:
+            n: place of the array argument.
+            at: first entry of the tile, an int64 of the code.
+            row: entries after it.
+        """
         return self.splat(self._b.load(self._b.gep(self.pointer(n), [self.offset(at, row)])))
 
     def vectors(self, n: int, at: Any) -> list[Any]:
-        """32 entries of int32 array argument n from `at` on."""
+        """Load 32 entries of int32 array argument n from `at` on."""
         start = self._b.bitcast(self._b.gep(self.pointer(n), [at]), _VECTOR.as_pointer())
         return [self._b.load(self._b.gep(start, [ir.Constant(_I64, v)]), align=4) for v in range(_VECTORS)]
 
     def offset(self, at: Any, by: int) -> Any:
-        """at + by."""
+        """Return at + by."""
         return self._b.add(at, ir.Constant(_I64, by))
 
     def product(self, left: int, starts: int, right: int, depth: int) -> list[Any]:
-        """The tile's sums, row by row, vector by vector; arguments by the place of the first of each kind."""
+        """Return the tile's sums, row by row, vector by vector.
+
+        Args:
+            left: place of the first argument of the left side: codes, row, stride.
+            starts: place of the start values.
+            right: place of the first argument of the right side: codes, offset.
+            depth: place of the first argument of the depth: first, groups, shift.
+        """
         b, arguments = self._b, self._arguments
         row, stride, at = arguments[left + 1], arguments[left + 2], arguments[right + 1]
         first, groups, shift = arguments[depth], arguments[depth + 1], arguments[depth + 2]
@@ -105,25 +118,41 @@ class _Tile:
             b.store(b.call(_DOT, [b.load(slot), loaded[n % _VECTORS], bytes_of_row]), slot)
 
     def count(self, found: list[Any], row: Any, *, entries: int, high: int, low: int, above: int) -> list[Any]:
-        """Count one row's sums above each of its bars; the masks of those that lie about any of them."""
+        """Count one row's sums above each of its limits; return the masks of those between two of them.
+
+        Args:
+            found: the row's sums, a vector each.
+            row: the row.
+            entries: place of the row's first limit, and of the next row's.
+            high: place of the upper limits.
+            low: place of the lower limits.
+            above: place of the counts.
+        """
         b = self._b
         popcount = b.module.declare_intrinsic("llvm.ctpop", [_I16])
         near = [cgutils.alloca_once_value(b, ir.Constant(_I16, 0)) for _ in found]  # type: ignore[no-untyped-call]
         start, stop = (b.load(b.gep(self.pointer(entries), [self.offset(row, n)])) for n in range(2))
         with cgutils.for_range(b, stop, start=start) as loop:
-            high_bar, low_bar = self.row_value(high, loop.index, 0), self.row_value(low, loop.index, 0)
+            high_limit, low_limit = self.row_value(high, loop.index, 0), self.row_value(low, loop.index, 0)
             counter = b.gep(self.pointer(above), [loop.index])
             total = b.load(counter)
             for slot, value in zip(near, found, strict=True):
-                over = b.bitcast(b.icmp_signed(">", value, high_bar), _I16)
-                reached = b.bitcast(b.icmp_signed(">=", value, low_bar), _I16)
+                over = b.bitcast(b.icmp_signed(">", value, high_limit), _I16)
+                reached = b.bitcast(b.icmp_signed(">=", value, low_limit), _I16)
                 total = b.add(total, b.zext(b.call(popcount, [over]), _I32))
                 b.store(b.or_(b.load(slot), b.and_(reached, b.not_(over))), slot)
             b.store(total, counter)
         return [b.load(slot) for slot in near]
 
     def report(self, sums: list[Any], masks: list[Any], sums_out: int, masks_out: int) -> Any:
-        """Write sums and masks where any lane is set; int32 1 or 0."""
+        """Write sums and masks if any lane is set; return int32 1 if so, else 0.
+
+        Args:
+            sums: vectors of the tile's sums.
+            masks: a mask for each vector.
+            sums_out: place of the array for the sums.
+            masks_out: place of the array for the masks.
+        """
         b, any_lane = self._b, ir.Constant(_I16, 0)
         for mask in masks:
             any_lane = b.or_(any_lane, mask)
@@ -149,65 +178,76 @@ def candidates(  # type: ignore[no-untyped-def]
     first,
     groups,
     shift,
-    row_bars,
-    column_bars,
+    row_thresholds,
+    column_thresholds,
     column,
     sums,
     masks,
 ):
-    """Which sums reach the bar of their row or that of their column.
+    """Find the sums that reach the threshold of their row or of their column.
 
     Args:
-        left, row, stride: int8 rows, the tile's first row, bytes a row.
+        typing_context: Numba's; a caller passes the other arguments alone.
+        left: int8 rows.
+        row: the tile's first row.
+        stride: bytes a row.
         starts: int32, one a row of `left`.
-        right, at: uint8 columns, where the tile's group of 32 begins in it.
-        first, groups, shift: the depth before the shift and in all, / 4, and the shift.
-        row_bars, column_bars, column: int32 bars, and the tile's first column in `column_bars`.
-        sums, masks: int32 (12 * 32,) and uint32 (12,), written only where a bar is reached.
+        right: uint8 columns.
+        at: offset of the tile's group of 32 columns in `right`.
+        first: the depth before the shift, / 4.
+        groups: the depth in all, / 4.
+        shift: the shift.
+        row_thresholds: int32, one a row of `left`.
+        column_thresholds: int32.
+        column: the tile's first column in `column_thresholds`.
+        sums: int32 (12 * 32,), written only where a threshold is reached.
+        masks: uint32 (12,), likewise.
 
     Returns:
-        Whether any was.
+        int32, 1 if any sum reaches a threshold, else 0.
     """
     signature = types.int32(
         left, types.int64, types.int64, starts, right, types.int64, types.int64, types.int64, types.int64,
-        row_bars, column_bars, types.int64, sums, masks,
+        row_thresholds, column_thresholds, types.int64, sums, masks,
     )  # fmt: skip
 
-    def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         tile = _Tile(context, b, signature, arguments)
         found = tile.product(left=0, starts=3, right=4, depth=6)
         columns = tile.vectors(10, arguments[11])
         hits = []
         for n, total in enumerate(found):
-            bar, other = tile.row_value(9, arguments[1], n // _VECTORS), columns[n % _VECTORS]
-            lower = b.select(b.icmp_signed("<", bar, other), bar, other)
+            threshold, other = tile.row_value(9, arguments[1], n // _VECTORS), columns[n % _VECTORS]
+            lower = b.select(b.icmp_signed("<", threshold, other), threshold, other)
             hits.append(b.bitcast(b.icmp_signed(">=", total, lower), _I16))
         return tile.report(found, hits, sums_out=12, masks_out=13)
 
-    return signature, generate
+    return signature, _generate
 
 
 @intrinsic
 def count_above(  # type: ignore[no-untyped-def]
     typing_context, left, row, stride, starts, right, at, first, groups, shift, entries, high, low, above, sums, masks
 ):
-    """Count the sums above each bar of their row into `above`, and say which lie about one.
+    """Count the sums above each upper limit of their row, and find those between its two limits.
 
     Args:
-        left, row, stride, starts, right, at, first, groups, shift, sums, masks: as for `candidates`.
-        entries: int64, one a row of `left` and one more: the bars of row r are entries[r] to entries[r + 1].
-        high, low: int32, one a bar.
-        above: int32, one a bar, added to.
+        typing_context: Numba's, as for `candidates`, whose other arguments these are as well:
+            left, row, stride, starts, right, at, first, groups, shift, sums, masks.
+        entries: int64, one a row of `left` and one more: the limits of row r are entries[r] to entries[r + 1].
+        high: int32, upper limits.
+        low: int32, lower limits.
+        above: int32, one a limit, added to.
 
     Returns:
-        Whether any sum lies from the `low` to the `high` of a bar of its row.
+        int32, 1 if any sum lies from the `low` to the `high` of its row, else 0.
     """
     signature = types.int32(
         left, types.int64, types.int64, starts, right, types.int64, types.int64, types.int64, types.int64,
         entries, high, low, above, sums, masks,
     )  # fmt: skip
 
-    def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         tile = _Tile(context, b, signature, arguments)
         found = tile.product(left=0, starts=3, right=4, depth=6)
         between = []
@@ -216,15 +256,15 @@ def count_above(  # type: ignore[no-untyped-def]
             between += tile.count(of_row, tile.offset(arguments[1], r), entries=9, high=10, low=11, above=12)
         return tile.report(found, between, sums_out=13, masks_out=14)
 
-    return signature, generate
+    return signature, _generate
 
 
 @intrinsic
 def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
-    """Place of the lowest set bit of a uint32 that is not 0."""
+    """Return the place of the lowest set bit of a uint32 that is not 0."""
     signature = types.int64(types.uint32)
 
-    def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         return b.zext(b.cttz(arguments[0], ir.Constant(ir.IntType(1), 1)), _I64)
 
-    return signature, generate
+    return signature, _generate

@@ -1,14 +1,14 @@
-"""The one way a pair is scored, whoever asks: topk, rank, any backend.
+"""The score of a pair, the same bits in topk and rank and on every backend.
 
     score(x, y) = float32( dot(x, y) * (a * b) ),     dot in float64, in a fixed order of summation
 
 with a = b = 1 for an inner product and a = 1 / |x|, b = 1 / |y| for a cosine. The product of two float32
-numbers is exact in float64, so a fused multiply-add and a plain one agree, and the order of summation below
-is all there is to fix: the same pair gives the same bits in NumPy, Numba and Triton, in any block, on any
-number of threads. Equal rows therefore tie, and ties go to the lower id.
+numbers is exact in float64, so a fused multiply-add and a plain one agree. Only the order of summation is left to
+fix, and `dot` fixes it: the same pair gives the same bits in NumPy, Numba and Triton, in any block, on any number of
+threads. Equal rows therefore tie, and ties go to the lower id.
 
-A fast product (float32, bfloat16, int8) may say which pairs are worth scoring, under a proven bound of its
-error; it never supplies a score. `float32_error` is that bound for a float32 product.
+A fast product (float32, float16, int8) chooses the pairs to score, under a proven bound of its error. It never
+supplies a score. `float32_error` is that bound for a float32 product.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.jit import jit
 
 LANES = 8
 # Half of the last float32 step above zero, and the step that flushing to zero would make of it.
@@ -30,13 +30,13 @@ FLUSHED = 2.0**-126
 
 @intrinsic
 def _dot_at(typing_context, x, x_at, y, y_at, d):  # type: ignore[no-untyped-def]
-    """`dot` of d float32 from entry x_at of array x on, and from entry y_at of array y on.
+    """Sum d float32 products from entry x_at of array x and entry y_at of array y on, in the order of `dot`.
 
-    Written for the compiler because its own vectoriser keeps the eight sums apart: a third of the time.
+    Written as instructions: the compiler's own vectorizer keeps the eight sums apart, at three times the time.
     """
     signature = types.float64(x, types.int64, y, types.int64, types.int64)
 
-    def generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
         single, wide = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), ir.DoubleType()))
         starts = [
             b.gep(context.make_array(signature.args[n])(context, b, arguments[n]).data, [arguments[n + 1]])
@@ -56,12 +56,12 @@ def _dot_at(typing_context, x, x_at, y, y_at, d):  # type: ignore[no-untyped-def
             lanes = [b.fadd(x, y) for x, y in zip(lanes[:half], lanes[half:], strict=True)]
         return lanes[0]
 
-    return signature, generate
+    return signature, _generate
 
 
-@compiled
+@jit
 def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
-    """Inner product in float64: eight interleaved sums, folded by halves, then the tail.
+    """Return the inner product in float64: eight interleaved sums, folded by halves, then the tail.
 
     Args:
         x: float32, shape (d,), contiguous.
@@ -73,9 +73,9 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
     return total
 
 
-@compiled
+@jit
 def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> float:
-    """`dot` of row i of x and row j of y, both contiguous float32 [., d]; no view of either is made."""
+    """Return `dot` of row i of x and row j of y, both contiguous float32 [., d], without a view of either."""
     d = x.shape[1]
     total: float = _dot_at(x, i * d, y, j * d, d)  # type: ignore[call-arg]
     for c in range(d - d % LANES, d):
@@ -84,7 +84,7 @@ def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> 
 
 
 def dot_reference(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
-    """`dot` of every row of x with every row of y in plain NumPy, the same bits; float64, shape (Q, I).
+    """Return `dot` of every row of x with every row of y in plain NumPy, the same bits; float64 [Q, I].
 
     Args:
         x: float32, shape (Q, d).
@@ -105,37 +105,50 @@ def dot_reference(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.
 
 
 def norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """|row|, by `dot`; float64, shape (N,)."""
+    """Return |row| by `dot`; float64 [N]."""
     squares = np.empty(len(vectors))
     _squares(vectors, squares)
     return np.sqrt(squares, out=squares)
 
 
 def inverse_norms(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 / |row|, and 0 for a zero row, which has no cosine with anything; float64, shape (N,)."""
+    """Return 1 / |row|, and 0 for a zero row, which has no cosine; float64 [N]."""
     lengths = norms(vectors)
     return np.divide(1.0, lengths, out=np.zeros(len(vectors)), where=lengths > 0)
 
 
-@compiled
+@jit
 def _squares(vectors: NDArray[np.float32], out: NDArray[np.float64]) -> None:
     for i in range(len(vectors)):
         out[i] = dot(vectors[i], vectors[i])
 
 
 def float32_error(d: int) -> float:
-    """Bound of |float32 product - score| for rows of norm at most 1, whatever the order of summation.
+    """Bound |float32 product - score| for rows of norm at most 1 and d columns, in any order of summation.
 
     A float32 sum of d products is off by at most gamma_d |x||y| with gamma_n = n u / (1 - n u), u = 2^-24
     (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1: any order, fused or not).
-    Eight more roundings stand for: scaling x and y, the score to float32, the bar it is compared with to
-    float32, and as many again for norms that exceed 1 by those roundings and the float64 arithmetic.
+    Eight more roundings stand for scaling x and y, rounding the score and its threshold to float32, and as many
+    again for norms that exceed 1 by those roundings and for the float64 arithmetic.
     """
     n = (d + 8) * 2.0**-24
     return n / (1.0 - n) if n < 0.5 else float("inf")
 
 
-def as_unit(vectors: NDArray[np.float32], scale: NDArray[np.float64], out: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows times their scale (N,), in float64, rounded into `out`; float32, shape (N, d)."""
+def unit_rows(
+    vectors: NDArray[np.float32], scale: NDArray[np.float64], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Multiply rows by their scale in float64 and round to float32.
+
+    Args:
+        vectors: float32 [N, d].
+        scale: float64 [N].
+        out: float32 [N, d] for the result; None allocates it.
+
+    Returns:
+        float32 [N, d].
+    """
+    if out is None:
+        out = np.empty_like(vectors)
     np.multiply(vectors, scale[:, None], out=out, casting="same_kind")
     return out

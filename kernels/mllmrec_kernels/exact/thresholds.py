@@ -1,132 +1,174 @@
-"""The least sum of a tile with which a row's list may take a pair, and how it is raised before anything is scored."""
+"""Int8 thresholds of rows: a pair whose tile sum is lower cannot enter the row's top k.
+
+With the list of row q ending at score s, and the margin of the row (its own rounding, the other side's, and what the
+plan leaves out), a pair may enter only if
+
+    tile sum >= floor((s / score_unit - margin) / step)
+
+`init_thresholds` sets them from the lists. `raise_thresholds` raises them from tile sums alone, before any pair is
+scored.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
-from numpy.typing import NDArray
 
-from mllmrec_kernels.base.jit import compiled
+from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.exact.plan import Plan
-from mllmrec_kernels.exact.problem import Ask
-from mllmrec_kernels.exact.quantized import PANEL, Packed
+from mllmrec_kernels.exact.plan import RotationPlan
+from mllmrec_kernels.exact.problem import TopKProblem
+from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
 
 _HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
-_NEVER = np.full(PANEL, _HIGHEST, np.int32)
-_MOST_RAISED = 64  # entries of a list whose bar is worth raising
-_FEW_PANELS = 8  # of columns, which are all gone through; of more, one panel
+NEVER = np.full(PANEL, _HIGHEST, np.int32)  # thresholds of columns whose lists take nothing
+_LONGEST_RAISED = 64  # entries of a list whose threshold is worth raising
+_FEW_PANELS = 8  # of columns: all of them are searched; where there are more, one panel
 
 
-def reach(mine: Packed, theirs: Packed, plan: Plan) -> NDArray[np.float64]:
-    """What bounds need of the other side: its longest row, its worst rounding; and the steps, the error; [4]."""
-    longest = float(theirs.length.max(initial=0.0))
-    worst = float(mine.length.max(initial=0.0)) * float(theirs.near.max(initial=0.0))
-    left_out = float(mine.low.max(initial=0.0)) * float(theirs.low.max(initial=0.0))
-    return np.array([longest, worst, plan.steps, plan.error + left_out])
+class Bounds(NamedTuple):
+    """Bounds on one side of a product, from the other side.
+
+    Attributes:
+        max_norm: largest norm of the other side's rows.
+        max_rounding: largest norm of this side's rows times the other side's largest rounding error.
+        step: worth of 1 in the tile's sum.
+        error: bound of what the plan leaves out.
+    """
+
+    max_norm: float
+    max_rounding: float
+    step: float
+    error: float
 
 
-@compiled
-def least_sum(lowest: Any, unit: Any, margin: Any, steps: Any) -> int:
-    """The least sum of a tile with which a list that ends at `lowest` may take a pair."""
-    if lowest == -np.inf or margin == np.inf:
+def bounds_between(left: QuantizedRows, right: QuantizedRows, plan: RotationPlan) -> Bounds:
+    """Return the bounds that hold for the rows of `left` in products with the rows of `right`.
+
+    Args:
+        left: rows whose thresholds use the bounds.
+        right: rows they are multiplied with.
+        plan: axes and scales of the product.
+    """
+    return Bounds(
+        max_norm=float(right.norm.max(initial=0.0)),
+        max_rounding=float(left.norm.max(initial=0.0)) * float(right.head_rounding.max(initial=0.0)),
+        step=plan.step,
+        error=plan.error + float(left.low_norm.max(initial=0.0)) * float(right.low_norm.max(initial=0.0)),
+    )
+
+
+@jit
+def min_sum(score: Any, score_unit: Any, margin: Any, step: Any) -> int:
+    """Return the least tile sum with which a pair may enter a list that ends at `score`."""
+    if score == -np.inf or margin == np.inf:
         return _LOWEST
-    bar = np.floor((lowest / unit - margin) / steps)
-    return int(min(max(bar, np.float64(_LOWEST)), np.float64(_HIGHEST)))
+    threshold = np.floor((score / score_unit - margin) / step)
+    return int(min(max(threshold, np.float64(_LOWEST)), np.float64(_HIGHEST)))
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def set_bars(side: Any, ask: Any, lists: Any, far: Any) -> None:
-    """Set units, margins and bars of a side's rows by their lists."""
-    for at in prange(len(side.ids)):
-        _set_bar(side, at, ask, lists, far)
+def init_thresholds(side: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+    """Set the score units, margins and thresholds of a side's rows from their lists."""
+    for row in prange(len(side.ids)):
+        _init_threshold(side, row, problem, heaps, bounds)
 
 
 # What writes to a tuple's arrays stays out of prange bodies: Numba loses such writes there.
-@compiled
-def _set_bar(side: Any, at: Any, ask: Any, lists: Any, far: Any) -> None:
-    q = side.ids[at]
+@jit
+def _init_threshold(side: Any, row: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+    q = side.ids[row]
     if q < 0:
-        side.bars[at] = _HIGHEST
+        side.thresholds[row] = _HIGHEST
         return
-    lowest = lists.best[q, 0] if lists.sizes[q] == ask.kept else ask.floor
-    side.unit[at], side.slack[at] = ask.unit[q], ask.slack[q]
-    side.margin[at] = ask.slack[q] + far[0] * side.near[at] + far[1] + far[3]
-    side.bars[at] = least_sum(lowest, side.unit[at], side.margin[at], far[2])
+    score = heaps.scores[q, 0] if heaps.sizes[q] == problem.k else problem.min_score
+    side.score_unit[row] = problem.score_unit[q]
+    rounding = problem.rounding_error[q] + bounds.max_norm * side.head_rounding[row] + bounds.max_rounding
+    side.margin[row] = rounding + bounds.error
+    side.thresholds[row] = min_sum(score, side.score_unit[row], side.margin[row], bounds.step)
 
 
-def raise_bars(mine: Packed, theirs: Packed, ask: Ask, far: NDArray[np.float64], plan: Plan) -> None:
-    """Raise each row's bar to what its list is sure to reach, before anything is scored.
+def raise_thresholds(
+    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, bounds: Bounds, plan: RotationPlan
+) -> None:
+    """Raise each row's threshold to what its list will surely end at, before any pair is scored.
 
-    A sum is at most margin / steps off, above or below, where no residual stands in for coordinates: the list will
-    end no lower than the k-th highest sum less that, and a pair that reaches that has a sum of at most that less.
-    The k-th highest is that of all columns where they are few, else that of one panel: the row's own in a graph of
-    rows among themselves, where its like are.
+    Where no tail stands in for coordinates, a sum is at most margin / step off, above or below. The list will end no
+    lower than the k-th highest sum less that. A pair that gets there has a sum of at most that less again. The
+    k-th highest is taken over all columns where they are few. Otherwise it is taken over one panel: in a self graph
+    the row's own, where similar rows are.
+
+    Args:
+        left: rows whose thresholds are raised, in place.
+        right: the columns.
+        problem: the search.
+        bounds: `bounds_between(left, right, plan)`.
+        plan: axes and scales of the product, without tail bytes.
     """
-    panels = len(theirs.ids) // PANEL
-    own = ask.alone and len(mine.ids) == len(theirs.ids)
-    _raise_all(mine, theirs, ask, far, plan.depth, panels if panels <= _FEW_PANELS else 1, own, _NEVER)
+    panels = len(right.ids) // PANEL
+    own = problem.exclude_self and len(left.ids) == len(right.ids)
+    _raise_all(left, right, problem, bounds, plan.depth, panels if panels <= _FEW_PANELS else 1, own, NEVER)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _raise_all(mine: Any, theirs: Any, ask: Any, far: Any, depth: Any, panels: Any, own: Any, never: Any) -> None:
-    for n in prange(len(mine.ids) // ROWS):
+def _raise_all(left: Any, right: Any, problem: Any, bounds: Any, depth: Any, panels: Any, own: Any, never: Any) -> None:
+    for n in prange(len(left.ids) // ROWS):
         row = n * ROWS
         panel = row // PANEL if own and panels == 1 else 0
-        _raise_rows(mine, theirs, row, panel * PANEL, (panel + panels) * PANEL, ask, far, depth, never)
+        _raise_rows(left, right, row, panel * PANEL, (panel + panels) * PANEL, problem, bounds, depth, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _raise_rows(
-    mine: Any, theirs: Any, row: Any, start: Any, stop: Any, ask: Any, far: Any, depth: Any, never: Any
+    left: Any, right: Any, row: Any, start: Any, stop: Any, problem: Any, bounds: Any, depth: Any, never: Any
 ) -> None:
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
-    highest, least = np.full((ROWS, _MOST_RAISED), _LOWEST, np.int32), np.full(ROWS, _HIGHEST, np.int32)
-    left, starts, right, users, items, bars, margin = (
-        mine.left, mine.starts, theirs.right, mine.ids, theirs.ids, mine.bars, mine.margin,
+    highest, least = np.full((ROWS, _LONGEST_RAISED), _LOWEST, np.int32), np.full(ROWS, _HIGHEST, np.int32)
+    row_codes, sum_offsets, column_codes, users, items, thresholds, margin = (
+        left.row_codes, left.sum_offsets, right.column_codes, left.ids, right.ids, left.thresholds, left.margin,
     )  # fmt: skip
-    indptr, first, groups, shift = ask.indptr, depth[0], depth[1], depth[2]
+    indptr, first, groups, shift = problem.indptr, depth[0], depth[1], depth[2]
     stride = groups * DEPTH
-    wanted = np.zeros(ROWS, np.int64)
+    counts = np.zeros(ROWS, np.int64)
     for r in range(ROWS):
         q = users[row + r]
         if q >= 0:  # those that q must not list may be among the highest
-            wanted[r] = ask.kept + indptr[q + 1] - indptr[q]
-            if wanted[r] <= _MOST_RAISED:
+            counts[r] = problem.k + indptr[q + 1] - indptr[q]
+            if counts[r] <= _LONGEST_RAISED:
                 least[r] = _LOWEST + 1
     for column in range(start, stop, COLUMNS):
         if candidates(  # type: ignore[call-arg]
-            left[row * stride :], 0, stride, starts[row:], right, column * stride, first, groups, shift, least, never,
-            0, sums, masks,
+            row_codes[row * stride :], 0, stride, sum_offsets[row:], column_codes, column * stride, first, groups,
+            shift, least, never, 0, sums, masks,
         ):  # fmt: skip
             for r in range(ROWS):
-                itself = users[row + r] if ask.alone else -1
-                least[r] = _keep_high(
-                    highest[r], wanted[r], least[r], masks[r], sums, r * COLUMNS, itself, items, column
+                itself = users[row + r] if problem.exclude_self else -1
+                least[r] = _keep_highest(
+                    highest[r], counts[r], least[r], masks[r], sums, r * COLUMNS, itself, items, column
                 )
     for r in range(ROWS):
-        if least[r] < _HIGHEST and highest[r, wanted[r] - 1] > _LOWEST:
-            bar = np.floor(highest[r, wanted[r] - 1] - 2 * margin[row + r] / far[2])
-            bars[row + r] = max(bars[row + r], int(max(bar, np.float64(_LOWEST))))
+        if least[r] < _HIGHEST and highest[r, counts[r] - 1] > _LOWEST:
+            threshold = np.floor(highest[r, counts[r] - 1] - 2 * margin[row + r] / bounds.step)
+            thresholds[row + r] = max(thresholds[row + r], int(max(threshold, np.float64(_LOWEST))))
 
 
-@compiled
-def _keep_high(
-    highest: Any, wanted: Any, least: Any, mask: Any, sums: Any, sums_at: Any, itself: Any, items: Any, column: Any
+@jit
+def _keep_highest(
+    highest: Any, count: Any, least: Any, mask: Any, sums: Any, sums_at: Any, itself: Any, items: Any, column: Any
 ) -> Any:
-    """Insert the marked sums of a row of a tile into its falling list of the `wanted` highest; what enters it next."""
+    """Insert a row's marked sums into its falling list of the `count` highest; return the least sum that enters."""
     while mask:
         bit: int = lowest_bit(mask)  # type: ignore[call-arg]
         mask &= mask - np.uint32(1)
         total, i = sums[sums_at + bit], items[column + bit]
         if total < least or i < 0 or i == itself:
             continue
-        at = wanted - 1
+        at = count - 1
         while at > 0 and total > highest[at - 1]:
             highest[at] = highest[at - 1]
             at -= 1
         highest[at] = total
-        least = max(least, highest[wanted - 1] + np.int32(1))
+        least = max(least, highest[count - 1] + np.int32(1))
     return least

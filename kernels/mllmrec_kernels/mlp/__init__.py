@@ -1,4 +1,4 @@
-"""Rows of a constant table through a perceptron of one hidden layer, as one node to autograd."""
+"""A perceptron of one hidden layer over rows of a constant table, as one node to autograd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def project(
+def mlp(
     table: Tensor,
     rows: Tensor | None,
     hidden_weight: Tensor,
@@ -20,23 +20,26 @@ def project(
     *,
     slope: float = 0.01,
 ) -> Tensor:
-    """W2 LeakyReLU(W1 e + b1) + b2 for the named rows e of a table (method 2.8).
+    """Return W2 LeakyReLU(W1 e + b1) + b2 for the named rows e of a table (docs/method.md, 4).
 
-    Of float32 on the CPU rows are looked up, multiplied and bent in one pass by as many threads as Numba may use, and
-    so is the gradient (cpu.py); otherwise it is torch's own operations. For one number of threads the same bits.
+    For float32 on the CPU, rows are looked up, multiplied and rectified in one pass by as many threads as Numba may
+    use, and so is the gradient (cpu.py). Otherwise torch's own operations run. The same number of threads gives the
+    same bits.
 
     Args:
         table: E, [N, d_e], constant.
         rows: int64 [R], trusted to lie within the table; None for all of it, in order.
-        hidden_weight, hidden_bias: W1 [h, d_e] and b1 [h], differentiable.
-        out_weight, out_bias: W2 [d, h] and b2 [d], differentiable.
+        hidden_weight: W1, [h, d_e], differentiable.
+        hidden_bias: b1, [h], differentiable.
+        out_weight: W2, [d, h], differentiable.
+        out_bias: b2, [d], differentiable.
         slope: of LeakyReLU below 0; above 0 itself.
 
     Returns:
         [R, d], the weights' dtype.
 
     Raises:
-        KernelInputError: widths or dtypes do not match, the slope is not above 0, or the table wants a gradient.
+        KernelInputError: widths or dtypes do not match, the slope is not above 0, or the table requires a gradient.
     """
     import torch
 
@@ -44,9 +47,9 @@ def project(
 
     weights = hidden_weight, hidden_bias, out_weight, out_bias
     _check(table, weights, slope)
-    plain = table.device.type == "cpu" and table.dtype == torch.float32
-    # torch.compile sees through torch's operations alone, and autocast changes those alone.
-    if plain and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
+    fused = table.device.type == "cpu" and table.dtype == torch.float32
+    # torch.compile traces torch's operations alone, and autocast changes those alone.
+    if fused and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         return torch_op.in_one_pass(table, rows, *weights, slope)
     return torch_op.by_operations(table, rows, *weights, slope)
 
@@ -54,10 +57,10 @@ def project(
 def _check(table: Tensor, weights: tuple[Tensor, ...], slope: float) -> None:
     shapes = [tuple(tensor.shape) for tensor in (table, *weights)]
     hidden, out = weights[0], weights[2]
-    wanted = table.ndim == hidden.ndim == out.ndim == 2 and shapes[1:] == [
+    matching = table.ndim == hidden.ndim == out.ndim == 2 and shapes[1:] == [
         (out.shape[1], table.shape[1]), (out.shape[1],), (len(out), hidden.shape[0]), (len(out),)
     ]  # fmt: skip
-    if not wanted or len({tensor.dtype for tensor in (table, *weights)}) != 1:
+    if not matching or len({tensor.dtype for tensor in (table, *weights)}) != 1:
         raise KernelInputError(
             "table, W1, b1, W2 and b2 must be [N, e], [h, e], [h], [d, h] and [d] of one dtype; got "
             f"{', '.join(map(str, shapes))} of {', '.join(str(tensor.dtype) for tensor in (table, *weights))}"

@@ -1,12 +1,12 @@
-"""project on the CPU: each thread takes a part of the rows through all of it, with BLAS on its own core.
+"""The perceptron on the CPU: each thread takes a part of the rows through all of it, with BLAS on its own core.
 
     x = E[rows];   z = leaky(x W1^T + b1);   h = z W2^T + b2
-    g_z = (g W2) leaky'(z);   gradients g_z^T x, sum g_z, g^T z, sum g, each part's added up in their order
+    g_z = (g W2) leaky'(z);   gradients g_z^T x, sum g_z, g^T z, sum g, summed over the parts in their order
 
 FLOPs, R rows: 2 R k (d_e + d) forward for k hidden units, 2 R k (d_e + 2 d) backward: bound by the products. NumPy's
 OpenBLAS reaches 200 to 225 GFLOP/s a core at these shapes with AVX-512, the MKL of torch's wheels 90 on the same
 processor (an AMD EPYC), and two threads through the whole pass meet twice a step instead of twenty times.
-Bytes: x and z of all rows where a gradient is wanted, CHUNK of them a thread otherwise.
+Bytes: x and z of all rows where a gradient is needed, CHUNK of them a thread otherwise.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mllmrec_kernels.base.parallel import over_parts
+from mllmrec_kernels.base.parallel import equal_parts, parallel_for
 
 Single = NDArray[np.float32]
-CHUNK = 1024  # rows that go through at a time; LEAST: fewer are not worth another thread
-LEAST = 64
+CHUNK = 1024  # rows that go through at a time
+LEAST = 64  # rows; fewer are not worth another thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Perceptron:
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """What a backward pass needs of the forward one: the rows [R, d_e] and what became of them, z [R, k]."""
+class Activations:
+    """Values of the forward pass that the backward one needs: the rows x [R, d_e], and z [R, k]."""
 
     rows: Single
     hidden: Single
@@ -46,46 +46,59 @@ class Passed:
 
 def forward(
     table: Single, rows: NDArray[np.int64] | None, net: Perceptron, *, keep: bool
-) -> tuple[Single, Passed | None]:
-    """h [R, d], and what to keep for a gradient where `keep`; see the verb."""
+) -> tuple[Single, Activations | None]:
+    """Return h [R, d], and the activations where `keep`.
+
+    Args:
+        table: float32 [N, d_e].
+        rows: int64 [R]; None for all.
+        net: the weights.
+        keep: keep the activations for `backward`.
+    """
     count, wide = len(table) if rows is None else len(rows), len(net.hidden)
     out = np.empty((count, len(net.out)), np.float32)
     x = table if rows is None else np.empty((count if keep else 0, table.shape[1]), np.float32)
     z = np.empty((count if keep else 0, wide), np.float32)
 
-    def take(_: int, first: int, last: int) -> None:
+    def _pass(first: int, last: int) -> None:
         for start in range(first, last, CHUNK):
-            some = slice(start, min(start + CHUNK, last))
+            chunk = slice(start, min(start + CHUNK, last))
             if rows is None:
-                e = table[some]
+                e = table[chunk]
             else:
-                e = np.take(table, rows[some], axis=0, out=x[some] if keep else None, mode="clip")
-            hidden = np.matmul(e, net.hidden.T, out=z[some] if keep else None)
-            _bend(hidden, net.hidden_bias, np.float32(net.slope))
-            np.matmul(hidden, net.out.T, out=out[some])
-            out[some] += net.out_bias
+                e = np.take(table, rows[chunk], axis=0, out=x[chunk] if keep else None, mode="clip")
+            hidden = np.matmul(e, net.hidden.T, out=z[chunk] if keep else None)
+            _rectify(hidden, net.hidden_bias, np.float32(net.slope))
+            np.matmul(hidden, net.out.T, out=out[chunk])
+            out[chunk] += net.out_bias
 
-    over_parts(take, count, least=LEAST)
-    return out, Passed(x, z) if keep else None
+    parallel_for(_pass, equal_parts(count, LEAST), keep_threads=True)
+    return out, Activations(x, z) if keep else None
 
 
-def backward(gradient: Single, passed: Passed, net: Perceptron) -> tuple[Single, Single, Single, Single]:
-    """The gradients by W1, b1, W2 and b2; gradient [R, d] is that by h."""
+def backward(gradient: Single, activations: Activations, net: Perceptron) -> tuple[Single, Single, Single, Single]:
+    """Return the gradients by W1, b1, W2 and b2.
+
+    Args:
+        gradient: float32 [R, d], by h.
+        activations: from `forward`.
+        net: the weights.
+    """
     parts: dict[int, list[Single]] = {}
 
-    def take(part: int, first: int, last: int) -> None:
+    def _pass(first: int, last: int) -> None:
         total: list[Single] = []
         for start in range(first, last, CHUNK):
-            some = slice(start, min(start + CHUNK, last))
-            g, z = gradient[some], passed.hidden[some]
-            behind = g @ net.out
+            chunk = slice(start, min(start + CHUNK, last))
+            g, z = gradient[chunk], activations.hidden[chunk]
+            by_hidden = g @ net.out
             by_bias = np.zeros(len(net.hidden), np.float32)
-            _unbend(behind, z, np.float32(net.slope), by_bias)
-            found = [behind.T @ passed.rows[some], by_bias, g.T @ z, g.sum(axis=0)]
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-        parts[part] = total
+            _rectify_backward(by_hidden, z, np.float32(net.slope), by_bias)
+            gradients = [by_hidden.T @ activations.rows[chunk], by_bias, g.T @ z, g.sum(axis=0)]
+            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
+        parts[first] = total
 
-    over_parts(take, len(gradient), least=LEAST)
+    parallel_for(_pass, equal_parts(len(gradient), LEAST), keep_threads=True)
     sums = [sum(each[1:], start=each[0]) for each in zip(*(parts[n] for n in sorted(parts)), strict=True)]
     if not sums:
         sums = [np.zeros_like(array) for array in (net.hidden, net.hidden_bias, net.out, net.out_bias)]
@@ -93,8 +106,8 @@ def backward(gradient: Single, passed: Passed, net: Perceptron) -> tuple[Single,
 
 
 @njit(cache=True, nogil=True)
-def _bend(hidden: Any, bias: Any, slope: Any) -> None:
-    """hidden = leaky(hidden + bias), in place."""
+def _rectify(hidden: Any, bias: Any, slope: Any) -> None:
+    """Set hidden = leaky(hidden + bias), in place."""
     for r in range(hidden.shape[0]):
         for c in range(hidden.shape[1]):
             value = hidden[r, c] + bias[c]
@@ -102,10 +115,10 @@ def _bend(hidden: Any, bias: Any, slope: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _unbend(behind: Any, hidden: Any, slope: Any, by_bias: Any) -> None:
-    """The gradient before the bend, in place, and its column sums, added to by_bias."""
-    for r in range(behind.shape[0]):
-        for c in range(behind.shape[1]):
-            value = behind[r, c] if hidden[r, c] > 0 else slope * behind[r, c]
-            behind[r, c] = value
+def _rectify_backward(by_hidden: Any, hidden: Any, slope: Any, by_bias: Any) -> None:
+    """Multiply the gradient by leaky', in place, and add its column sums to by_bias."""
+    for r in range(by_hidden.shape[0]):
+        for c in range(by_hidden.shape[1]):
+            value = by_hidden[r, c] if hidden[r, c] > 0 else slope * by_hidden[r, c]
+            by_hidden[r, c] = value
             by_bias[c] += value

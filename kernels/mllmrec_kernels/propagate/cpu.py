@@ -5,6 +5,9 @@
 Bytes a layer: nnz d 4 gathered (from cache where columns repeat nearby), N d 4 written for `next` and again
 for `out`; FLOPs 2 nnz d. At 20 edges a row and 384 features that is bound by the gathers. The last layer
 writes `out` alone, so one layer needs no buffer and L layers at most two.
+
+The inner loop is `_gather`: four vectors of columns stay in registers while a row's entries pass, instead of going
+through the cache once an entry. The columns needed two entries later are prefetched, since rows lie anywhere in memory.
 """
 
 from __future__ import annotations
@@ -12,16 +15,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.propagate.gather import STRETCH_BYTES, gather
+from mllmrec_kernels.base.prefetch import emit_prefetch
 from mllmrec_kernels.propagate.reference import Floats
 
 # contract: a multiply-add may be one instruction; nothing is reordered, so results stay reproducible.
 _FAST = {"contract"}
 _ROWS = 64  # a thread takes at a time
+_VECTOR_BYTES, _VECTORS, _LINE_BYTES = 64, 4, 64
+_STRETCH_BYTES = _VECTOR_BYTES * _VECTORS
+_AHEAD = 2  # entries
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
 
 
 @njit(cache=True)
@@ -41,8 +52,8 @@ def _scale(indptr, indices, data, inverse, symmetric, out):  # type: ignore[no-u
             out[e] = data[e] * factor
 
 
-def normalise(graph: CSR, how: str) -> NDArray[np.float32]:
-    """The normalised entries of `graph`, in its own order; see the verb."""
+def normalize(graph: CSR, how: str) -> NDArray[np.float32]:
+    """Return the normalized entries of `graph`, in its own order; float32 [nnz]."""
     data = graph.values()
     sums = _row_sums(graph.indptr, data)
     inverse = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
@@ -51,13 +62,77 @@ def normalise(graph: CSR, how: str) -> NDArray[np.float32]:
     return out
 
 
+@intrinsic
+def _gather(typing_context, indices, data, start, stop, source, column, out):  # type: ignore[no-untyped-def]
+    """Sum a row's entries over one stretch of columns: out[c] = sum_e data[e] source[indices[e], c], in their order.
+
+    Args:
+        typing_context: Numba's; a caller passes the other arguments alone.
+        indices: int32, the columns of all rows' entries.
+        data: float32, their values; empty for ones.
+        start: the row's first entry.
+        stop: the next row's.
+        source: float32 or float64 [N, d], contiguous.
+        column: where the stretch begins; _STRETCH_BYTES from there on must lie within the row.
+        out: [d], its dtype; the stretch is written.
+    """
+    signature = types.void(indices, data, types.int64, types.int64, source, types.int64, out)
+    single = source.dtype == types.float32
+    number: Any = ir.FloatType() if single else ir.DoubleType()
+    vector = ir.VectorType(number, _VECTOR_BYTES // (4 if single else 8))
+
+    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+        arrays = {n: context.make_array(signature.args[n])(context, b, arguments[n]) for n in (0, 1, 4, 6)}
+        start, stop, column = arguments[2], arguments[3], arguments[5]
+        width = cgutils.unpack_tuple(b, arrays[4].shape)[1]  # type: ignore[no-untyped-call]
+        weighted = b.icmp_signed(">", arrays[1].nitems, ir.Constant(_I64, 0))
+        total = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{vector.count}f{32 if single else 64}"
+        )
+
+        def stretch(entry: Any) -> Any:
+            row = b.sext(b.load(b.gep(arrays[0].data, [entry])), _I64)
+            return b.gep(arrays[4].data, [b.add(b.mul(row, width), column)])
+
+        sums = [cgutils.alloca_once_value(b, ir.Constant(vector, [0.0] * vector.count)) for _ in range(_VECTORS)]  # type: ignore[no-untyped-call]
+        last = b.sub(stop, ir.Constant(_I64, 1))
+        with cgutils.for_range(b, stop, start=start) as loop:
+            ahead = b.add(loop.index, ir.Constant(_I64, _AHEAD))
+            later = b.bitcast(stretch(b.select(b.icmp_signed("<", ahead, last), ahead, last)), _BYTES)
+            for n in range(_STRETCH_BYTES // _LINE_BYTES):
+                emit_prefetch(b, b.gep(later, [ir.Constant(_I64, n * _LINE_BYTES)]))
+            with b.if_else(weighted) as (given, implied):
+                with given:
+                    stored = b.load(b.gep(arrays[1].data, [loop.index]))
+                    stored_weight = stored if single else b.fpext(stored, number)
+                    given_block = b.block
+                with implied:
+                    implied_block = b.block
+            weight = b.phi(number)
+            weight.add_incoming(stored_weight, given_block)
+            weight.add_incoming(ir.Constant(number, 1.0), implied_block)
+            one = b.insert_element(ir.Constant(vector, ir.Undefined), weight, ir.Constant(_I32, 0))
+            lanes = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+            weights = b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), lanes)
+            begin = b.bitcast(stretch(loop.index), vector.as_pointer())
+            for n, slot in enumerate(sums):
+                part = b.load(b.gep(begin, [ir.Constant(_I64, n)]), align=4 if single else 8)
+                b.store(b.call(total, [weights, part, b.load(slot)]), slot)
+        to = b.bitcast(b.gep(arrays[6].data, [column]), vector.as_pointer())
+        for n, slot in enumerate(sums):
+            b.store(b.load(slot), b.gep(to, [ir.Constant(_I64, n)]), align=4 if single else 8)
+        return context.get_dummy_value()
+
+    return signature, _generate
+
+
 @njit(cache=True, fastmath=_FAST)
 def _row(indptr, indices, data, current, i, total):  # type: ignore[no-untyped-def]
-    """total = row i of A current."""
+    """Write total = row i of A current."""
     width = current.shape[1]
-    whole = width - width % (STRETCH_BYTES // total.itemsize)
-    for column in range(0, whole, STRETCH_BYTES // total.itemsize):
-        gather(indices, data, indptr[i], indptr[i + 1], current, column, total)  # type: ignore[call-arg]
+    whole = width - width % (_STRETCH_BYTES // total.itemsize)
+    for column in range(0, whole, _STRETCH_BYTES // total.itemsize):
+        _gather(indices, data, indptr[i], indptr[i + 1], current, column, total)  # type: ignore[call-arg]
     total[whole:] = 0
     for e in range(indptr[i], indptr[i + 1] if whole < width else indptr[i]):
         weight = data[e] if len(data) else np.float32(1)
@@ -82,7 +157,7 @@ def _rows(indptr, indices, data, current, base, scale, keep, following, out, sta
 
 @njit(cache=True, parallel=True)
 def _layer(indptr, indices, data, current, base, scale, keep, following, out):  # type: ignore[no-untyped-def]
-    """out = (base + A current) scale, base left out where it is empty; `following` = A current where kept."""
+    """Write out = (base + A current) scale, base left out where it is empty, and following = A current where kept."""
     n = len(indptr) - 1
     for block in prange((n + _ROWS - 1) // _ROWS):
         start = block * _ROWS
@@ -90,7 +165,14 @@ def _layer(indptr, indices, data, current, base, scale, keep, following, out):  
 
 
 def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
-    """E^(l+1) = A E^(l) combined over l = 0..layers, shape (N, d), dtype of `features`; see the verb."""
+    """Return the combined layers, [N, d], in the dtype of the features.
+
+    Args:
+        graph: A, [N, N].
+        features: float32 or float64 [N, d].
+        layers: L >= 0.
+        combine: "sum", "mean" or "last".
+    """
     if layers == 0:
         return features.copy()
     current: Any = np.ascontiguousarray(features)

@@ -28,7 +28,7 @@ def layer_rows(  # type: ignore[no-untyped-def]
     indptr, indices, data, current, base, following, out, width, parts,
     WEIGHTED: tl.constexpr, BASE: tl.constexpr, KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Row program_id(0), panel program_id(1) of one layer: out = (base + A current) / parts, following = A current.
+    """Write row program_id(0), panel program_id(1) of a layer: out = (base + A current) / parts, following = A current.
 
     indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or unread; the rest float32 or float64 [N, width].
     """
@@ -66,7 +66,7 @@ class DeviceGraph:
 
     @staticmethod
     def of(graph: CSR, device: torch.device) -> DeviceGraph:
-        """A copy of `graph` on `device`."""
+        """Copy `graph` to `device`."""
         data = None if graph.data is None else torch.from_numpy(graph.data).to(device)
         return DeviceGraph(torch.from_numpy(graph.indptr).to(device), torch.from_numpy(graph.indices).to(device), data)
 
@@ -84,7 +84,14 @@ def _layer(
 
 
 def propagate(graph: DeviceGraph, features: Tensor, layers: int, combine: str) -> Tensor:
-    """E^(l+1) = A E^(l) combined over l = 0..layers, shape (N, d), dtype and device of `features`; see the verb."""
+    """Return the combined layers, [N, d], in the dtype and on the device of the features.
+
+    Args:
+        graph: A, [N, N], on the device of the features.
+        features: float32 or float64 [N, d].
+        layers: L >= 0.
+        combine: "sum", "mean" or "last".
+    """
     if layers == 0 or not features.numel():
         return features.clone(memory_format=torch.contiguous_format)
     current = features.contiguous()

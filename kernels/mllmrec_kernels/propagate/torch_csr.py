@@ -1,4 +1,4 @@
-"""propagate by torch's own CSR product: the stock way, kept as a backend to compare with."""
+"""Propagation by torch's own CSR product, kept as a backend to compare with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mllmrec_kernels.propagate.reference import Floats
 
 
 def matrix(graph: CSR, like: Tensor) -> Tensor:
-    """The graph as a torch CSR tensor with int32 indices, dtype and device of `like`."""
+    """Return the graph as a torch CSR tensor with int32 indices, dtype and device of `like`."""
     indptr = torch.from_numpy(graph.indptr).int()
     indices, values = torch.from_numpy(graph.indices), torch.from_numpy(graph.values())
     with warnings.catch_warnings():
@@ -22,7 +22,14 @@ def matrix(graph: CSR, like: Tensor) -> Tensor:
 
 
 def on_tensors(A: Tensor, features: Tensor, layers: int, combine: str) -> Tensor:
-    """E^(l+1) = A E^(l), combined over l = 0..layers."""
+    """Return the combined layers, [N, d], in the dtype of the features.
+
+    Args:
+        A: sparse CSR [N, N], of `matrix`.
+        features: float32 or float64 [N, d].
+        layers: L >= 0.
+        combine: "sum", "mean" or "last".
+    """
     current, total = features, features.clone()
     for _ in range(layers):
         current = A @ current
@@ -33,7 +40,14 @@ def on_tensors(A: Tensor, features: Tensor, layers: int, combine: str) -> Tensor
 
 
 def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
-    """For NumPy features; shape (N, d) and dtype of `features`."""
+    """Return the combined layers, [N, d], in the dtype of the features.
+
+    Args:
+        graph: A, [N, N].
+        features: float32 or float64 [N, d].
+        layers: L >= 0.
+        combine: "sum", "mean" or "last".
+    """
     tensor = torch.from_numpy(features)
     result: Floats = on_tensors(matrix(graph, tensor), tensor, layers, combine).numpy()
     return result

@@ -1,13 +1,13 @@
-"""rank_heldout on the GPU: a float16 product counts what it can prove, the float64 score the rest.
+"""Rank held-out items on the GPU: a float16 product counts what it can prove, the float64 score the rest.
 
-With P, unit and error as in topk/gpu_score.py, an item of P > high is ahead of the held-out item h and one of
-P < low is not, with low, high = score(u, h) / unit -+ error. The few between go to a list of h (in any order, for
-they are only counted), and are scored as h itself was. Excluded items are counted with the rest and taken off
-again, each scored exactly. A list that overflows is thrown away and every item scored for its h.
+With P, unit and error as in exact/gpu_score.py, an item of P > high is ahead of the held-out item h and one of
+P < low is not, with low, high = score(u, h) / unit -+ error. The few between go to a list of h, in any order, since
+they are only counted, and are scored as h itself was. Excluded items are counted with the rest and subtracted
+again, each scored exactly. A list that overflows is discarded and every item scored for its h.
 
-Bytes, for U users that hold something out and I items of d columns: 2 d (U + I) encoded, 8 CAPACITY a held-out item
+Bytes, for U users with held-out items and I items of d columns: 2 d (U + I) encoded, 8 CAPACITY a held-out item
 in flight, 4 d a scored pair; FLOPs 2 U I d. Bound by the tensor cores, and by the lists where d is small. `max_bytes`
-bounds lists and encoded rows, by smaller blocks; they are halved when the device runs out of memory.
+bounds lists and encoded rows, by smaller blocks. They are halved when the device runs out of memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mllmrec_kernels.base import device_cache as resident
+from mllmrec_kernels.base import device_cache
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelError, KernelInputError
 from mllmrec_kernels.exact import gpu_score
@@ -68,15 +68,15 @@ def count_ahead(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def count_before(  # type: ignore[no-untyped-def]
-    x, y, users, own, own_items, ids, starts, stops, out, d, B: tl.constexpr
+    x, y, users, scores, items, ids, starts, stops, out, d, B: tl.constexpr
 ):  # fmt: skip
-    """out[h] = how many of ids[starts[h]:stops[h]] stand before own_items[h], whose score is own[h], for users[h].
+    """Write out[h], the number of ids[starts[h]:stops[h]] ahead of items[h] of score scores[h] for users[h].
 
-    x, y float32 [., d]; own float32; users, own_items, out int32; ids int32, or their keys int64; starts, stops int64.
+    x, y float32 [., d]; scores float32; users, items, out int32; ids int32, or keys int64; starts, stops int64.
     """
     h = tl.program_id(0)
     start, stop = tl.load(starts + h), tl.load(stops + h)
-    mine, score = tl.load(own_items + h), tl.load(own + h)
+    heldout, score = tl.load(items + h), tl.load(scores + h)
     row = x + tl.load(users + h).to(tl.int64) * d + tl.zeros([B], tl.int64)
     total = tl.zeros([B], tl.int32)
     for at in range(start, stop, B):
@@ -86,24 +86,32 @@ def count_before(  # type: ignore[no-untyped-def]
         if ids.dtype.element_ty == tl.int64:
             item = key_item(item)
         other = exact_dot(row, y + item.to(tl.int64) * d, live, d, B).to(tl.float32)
-        total += (live & ((other > score) | ((other == score) & (item < mine)))).to(tl.int32)
+        total += (live & ((other > score) | ((other == score) & (item < heldout)))).to(tl.int32)
     tl.store(out + h, tl.sum(total, axis=0))
 
 
 @dataclass(frozen=True, slots=True)
 class _Heldout:
-    """Held-out items on the device in the order of their users: int32 users, int32 items, float32 scores, all [H]."""
+    """Held-out items on the device in the order of their users: int32 users and items, float32 scores, all [H]."""
 
     users: Tensor
     items: Tensor
     scores: Tensor
 
-    def part(self, which: slice | Tensor) -> _Heldout:
-        """Some of them."""
-        return _Heldout(self.users[which], self.items[which], self.scores[which])
+    def part(self, entries: slice | Tensor) -> _Heldout:
+        """Return some of the entries."""
+        return _Heldout(self.users[entries], self.items[entries], self.scores[entries])
 
-    def before(self, x: Tensor, y: Tensor, ids: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
-        """int32 [H]: how many of ids[starts[h]:stops[h]] stand before each."""
+    def count_ahead(self, x: Tensor, y: Tensor, ids: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
+        """Count the items of ids[starts[h]:stops[h]] that are ahead of each entry h; int32 [H].
+
+        Args:
+            x: float32 [U, d], users.
+            y: float32 [I, d], items.
+            ids: int32, or keys int64.
+            starts: int64 [H].
+            stops: int64 [H].
+        """
         out = torch.empty_like(self.users)
         if len(out):
             count_before[(len(out),)](
@@ -116,15 +124,23 @@ class _Heldout:
 def rank_heldout(
     user_vectors: Tensor, item_vectors: Tensor, exclude: CSR, heldout: CSR, *, max_bytes: int | None
 ) -> Tensor:
-    """0-based rank of each held-out item, int32 [heldout.nnz], for float32 tensors on one device; see the verb."""
+    """Return the 0-based rank of each held-out item, int32 [heldout.nnz], on the tensors' device.
+
+    Args:
+        user_vectors: float32 [U, d].
+        item_vectors: float32 [I, d], on the same device.
+        exclude: [U, I], disjoint from `heldout`.
+        heldout: [U, I].
+        max_bytes: working memory; None for a quarter of what is free.
+    """
     x, y, device = user_vectors, item_vectors, user_vectors.device
     ranks = torch.zeros(heldout.nnz, dtype=torch.int32, device=device)
     if not heldout.nnz:
         return ranks
     users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
-    items = resident.on_device(heldout, device).indices
-    asked = _Heldout(users, items, gpu_score.dots(x, y, users, items).to(torch.float32))
-    work = _Work(x, y, heldout.indptr, asked, *_plan(len(y), x.shape[1], gpu_score.working_memory(device, max_bytes)))
+    items = device_cache.on_device(heldout, device).indices
+    held = _Heldout(users, items, gpu_score.dots(x, y, users, items).to(torch.float32))
+    work = _Work(x, y, heldout.indptr, held, *_plan(len(y), x.shape[1], gpu_score.working_memory(device, max_bytes)))
     while True:
         try:
             work.count(ranks)
@@ -134,12 +150,12 @@ def rank_heldout(
             work = replace(work, rows=max(1, work.rows // 2), chunk=max(1, work.chunk // 2))
         else:
             break
-    left_out, row = resident.on_device(exclude, device), users.long()
-    return ranks - asked.before(x, y, left_out.indices, left_out.indptr[row], left_out.indptr[row + 1])
+    excluded, row = device_cache.on_device(exclude, device), users.long()
+    return ranks - held.count_ahead(x, y, excluded.indices, excluded.indptr[row], excluded.indptr[row + 1])
 
 
 def _plan(n_items: int, d: int, max_bytes: int) -> tuple[int, int, int]:
-    """(keys a list holds, held-out items in flight, items encoded at a time)."""
+    """Return (keys a list holds, held-out items in flight, items encoded at a time)."""
     capacity = max(CAPACITY, triton.next_power_of_2(n_items // SHARE))
     row, item = 8 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
     rows, chunk = max_bytes // 2 // row, max_bytes // 2 // item
@@ -161,22 +177,22 @@ class _Work:
     x: Tensor
     y: Tensor
     indptr: NDArray[np.int64]
-    asked: _Heldout
+    held: _Heldout
     capacity: int
     rows: int
     chunk: int
 
     def count(self, ranks: Tensor) -> None:
-        """ranks[h] = the number of items ahead of h, excluded ones among them."""
+        """Write ranks[h], the number of items ahead of h, excluded ones included."""
         largest = gpu_score.largest_of(gpu_score.norms(self.y))
-        shrink = gpu_score.inverse(largest).expand(len(self.y)).contiguous()
-        items = gpu_score.Encoded(self.y, shrink, self.chunk)
-        asking = np.flatnonzero(np.diff(self.indptr))
-        while len(asking):
-            held = np.searchsorted(self.indptr[asking + 1], self.indptr[asking[0]] + self.rows, side="right")
-            users, asking = asking[: max(1, held)], asking[max(1, held) :]
-            which = slice(int(self.indptr[users[0]]), int(self.indptr[users[-1] + 1]))
-            ranks[which] = self._block(users, self.asked.part(which), items, largest)
+        scale = gpu_score.inverse(largest).expand(len(self.y)).contiguous()
+        items = gpu_score.Encoded(self.y, scale, self.chunk)
+        waiting = np.flatnonzero(np.diff(self.indptr))
+        while len(waiting):
+            fitting = np.searchsorted(self.indptr[waiting + 1], self.indptr[waiting[0]] + self.rows, side="right")
+            users, waiting = waiting[: max(1, fitting)], waiting[max(1, fitting) :]
+            entries = slice(int(self.indptr[users[0]]), int(self.indptr[users[-1] + 1]))
+            ranks[entries] = self._block(users, self.held.part(entries), items, largest)
 
     def _block(self, users: NDArray[np.int64], held: _Heldout, items: gpu_score.Encoded, largest: Tensor) -> Tensor:
         device = self.x.device
@@ -200,19 +216,19 @@ class _Work:
         return self._resolved(held, ahead, near, lists)
 
     def _resolved(self, held: _Heldout, ahead: Tensor, near: Tensor, lists: Tensor) -> Tensor:
-        """The counts with what is near scored exactly; int32 [H]."""
+        """Return the counts, with the pairs in between scored exactly; int32 [H]."""
         starts = torch.arange(len(ahead), device=ahead.device) * self.capacity
         fits = near <= self.capacity
-        counts = ahead + held.before(self.x, self.y, lists, starts, starts + near * fits)
+        counts = ahead + held.count_ahead(self.x, self.y, lists, starts, starts + near * fits)
         overflowed = torch.nonzero(~fits).ravel()
         every = torch.arange(len(self.y), dtype=torch.int32, device=ahead.device)
         zeros = torch.zeros_like(overflowed)
-        counts[overflowed] = held.part(overflowed).before(self.x, self.y, every, zeros, zeros + len(every))
+        counts[overflowed] = held.part(overflowed).count_ahead(self.x, self.y, every, zeros, zeros + len(every))
         return counts
 
 
 def _band(scores: Tensor, unit: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 [H]: below the first no product is ahead, above the second every one is; all between where unit is 0."""
+    """Return (low, high), float32 [H]: no product below low is ahead, each above high is; infinite where unit is 0."""
     middle, finite = scores.double() / unit, torch.isfinite(error)
     low = torch.where(finite, middle - error, -torch.inf)
     high = torch.where(finite, middle + error, torch.inf)

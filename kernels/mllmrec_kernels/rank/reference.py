@@ -15,7 +15,14 @@ from mllmrec_kernels.exact.score import dot_reference
 def rank_heldout(
     user_vectors: NDArray[np.float32], item_vectors: NDArray[np.float32], exclude: CSR, heldout: CSR
 ) -> NDArray[np.int32]:
-    """0-based rank of each held-out item; see the verb."""
+    """Return the 0-based rank of each held-out item, int32 [heldout.nnz].
+
+    Args:
+        user_vectors: float32 [U, d].
+        item_vectors: float32 [I, d].
+        exclude: [U, I], items that are not candidates.
+        heldout: [U, I], items to rank.
+    """
     scores = dot_reference(user_vectors, item_vectors).astype(np.float32)  # [U, I]
     ids = np.arange(len(item_vectors))
     ranks = []

@@ -1,18 +1,18 @@
 """A batch of small ridge regressions in Numba: one item a task, its Gram matrix built and solved in cache.
 
-Of the support S of an item j, with k = |S|, one matrix of k + 1 rows is made (the last is j itself):
+For the support S of an item j, with k = |S|, one matrix of k + 1 rows is made (the last is j itself):
 
-    shared audiences   each user who is met keeps a chain of the rows that own them; a new row walks it and
-                       adds one to each pair: sum of audiences + sum over users of c_u² steps, not k² merges
-    content            k (k + 1) / 2 products of d columns, four rows at a time so that each load serves four
-    a strength         the sum of both, weighted; several strengths share what stands above
-    Cholesky           k³ / 6 multiply-adds by rows, which are contiguous; then two triangular solves
+    shared users   each user who is met keeps a chain of the rows that hold them; a new row walks the chain and adds
+                   one to each pair: sum of the items' users + sum over users of c_u² steps, not k² merges
+    content        k (k + 1) / 2 products of d columns, four rows at a time so that each load serves four
+    a strength     the sum of both, weighted; several strengths share what stands above
+    Cholesky       k³ / 6 multiply-adds by rows, which are contiguous; then two triangular solves
 
-Counts are exact integers. Products and solve run in float64: the float32 vectors' products are then exact to
-1e-15, so that what is left of a comparison with the reference is the conditioning of the system alone, at
-most 1 + trace(G) / lambda. Each item belongs to one thread: the number of threads changes no bit.
+Counts are exact integers. Products and solve run in float64, where products of float32 vectors are exact to 1e-15.
+The difference to the reference is then the conditioning of the system alone, at most 1 + trace(G) / lambda. Each item
+belongs to one thread: the number of threads changes no bit.
 
-Bytes a thread: 3 (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each member of the support's audiences. Bound by the
+Bytes a thread: 3 (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each user of the support's items. Bound by the
 products (k² d).
 """
 
@@ -25,8 +25,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.ridge.audiences import members
-from mllmrec_kernels.ridge.reference import Strengths
+from mllmrec_kernels.ridge.reference import Strengths, count_members
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
 _FAST = {"contract", "reassoc"}
@@ -97,14 +96,14 @@ def _solve(G: Any, k: int, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _system(shared: Any, content: Any, weight: float, regularisation: float, G: Any) -> None:
-    """G = shared + weight content + regularisation I, lower triangles; without the last in row k."""
+def _system(shared: Any, content: Any, weight: float, regularization: float, G: Any) -> None:
+    """G = shared + weight content + regularization I, lower triangles; without the last in row k."""
     k = len(G) - 1
     for a in range(k + 1):
         for b in range(a + 1):
             G[a, b] = shared[a, b] + weight * content[a, b]
     for a in range(k):
-        G[a, a] += regularisation
+        G[a, a] += regularization
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -142,14 +141,21 @@ def _all_rows(
 def ridge_weights(
     user_items: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; float32 [len(strengths), support.nnz]; see the verb."""
-    audiences = user_items.transpose()
-    longest = int(members(np.diff(audiences.indptr), support).max(initial=0))
+    """Return the weights in the order of `support`'s entries, float32 [len(strengths), support.nnz].
+
+    Args:
+        user_items: R, [U, I], the pattern.
+        vectors: V, float32 [I, d].
+        support: [I, I], the pattern.
+        strengths: pairs (w, lambda).
+    """
+    item_users = user_items.transpose()
+    longest = int(count_members(np.diff(item_users.indptr), support).max(initial=0))
     widest = int(np.diff(support.indptr).max(initial=0))
     last = np.full((get_num_threads(), user_items.n_rows), -1, np.int32)
     out = np.empty((len(strengths), support.nnz), np.float32)
     _all_rows(
-        support.indptr, support.indices, audiences.indptr, audiences.indices, vectors,
+        support.indptr, support.indices, item_users.indptr, item_users.indices, vectors,
         np.array(strengths, np.float64), last, longest, widest, out,
     )  # fmt: skip
     return out

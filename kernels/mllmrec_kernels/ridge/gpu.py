@@ -1,19 +1,19 @@
 """The ridge regressions in batches of torch operations, on the device of the vectors.
 
-A batch is b items with their neighbours, slot 0 the item j itself, up to W slots; shorter ones are padded:
+A batch is b items with their neighbors, slot 0 the item j itself, up to W slots; shorter ones are padded:
 
-    audiences    X [b W, n] has a one for each slot and user of it; a row's users are numbered anew, 0..n-1, so n
-                 is what the most popular neighbourhood of the batch needs, not U. Shared users are X X^T, small
-                 products of zeros and ones: exact in float32, and in TF32, for they stay below 2^24
-    content      w V V^T, float32 rows multiplied in float64
-    Cholesky     of G[1:, 1:] + lambda I, which is lambda I where a slot is padding: its weight is 0
+    shared users   X [b W, n] has a one for each slot and user of it. A row's users are numbered anew, 0..n-1, so n is
+                   the size of the batch's most popular neighborhood, not U. Shared users are X X^T, small products
+                   of zeros and ones: exact in float32, and in TF32, for they stay below 2^24
+    content        w V V^T, float32 rows multiplied in float64
+    Cholesky       of G[1:, 1:] + lambda I, which is lambda I where a slot is padding: its weight is 0
 
-All products and solves are float64 but for the exact counts, so what is left of a comparison with the reference
-is the conditioning of the system alone, as in cpu.py.
+All products and solves are float64 but for the exact counts, so the difference to the reference is the conditioning
+of the system alone, as in cpu.py.
 
-Bytes on the device: V, 8 a user-item pair, 8 an entry of the support, and a batch. Rows are taken from small
-audiences to large ones, as many at a time as BUDGET holds, whatever I is. Audiences that exceed it by themselves
-are counted a range of users at a time, each of at most BUDGET; beside it stand the W (12 d + 32 W) of that one row.
+Bytes on the device: V, 8 a user-item pair, 8 an entry of the support, and a batch. Rows are taken from few users to
+many, as many at a time as BUDGET holds, whatever I is. A row whose users exceed it is counted a range of users at a
+time, each of at most BUDGET; beside it stand the W (12 d + 32 W) of that one row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.ridge.audiences import members
-from mllmrec_kernels.ridge.reference import Strengths
+from mllmrec_kernels.ridge.reference import Strengths, count_members
 
 BUDGET = 256 * 2**20
 ROWS = 2**15  # of a batch at most: batched CUDA routines number their matrices in a grid's 65,535
@@ -36,42 +35,51 @@ _CELL = 32  # of a pair of slots: counts, products, G and its factor in float64
 
 
 def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; NaN where a system cannot be solved.
+    """Return the weights in the order of `support`'s entries, NaN where a system fails.
 
-    float32 [len(strengths), support.nnz]. `vectors`, float32 [I, d], says which device computes; see the verb.
+    float32 [len(strengths), support.nnz].
+
+    Args:
+        user_items: R, [U, I], the pattern.
+        vectors: V, float32 [I, d], on the device that computes.
+        support: [I, I], the pattern.
+        strengths: pairs (w, lambda).
     """
     device, n_users = vectors.device, user_items.n_rows
     pairs = _pairs(user_items).to(device)
-    indptr, neighbours = (torch.from_numpy(ids).to(device) for ids in (support.indptr, support.indices))
+    indptr, neighbors = (torch.from_numpy(ids).to(device) for ids in (support.indptr, support.indices))
     weights = torch.empty((len(strengths), support.nnz), dtype=torch.float32, device=device)
     for rows, span in _batches(user_items, support, vectors.shape[1]):
-        items, entries, live = _slots(torch.from_numpy(rows).to(device), indptr, neighbours)
+        items, entries, live = _slots(torch.from_numpy(rows).to(device), indptr, neighbors)
         shared = torch.zeros((*items.shape, items.shape[1]), dtype=torch.float64, device=device)  # [b, W, W]
         for first in range(0, n_users, span):
             shared += _shared_users(pairs, items, live, n_users, first, min(first + span, n_users))
         V = vectors[items].double().mul_(live[:, :, None])  # [b, W, d]
         content = V @ V.mT if any(weight for weight, _ in strengths) else torch.zeros_like(shared)
-        for made, (content_weight, regularisation) in zip(weights, strengths, strict=True):
+        for out, (content_weight, regularization) in zip(weights, strengths, strict=True):
             G = torch.add(shared, content, alpha=content_weight)
-            made[entries[live[:, 1:]]] = _solve(G, regularisation)[live[:, 1:]].float()
+            out[entries[live[:, 1:]]] = _solve(G, regularization)[live[:, 1:]].float()
     return weights.cpu().numpy()
 
 
 def _pairs(user_items: CSR) -> Tensor:
-    """item U + user of each interaction, ascending, int64 [nnz]: one binary search finds any range of an audience."""
-    audiences = user_items.transpose()
-    return torch.from_numpy(audiences.rows() * user_items.n_rows + audiences.indices)
+    """Return item U + user of each interaction, ascending, int64 [nnz].
+
+    One binary search then finds any range of an item's users.
+    """
+    item_users = user_items.transpose()
+    return torch.from_numpy(item_users.rows() * user_items.n_rows + item_users.indices)
 
 
 def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Rows of `support` to solve together, int64 [b], and how many users to count at a time."""
+    """Yield rows of `support` to solve together, int64 [b], and the number of users to count at a time."""
     degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
-    met, lengths = members(degrees, support), np.diff(support.indptr)
-    rows = np.argsort(met, kind="stable")
+    members, lengths = count_members(degrees, support), np.diff(support.indptr)
+    rows = np.argsort(members, kind="stable")
     rows = rows[lengths[rows] > 0]
-    slots, met = np.maximum.accumulate(lengths[rows] + 1), met[rows]
+    slots, members = np.maximum.accumulate(lengths[rows] + 1), members[rows]
     users = max(1, user_items.n_rows)
-    counting = _MEMBER * met + 4 * slots * np.minimum(met, users)
+    counting = _MEMBER * members + 4 * slots * np.minimum(members, users)
     costs = counting + slots * (12 * d + _CELL * slots)  # of a row; they rise
     start = 0
     while start < len(rows):
@@ -83,17 +91,17 @@ def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np
         start = stop
 
 
-def _slots(rows: Tensor, indptr: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For rows [b] the items [b, W], the row itself first, the entries [b, W - 1], and which slots are real [b, W]."""
+def _slots(rows: Tensor, indptr: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for rows [b] the items [b, W], the row itself first, the entries [b, W - 1], and the real slots [b, W]."""
     starts, ends = indptr[rows, None], indptr[rows + 1, None]
     entries = starts + torch.arange(int((ends - starts).max()), device=rows.device)
     live = torch.nn.functional.pad(entries < ends, (1, 0), value=True)
-    entries = torch.minimum(entries, ends - 1)  # padding repeats the last neighbour, and is masked
-    return torch.cat([rows[:, None], neighbours[entries]], dim=1), entries, live
+    entries = torch.minimum(entries, ends - 1)  # padding repeats the last neighbor, and is masked
+    return torch.cat([rows[:, None], neighbors[entries]], dim=1), entries, live
 
 
 def _shared_users(pairs: Tensor, items: Tensor, live: Tensor, n_users: int, first: int, last: int) -> Tensor:
-    """How many users in [first, last) each two slots of a row share, float32 [b, W, W]; 0 for padding."""
+    """Count the users in [first, last) that each two slots of a row share, float32 [b, W, W]; 0 for padding."""
     b, W = items.shape
     begins = torch.searchsorted(pairs, items * n_users + first)
     counts = (torch.searchsorted(pairs, items * n_users + last) - begins).mul_(live).flatten()
@@ -108,10 +116,10 @@ def _shared_users(pairs: Tensor, items: Tensor, live: Tensor, n_users: int, firs
     return incidence @ incidence.mT
 
 
-def _solve(G: Tensor, regularisation: float) -> Tensor:
-    """(G[1:, 1:] + lambda I)^-1 G[1:, 0] of each matrix [b, W, W], float64 [b, W - 1]; G is overwritten."""
+def _solve(G: Tensor, regularization: float) -> Tensor:
+    """Return (G[1:, 1:] + lambda I)^-1 G[1:, 0] of each matrix [b, W, W], float64 [b, W - 1]; G is overwritten."""
     system = G[:, 1:, 1:]
-    system.diagonal(dim1=1, dim2=2).add_(regularisation)
+    system.diagonal(dim1=1, dim2=2).add_(regularization)
     factor, failed = torch.linalg.cholesky_ex(system)
     weights = torch.cholesky_solve(G[:, 1:, :1], factor).squeeze(2)
     return weights.masked_fill_(failed[:, None] > 0, torch.nan)

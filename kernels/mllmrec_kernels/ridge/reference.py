@@ -16,8 +16,8 @@ from mllmrec_kernels.base.csr import CSR
 Strengths = Sequence[tuple[float, float]]  # (w, lambda)
 
 
-def gram(user_items: CSR, vectors: NDArray[np.float32], content_weight: float) -> NDArray[np.float64]:
-    """G, dense, float64 [I, I]."""
+def _gram(user_items: CSR, vectors: NDArray[np.float32], content_weight: float) -> NDArray[np.float64]:
+    """Return G, dense, float64 [I, I]."""
     R = np.zeros(user_items.shape)
     R[user_items.rows(), user_items.indices] = 1
     V = vectors.astype(np.float64)
@@ -27,12 +27,25 @@ def gram(user_items: CSR, vectors: NDArray[np.float32], content_weight: float) -
 def ridge_weights(
     user_items: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
-    """The weights in the order of `support`'s entries; float32 [len(strengths), support.nnz]."""
+    """Return the weights in the order of `support`'s entries, float32 [len(strengths), support.nnz].
+
+    Args:
+        user_items: R, [U, I], the pattern.
+        vectors: V, float32 [I, d].
+        support: [I, I], the pattern.
+        strengths: pairs (w, lambda).
+    """
     weights = np.empty((len(strengths), support.nnz), np.float32)
-    for made, (content_weight, regularisation) in zip(weights, strengths, strict=True):
-        G = gram(user_items, vectors, content_weight)
+    for out, (content_weight, regularization) in zip(weights, strengths, strict=True):
+        G = _gram(user_items, vectors, content_weight)
         for j in range(support.n_rows):
             S = support.row(j)
-            system = G[np.ix_(S, S)] + regularisation * np.eye(len(S))
-            made[support.indptr[j] : support.indptr[j + 1]] = np.linalg.solve(system, G[S, j])
+            system = G[np.ix_(S, S)] + regularization * np.eye(len(S))
+            out[support.indptr[j] : support.indptr[j + 1]] = np.linalg.solve(system, G[S, j])
     return weights
+
+
+def count_members(degrees: NDArray[np.int64], support: CSR) -> NDArray[np.int64]:
+    """Count the users of each item and of its neighbors, a user once for each of them; int64 [I]."""
+    before = np.concatenate([[0], np.cumsum(degrees[support.indices])])
+    return np.asarray(np.diff(before[support.indptr]) + degrees)

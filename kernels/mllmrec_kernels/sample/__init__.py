@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base import backend as backends
-from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.arrays import as_numpy, is_tensor, like, tensor_like
+from mllmrec_kernels.base.csr import CSR, as_csr
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.sample import reference
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from mllmrec_kernels.base.arrays import ArrayLike
+    from mllmrec_kernels.base.csr import SparseLike
+
 
 @overload
 def sample_negatives(
-    user_items: CSR,
+    user_items: SparseLike,
     users: NDArray[np.integer],
     *,
     generator: np.random.Generator | Generator,
@@ -28,68 +32,66 @@ def sample_negatives(
 
 @overload
 def sample_negatives(
-    user_items: CSR, users: Tensor, *, generator: np.random.Generator | Generator, backend: str = "auto"
+    user_items: SparseLike, users: Tensor, *, generator: np.random.Generator | Generator, backend: str = "auto"
 ) -> Tensor: ...
 
 
 def sample_negatives(
-    user_items: CSR, users: Any, *, generator: np.random.Generator | Generator, backend: str = "auto"
-) -> Any:
-    """One item a user, uniform over the items seen by anybody but not by this user (method 2.8, issue 3).
+    user_items: SparseLike, users: ArrayLike, *, generator: np.random.Generator | Generator, backend: str = "auto"
+) -> ArrayLike:
+    """Draw one item a user, uniform over the items seen by anyone but not by this user (docs/method.md, 5).
 
-    "Seen" is having at least one entry in `user_items`. One number is taken from the generator a call; all
+    An item is seen that has at least one entry in `user_items`. One number is taken from the generator a call; all
     backends make the same samples from it, for any number of threads.
 
     Args:
-        user_items: U x I training interactions; only the pattern is read.
-        users: int32 or int64, shape (B,), NumPy or torch; repeated users draw independently.
+        user_items: sparse [U, I], training interactions; only the pattern is read. Pass a CSR where you call often:
+            what is derived from it is kept as long as it lives.
+        users: int32 or int64 [B], NumPy or torch; repeated users draw independently.
         generator: a numpy.random.Generator or a torch.Generator.
         backend: "auto", "numba", "triton" or "reference".
 
     Returns:
-        int32 [B], where `users` lives. **-1 for a user who has seen every seen item**: a trainer drops those
-        samples (`negatives >= 0`), since there is nothing to rank below their items.
+        int32 [B], in the library and on the device of `users`. It is -1 for a user who has seen every seen item: a
+        trainer drops those samples (`negatives >= 0`), since there is nothing to rank below their items.
 
     Raises:
         KernelInputError: `users` is not an integer vector or names a user outside [0, U).
-        BackendUnavailableError: the backend asked for cannot run here.
+        BackendUnavailableError: the named backend cannot run here.
     """
+    matrix = as_csr("user_items", user_items, binary=True)
     chosen = backends.choose(backend, users, cpu=("numba",), gpu=("triton",))
     if chosen == "triton":
-        return _on_device(user_items, users, generator)
-    if not isinstance(users, np.ndarray):
-        import torch
-
-        drawn = sample_negatives(user_items, users.cpu().numpy(), generator=generator, backend=chosen)
-        return torch.from_numpy(drawn).to(users.device)
-    _check(user_items, users)
+        return _on_device(matrix, users, generator)
+    rows = as_numpy("users", users)
+    _check(matrix, rows)
     seed = _seed(generator)
     if chosen == "reference":
-        return reference.sample_negatives(user_items, users, seed)
+        return like(users, reference.sample_negatives(matrix, rows, seed))
     from mllmrec_kernels.sample import cpu
 
-    return cpu.sample_negatives(user_items, users, seed)
+    return like(users, cpu.sample_negatives(matrix, rows, seed))
 
 
-def _on_device(user_items: CSR, users: Any, generator: Any) -> Any:
+def _on_device(user_items: CSR, users: ArrayLike, generator: np.random.Generator | Generator) -> ArrayLike:
     import torch
 
     from mllmrec_kernels.sample import gpu
 
     device = backends.device_of(users)
-    asked = torch.from_numpy(users).to(device) if isinstance(users, np.ndarray) else users.to(device)
-    _check_tensor(user_items, asked)
+    rows = users.to(device) if is_tensor(users) else torch.from_numpy(as_numpy("users", users)).to(device)
+    _check_tensor(user_items, rows)
     if isinstance(generator, torch.Generator) and generator.device == device:
-        seed = _drawn(generator)
+        seed = _random_number(generator)
     else:
         seed = torch.tensor([_seed(generator)], device=device)
     with backends.on(device):
-        drawn = gpu.sample_negatives(user_items, asked, seed)
-    return drawn.cpu().numpy() if isinstance(users, np.ndarray) else drawn.to(users.device)
+        negatives = gpu.sample_negatives(user_items, rows, seed)
+    return tensor_like(users, negatives)
 
 
 def _check_tensor(user_items: CSR, users: Tensor) -> None:
-    """What `_check` refuses, of a tensor on a device; it waits for the device once."""
+    """Refuse what `_check` refuses, for a tensor on a device; this waits for the device once."""
     import torch
 
     dtype = str(users.dtype).removeprefix("torch.")
@@ -101,14 +103,14 @@ def _check_tensor(user_items: CSR, users: Tensor) -> None:
             raise KernelInputError(f"users must lie in [0, {user_items.n_rows}); got [{least}, {most}]")
 
 
-def _seed(generator: Any) -> int:
+def _seed(generator: np.random.Generator | Generator) -> int:
     if isinstance(generator, np.random.Generator):
         return int(generator.integers(2**63))
-    return int(_drawn(generator))
+    return int(_random_number(generator))
 
 
-def _drawn(generator: Generator) -> Tensor:
-    """One number below 2^63 - 1 on the generator's device, int64 [1]."""
+def _random_number(generator: Generator) -> Tensor:
+    """Draw one number below 2^63 - 1 on the generator's device, int64 [1]."""
     import torch
 
     return torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device, dtype=torch.int64)

@@ -19,12 +19,12 @@ from mllmrec_kernels.sample.reference import GOLDEN, MIX_1, MIX_2, seen_items
 _G, _M1, _M2 = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
 _LOW = np.uint64(0xFFFFFFFF)
 
-# A trainer asks thousands of times about one matrix; O(nnz) each time would cost more than the sampling.
+# A trainer calls thousands of times with one matrix; O(nnz) each time would cost more than the sampling.
 _numbered: WeakKeyDictionary[CSR, tuple[NDArray[np.int32], NDArray[np.int32]]] = WeakKeyDictionary()
 
 
-def numbered(user_items: CSR) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The seen items, int32 [S], and each item's number among them, int32 [I] (-1 where unseen)."""
+def number_items(user_items: CSR) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the seen items, int32 [S], and each item's number among them, int32 [I]; -1 where unseen."""
     if user_items not in _numbered:
         seen = seen_items(user_items)
         number = np.full(user_items.n_columns, -1, np.int32)
@@ -69,7 +69,13 @@ def _sample(indptr, indices, users, seed, seen, number, out):  # type: ignore[no
 
 
 def sample_negatives(user_items: CSR, users: NDArray[np.integer], seed: int) -> NDArray[np.int32]:
-    """int32 [B]; see the verb."""
+    """Return the samples, int32 [B]; -1 where there is none.
+
+    Args:
+        user_items: [U, I], the pattern.
+        users: integer [B], rows of `user_items`.
+        seed: start of the random sequence, below 2^63.
+    """
     out = np.empty(len(users), np.int32)
-    _sample(user_items.indptr, user_items.indices, users, np.uint64(seed), *numbered(user_items), out)
+    _sample(user_items.indptr, user_items.indices, users, np.uint64(seed), *number_items(user_items), out)
     return out

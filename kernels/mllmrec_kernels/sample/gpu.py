@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mllmrec_kernels.base import device_cache as resident
+from mllmrec_kernels.base import device_cache
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.exact.gpu_score import FUSED
-from mllmrec_kernels.sample.cpu import numbered
+from mllmrec_kernels.sample.cpu import number_items
 
 SAMPLES = 256
 
@@ -26,7 +26,7 @@ SAMPLES = 256
 def sample_rows(  # type: ignore[no-untyped-def]
     indptr, indices, users, seed, seen, number, out, n, n_seen, search_steps, B: tl.constexpr
 ):  # fmt: skip
-    """out[b] = a seen item that users[b] has not seen, -1 where there is none; int32 [n].
+    """Write out[b], a seen item that users[b] has not seen, -1 where there is none; int32 [n].
 
     indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen, number int32 [n_seen], [I].
     """
@@ -58,19 +58,25 @@ _numbered: WeakKeyDictionary[CSR, dict[torch.device, tuple[Tensor, Tensor]]] = W
 
 
 def _numbers(user_items: CSR, device: torch.device) -> tuple[Tensor, Tensor]:
-    kept = _numbered.setdefault(user_items, {})
-    if device not in kept:
-        seen, number = map(torch.from_numpy, numbered(user_items))
-        kept[device] = seen.to(device), number.to(device)
-    return kept[device]
+    copies = _numbered.setdefault(user_items, {})
+    if device not in copies:
+        seen, number = map(torch.from_numpy, number_items(user_items))
+        copies[device] = seen.to(device), number.to(device)
+    return copies[device]
 
 
 def sample_negatives(user_items: CSR, users: Tensor, seed: Tensor) -> Tensor:
-    """int32 [B] on the device of `users`; `seed` is int64 [1] there, so that drawing it need not stop the device."""
+    """Return the samples, int32 [B], on the device of `users`; -1 where there is none.
+
+    Args:
+        user_items: [U, I], the pattern.
+        users: integer [B], rows of `user_items`.
+        seed: int64 [1] on that device, so that drawing it does not stop the device.
+    """
     out = torch.empty(len(users), dtype=torch.int32, device=users.device)
     if len(users):
         seen, number = _numbers(user_items, users.device)
-        rows = resident.on_device(user_items, users.device)
+        rows = device_cache.on_device(user_items, users.device)
         sample_rows[(triton.cdiv(len(users), SAMPLES),)](
             rows.indptr, rows.indices, users.contiguous(), seed, seen, number, out, len(users), len(seen),
             rows.search_steps, B=SAMPLES, **FUSED,

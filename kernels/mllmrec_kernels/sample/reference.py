@@ -1,4 +1,4 @@
-"""The contract of sample_negatives: which random bits each sample gets, and what it makes of them.
+"""The contract of sample_negatives: the random bits of each sample, and the item they give.
 
 Sample b owns the b-th number of the splitmix64 sequence that starts at `seed`, so neither the batch's
 order of evaluation nor the number of threads matters. Of the S seen items, S - d_u are not the user's;
@@ -20,7 +20,7 @@ MIX_2 = 0x94D049BB133111EB
 
 
 def random_bits(seed: int, n: int) -> NDArray[np.uint64]:
-    """The first n numbers of splitmix64 from `seed`, uint64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Return the first n numbers of splitmix64 from `seed`, uint64 [n] (Steele, Lea and Flood, OOPSLA 2014)."""
     z = np.uint64(seed) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(GOLDEN)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
@@ -28,12 +28,18 @@ def random_bits(seed: int, n: int) -> NDArray[np.uint64]:
 
 
 def seen_items(user_items: CSR) -> NDArray[np.int32]:
-    """Ids of the items with at least one entry, ascending."""
+    """Return the ids of the items with at least one entry, ascending; int32."""
     return np.flatnonzero(np.bincount(user_items.indices, minlength=user_items.n_columns)).astype(np.int32)
 
 
 def sample_negatives(user_items: CSR, users: NDArray[np.integer], seed: int) -> NDArray[np.int32]:
-    """int32 [B]; see the verb."""
+    """Return the samples, int32 [B]; -1 where there is none.
+
+    Args:
+        user_items: [U, I], the pattern.
+        users: integer [B], rows of `user_items`.
+        seed: start of the random sequence, below 2^63.
+    """
     seen = seen_items(user_items)
     negatives = np.full(len(users), -1, dtype=np.int32)
     for b, (u, bits) in enumerate(zip(users, random_bits(seed, len(users)), strict=True)):

@@ -1,12 +1,12 @@
-"""Queries against items where lists are long: the tile's sums choose first, scores are made at the end.
+"""Queries against items with long lists: tile sums choose the candidates, scores are made at the end.
 
-A list of k that is scored as it fills takes k ln(N / k) scores and as many moves in a heap. Here each query keeps
-a reservoir of (sum, column) instead. When it is full, its k-th highest sum says how high the list is sure to
-end: with margin as in certified.py a sum is at most margin / steps off, above or below, so whatever lies more
-than twice that under the k-th highest is dropped, and the bar is raised to it. In the end about k a query are
-left to be scored, the highest sums first, so that the list's own end rules out most of the rest.
+A list of k that is scored while it fills takes k ln(N / k) scores and as many moves in a heap. Here each query keeps
+a buffer of (sum, column) instead. When the buffer is full, its k-th highest sum bounds the end of the list from
+below: a sum is at most margin / step off, above or below (thresholds.py). Whatever lies more than twice that under
+the k-th highest is dropped, and the threshold is raised to it. In the end about k candidates a query are left to be
+scored, the highest sums first, so that the list's own end rules out most of the rest.
 
-Bytes: a reservoir is four lists long, 8 bytes an entry, for each row of one panel a thread. Work: the product, and
+Bytes: a buffer is four lists long, 8 bytes an entry, for each row of one panel a thread. Work: the product, and
 about k (1 + ln(N / 4k)) entries a query, none of which is scored before the end unless too many tie.
 """
 
@@ -17,80 +17,89 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from mllmrec_kernels.base.jit import compiled
-from mllmrec_kernels.exact.heap import push
+from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.exact.plan import Plan
-from mllmrec_kernels.exact.problem import Ask, Lists, score_of
-from mllmrec_kernels.exact.quantized import PANEL, Packed
-from mllmrec_kernels.exact.thresholds import least_sum
+from mllmrec_kernels.exact.plan import RotationPlan
+from mllmrec_kernels.exact.problem import Heaps, TopKProblem, push, score_pair
+from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
+from mllmrec_kernels.exact.thresholds import NEVER, min_sum
 
-_LISTS, _LEAST = 4, 4 * COLUMNS  # a reservoir holds so many lists, and at least so many entries
-_NEVER = np.full(COLUMNS, 2**31 - 1, np.int32)
-
-
-def room(kept: int) -> int:
-    """Entries of a reservoir for lists of `kept`."""
-    return max(_LISTS * kept, _LEAST)
+_LISTS, _MIN_ENTRIES = 4, 4 * COLUMNS  # a buffer holds so many lists, and at least so many entries
 
 
-def reservoir_bytes(kept: int) -> int:
-    """Bytes of all threads' reservoirs."""
-    return get_num_threads() * PANEL * (8 * room(kept) + 16)
+def buffer_bytes(k: int) -> int:
+    """Count the bytes of all threads' buffers for lists of k."""
+    return get_num_threads() * PANEL * (8 * _capacity(k) + 16)
 
 
-def meet(mine: Packed, theirs: Packed, ask: Ask, lists: Lists, plan: Plan) -> None:
-    """Offer every row of `mine` every row of `theirs`, whose ids rise; bars and margins of `mine` are set."""
-    _meet_panels(mine, theirs, ask, lists, plan.steps, plan.depth, room(ask.kept), _NEVER)
+def _capacity(k: int) -> int:
+    """Return the entries of a buffer for lists of k."""
+    return max(_LISTS * k, _MIN_ENTRIES)
+
+
+def fill(left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, plan: RotationPlan) -> None:
+    """Offer every row of `right` to the list of every row of `left`.
+
+    Args:
+        left: queries, with margins and thresholds set.
+        right: items, in rising order of their ids.
+        problem: the search.
+        heaps: the lists, filled in place.
+        plan: axes and scales of the product, without tail bytes.
+    """
+    _fill_panels(left, right, problem, heaps, plan.step, plan.depth, _capacity(problem.k), NEVER)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _meet_panels(mine: Any, theirs: Any, ask: Any, lists: Any, steps: Any, depth: Any, size: Any, never: Any) -> None:
-    for panel in prange(len(mine.ids) // PANEL):
-        _meet_panel(panel * PANEL, mine, theirs, ask, lists, steps, depth, size, never)
+def _fill_panels(left: Any, right: Any, problem: Any, heaps: Any, step: Any, depth: Any, size: Any, never: Any) -> None:
+    for panel in prange(len(left.ids) // PANEL):
+        _fill_panel(panel * PANEL, left, right, problem, heaps, step, depth, size, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _meet_panel(
-    start: Any, mine: Any, theirs: Any, ask: Any, lists: Any, steps: Any, depth: Any, size: Any, never: Any
+def _fill_panel(
+    start: Any, left: Any, right: Any, problem: Any, heaps: Any, step: Any, depth: Any, size: Any, never: Any
 ) -> None:
-    indptr, excluded, alone = ask.indptr, ask.excluded, ask.alone
-    left, starts, right, bars, users, items = mine.left, mine.starts, theirs.right, mine.bars, mine.ids, theirs.ids
+    indptr, excluded, exclude_self = problem.indptr, problem.excluded, problem.exclude_self
+    row_codes, sum_offsets, column_codes, thresholds, users, items = (
+        left.row_codes, left.sum_offsets, right.column_codes, left.thresholds, left.ids, right.ids,
+    )  # fmt: skip
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
-    kept_sums, kept_columns = np.empty((PANEL, size), np.int32), np.empty((PANEL, size), np.int32)
+    buffer_sums, buffer_columns = np.empty((PANEL, size), np.int32), np.empty((PANEL, size), np.int32)
     counts, cursors = np.zeros(PANEL, np.int64), indptr[np.maximum(users[start : start + PANEL], 0)]
     first, groups, shift = depth
     stride = groups * DEPTH
     for column in range(0, len(items), COLUMNS):
         for row in range(start, start + PANEL, ROWS):
             if not candidates(  # type: ignore[call-arg]
-                left, row, stride, starts, right, column * stride, first, groups, shift, bars, never, 0, sums, masks
-            ):
+                row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, thresholds,
+                never, 0, sums, masks,
+            ):  # fmt: skip
                 continue
             for r in range(row, row + ROWS):
                 q, at = users[r], r - start
                 if q < 0 or masks[r - row] == 0:
                     continue
                 counts[at], cursors[at] = _keep(
-                    masks[r - row], sums, (r - row) * COLUMNS, column, items, q if alone else -1, excluded, cursors[at],
-                    indptr[q + 1], kept_sums, kept_columns, at, counts[at],
+                    masks[r - row], sums, (r - row) * COLUMNS, column, items, q if exclude_self else -1, excluded,
+                    cursors[at], indptr[q + 1], buffer_sums, buffer_columns, at, counts[at],
                 )  # fmt: skip
                 if counts[at] + COLUMNS > size:
-                    counts[at] = _drop(kept_sums[at], kept_columns[at], counts[at], r, mine, ask, steps)
-                    if counts[at] + COLUMNS > size:  # too many so close: their scores tell them apart
-                        _score(kept_sums[at], kept_columns[at], counts[at], r, mine, theirs, ask, lists, steps)
+                    counts[at] = _drop(buffer_sums[at], buffer_columns[at], counts[at], r, left, problem, step)
+                    if counts[at] + COLUMNS > size:  # too many within the margin: only scores separate them
+                        _score(buffer_sums[at], buffer_columns[at], counts[at], r, left, right, problem, heaps, step)
                         counts[at] = 0
     for at in range(PANEL):
-        left_over = _drop(kept_sums[at], kept_columns[at], counts[at], start + at, mine, ask, steps)
-        _score(kept_sums[at], kept_columns[at], left_over, start + at, mine, theirs, ask, lists, steps)
+        count = _drop(buffer_sums[at], buffer_columns[at], counts[at], start + at, left, problem, step)
+        _score(buffer_sums[at], buffer_columns[at], count, start + at, left, right, problem, heaps, step)
 
 
-@compiled
+@jit
 def _keep(
     mask: Any, sums: Any, sums_at: Any, column: Any, items: Any, itself: Any, excluded: Any, cursor: Any, stop: Any,
-    kept_sums: Any, kept_columns: Any, at: Any, count: Any,
+    buffer_sums: Any, buffer_columns: Any, at: Any, count: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """Put the marked sums of one row of a tile into reservoir `at`; its new count, and the row's place in `excluded`.
+    """Append the marked sums of a tile's row to buffer `at`; return its count and the row's place in `excluded`.
 
     Columns rise from call to call, so a query's excluded items, up to `stop`, are passed once.
     """
@@ -102,35 +111,35 @@ def _keep(
             cursor += 1
         if i < 0 or i == itself or (cursor < stop and excluded[cursor] == i):
             continue
-        kept_sums[at, count], kept_columns[at, count] = sums[sums_at + bit], column + bit
+        buffer_sums[at, count], buffer_columns[at, count] = sums[sums_at + bit], column + bit
         count += 1
     return count, cursor
 
 
-@compiled
-def _drop(sums: Any, columns: Any, count: Any, row: Any, mine: Any, ask: Any, steps: Any) -> int:
-    """Put the k highest sums first, raise the row's bar by the k-th, drop what is under it; how many are left."""
-    kept = ask.kept
-    if count <= kept:
+@jit
+def _drop(sums: Any, columns: Any, count: Any, row: Any, left: Any, problem: Any, step: Any) -> int:
+    """Put the k highest sums first, raise the row's threshold by the k-th, drop lower ones; return the count left."""
+    k = problem.k
+    if count <= k:
         return int(count)
-    _select(sums, columns, count, kept)
+    _select(sums, columns, count, k)
     least = sums[0]
-    for n in range(1, kept):
+    for n in range(1, k):
         least = min(least, sums[n])
     # int32 sums and their distances are exact in float64.
-    bar = max(np.floor(least - 2 * mine.margin[row] / steps), np.float64(mine.bars[row]))
-    mine.bars[row] = int(bar)
-    left = kept
-    for n in range(kept, count):
-        if sums[n] >= bar:
-            sums[left], columns[left] = sums[n], columns[n]
-            left += 1
-    return int(left)
+    threshold = max(np.floor(least - 2 * left.margin[row] / step), np.float64(left.thresholds[row]))
+    left.thresholds[row] = int(threshold)
+    remaining = k
+    for n in range(k, count):
+        if sums[n] >= threshold:
+            sums[remaining], columns[remaining] = sums[n], columns[n]
+            remaining += 1
+    return int(remaining)
 
 
-@compiled
+@jit
 def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
-    """Quickselect: the k highest of `count` to the front, in any order; k < count."""
+    """Move the k highest of `count` sums to the front, in any order, by quickselect; k < count."""
     low, high = 0, count - 1
     while low < high:
         pivot = sums[(low + high) // 2]
@@ -152,23 +161,23 @@ def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
             return
 
 
-@compiled
+@jit
 def _score(
-    sums: Any, columns: Any, count: Any, row: Any, mine: Any, theirs: Any, ask: Any, lists: Any, steps: Any
+    sums: Any, columns: Any, count: Any, row: Any, left: Any, right: Any, problem: Any, heaps: Any, step: Any
 ) -> None:
-    """Offer `count` entries to the row's list by their scores; what the list rules out on the way is not scored."""
-    q, items = mine.ids[row], theirs.ids
-    floor, kept = ask.floor, ask.kept
-    ids, best, size = lists.ids, lists.best, lists.sizes[q]
-    unit, margin, bar = mine.unit[row], mine.margin[row], mine.bars[row]
+    """Offer `count` entries to the row's list by their scores, without those that its rising end rules out."""
+    q, items = left.ids[row], right.ids
+    min_score, k = problem.min_score, problem.k
+    ids, scores, size = heaps.ids, heaps.scores, heaps.sizes[q]
+    unit, margin, threshold = left.score_unit[row], left.margin[row], left.thresholds[row]
     for n in range(count):
-        if sums[n] < bar:
+        if sums[n] < threshold:
             continue
         i = items[columns[n]]
-        score = score_of(ask, q, i)
-        if score < floor:
+        score = score_pair(problem, q, i)
+        if score < min_score:
             continue
-        size = push(ids, best, q, size, kept, score, i)
-        if size == kept:
-            bar = max(bar, least_sum(best[q, 0], unit, margin, steps))
-    mine.bars[row], lists.sizes[q] = bar, size
+        size = push(ids, scores, q, size, k, score, i)
+        if size == k:
+            threshold = max(threshold, min_sum(scores[q, 0], unit, margin, step))
+    left.thresholds[row], heaps.sizes[q] = threshold, size

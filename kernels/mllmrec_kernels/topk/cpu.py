@@ -1,64 +1,90 @@
-"""topk_cosine and topk_dot on the CPU: by the int8 product where it pays, by the float32 one elsewhere."""
+"""Exact top-k on the CPU: by the int8 product where it pays, by the float32 product elsewhere."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.exact import float32_tile as floats
-from mllmrec_kernels.exact import problem as asks
-from mllmrec_kernels.exact.heap import sort_lists
+from mllmrec_kernels.base.jit import jit
+from mllmrec_kernels.exact.float32_tile import for_each_tile
 from mllmrec_kernels.exact.int8_tile import supported
 from mllmrec_kernels.exact.plan import make_plan
-from mllmrec_kernels.exact.problem import Ask, Lists
+from mllmrec_kernels.exact.problem import Heaps, TopKProblem, is_excluded, push, score_pair, sort_heaps
 from mllmrec_kernels.topk.reference import TopK
 
 FEW_PAIRS = 2**20  # below, planning costs more than any product
+_SCAN = 64  # products compared with the threshold at once
 
 
-def topk_cosine(
-    queries: NDArray[np.float32],
-    features: NDArray[np.float32],
-    k: int,
-    *,
-    threshold: float | None,
-    without_self: bool,
-    max_bytes: int,
-) -> TopK:
-    """Exact top-k by cosine; see the verb."""
-    return _topk(asks.cosine(queries, features, k, threshold, alone=without_self), k, max_bytes)
+def solve(problem: TopKProblem, k: int, max_bytes: int) -> TopK:
+    """Return each query's list in order.
+
+    Args:
+        problem: the search.
+        k: columns of the result, at least `problem.k`.
+        max_bytes: working memory.
+
+    Returns:
+        ids int32 [Q, k], padded with -1, and scores float32 [Q, k], padded with -inf.
+    """
+    n_queries = len(problem.queries)
+    ids = np.full((n_queries, k), -1, dtype=np.int32)
+    scores = np.full((n_queries, k), -np.inf, dtype=np.float32)
+    if problem.k == 0 or n_queries == 0:
+        return ids, scores
+    heaps = Heaps(ids, scores, np.zeros(n_queries, np.int64))
+    if not _fill_by_int8(problem, heaps, max_bytes):
+        _fill_by_float32(problem, heaps, max_bytes)
+    sort_heaps(*heaps)
+    return ids, scores
 
 
-def topk_dot(
-    queries: NDArray[np.float32],
-    items: NDArray[np.float32],
-    k: int,
-    *,
-    exclude: CSR | None,
-    max_bytes: int,
-) -> TopK:
-    """Exact top-k by inner product; see the verb."""
-    return _topk(asks.inner_product(queries, items, k, exclude), k, max_bytes)
+def _fill_by_int8(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> bool:
+    from mllmrec_kernels.topk import exact_int8
 
-
-def _topk(ask: Ask, k: int, max_bytes: int) -> TopK:
-    q_total = len(ask.queries)
-    ids = np.full((q_total, k), -1, dtype=np.int32)
-    best = np.full((q_total, k), -np.inf, dtype=np.float32)
-    if ask.kept == 0 or q_total == 0:
-        return ids, best
-    lists = Lists(ids, best, np.zeros(q_total, np.int64))
-    if not _fill_certified(ask, lists, max_bytes):
-        floats.fill(ask, lists, max_bytes)
-    sort_lists(*lists)
-    return ids, best
-
-
-def _fill_certified(ask: Ask, lists: Lists, max_bytes: int) -> bool:
-    from mllmrec_kernels.topk import exact_int8 as certified
-
-    if not supported() or len(ask.queries) * len(ask.items) < FEW_PAIRS:
+    if not supported() or len(problem.queries) * len(problem.items) < FEW_PAIRS:
         return False
-    plan = make_plan(ask)
-    return plan is not None and certified.fill(ask, lists, plan, max_bytes)
+    plan = make_plan(problem)
+    return plan is not None and exact_int8.fill(problem, heaps, plan, max_bytes)
+
+
+def _fill_by_float32(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> None:
+    def _offer(tile: NDArray[np.float32], q: int, i: int) -> None:
+        _offer_tile(tile, q, i, problem, heaps)
+
+    for_each_tile(problem, max_bytes, _offer)
+
+
+@jit
+def _offer_tile(tile: Any, first_query: Any, first_item: Any, problem: Any, heaps: Any) -> None:
+    for r in range(len(tile)):
+        _offer_row(tile[r], first_query + r, first_item, problem, heaps)
+
+
+@jit
+def _offer_row(products: Any, q: Any, first_item: Any, problem: Any, heaps: Any) -> None:
+    threshold = np.float32(_threshold(problem, heaps, q))
+    for start in range(0, len(products), _SCAN):
+        stop = min(start + _SCAN, len(products))
+        hits = 0  # a branch-free count is one vector loop, and nearly always zero
+        for c in range(start, stop):
+            hits += products[c] >= threshold
+        for c in range(start, stop if hits else start):
+            i = first_item + c
+            if products[c] < threshold or is_excluded(problem, q, i):
+                continue
+            score = score_pair(problem, q, i)
+            if score >= problem.min_score:
+                heaps.sizes[q] = push(heaps.ids, heaps.scores, q, heaps.sizes[q], problem.k, score, i)
+                threshold = np.float32(_threshold(problem, heaps, q))
+
+
+@jit
+def _threshold(problem: Any, heaps: Any, q: Any) -> float:
+    """Return the least float32 product with which a pair may enter the list of q, error included."""
+    score = heaps.scores[q, 0] if heaps.sizes[q] == problem.k else problem.min_score
+    if score == -np.inf or problem.rounding_error[q] == np.inf:
+        return -np.inf
+    return float(score / problem.score_unit[q] - problem.rounding_error[q])

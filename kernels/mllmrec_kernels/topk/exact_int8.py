@@ -1,27 +1,24 @@
 """Lists by an int8 product: a third of the axes in int8 proposes, the float64 score decides.
 
-A pair x, y of rows of norm at most 1 is looked at in up to three steps, each an upper bound of x.y that is
-compared with the bar of either list; only what passes goes on.
+A pair x, y of rows of norm at most 1 passes up to three steps. The first two are upper bounds of x.y, compared with
+the thresholds of both lists; only pairs that pass go on.
 
-1. The tile (microtile.py), for every pair. With p the first m coordinates on the plan's axes, r the others,
-   P and S the int8 of p and of all of z = (p, r), and all bounds as in packed.py:
-
-       x.y <= z_x.z_y + turning error
+1. The tile (int8_tile.py), for every pair. With p the first m coordinates on the plan's axes, r the others, P and S
+   the int8 of p and of z = (p, r), h the tail scale, and the bounds of quantized.py:
+       x.y <= z_x.z_y + rotation error
            <= p_x.p_y + |r_x||r_y| + ...
-           <= P_x.P_y + spares h_x h_y steps + |z_y| |p_x - P_x| + |z_x| |p_y - P_y| + turning error
+           <= P_x.P_y + tail_bytes h_x h_y step + |z_y| |p_x - P_x| + |z_x| |p_y - P_y| + rotation error
 
-   The first two terms are the tile's integer sum times both steps; the others are at most
-   `len_y near_x + len_x max(near_y)` and stand in the row's bar.
-2. The other coordinates' int8 instead of |r_x||r_y|:   x.y <= S_x.S_y + len_y off_x + len_x off_y + turning error.
+   The first two are the tile's integer sum times the step, the others at most the row's margin.
+2. The int8 of r too:   x.y <= S_x.S_y + norm_y rounding_x + norm_x rounding_y + rotation error
 3. The score itself.
 
-A graph of rows among themselves does the upper triangle only, and offers each pair to both lists. Panels of
-480 rows meet in rounds of pairs that share no panel (the circle method of tournaments), so threads never
-write to one list. Rows are ordered so that alike ones share a panel, whose lists are filled first: bars stand
-high before the others come. No order shows in the result (heap.py).
+A self graph does the upper triangle only, and offers each pair to both lists. Panels of 480 rows meet in rounds of
+pairs that share no panel (the circle method of tournaments), so threads never write to one list. Similar rows share a
+panel, and panels meet themselves first, so that thresholds rise early. No order shows in the result (problem.py).
 
-Bytes: a row is about 2 (m + spares) + d; where not all fit into `max_bytes`, blocks of rows are packed again
-for each meeting of two. Work: N^2 / 2 (m + spares) multiply-adds of int8.
+Bytes: a row is about 2 (m + tail_bytes) + d. Where not all fit into `max_bytes`, blocks are quantized for each pair.
+Work: N^2 / 2 (m + tail_bytes) multiply-adds of int8.
 """
 
 from __future__ import annotations
@@ -32,136 +29,147 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from mllmrec_kernels.base.jit import compiled
-from mllmrec_kernels.base.parallel import over_chunks
-from mllmrec_kernels.exact.heap import push
+from mllmrec_kernels.base.jit import jit
+from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
-from mllmrec_kernels.exact.plan import Plan
-from mllmrec_kernels.exact.problem import Ask, Lists, is_barred, score_of
-from mllmrec_kernels.exact.quantized import PANEL, Packed, chunk_bytes, empty, pack, padded, row_bytes
-from mllmrec_kernels.exact.score import as_unit
-from mllmrec_kernels.exact.thresholds import least_sum, raise_bars, reach, set_bars
-from mllmrec_kernels.topk import candidate_buffer as reservoir
-from mllmrec_kernels.topk.candidate_buffer import reservoir_bytes
+from mllmrec_kernels.exact.plan import RotationPlan
+from mllmrec_kernels.exact.problem import Heaps, TopKProblem, is_excluded, push, score_pair
+from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, padded, quantize, row_bytes
+from mllmrec_kernels.exact.score import unit_rows
+from mllmrec_kernels.exact.thresholds import NEVER, bounds_between, init_thresholds, min_sum, raise_thresholds
+from mllmrec_kernels.topk import candidate_buffer
 
-_MOST_CENTRES = 512
-_QUERY_PANELS = 4  # a thread, packed at a time
-_NEVER = np.full(PANEL, 2**31 - 1, np.int32)
-_CHUNK = 1_024
+_MAX_CENTERS = 512
+_QUERY_PANELS = 4  # a thread, quantized at a time
+_CHUNK = 1_024  # rows
+
+Blocks = list[NDArray[np.int32]]
 
 
-def fill(ask: Ask, lists: Lists, plan: Plan, max_bytes: int) -> bool:
-    """Offer every pair; False, and nothing done, where `max_bytes` holds not even one panel a side."""
-    itself = ask.queries is ask.items
-    d = ask.queries.shape[1]
-    waiting = reservoir_bytes(ask.kept) if plan.fine and not itself else 0
-    if waiting > max_bytes // 2:
-        waiting = 0
-    spare = max_bytes - chunk_bytes(d) - waiting - 4 * (len(ask.items) + (0 if itself else len(ask.queries)))
-    at_most = spare // (2 * row_bytes(plan, d)) // PANEL * PANEL
-    if at_most < PANEL:
+def fill(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, max_bytes: int) -> bool:
+    """Offer every pair to its lists.
+
+    Args:
+        problem: the search.
+        heaps: the lists, empty; filled in place.
+        plan: axes and scales of the product.
+        max_bytes: working memory.
+
+    Returns:
+        False, with nothing done, where `max_bytes` holds not even one panel a side.
+    """
+    self_graph = problem.queries is problem.items
+    n_queries, (n_items, d) = len(problem.queries), problem.items.shape
+    buffered = candidate_buffer.buffer_bytes(problem.k) if plan.two_bytes and not self_graph else 0
+    if buffered > max_bytes // 2:
+        buffered = 0
+    spare = max_bytes - chunk_bytes(d) - buffered - 4 * (n_items + (0 if self_graph else n_queries))
+    block = spare // (2 * row_bytes(plan, d)) // PANEL * PANEL
+    if block < PANEL:
         return False
-    if itself:
-        order = _alike_together(ask, plan)
-        rows = len(order) if padded(len(order)) <= 2 * at_most else at_most
-        _among_themselves(ask, lists, plan, [order[n : n + rows] for n in range(0, len(order), rows)])
+    if self_graph:
+        order = _order_by_similarity(problem, plan)
+        _fill_self(problem, heaps, plan, _blocks(order, n_items if padded(n_items) <= 2 * block else block))
     else:
-        left, right = (np.arange(len(x), dtype=np.int32) for x in (ask.queries, ask.items))
-        # Where items are packed once for all queries, queries need not all be there at once.
-        few = min(at_most, _QUERY_PANELS * get_num_threads() * PANEL) if len(right) <= at_most else at_most
-        blocks = ([r[n : n + step] for n in range(0, len(r), step)] for r, step in ((left, few), (right, at_most)))
-        _against_items(ask, lists, plan, *blocks, wait=waiting > 0)
+        # Where items are quantized once for all queries, queries need not all be there at once.
+        few = min(block, _QUERY_PANELS * get_num_threads() * PANEL) if n_items <= block else block
+        queries, items = (np.arange(n, dtype=np.int32) for n in (n_queries, n_items))
+        _fill_queries(problem, heaps, plan, _blocks(queries, few), _blocks(items, block), buffered=buffered > 0)
     return True
 
 
-def _alike_together(ask: Ask, plan: Plan) -> NDArray[np.int32]:
-    """Row numbers, grouped by the nearest of some rows; int32 [N]."""
-    n = len(ask.items)
-    centres_wanted = min(n // PANEL, _MOST_CENTRES)
-    if plan.axes is None or centres_wanted < 2:
+def _blocks(rows: NDArray[np.int32], size: int) -> Blocks:
+    return [rows[start:stop] for start, stop in chunks(len(rows), size)]
+
+
+def _order_by_similarity(problem: TopKProblem, plan: RotationPlan) -> NDArray[np.int32]:
+    """Return row numbers grouped by the nearest of some sampled rows; int32 [N]."""
+    n = len(problem.items)
+    n_centers = min(n // PANEL, _MAX_CENTERS)
+    if plan.axes is None or n_centers < 2:
         return np.arange(n, dtype=np.int32)
     axes = plan.axes[: plan.prefix]
-    drawn = np.random.default_rng(1).permutation(n)[:centres_wanted]
-    centres = as_unit(ask.items[drawn], ask.shrink[drawn], np.empty((len(drawn), axes.shape[1]), np.float32)) @ axes.T
+    sampled = np.random.default_rng(1).permutation(n)[:n_centers]
+    centers = unit_rows(problem.items[sampled], problem.item_scale[sampled]) @ axes.T
     nearest = np.empty(n, np.int16)
 
-    def assign(start: int, stop: int) -> None:
-        rows = ask.items[start:stop]
-        unit = as_unit(rows, ask.shrink[start:stop], np.empty_like(rows))
-        nearest[start:stop] = ((unit @ axes.T) @ centres.T).argmax(axis=1)
+    def _assign(start: int, stop: int) -> None:
+        unit = unit_rows(problem.items[start:stop], problem.item_scale[start:stop])
+        nearest[start:stop] = ((unit @ axes.T) @ centers.T).argmax(axis=1)
 
-    over_chunks(assign, n, _CHUNK)
+    parallel_for(_assign, chunks(n, _CHUNK))
     return np.argsort(nearest, kind="stable").astype(np.int32)
 
 
-def _among_themselves(ask: Ask, lists: Lists, plan: Plan, blocks: list[NDArray[np.int32]]) -> None:
-    """The upper triangle of all rows against all rows."""
-    d, step = ask.items.shape[1], plan.right_scale
-    room = empty(len(blocks[0]), d, plan)
-    other_room = empty(len(blocks[0]), d, plan, as_rows=False) if len(blocks) > 1 else room
+def _fill_self(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, blocks: Blocks) -> None:
+    """Offer the upper triangle of all rows against all rows."""
+    d, step = problem.items.shape[1], plan.right_scale
+    memory = allocate(len(blocks[0]), d, plan)
+    other_memory = allocate(len(blocks[0]), d, plan, as_rows=False) if len(blocks) > 1 else memory
     for n, block in enumerate(blocks):
-        mine = pack(room, ask.items, ask.shrink, ask.b, block, plan, step)
-        _meet_rounds(mine, mine, ask, lists, plan, _circle(padded(len(block)) // PANEL))
+        left = quantize(memory, problem.items, problem.item_scale, problem.item_weights, block, plan, step)
+        _offer_rounds(left, left, problem, heaps, plan, _circle(padded(len(block)) // PANEL))
         for other in blocks[n + 1 :]:
-            theirs = pack(other_room, ask.items, ask.shrink, ask.b, other, plan, step)
+            right = quantize(other_memory, problem.items, problem.item_scale, problem.item_weights, other, plan, step)
             rounds = _shifts(padded(len(block)) // PANEL, padded(len(other)) // PANEL)
-            _meet_rounds(mine, theirs, ask, lists, plan, rounds)
+            _offer_rounds(left, right, problem, heaps, plan, rounds)
 
 
-def _meet_rounds(
-    mine: Packed, theirs: Packed, ask: Ask, lists: Lists, plan: Plan, rounds: list[NDArray[np.int32]]
+def _offer_rounds(
+    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, plan: RotationPlan, rounds: Blocks
 ) -> None:
-    far, near = reach(mine, theirs, plan), reach(theirs, mine, plan)
-    set_bars(mine, ask, lists, far)
-    if theirs is not mine:
-        set_bars(theirs, ask, lists, near)
-    elif not plan.spares:
-        raise_bars(mine, theirs, ask, far, plan)
+    left_bounds, right_bounds = bounds_between(left, right, plan), bounds_between(right, left, plan)
+    init_thresholds(left, problem, heaps, left_bounds)
+    if right is not left:
+        init_thresholds(right, problem, heaps, right_bounds)
+    elif not plan.tail_bytes:
+        raise_thresholds(left, right, problem, left_bounds, plan)
     for pairs in rounds:
         if len(pairs):
-            _meet_pairs(mine, theirs, pairs, ask, lists, far, near, plan.depth, plan.spares, _NEVER)
+            _offer_panel_pairs(
+                left, right, pairs, problem, heaps, left_bounds, right_bounds, plan.depth, plan.tail_bytes, NEVER
+            )
 
 
-def _against_items(
-    ask: Ask,
-    lists: Lists,
-    plan: Plan,
-    queries: list[NDArray[np.int32]],
-    items: list[NDArray[np.int32]],
-    *,
-    wait: bool,
+def _fill_queries(
+    problem: TopKProblem, heaps: Heaps, plan: RotationPlan, queries: Blocks, items: Blocks, *, buffered: bool
 ) -> None:
-    d = ask.items.shape[1]
-    left_room, right_room = empty(len(queries[0]), d, plan), empty(len(items[0]), d, plan, as_rows=False)
+    """Offer every item to every query, block by block."""
+    d = problem.items.shape[1]
+    query_memory, item_memory = allocate(len(queries[0]), d, plan), allocate(len(items[0]), d, plan, as_rows=False)
     for block in queries:
-        mine = pack(left_room, ask.queries, ask.to_unit, ask.a, block, plan, plan.left_scale)
+        left = quantize(
+            query_memory, problem.queries, problem.query_scale, problem.query_weights, block, plan, plan.left_scale
+        )
         for other in items:
             if len(items) > 1 or block is queries[0]:
-                theirs = pack(right_room, ask.items, ask.shrink, ask.b, other, plan, plan.right_scale)
-            far = reach(mine, theirs, plan)
-            set_bars(mine, ask, lists, far)
-            if wait:
-                reservoir.meet(mine, theirs, ask, lists, plan)
+                right = quantize(
+                    item_memory, problem.items, problem.item_scale, problem.item_weights, other, plan, plan.right_scale
+                )
+            bounds = bounds_between(left, right, plan)
+            init_thresholds(left, problem, heaps, bounds)
+            if buffered:
+                candidate_buffer.fill(left, right, problem, heaps, plan)
             else:
-                if not plan.spares and other is items[0]:
-                    raise_bars(mine, theirs, ask, far, plan)
-                _meet_panels(mine, theirs, ask, lists, far, plan.depth, plan.spares, _NEVER)
+                if not plan.tail_bytes and other is items[0]:
+                    raise_thresholds(left, right, problem, bounds, plan)
+                _offer_all_panels(left, right, problem, heaps, bounds, plan.depth, plan.tail_bytes, NEVER)
 
 
-def _circle(players: int) -> list[NDArray[np.int32]]:
-    """Rounds of disjoint pairs of panels, all pairs met once; the first round is each panel with itself."""
+def _circle(players: int) -> Blocks:
+    """Return rounds of disjoint pairs of panels, all pairs met once; the first round is each panel with itself."""
     seats = players + players % 2
     rounds = [np.repeat(np.arange(players), 2).reshape(-1, 2)]
     for shift in range(seats - 1):
-        turning = (np.arange(seats - 1) + shift) % (seats - 1)
-        ring = np.concatenate([[seats - 1], turning])
+        moving = (np.arange(seats - 1) + shift) % (seats - 1)
+        ring = np.concatenate([[seats - 1], moving])
         pairs = np.stack([ring[: seats // 2], ring[: seats // 2 - 1 : -1]], axis=1)
         rounds.append(pairs[(pairs < players).all(axis=1)])
     return [pairs.astype(np.int32) for pairs in rounds]
 
 
-def _shifts(left: int, right: int) -> list[NDArray[np.int32]]:
-    """Rounds of disjoint pairs, every left panel with every right one."""
+def _shifts(left: int, right: int) -> Blocks:
+    """Return rounds of disjoint pairs, every left panel with every right one."""
     longer = max(left, right)
     panels = np.arange(left)
     rounds = [np.stack([panels, (panels + shift) % longer], axis=1) for shift in range(longer)]
@@ -169,61 +177,60 @@ def _shifts(left: int, right: int) -> list[NDArray[np.int32]]:
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _meet_pairs(
-    mine: Any, theirs: Any, pairs: Any, ask: Any, lists: Any, far: Any, near: Any, depth: Any, spares: Any, never: Any
-) -> None:
+def _offer_panel_pairs(
+    left: Any, right: Any, pairs: Any, problem: Any, heaps: Any, left_bounds: Any, right_bounds: Any, depth: Any,
+    tail_bytes: Any, never: Any,
+) -> None:  # fmt: skip
     for n in prange(len(pairs)):
         # A panel with itself is a full square: each of its lists is offered the pair from its own side.
         one, other = pairs[n, 0], pairs[n, 1]
-        both = mine.ids[one * PANEL] != theirs.ids[other * PANEL]
-        _meet(mine, theirs, one, other, both, ask, lists, far, near, depth, spares, never)
+        both = left.ids[one * PANEL] != right.ids[other * PANEL]
+        _offer_panels(
+            left, right, one, other, both, problem, heaps, left_bounds, right_bounds, depth, tail_bytes, never
+        )
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _meet_panels(mine: Any, theirs: Any, ask: Any, lists: Any, far: Any, depth: Any, spares: Any, never: Any) -> None:
-    for one in prange(len(mine.ids) // PANEL):
-        for other in range(len(theirs.ids) // PANEL):
-            _meet(mine, theirs, one, other, False, ask, lists, far, far, depth, spares, never)
+def _offer_all_panels(
+    left: Any, right: Any, problem: Any, heaps: Any, bounds: Any, depth: Any, tail_bytes: Any, never: Any
+) -> None:
+    for one in prange(len(left.ids) // PANEL):
+        for other in range(len(right.ids) // PANEL):
+            _offer_panels(left, right, one, other, False, problem, heaps, bounds, bounds, depth, tail_bytes, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _meet(
-    mine: Any, theirs: Any, one: Any, other: Any, both: Any, ask: Any, lists: Any, far: Any, near: Any, depth: Any,
-    spares: Any, never: Any,
+def _offer_panels(
+    left: Any, right: Any, one: Any, other: Any, both: Any, problem: Any, heaps: Any, left_bounds: Any,
+    right_bounds: Any, depth: Any, tail_bytes: Any, never: Any,
 ) -> None:  # fmt: skip
-    """Every row of panel `one` with every row of panel `other`, offered to the first's list or to both."""
-    found = np.empty((PANEL * COLUMNS, 3), np.int32)  # row, column, sum of what a strip of columns lets through
-    bars = theirs.bars[other * PANEL : (other + 1) * PANEL] if both else never
+    """Offer every row of panel `other` to every row of panel `one`, and the other way round where `both`."""
+    found = np.empty((PANEL * COLUMNS, 3), np.int32)  # row, column, sum of the pairs that pass the tile
+    thresholds = right.thresholds[other * PANEL : (other + 1) * PANEL] if both else never
     for c in range(0, PANEL, COLUMNS):
-        n = _strip(mine, theirs, one * PANEL, other * PANEL + c, depth, bars, c, found)
+        n = _multiply_strip(left, right, one * PANEL, other * PANEL + c, depth, thresholds, c, found)
+        if n and tail_bytes:
+            n = _bound_by_all_axes(found[:n], left, right, both, left_bounds, right_bounds, tail_bytes)
         if n:
-            _settle(found[:n], mine, theirs, both, ask, lists, far, near, spares)
+            _offer_pairs(found[:n], left, right, both, problem, heaps, left_bounds)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _strip(mine: Any, theirs: Any, start: Any, column: Any, depth: Any, bars: Any, bars_at: Any, found: Any) -> int:
-    """A panel of rows with 32 columns: the pairs that reach a bar, and how many they are."""
+def _multiply_strip(
+    left: Any, right: Any, start: Any, column: Any, depth: Any, thresholds: Any, thresholds_at: Any, found: Any
+) -> int:
+    """Multiply a panel of rows with 32 columns; write the pairs that meet a threshold, and return their number."""
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     first, groups, shift = depth
-    left, starts, right, row_bars = mine.left, mine.starts, theirs.right, mine.bars
+    row_codes, sum_offsets, column_codes, row_thresholds = (
+        left.row_codes, left.sum_offsets, right.column_codes, left.thresholds,
+    )  # fmt: skip
     n, stride = 0, groups * DEPTH
     for row in range(start, start + PANEL, ROWS):
         if not candidates(  # type: ignore[call-arg]
-            left,
-            row,
-            stride,
-            starts,
-            right,
-            column * stride,
-            first,
-            groups,
-            shift,
-            row_bars,
-            bars,
-            bars_at,
-            sums,
-            masks,
-        ):
+            row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, row_thresholds,
+            thresholds, thresholds_at, sums, masks,
+        ):  # fmt: skip
             continue
         for r in range(ROWS):
             mask = masks[r]
@@ -235,56 +242,59 @@ def _strip(mine: Any, theirs: Any, start: Any, column: Any, depth: Any, bars: An
     return n
 
 
-@compiled
-def _settle(
-    found: Any, mine: Any, theirs: Any, both: Any, ask: Any, lists: Any, far: Any, near: Any, spares: Any
-) -> None:
-    """Look again at the pairs that a strip could not rule out, and offer those that pass."""
-    for n in range(len(found) if not spares else _second_look(found, mine, theirs, both, far, near, spares)):
-        row, column, total = found[n, 0], found[n, 1], found[n, 2]
-        q, i = mine.ids[row], theirs.ids[column]
-        for_row = total >= mine.bars[row]
-        for_column = both and total >= theirs.bars[column]
-        if q < 0 or i < 0 or not (for_row or for_column) or is_barred(ask, q, i):
-            continue
-        score = score_of(ask, q, i)
-        if score < ask.floor:
-            continue
-        if for_row:
-            _offer(mine, row, score, i, ask, lists, far)
-        if for_column:
-            _offer(theirs, column, score, q, ask, lists, far)
-
-
-@compiled
-def _offer(side: Any, at: Any, score: Any, other: Any, ask: Any, lists: Any, far: Any) -> None:
-    """Put `other` into the list of a side's row, and raise the row's bar."""
-    q = side.ids[at]
-    size = push(lists.ids, lists.best, q, lists.sizes[q], ask.kept, score, other)
-    lists.sizes[q] = size
-    if size == ask.kept:
-        least = least_sum(lists.best[q, 0], side.unit[at], side.margin[at], far[2])
-        side.bars[at] = max(least, side.bars[at])
-
-
-@compiled
-def _second_look(found: Any, mine: Any, theirs: Any, both: Any, far: Any, near: Any, spares: Any) -> int:
-    """Move the pairs that all coordinates' int8 cannot rule out to the front; how many they are.
-
-    The bars stand for sums of a tile, with its margin taken off already. So that they serve here too, the sum that
-    is put in the tile's place has this look's margin added and the tile's (the lesser of both sides) taken off.
-    """
-    passed = 0
+@jit
+def _offer_pairs(found: Any, left: Any, right: Any, both: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+    """Score the pairs whose sum still meets a threshold, and offer them to their lists."""
     for n in range(len(found)):
         row, column, total = found[n, 0], found[n, 1], found[n, 2]
-        if not (total >= mine.bars[row] or (both and total >= theirs.bars[column])):
+        q, i = left.ids[row], right.ids[column]
+        for_row = total >= left.thresholds[row]
+        for_column = both and total >= right.thresholds[column]
+        if q < 0 or i < 0 or not (for_row or for_column) or is_excluded(problem, q, i):
             continue
-        known = np.int32(total - spares * mine.height[row] * theirs.height[column])
-        for j in range(mine.rest.shape[1]):
-            known += np.int32(mine.rest[row, j]) * np.int32(theirs.rest[column, j])
-        lost = theirs.length[column] * mine.off[row] + mine.length[row] * theirs.off[column]
-        counted = min(far[0] * mine.near[row] + far[1], near[0] * theirs.near[column] + near[1])
-        known += np.int32(np.ceil((lost - counted) / far[2]))
-        found[passed, 0], found[passed, 1], found[passed, 2] = row, column, min(known, total)
-        passed += 1
-    return passed
+        score = score_pair(problem, q, i)
+        if score < problem.min_score:
+            continue
+        if for_row:
+            _offer(left, row, score, i, problem, heaps, bounds)
+        if for_column:
+            _offer(right, column, score, q, problem, heaps, bounds)
+
+
+@jit
+def _offer(side: Any, row: Any, score: Any, item: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+    """Offer `item` to the list of a side's row, and raise the row's threshold."""
+    q = side.ids[row]
+    size = push(heaps.ids, heaps.scores, q, heaps.sizes[q], problem.k, score, item)
+    heaps.sizes[q] = size
+    if size == problem.k:
+        threshold = min_sum(heaps.scores[q, 0], side.score_unit[row], side.margin[row], bounds.step)
+        side.thresholds[row] = max(threshold, side.thresholds[row])
+
+
+@jit
+def _bound_by_all_axes(
+    found: Any, left: Any, right: Any, both: Any, left_bounds: Any, right_bounds: Any, tail_bytes: Any
+) -> int:
+    """Move the pairs that the int8 of all coordinates cannot rule out to the front; return their number.
+
+    Thresholds are for sums of a tile, with the tile's margin subtracted. So that they serve here too, the sum written
+    back has this step's margin added and the tile's (the lesser of both sides) subtracted.
+    """
+    passing = 0
+    for n in range(len(found)):
+        row, column, total = found[n, 0], found[n, 1], found[n, 2]
+        if not (total >= left.thresholds[row] or (both and total >= right.thresholds[column])):
+            continue
+        bound = np.int32(total - tail_bytes * left.tail_scale[row] * right.tail_scale[column])
+        for j in range(left.tail_codes.shape[1]):
+            bound += np.int32(left.tail_codes[row, j]) * np.int32(right.tail_codes[column, j])
+        lost = right.norm[column] * left.rounding[row] + left.norm[row] * right.rounding[column]
+        counted = min(
+            left_bounds.max_norm * left.head_rounding[row] + left_bounds.max_rounding,
+            right_bounds.max_norm * right.head_rounding[column] + right_bounds.max_rounding,
+        )
+        bound += np.int32(np.ceil((lost - counted) / left_bounds.step))
+        found[passing, 0], found[passing, 1], found[passing, 2] = row, column, min(bound, total)
+        passing += 1
+    return passing

@@ -1,4 +1,4 @@
-"""Device kernels of topk on the GPU: bars from a sample, pairs above their bar, their exact scores. See gpu.py."""
+"""Device kernels of top-k: thresholds from a sample, pairs above their threshold, their exact scores. See gpu.py."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mllmrec_kernels.exact.gpu_score import exact_dot, product
 
 
 @triton.jit
-def sample_bars(  # type: ignore[no-untyped-def]
-    x, sample, wanted, out, n_rows, n_sample, most,
+def sample_thresholds(  # type: ignore[no-untyped-def]
+    x, sample, places, out, n_rows, n_sample, largest,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """out[q] = the wanted[q]-th largest of BN group maxima, group g being the sampled items g, g + BN, ...
+    """Write out[q], the places[q]-th largest of BN group maxima; group g is the sampled items g, g + BN, ...
 
-    x float16 [n_rows, D]; sample float16 [n_sample, D], NaN for an item that has no score; wanted int32 [n_rows], at
-    most `most`.
+    x float16 [n_rows, D]; sample float16 [n_sample, D], NaN for an item that has no score; places int32 [n_rows], at
+    most `largest`.
     """
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     x_rows = tl.minimum(rows, n_rows - 1)
@@ -28,26 +28,26 @@ def sample_bars(  # type: ignore[no-untyped-def]
         if start + BN > n_sample:
             tile = tl.where((columns < n_sample)[None, :], tile, float("nan"))
         best = tl.maximum(best, tile)  # NaN gives way
-    need = tl.load(wanted + rows, mask=rows < n_rows, other=0)
-    bar = tl.full([BM], float("-inf"), tl.float32)
-    for place in range(most):
+    need = tl.load(places + rows, mask=rows < n_rows, other=0)
+    threshold = tl.full([BM], float("-inf"), tl.float32)
+    for place in range(largest):
         top = tl.max(best, axis=1)
-        bar = tl.where(place < need, top, bar)
-        best = tl.where(best == top[:, None], float("-inf"), best)  # equal maxima go together: a lower bar holds too
-    tl.store(out + rows, bar, mask=rows < n_rows)
+        threshold = tl.where(place < need, top, threshold)
+        best = tl.where(best == top[:, None], float("-inf"), best)  # all equal maxima: a lower threshold holds too
+    tl.store(out + rows, threshold, mask=rows < n_rows)
 
 
 @triton.jit
 def collect(  # type: ignore[no-untyped-def]
-    x, y, rows, bars, keys, counts, n_rows, n_items, first_item, first_block, capacity,
+    x, y, rows, thresholds, keys, counts, n_rows, n_items, first_item, first_block, capacity,
     SYMMETRIC: tl.constexpr, GROUP: tl.constexpr,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Append to list p the key of every item whose product with row rows[p] of x is at least bars[p].
+    """Append to list p the key of every item whose product with row rows[p] of x is at least thresholds[p].
 
     x float16 [., D]; y float16 [n_items, D], the items first_item..., NaN for one that has no score; rows int32 and
-    bars float32 [n_rows]; keys int64 [n_rows, capacity]; counts int32 [n_rows].
-    SYMMETRIC: y is x and rows its numbers; of each pair one product is made, and feeds both sides' lists.
+    thresholds float32 [n_rows]; keys int64 [n_rows, capacity]; counts int32 [n_rows].
+    SYMMETRIC: y is x and rows its numbers; one product a pair feeds the lists of both sides.
     """
     pid = tl.program_id(0)
     if SYMMETRIC:  # a band of GROUP blocks of queries, and the blocks of items that do not lie wholly before it
@@ -64,16 +64,16 @@ def collect(  # type: ignore[no-untyped-def]
     places = m * BM + tl.arange(0, BM)
     columns = n * BN + tl.arange(0, BN)
     inside = places < n_rows
-    # Asked for before the product, which then hides how long they take.
-    by_row = tl.load(bars + places, mask=inside, other=float("inf"))
+    # Loaded before the product, which then hides their latency.
+    by_row = tl.load(thresholds + places, mask=inside, other=float("inf"))
     by_row = tl.where(room(counts, places, inside, capacity), by_row, float("inf"))
     by_column = by_row
     if SYMMETRIC:
-        by_column = tl.load(bars + columns, mask=columns < n_items, other=float("inf"))
+        by_column = tl.load(thresholds + columns, mask=columns < n_items, other=float("inf"))
         by_column = tl.where(room(counts, columns, columns < n_items, capacity), by_column, float("inf"))
     x_rows = tl.load(rows + places, mask=inside, other=0)
     tile = product(x, y, x_rows, tl.minimum(columns, n_items - 1), D, BM, BN, BK)
-    # Few blocks lie at an edge, so what masks them stands behind a branch.
+    # Few blocks lie at an edge, so the masks stand behind a branch.
     if (n + 1) * BN > n_items:
         tile = tl.where((columns < n_items)[None, :], tile, float("nan"))
     if SYMMETRIC:
@@ -91,9 +91,9 @@ def collect(  # type: ignore[no-untyped-def]
 @triton.jit
 def drop(  # type: ignore[no-untyped-def]
     keys, counts, rows, indptr, excluded, first_query, n, width, search_steps,
-    WITHOUT_SELF: tl.constexpr, EXCLUDE: tl.constexpr, B: tl.constexpr,
+    EXCLUDE_SELF: tl.constexpr, EXCLUDE: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Set to EMPTY what no list may hold: slots past the count, the query itself, its excluded items.
+    """Set to EMPTY the slots past the count, the query itself, and its excluded items.
 
     keys int64 [n / width, width]; counts, rows int32 [n / width]: list p is of query first_query + rows[p];
     indptr int64, excluded int32: the CSR of excluded items.
@@ -105,7 +105,7 @@ def drop(  # type: ignore[no-untyped-def]
     key = tl.load(keys + entry, mask=live, other=EMPTY)
     item = key_item(key)
     gone = (entry % width) >= tl.load(counts + place, mask=live, other=0)
-    if WITHOUT_SELF:
+    if EXCLUDE_SELF:
         gone = gone | (item == query)
     if EXCLUDE:
         stop = tl.load(indptr + query + 1, mask=live, other=0)
@@ -124,29 +124,29 @@ def drop(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def sort_rows(keys, stride, W: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The first W keys of each row, falling, in place."""
+    """Sort the first W keys of each row, falling, in place."""
     at = keys + tl.program_id(0).to(tl.int64) * stride + tl.arange(0, W)
     tl.store(at, tl.sort(tl.load(at), descending=True))
 
 
 @triton.jit
 def rescore(  # type: ignore[no-untyped-def]
-    keys, bars, rows, x, y, a, b, floor, n, width, d, B: tl.constexpr
+    keys, thresholds, rows, x, y, a, b, min_score, n, width, d, B: tl.constexpr
 ):  # fmt: skip
-    """Replace the fast score in each key by the exact one; EMPTY where the bar or the floor is not met.
+    """Replace the fast score in each key by the exact one; EMPTY where the threshold or the least score is not met.
 
-    keys int64 [n / width, width]; bars float32, rows int32 [n / width]; x, y float32 [., d], a, b float64 [.]: see
-    gpu_score.py; floor float64 [1].
+    keys int64 [n / width, width]; thresholds float32, rows int32 [n / width]; x, y float32 [., d] and a, b float64 [.]
+    as in gpu_score.py; min_score float64 [1].
     """
     entry = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     live = entry < n
     place = entry // width
     key = tl.load(keys + entry, mask=live, other=EMPTY)
-    live = live & (key_score(key) >= tl.load(bars + place, mask=live, other=float("inf")))
+    live = live & (key_score(key) >= tl.load(thresholds + place, mask=live, other=float("inf")))
     item = tl.where(live, key_item(key), 0)
     query = tl.load(rows + place, mask=live, other=0)
     dot = exact_dot(x + query.to(tl.int64) * d, y + item.to(tl.int64) * d, live, d, B)
     weight = tl.load(a + query, mask=live, other=0.0) * tl.load(b + item, mask=live, other=0.0)
     score = (dot * weight).to(tl.float32)
-    kept = live & (weight != 0.0) & (score.to(tl.float64) >= tl.load(floor))
+    kept = live & (weight != 0.0) & (score.to(tl.float64) >= tl.load(min_score))
     tl.store(keys + entry, tl.where(kept, pack(score, item), EMPTY), mask=entry < n)

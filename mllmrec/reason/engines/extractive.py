@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mllmrec.images import ImageRefusedError, open_image
+from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, Item
 from mllmrec.reason.vision.colours import NAMES
 from mllmrec.reason.vision.measure import SIDE, Measurements, measure

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mllmrec import storage
+from mllmrec.foundation import storage
 from mllmrec.reason.engine import Answer, HistoryItem, Item
 from mllmrec.reason.engines.extractive import attributes
 from mllmrec.reason.vocabulary import Vocabulary, standouts, words

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mllmrec.errors import EngineError
+from mllmrec.foundation.web import background
+from mllmrec.foundation.web.concurrency import ConcurrencyPolicy
 from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.engines.openai_session import FatalError, Session, TransientError
-from mllmrec.web import background
-from mllmrec.web.concurrency import ConcurrencyPolicy
 
 _CALL = 8  # requests a call for each that is under way: few places stay empty towards its end
 _SIZES = ("n_params", "size", "n_vocab")  # what llama.cpp tells of the weights

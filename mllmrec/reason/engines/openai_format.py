@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from mllmrec.images import open_image
+from mllmrec.foundation.images import open_image
 from mllmrec.reason.chat import ChatRequest, Finish, Reply
 from mllmrec.reason.engines.openai_config import ChatServerConfig
 

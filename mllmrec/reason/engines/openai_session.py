@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from mllmrec.images import ImageRefusedError
+from mllmrec.foundation.images import ImageRefusedError
+from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, read_body
+from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate, Ticket
+from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
+from mllmrec.foundation.web.tls import certificates
 from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_config import ChatServerConfig
-from mllmrec.web.body import PLAIN, BodyRefusedError, read_body
-from mllmrec.web.concurrency import ConcurrencyPolicy, Gate, Ticket
-from mllmrec.web.retry import BUSY, OVERLOADED, backoff, retry_after
-from mllmrec.web.tls import certificates
 
 T = TypeVar("T")
 _CONNECT_SECONDS = 10.0

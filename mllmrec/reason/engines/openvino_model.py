@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.config import TransformersConfig
-from mllmrec.converted import converted, quiet, require
 from mllmrec.errors import EngineError
+from mllmrec.foundation.converted_model import converted, quiet, require
 
 _SETTING = 'transformers.backend = "openvino"'
 # By itself the CPU plugin would take bfloat16, and keys, values and activations of eight bits.

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mllmrec import storage
 from mllmrec.config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
-from mllmrec.images import open_image
+from mllmrec.foundation import storage
+from mllmrec.foundation.images import open_image
 from mllmrec.reason.chat import ChatRequest, Finish, Reply
 from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines import transformers_model as loading

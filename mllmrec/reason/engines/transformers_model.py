@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllmrec import storage
 from mllmrec.config import TransformersConfig
 from mllmrec.errors import EngineError, first_line
+from mllmrec.foundation import storage
 from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mllmrec import storage
 from mllmrec.errors import EngineError
+from mllmrec.foundation import storage
 
 
 def load_processor(folder: Path) -> Any:

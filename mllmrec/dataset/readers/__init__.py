@@ -1,0 +1,1 @@
+"""Read the files of a shop: tables, Amazon dumps, folders of the MMRec toolbox."""

@@ -1,0 +1,162 @@
+"""A generated shop, for demos and tests: some hundreds of goods, their pictures, and the shop's customers.
+
+What a good is, its text says; how it looks (colour, motif, pattern), only its picture shows. Customers choose
+by both, so a pipeline that reads pictures has something to gain over one that does not. The shop is written
+as plain files in the form that any shop's own would have, and is read by the same reader.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from mllmrec.dataset.synthetic_shop_drawing import COLOURS, MOTIFS, PATTERNS, draw
+from mllmrec.foundation import storage
+
+# Category, what it is made of, goods, and what is said of them.
+_GOODS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("Kitchen", "Cookware", ("Saucepan", "Casserole", "Wok", "Kettle"), "Heats evenly and cleans up in a minute."),
+    ("Kitchen", "Tableware", ("Mug", "Dinner Plate", "Soup Bowl", "Teapot"), "Glazed stoneware for every day."),
+    ("Bedroom", "Bedding", ("Duvet Cover", "Pillowcase", "Throw", "Quilt"), "Woven from long cotton fibres."),
+    ("Bathroom", "Towels", ("Bath Towel", "Hand Towel", "Bath Mat", "Robe"), "Thick loops that dry quickly."),
+    ("Garden", "Planters", ("Flower Pot", "Window Box", "Watering Can", "Trellis"), "Stands frost and strong sun."),
+    ("Office", "Stationery", ("Notebook", "Desk Tray", "Pencil Case", "Calendar"), "Keeps a full desk in order."),
+    ("Play", "Toys", ("Stacking Blocks", "Kite", "Spinning Top", "Puzzle"), "Sanded smooth for small hands."),
+    ("Travel", "Bags", ("Backpack", "Tote", "Wash Bag", "Luggage Tag"), "Double seams and a water-tight lining."),
+)
+_BRANDS = ("Alder & Finch", "Brightwell", "Corvid Works", "Dunmore", "Elm Street", "Fjordline", "Gladstone", "Harrow")
+_LINES = ("Classic", "Everyday", "Studio", "Heritage", "Compact", "Family", "Weekend", "Atelier", "Nordic", "Original")
+_DAY = 86_400
+_OPENED = 1_700_000_000  # unix seconds of the shop's first day
+
+
+class CatalogueOptions(BaseModel):
+    """Size and taste of the generated shop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    items: Annotated[int, Field(ge=20)] = 400
+    users: Annotated[int, Field(ge=20)] = 600
+    seed: Annotated[int, Field(ge=0)] = 7
+    shown_taste: float = 1.6  # weight of what the text says in a customer's choice
+    seen_taste: float = 2.4  # weight of what only the picture shows
+
+
+def ensure_catalogue(folder: Path, *, seed: int) -> None:
+    """Generate the shop into `folder`, unless it lies there already."""
+    if not (folder / "interactions.csv").is_file():
+        generate_catalogue(folder, CatalogueOptions(seed=seed))
+
+
+def generate_catalogue(folder: Path, options: CatalogueOptions) -> None:
+    """Write items.jsonl, images/ and interactions.csv; the same bytes for the same options."""
+    storage.make_folder(folder)
+    generator = np.random.default_rng(options.seed)
+    facets = _facets(options.items, generator)
+    _write_items(folder, facets, generator)
+    utility = _utility(facets, options, generator)
+    # Last: a folder with interactions is whole.
+    with storage.atomic(folder / "interactions.csv") as temporary:
+        _shop(utility, _names(facets), generator).write_csv(temporary)
+
+
+def catalogue_texts(n: int, *, seed: int = 7) -> list[list[str]]:
+    """What such a shop says of n goods, no two alike and none drawn: title, brand, categories, description.
+
+    n is at most 2,560, which is how many there are.
+    """
+    shape = (len(_GOODS), 4, len(_BRANDS), len(_LINES))
+    chosen = np.random.default_rng(seed).permutation(int(np.prod(shape)))[:n]
+    said = (_said(*(int(at) for at in facets)) for facets in zip(*np.unravel_index(chosen, shape), strict=True))
+    return [[one["title"], one["brand"], " ".join(one["categories"]), one["description"]] for one in said]
+
+
+def _said(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
+    """The catalogue's words for an item of these facets."""
+    room, group, kinds, praise = _GOODS[goods]
+    return {
+        "title": f"{_BRANDS[brand]} {_LINES[line]} {kinds[kind]}",
+        "brand": _BRANDS[brand],
+        "categories": [room, group],
+        "description": f"{kinds[kind]} of the {_LINES[line]} line. {praise}",
+    }
+
+
+def _facets(n: int, generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
+    """[I] each, what an item is (goods, kind, brand, line) and how it looks (colour, motif, pattern)."""
+    sizes = {
+        "goods": len(_GOODS),
+        "kind": 4,
+        "brand": len(_BRANDS),
+        "line": len(_LINES),
+        "colour": len(COLOURS),
+        "motif": len(MOTIFS),
+        "pattern": len(PATTERNS),
+    }
+    return {name: generator.integers(size, size=n) for name, size in sizes.items()}
+
+
+def _names(facets: dict[str, NDArray[np.int64]]) -> list[str]:
+    goods = [_GOODS[g][2][k] for g, k in zip(facets["goods"], facets["kind"], strict=True)]
+    return [f"{name.lower().replace(' ', '-')}-{n:04d}" for n, name in enumerate(goods)]
+
+
+def _write_items(folder: Path, facets: dict[str, NDArray[np.int64]], generator: np.random.Generator) -> None:
+    colours, names, lines = list(COLOURS), _names(facets), []
+    (folder / "images").mkdir(exist_ok=True)
+    for n, name in enumerate(names):
+        said = _said(*(int(facets[name][n]) for name in ("goods", "kind", "brand", "line")))
+        look = colours[facets["colour"][n]], PATTERNS[facets["pattern"][n]]
+        picture = draw(MOTIFS[facets["motif"][n]], *look, said["brand"], generator)
+        with storage.atomic(folder / "images" / f"{name}.png") as temporary:
+            picture.save(temporary, format="PNG")
+        lines.append(
+            {
+                "item": name,
+                **said,
+                "price": float(round(5 + 60 * generator.beta(1.5, 4), 2)),
+                "image": f"images/{name}.png",
+            }
+        )
+    storage.write_text(folder / "items.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _utility(
+    facets: dict[str, NDArray[np.int64]], options: CatalogueOptions, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """[U, 2, I] what each customer thinks of each item, before and after a turn of taste (a few hundred square)."""
+    popular = 0.5 * generator.normal(size=options.items)
+    weights = {
+        "goods": options.shown_taste,
+        "brand": 0.5 * options.shown_taste,
+        "colour": options.seen_taste,
+        "motif": 0.6 * options.seen_taste,
+        "pattern": 0.5 * options.seen_taste,
+    }
+    utility = np.tile(popular, (options.users, 2, 1))
+    for name, weight in weights.items():
+        likes = generator.dirichlet(np.full(int(facets[name].max()) + 1, 0.35), size=(options.users, 2))
+        turned = generator.random(options.users) < 0.15  # the others keep their taste
+        likes[~turned, 1] = likes[~turned, 0]
+        utility += weight * 2 * likes[..., facets[name]]
+    return utility
+
+
+def _shop(utility: NDArray[np.float64], names: list[str], generator: np.random.Generator) -> pl.DataFrame:
+    """Each customer's purchases: best utility plus Gumbel noise, nothing twice, one after the other."""
+    rows = []
+    for user, (before, after) in enumerate(utility):
+        count = int(generator.integers(8, 25))
+        noise = generator.gumbel(0, 0.5, size=len(names))
+        first = np.argsort(-(before + noise))[: count - count // 4]
+        second = [item for item in np.argsort(-(after + noise)) if item not in set(first.tolist())][: count // 4]
+        start = _OPENED + int(generator.integers(200 * _DAY))
+        for turn, item in enumerate([*generator.permutation(first), *second]):
+            when = start + turn * 3 * _DAY + int(generator.integers(_DAY))
+            rows.append((f"u{user:04d}", names[item], int(generator.integers(3, 6)), when))
+    return pl.DataFrame(rows, schema=["user", "item", "rating", "timestamp"], orient="row")

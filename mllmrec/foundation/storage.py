@@ -1,0 +1,316 @@
+"""Whole files or none: atomic writes, locks, content hashes, and disk errors in one line.
+
+A file is written under a random temporary name in its own folder, flushed to the disk, and renamed over the old one. A
+kill leaves the old file or none. The temporary file is created with O_EXCL and O_NOFOLLOW, so a planted link is never
+written through. A folder that is closed to other users (mode 0700) keeps its files closed (0600).
+
+Digests, and the question that each answers:
+
+| digest | made by | question |
+|---|---|---|
+| `hash_file` | SHA-256 of a file's bytes | Is this artefact the file that its stage or `prepare` wrote? |
+| `hash_value` | SHA-256 of canonical JSON | Are settings and inputs the same (fingerprints, `Run.digest`)? |
+| `hash_bytes` | SHA-256 of bytes in memory | Is this picture or answer the same (keys of the generation cache)? |
+| `hash_samples` | size and 32 samples of a file | Are these model weights the same, without reading gigabytes? |
+| `Histories.digest` | SHA-256 of users' ordered items | Was this artefact made from these training interactions? |
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mllmrec.errors import InputError, StorageError, first_line
+
+MAX_JSON_BYTES = 64 << 20  # of run.json, stage.json, manifest.json and the like
+_SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
+PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary name
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
+_REASONS = {
+    errno.ENOSPC: "no space left on the device; free some, or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.ELOOP: "it is a symbolic link, and links are not followed here; remove it",
+}
+
+
+@contextmanager
+def storage_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"cannot {action} {path}: {reason}") from error
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    """Yield a descriptor of a folder, through which names in it are opened, renamed and removed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _file_mode(folder: int) -> int:
+    """Return the mode of a new file: closed to others where its folder is; the umask still applies."""
+    return 0o600 if not os.fstat(folder).st_mode & 0o077 else 0o666
+
+
+def temporary_name() -> str:
+    """Return a name that nobody can have planted."""
+    return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file; on success it becomes `path`, on any error it is removed.
+
+    Raises:
+        StorageError: the disk is full, the folder is read-only, or the like; the old file stays.
+    """
+    name = temporary_name()
+    with storage_errors("write", path):
+        make_parents(path.parent)
+        with open_folder(path.parent) as folder:
+            os.close(os.open(name, _CREATE, _file_mode(folder), dir_fd=folder))
+            try:
+                yield path.parent / name
+                flush(name, folder)
+                os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fsync(folder)  # the rename is durable only once the folder is
+            except BaseException:
+                remove(name, folder)
+                raise
+
+
+def flush(name: str, folder: int) -> None:
+    """Flush a file to the disk; a link or a device in its place is refused."""
+    descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(name: str, folder: int) -> None:
+    """Remove a file or a link from an open folder, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def open_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is created where it is missing and never truncated.
+
+    Args:
+        path: the lock file, in an existing folder; a symbolic link is refused.
+        wait: wait for another process to let go of the lock.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is off.
+        StorageError: the file cannot be opened, or is a link, a pipe or a device.
+    """
+    with storage_errors("lock", path), open_folder(path.parent) as folder:
+        lock = os.open(path.name, _LOCK, _file_mode(folder), dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise StorageError(f"cannot lock {path}: it is not a regular file; remove it")
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
+
+
+def make_parents(folder: Path) -> None:
+    """Create a folder and its parents; new ones are closed to other users where the nearest old one is."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        make_parents(folder.parent)
+    closed = folder.parent.stat().st_uid == os.getuid() and not folder.parent.stat().st_mode & 0o077
+    folder.mkdir(mode=0o700 if closed else 0o777, exist_ok=True)
+
+
+def make_folder(path: Path, *, private: bool = False) -> Path:
+    """Create `path` and prove that it can be written to, before any work is spent.
+
+    Args:
+        path: the folder; its parents are created too.
+        private: close a folder that is created here to other users (mode 0700); an old one keeps its mode.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    with storage_errors("write to", path):
+        if private and not path.is_dir():
+            make_parents(path.parent)
+            path.mkdir(mode=0o700, exist_ok=True)
+        make_parents(path)
+        with tempfile.TemporaryFile(dir=path):  # nobody else's, whoever tries the folder at the same moment
+            pass
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; keys keep their order, NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def nulled(value: Any) -> Any:
+    """Return a JSON-like value with null where a float is NaN or infinite, which JSON has no numbers for."""
+    if isinstance(value, Mapping):
+        return {key: nulled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [nulled(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
+    """Write parquet atomically; `notes` become the file's key-value metadata."""
+    arrow = table.to_arrow()
+    if notes:
+        arrow = arrow.replace_schema_metadata({key: str(value) for key, value in notes.items()})
+    with atomic(path) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd")
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy atomically, C-contiguous, without pickle."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON from a regular file of bounded size.
+
+    Raises:
+        InputError: the file is missing, too large, or is not JSON.
+    """
+    return json_value(_read_bytes(path, MAX_JSON_BYTES), path)
+
+
+def json_value(data: bytes, path: Path) -> Any:
+    """Return the value of UTF-8 JSON.
+
+    Raises:
+        InputError: it is not JSON, or nests too deeply; the line names `path`.
+    """
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def _read_bytes(path: Path, most: int) -> bytes:
+    try:
+        with open_regular(path) as file:
+            data = file.read(most + 1)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > most:
+        raise InputError(f"{path} has more than {most:,} bytes, too many for such a file")
+    return data
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read; a pipe or a device in its place is refused at once, and nothing hangs.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        yield file
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read one .npy array, memory-mapped; object arrays (pickle) are refused.
+
+    Raises:
+        InputError: the file is missing, truncated, or holds Python objects.
+    """
+    try:
+        with open_regular(path) as file:
+            archive = file.read(2) == b"PK"
+        if archive:
+            raise InputError(f"{path} is an archive of arrays; wanted one .npy array")
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing") from error
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError) as error:
+        raise InputError(f"{path} is not a plain .npy array: {first_line(error)}") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds {array.dtype}; wanted numbers")
+    return array
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def are_unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether a folder has all these files, each with its SHA-256."""
+    files = {folder / name: sha for name, sha in hashes.items()}
+    return all(file.is_file() and hash_file(file) == sha for file, sha in files.items())
+
+
+def hash_samples(file: Path) -> str:
+    """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
+
+    It sees any fine-tuning of a model's weights; it does not see single bytes changed on purpose.
+    """
+    size = file.stat().st_size
+    hasher = hashlib.sha256(str(size).encode())
+    with file.open("rb") as opened:
+        for n in range(_SAMPLES):
+            opened.seek(n * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
+            hasher.update(opened.read(_SAMPLE_BYTES))
+    return hasher.hexdigest()
+
+
+def hash_value(value: Any) -> str:
+    """SHA-256 of a JSON-like value: equal values hash equal, whatever their keys' order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

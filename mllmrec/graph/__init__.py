@@ -1,0 +1,1 @@
+"""Build the item graph from vectors and training interactions."""

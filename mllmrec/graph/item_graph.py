@@ -1,0 +1,243 @@
+"""Stage 4: item vectors + training interactions -> the refined item graph (method 2.5-2.7).
+
+A semantic edge joins items whose vectors are among each other's nearest and closer than the threshold
+("denoising"); a co-occurrence edge joins items that training users touch together ("enhancement"). Both go
+by exact top-K kernels, so nothing of size I x I is ever held.
+
+Two modes, both with ties to the lower item index:
+
+- `fixed`: an item is never its own neighbour, whatever its duplicates; an edge that either end names is an
+  edge (the graph is symmetric, so D^-1/2 A D^-1/2 has a spectral norm of at most 1); an item without any
+  edge keeps its own vector through the propagation's sum.
+- `paper`: as the public code does it (method 3.2, defects 10-13): the item counts among its own K_s and
+  keeps the self-loop; every Jaccard of exactly 1 is deleted, between distinct items too, while items with a
+  single user keep theirs (0.9999999, by the 1e-7 in the denominator), the diagonal included; the graph stays
+  directed and both sides are scaled by row sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from mllmrec_kernels import CSR, normalize
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from mllmrec.config import GraphConfig
+from mllmrec.dataset import Histories
+from mllmrec.errors import InputError, MismatchError
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.device import resolve
+from mllmrec.graph import neighbors as nearest
+from mllmrec.graph.neighbors import Lists
+
+_LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the paper's Jaccard of items with one same user
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStatistics:
+    """What a graph is made of.
+
+    Attributes:
+        edges: directed entries of A.
+        semantic, cooccurrence, both: entries by where they come from.
+        isolated: items without any edge.
+    """
+
+    edges: int
+    semantic: int
+    cooccurrence: int
+    both: int
+    isolated: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemGraph:
+    """The refined item graph.
+
+    Attributes:
+        adjacency: A, [I, I]: 1 for a semantic edge, plus J for a co-occurrence edge.
+        normalised: D^-1/2 A D^-1/2, the same pattern.
+        histories: digest of the training histories behind the co-occurrences.
+        statistics: where the edges come from.
+    """
+
+    adjacency: CSR
+    normalised: CSR
+    histories: str
+    statistics: GraphStatistics
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        made = self.statistics
+        return (
+            f"{made.edges:,} edges: {made.semantic:,} semantic, {made.cooccurrence:,} co-occurrence, "
+            f"{made.both:,} both; {made.isolated:,} isolated items"
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the normalised matrix: graphs that propagate alike are alike, whatever they were asked with."""
+        made = self.normalised
+        arrays = made.indptr, made.indices, made.values()
+        return storage.hash_value([storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays])
+
+    def check(self, histories: Histories) -> None:
+        """Refuse a graph of another split or size.
+
+        Raises:
+            MismatchError: it was not made from these training histories.
+        """
+        if self.histories != histories.digest or self.adjacency.n_rows != histories.n_items:
+            raise MismatchError(
+                "the item graph was made from other training interactions than the split in use; "
+                "make it again with mllmrec graph"
+            )
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write graph.safetensors and graph.json."""
+        tensors: dict[str, NDArray[Any]] = {
+            "indptr": self.adjacency.indptr,
+            "indices": self.adjacency.indices,
+            "weights": self.adjacency.values(),
+            "normalised": self.normalised.values(),
+        }
+        with storage.atomic(path("graph.safetensors")) as temporary:
+            save_file(tensors, temporary)
+        notes = {"histories": self.histories, "statistics": asdict(self.statistics)}
+        storage.write_json(path("graph.json"), notes)
+        return ["graph.safetensors", "graph.json"]
+
+    @staticmethod
+    def load(path: Callable[[str], Path]) -> ItemGraph:
+        """Read what save wrote."""
+        tensors, notes = load_file(path("graph.safetensors")), storage.read_json(path("graph.json"))
+        indptr, indices = tensors["indptr"], tensors["indices"]
+        adjacency, normalised = (
+            CSR(indptr, indices, tensors[name], len(indptr) - 1) for name in ("weights", "normalised")
+        )
+        return ItemGraph(adjacency, normalised, notes["histories"], GraphStatistics(**notes["statistics"]))
+
+
+def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> ItemGraph:
+    """The refined item graph.
+
+    Args:
+        vectors: float32 [I, d], item features.
+        histories: training histories; co-occurrence is counted in them.
+        config: neighbours, threshold, mode.
+
+    Raises:
+        LeakError: the histories hold held-out interactions.
+        ConfigError: graph.device asks for a GPU that is not there.
+        InputError: the vectors do not fit the catalogue, or hold NaN; a window is asked for and there are no times.
+    """
+    histories.require_training("the item graph")
+    if len(vectors) != histories.n_items:
+        raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
+    device = resolve(config.device, "graph.device")
+    semantic = _semantic(vectors, config, device)
+    cooccurrence = _cooccurrence(histories, config, device)
+    if config.mode == "fixed":
+        semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
+    adjacency = CSR.from_scipy(semantic + cooccurrence)
+    statistics = _count(semantic, cooccurrence, adjacency)
+    return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics)
+
+
+def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:
+    """S of method 2.5: ones at each item's nearest neighbours of cosine >= alpha."""
+    if config.semantic_neighbours == 0:
+        return _empty(len(vectors))
+    ids, _ = nearest.by_vectors(
+        vectors,
+        config.semantic_neighbours,
+        device,
+        threshold=config.threshold,
+        include_self=config.mode == "paper",
+    )
+    return _from_lists(ids, np.ones(ids.shape, dtype=np.float32))
+
+
+def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:
+    """C of method 2.6: the Jaccard of each item's nearest audiences."""
+    k, user_items = config.cooccurrence_neighbours, histories.user_items()
+    if k == 0:
+        return _empty(user_items.n_columns)
+    window, times = (config.window, histories.times_by_item()) if config.window else (None, None)
+    if window and times is None:
+        raise InputError(
+            "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
+            "with --column timestamp=NAME, or leave graph.window at 0"
+        )
+    search = partial(nearest.by_audiences, user_items, device=device, window=window, times=times)
+    if config.mode == "fixed":
+        return _from_lists(*search(k))
+    return _paper_cooccurrence(user_items, k, search)
+
+
+def _paper_cooccurrence(user_items: CSR, k: int, search: Callable[[int], Lists]) -> sp.csr_array:
+    """C as the public code has it: Jaccards of 1 deleted before the top-K, those of lone users kept.
+
+    Deleted entries must not take up places among the K, so as many more neighbours are asked for as the
+    largest group of items with one same audience can delete.
+    """
+    degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
+    ids, scores = search(k + _largest_twin_group(user_items))
+    rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
+    same_audience = (scores == 1) & (ids >= 0)
+    lone = degrees == 1
+    scores = np.where(same_audience, np.where(lone[rows], _LONE, 0), scores)
+    # The diagonal, which the kernel leaves out, belongs to the items with one user.
+    ids = np.concatenate([ids, np.where(lone, np.arange(len(ids)), -1)[:, None]], axis=1)
+    scores = np.concatenate([scores, np.where(lone, _LONE, 0)[:, None]], axis=1)
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    kept_ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    return _from_lists(np.where(kept > 0, kept_ids, -1).astype(np.int32), kept.astype(np.float32))
+
+
+def _largest_twin_group(user_items: CSR) -> int:
+    """The most items that have one same audience."""
+    audiences = user_items.transpose()
+    twins: dict[bytes, int] = {}
+    for item in range(audiences.n_rows):
+        key = audiences.row(item).tobytes()
+        if key:
+            twins[key] = twins.get(key, 0) + 1
+    return max(twins.values(), default=0)
+
+
+def _either_way(directed: sp.csr_array) -> sp.csr_array:
+    """The edges that either end names; an edge's weight is the same from both ends."""
+    return directed.maximum(directed.T).tocsr()
+
+
+def _from_lists(ids: NDArray[np.int32], weights: NDArray[np.float32]) -> sp.csr_array:
+    """[I, k] neighbour lists, -1 padded, as a sparse matrix."""
+    kept = ids >= 0
+    rows = np.nonzero(kept)[0]
+    return sp.csr_array((weights[kept], (rows, ids[kept])), shape=(len(ids), len(ids)))
+
+
+def _empty(n: int) -> sp.csr_array:
+    return sp.csr_array((n, n), dtype=np.float32)
+
+
+def _count(semantic: Any, cooccurrence: Any, adjacency: CSR) -> GraphStatistics:
+    both = int(semantic.astype(bool).multiply(cooccurrence.astype(bool)).nnz)
+    return GraphStatistics(
+        edges=adjacency.nnz,
+        semantic=int(semantic.nnz) - both,
+        cooccurrence=int(cooccurrence.nnz) - both,
+        both=both,
+        isolated=int((np.diff(adjacency.indptr) == 0).sum()),
+    )

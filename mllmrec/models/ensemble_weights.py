@@ -1,0 +1,196 @@
+"""How much each part of a mixture counts: weights that validation chooses.
+
+Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight
+can be a constant. A first part weighs 1. The others are searched one after another over a small grid, round
+after round until none changes, for the highest NDCG@20 of the validation items; of equal weights the lower one stays.
+Such a climb ends on the next hill, so there are three, from no weight, some and much; of equal ends the first stays.
+Where there are several first parts, each has its climbs, and the one whose mixture reaches most stays.
+
+What is searched is a short list of items a user: the best fifty of every part, and the items held out. An item on
+no list counts as ranked below these; where the lists hold the whole catalogue, nothing is left to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mllmrec.evaluation import metrics
+from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
+
+Entries = tuple[Tensor, Tensor]  # rows and columns of a matrix's entries, int64 [nnz] each
+
+CUTOFF = 20
+GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
+_STARTS = (0.0, 0.4, 1.2)
+_ROUNDS = 8  # at most; three are usual
+_LISTED = 50  # items of each part on a user's list
+_SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
+_LIST_BYTES = 1 << 29  # of the lists' scores; likewise
+_RUN = 64  # users that are sampled together, as they are scored together
+_GAP = 4  # users this near are scored with those between them
+_COMPARED = 1 << 24  # scores compared at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """What the search looks at.
+
+    Attributes:
+        scores: float32 [parts, B, C]; of the first parts -inf where an item may not be ranked or stands twice.
+        rows, columns: int64 [H], where the held-out items stand.
+        indptr: [B + 1], which of them are whose.
+    """
+
+    scores: Tensor
+    rows: Tensor
+    columns: Tensor
+    indptr: NDArray[np.int64]
+
+    def of(self, first: int, firsts: int) -> _Lists:
+        """Those of one of the first parts and of all others."""
+        return replace(self, scores=self.scores[[first, *range(firsts, len(self.scores))]])
+
+    def mixed(self, weights: Sequence[float]) -> Tensor:
+        """The weighted sum of the parts, float32 [B, C]."""
+        summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1)
+        return summed
+
+    def reached(self, mixed: Tensor) -> float:
+        """NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item's ranks last."""
+        own = mixed[self.rows, self.columns]
+        step = max(1, _COMPARED // max(1, mixed.shape[1]))
+        ranks = torch.empty(len(own), dtype=torch.int64)
+        for start in range(0, len(own), step):
+            at = slice(start, start + step)
+            ranks[at] = (mixed[self.rows[at]] >= own[at, None]).sum(dim=1) - 1
+        values = metrics.per_user(ranks.numpy(), self.indptr, (CUTOFF,))
+        return metrics.mean(values)[f"ndcg@{CUTOFF}"]
+
+
+def validation_ndcg(model: Scorer, train: CSR, valid: CSR) -> float:
+    """NDCG@20 of a model, averaged over the users with validation and training items."""
+    values = metrics.per_user(model.ranks(train, valid), valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
+    return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
+
+
+def standardised(part: VectorScorer) -> VectorScorer:
+    """The part with each user's vector over the spread of their scores.
+
+    The spread over the catalogue is that of an inner product, sqrt(p^T Cov(items) p), in float64. The scores'
+    mean is the same for all items of a user and left in. A user whose scores are all equal gets zeros.
+    """
+    items = part.items.astype(np.float64)
+    items -= items.mean(axis=0)
+    covariance = items.T @ items / max(1, len(items))
+    users = part.users.astype(np.float64)
+    variance = np.maximum(((users @ covariance) * users).sum(axis=1, keepdims=True), 0)
+    # below what the float32 tables themselves can tell, a spread is rounding
+    flat = variance <= 1e-12 * (users**2).sum(axis=1, keepdims=True) * np.trace(covariance)
+    scaled = np.divide(users, np.sqrt(variance), out=np.zeros_like(users), where=~flat)
+    return VectorScorer(scaled.astype(np.float32), part.items)
+
+
+def choose_weights(
+    firsts: Sequence[BlockScorer], others: Sequence[BlockScorer], train: CSR, valid: CSR
+) -> tuple[int, tuple[float, ...]]:
+    """Which of the first parts is mixed, and the weight of it, which is 1, and of each other part.
+
+    Args:
+        firsts: standardised; one of them is taken.
+        others: standardised.
+        train: [U, I] items that are not ranked.
+        valid: [U, I] items to rank high.
+    """
+    lists = _short_lists([*firsts, *others], len(firsts), train, valid)
+    climbs = []
+    for first in range(len(firsts)):
+        own = lists.of(first, len(firsts))
+        climbs += [(first, *_climb(own, [1.0, *(start for _ in others)])) for start in _STARTS]
+    first, weights, _ = max(climbs, key=lambda climb: climb[2])
+    return first, weights
+
+
+def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
+    """From these weights to where none changes, and the NDCG@20 there."""
+    best = lists.reached(lists.mixed(weights))
+    for _ in range(_ROUNDS):
+        before = tuple(weights)
+        for k in range(1, len(weights)):
+            others = lists.mixed([*weights[:k], 0.0, *weights[k + 1 :]])
+            reached = [lists.reached(others.add(lists.scores[k], alpha=weight)) for weight in GRID]
+            weights[k], best = GRID[int(np.argmax(reached))], max(reached)
+        if tuple(weights) == before:
+            break
+    return tuple(weights), best
+
+
+def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
+    """Users to search on, in runs spread evenly over those with validation and training items."""
+    judged = metrics.users_with_heldout(train, valid)
+    rows = min(_RUN, block_rows(train.n_columns))
+    runs = [judged[start : start + rows] for start in range(0, len(judged), rows)]
+    users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)
+    most = max(1, users // rows)
+    return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
+
+
+def _short_lists(parts: Sequence[BlockScorer], firsts: int, train: CSR, valid: CSR) -> _Lists:
+    """The lists of all users to search on, a run at a time."""
+    listed = min(_LISTED, train.n_columns)
+    width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
+    runs = _sample(train, valid, 4 * len(parts) * width)
+    users = np.concatenate([np.empty(0, np.int64), *runs])
+    seen, held = train.take_rows(users), valid.take_rows(users)
+    scores = torch.empty(len(parts), len(users), width)
+    columns, start = [torch.empty(0, dtype=torch.int64)], 0
+    for run in runs:
+        stop = start + len(run)
+        own = scores[:, start:stop]
+        columns.append(_list_run(parts, firsts, run, _entries(seen, start, stop), _entries(held, start, stop), own))
+        start = stop
+    return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
+
+
+def _list_run(
+    parts: Sequence[BlockScorer],
+    firsts: int,
+    run: NDArray[np.int64],
+    seen_at: Entries,
+    held_at: Entries,
+    scores: Tensor,
+) -> Tensor:
+    """Fill the scores [parts, b, C] of a run's lists; in which columns its held-out items stand, in their order."""
+    rows, items = held_at
+    tables = [_scores(part, run) for part in parts]  # [b, I] each
+    seen = torch.zeros_like(tables[0], dtype=torch.bool).index_put(seen_at, torch.tensor(True))
+    listed = min(_LISTED, seen.shape[1])
+    best = [table.masked_fill(seen, -torch.inf).topk(listed, dim=1).indices for table in tables]
+    held = torch.zeros(len(run), scores.shape[2] - listed * len(parts), dtype=torch.int64)
+    held[rows, torch.arange(len(rows)) - torch.searchsorted(rows, rows)] = items
+    ids = torch.cat([*best, held], dim=1).sort(dim=1).values
+    for k, table in enumerate(tables):
+        scores[k] = table.gather(1, ids)
+    barred = seen.gather(1, ids)
+    barred[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
+    scores[:firsts].masked_fill_(barred, -torch.inf)
+    return torch.searchsorted(ids[rows], items[:, None])[:, 0]
+
+
+def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
+    """Of the named users, float32 [B, I]; of those far apart not with the users between them."""
+    near = np.split(users, np.flatnonzero(np.diff(users) > _GAP) + 1)
+    return torch.from_numpy(np.concatenate([part.scores(int(u[0]), int(u[-1]) + 1)[u - u[0]] for u in near]))
+
+
+def _entries(matrix: CSR, start: int, stop: int) -> Entries:
+    """Those of the rows start..stop-1, which count from 0."""
+    ends = matrix.indptr[start : stop + 1]
+    rows = np.repeat(np.arange(stop - start), np.diff(ends))
+    return torch.from_numpy(rows), torch.from_numpy(matrix.indices[ends[0] : ends[-1]].astype(np.int64))

@@ -1,0 +1,56 @@
+"""Self-contained HTML pages: templates of the package, everything from data escaped, pictures embedded."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mllmrec.foundation.images import ImageRefusedError, open_image
+
+_SIDE = 88  # pixels of a thumbnail's longer side: twice what is shown, for dense screens
+_JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they reorder nothing
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page from a template of this package; an unknown name in it is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("mllmrec.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["shown"] = shown
+    return made
+
+
+def shown(text: str, most: int = 300) -> str:
+    """Text from data, at most so long, without characters that steer what a reader sees."""
+    kept = "".join(
+        c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for c in text[: most + 1]
+    )
+    return kept if len(kept) <= most else f"{kept[:most].rstrip()}…"
+
+
+@lru_cache(maxsize=4096)
+def thumbnail(path: Path) -> str | None:
+    """A small JPEG of a picture as a data URL; None where the picture cannot be used."""
+    try:
+        image = open_image(path, side=2 * _SIDE)
+    except ImageRefusedError:
+        return None
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=70, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,1 @@
+"""Train the networks: negatives, the loop, checkpoints."""

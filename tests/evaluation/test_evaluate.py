@@ -1,0 +1,101 @@
+"""The protocol: who is ranked against what, and yardsticks against their formulas."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mllmrec.config import EvaluateConfig
+from mllmrec.dataset import Dataset, PrepareOptions, prepare
+from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
+from mllmrec.models.baselines import ItemKNN, baselines, popularity
+from mllmrec.models.scorer import VectorScorer, ranks_by_block
+
+
+class Dense:
+    """A model by a whole U x I array, for tests only."""
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self._scores = scores
+
+    def scores(self, start: int, stop: int) -> np.ndarray:
+        return self._scores[start:stop].copy()
+
+
+def dense_recall(dataset: Dataset, scores: np.ndarray, k: int, *, mask_validation: bool) -> float:
+    """Recall@k by sorting every row, ties to the lower item."""
+    train, valid, test = (dataset.matrix(split).to_scipy().toarray() > 0 for split in ("train", "valid", "test"))
+    masked = np.where(train | (valid & mask_validation), -np.inf, scores)
+    best = np.argsort(-masked, axis=1, kind="stable")[:, :k]
+    hits = np.take_along_axis(test, best, axis=1).sum(1)
+    judged = (test.sum(1) > 0) & (train.sum(1) > 0)
+    return float((hits[judged] / test.sum(1)[judged]).mean())
+
+
+@pytest.mark.parametrize("mask_validation", [False, True])
+def test_the_table_equals_full_sorting(dataset: Dataset, vectors: np.ndarray, mask_validation: bool) -> None:
+    users = np.random.default_rng(1).standard_normal((dataset.n_users, 16)).astype(np.float32)
+    config = EvaluateConfig(cutoffs=(3, 10), mask_validation=mask_validation)
+    made = evaluate_models({"m": VectorScorer(users, vectors)}, dataset, config)
+    for k in (3, 10):
+        expected = dense_recall(dataset, users @ vectors.T, k, mask_validation=mask_validation)
+        assert made.means["test"]["m"][f"recall@{k}"] == pytest.approx(expected)
+
+
+def test_users_without_training_items_are_not_judged(dataset: Dataset, vectors: np.ndarray) -> None:
+    untrained = (pl.col("user") < 5) & (pl.col("split") == 0)
+    fewer = replace(dataset, interactions=dataset.interactions.filter(~untrained))
+    users = np.ones((dataset.n_users, 16), np.float32)
+    made = evaluate_models({"m": VectorScorer(users, vectors)}, fewer, EvaluateConfig())
+    assert made.users["test"] == dataset.n_users - 5
+    assert not set(made.per_user["id"]) & set(dataset.users[:5])
+
+
+def test_nobody_to_judge_is_nan_and_null_and_said_once(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
+    none = replace(dataset, interactions=dataset.interactions.filter(pl.col("split") < 2))
+    users = np.ones((dataset.n_users, 16), np.float32)
+    made = evaluate_models({"m": VectorScorer(users, vectors)}, none, EvaluateConfig())
+    assert made.users["test"] == 0 and all(math.isnan(value) for value in made.means["test"]["m"].values())
+    assert made.unjudged.startswith("nobody can be judged on the test split")
+    made.save(lambda name: tmp_path / name)
+    notes = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(notes["metrics"]["test"]["m"].values()) == {None} and None not in notes["metrics"]["valid"]["m"].values()
+    again = Evaluation.load(lambda name: tmp_path / name)
+    assert math.isnan(again.means["test"]["m"]["recall@20"]) and again.means["valid"] == made.means["valid"]
+
+
+def test_item_knn_is_the_sum_of_cosines(dataset: Dataset) -> None:
+    dense = dataset.train.to_scipy().toarray().astype(np.float64)
+    shared, degree = dense.T @ dense, dense.sum(0)
+    cosine = shared / np.sqrt(np.maximum(degree[:, None] * degree[None, :], 1))
+    np.testing.assert_allclose(ItemKNN(dataset.histories()).scores(3, 9), (dense @ cosine)[3:9], rtol=1e-5)
+
+
+def test_equally_popular_items_go_by_index(dataset: Dataset) -> None:
+    counts = np.bincount(dataset.histories().items, minlength=dataset.n_items).astype(np.float32)
+    scores = np.tile(counts, (dataset.n_users, 1))
+    heldout = dataset.matrix("test")
+    expected = ranks_by_block(Dense(scores), dataset.train, heldout)
+    np.testing.assert_array_equal(popularity(dataset.histories()).ranks(dataset.train, heldout), expected)
+
+
+def test_a_result_comes_back_from_disk(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
+    made = evaluate_models(baselines(vectors, dataset.histories()), dataset, EvaluateConfig(), leaky=True)
+    made.save(lambda name: tmp_path / name)
+    again = Evaluation.load(lambda name: tmp_path / name)
+    assert again.means == made.means and again.leaky and again.per_user.equals(made.per_user)
+
+
+def test_yardsticks_on_real_data_are_the_published_ones(real, tmp_path: Path) -> None:
+    made = prepare(real("amazon-scientific"), tmp_path / "d", PrepareOptions(split_column="split_random"))
+    seen = made.histories()
+    models = {"popularity": popularity(seen), "item-kNN": ItemKNN(seen)}
+    test = evaluate_models(models, made, EvaluateConfig()).means["test"]
+    found = {name: tuple(round(m[key], 3) for key in ("recall@10", "recall@20", "ndcg@20")) for name, m in test.items()}
+    assert found == {"popularity": (0.038, 0.058, 0.026), "item-kNN": (0.115, 0.141, 0.090)}

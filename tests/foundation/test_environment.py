@@ -1,0 +1,39 @@
+"""The doctor names what is broken, and how to mend it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mllmrec.foundation.environment import _extra, describe_machine, versions
+
+
+def examine_with(folder: Path) -> str:
+    script = (
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        "from mllmrec.foundation.environment import _torchvision, _cupy; print(_torchvision()); print(_cupy())"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_torchvision_of_another_torch_is_named(tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    said = examine_with(tmp_path)
+    assert "state='broken'" in said
+    assert "operator torchvision::nms does not exist; it was built for another torch" in said
+
+
+def test_cupy_without_a_driver_is_absent_not_broken(tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
+    assert "what='cupy', state='absent'" in examine_with(tmp_path)
+
+
+def test_a_run_records_versions_and_the_machine() -> None:
+    assert versions()["torch"] != "absent"
+    assert describe_machine()["cores"]
+
+
+def test_an_absent_extra_is_named_with_its_command() -> None:
+    found = _extra("vlm", ("no_such_package.inner",))
+    assert (found.state, found.detail) == ("absent", "optional: pip install 'mllmrec[vlm]'")

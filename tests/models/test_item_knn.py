@@ -1,0 +1,89 @@
+"""Item-kNN with a neighbourhood and a weighting, against its formulas written out densely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mllmrec_kernels import CSR
+
+from mllmrec.dataset import Dataset, Histories
+from mllmrec.errors import LeakError
+from mllmrec.models.baselines import ItemKNN
+from mllmrec.models.item_knn import item_knn
+
+
+def histories(rows: list[list[int]], n_items: int) -> Histories:
+    items = np.array([item for row in rows for item in row], np.int32)
+    return Histories(np.cumsum([0, *map(len, rows)]), items, None, n_items, "train")
+
+
+def likeness(dataset: Dataset, weighting: str) -> np.ndarray:
+    """S of the module's formulas, its diagonal 0, float64 [I, I]."""
+    R = dataset.train.to_scipy().toarray().astype(np.float64)
+    n_items, n_users = R.sum(axis=0), R.sum(axis=1)
+    idf = np.log(R.shape[1] / (1 + n_users))
+    w = np.ones(len(R)) if weighting == "cosine" else idf**2
+    with np.errstate(divide="ignore"):
+        d = {
+            "cosine": 1 / np.sqrt(n_items),
+            "tfidf": 1 / np.sqrt(R.T @ w),
+            "bm25": 2.2 / (1 + 1.2 * (0.25 + 0.75 * n_items / n_items.mean())),
+        }[weighting]
+    d = np.where(n_items > 0, d, 0)
+    S = d[:, None] * (R.T @ (w[:, None] * R)) * d[None, :]
+    np.fill_diagonal(S, 0)
+    return S
+
+
+@pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
+@pytest.mark.parametrize("k", [3, 1000])
+def test_an_item_adds_its_likeness_to_its_nearest(dataset: Dataset, weighting, k: int) -> None:
+    found = item_knn(dataset.histories(), neighbours=k, weighting=weighting).scorer.weights.toarray()
+    S = likeness(dataset, weighting)
+    least = -np.sort(-S, axis=1)[:, min(k, len(S)) - 1]
+    assert ((found > 0).sum(axis=1) <= k).all()
+    np.testing.assert_allclose(found[found > 0], S[found > 0], rtol=1e-6)
+    assert (S[(found == 0) & (S > 0)] <= np.broadcast_to(least[:, None], S.shape)[(found == 0) & (S > 0)] + 1e-12).all()
+    assert np.array_equal((found > 0).sum(axis=1), np.minimum((S > 0).sum(axis=1), k))
+
+
+def test_all_neighbours_by_cosine_are_the_yardstick_without_settings(dataset: Dataset) -> None:
+    seen = dataset.histories()
+    fitted = item_knn(seen, neighbours=dataset.n_items, weighting="cosine")
+    expected, found = ItemKNN(seen).scores(0, 20), fitted.scorer.scores(0, 20)
+    others = dataset.train.to_scipy()[:20].toarray() == 0  # the yardstick's diagonal reaches a user's own items alone
+    np.testing.assert_allclose(found[others], expected[others], atol=1e-6)
+
+
+def test_of_equal_neighbours_the_lower_ids_are_kept_and_strangers_are_none() -> None:
+    fitted = item_knn(histories([[0, 1, 2, 3], [4]], 6), neighbours=2, weighting="cosine")
+    weights = fitted.scorer.weights.toarray()
+    assert [np.flatnonzero(row).tolist() for row in weights] == [[1, 2], [0, 2], [0, 1], [0, 1], [], []]
+    assert fitted.similar(2)[0][0].tolist() == [1, 2] and fitted.similar(1)[0][5].tolist() == [-1]
+
+
+def test_users_of_half_the_catalogue_say_less() -> None:
+    seen = histories([[0, 1], [0, 2, 3, 4], [5, 6]], 7)
+    plain, weighted = (item_knn(seen, neighbours=6, weighting=w).scorer.weights.toarray() for w in ("cosine", "tfidf"))
+    assert plain[0, 1] == plain[0, 2] and weighted[0, 1] > weighted[0, 2]
+
+
+@pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
+def test_no_interactions_and_users_of_everything_are_no_trouble(weighting) -> None:
+    empty = item_knn(histories([[], []], 3), neighbours=2, weighting=weighting)
+    assert empty.weights.nnz == 0 and empty.scorer.scores(0, 2).tolist() == [[0] * 3] * 2
+    everything = item_knn(histories([[0, 1, 2], [0, 1]], 3), neighbours=2, weighting=weighting)
+    assert np.isfinite(everything.scorer.weights.toarray()).all()
+
+
+def test_blocks_are_one_whole(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = item_knn(dataset.histories(), neighbours=4, weighting="tfidf").weights
+    monkeypatch.setattr("mllmrec.models.item_knn.block_rows", lambda _: 7)
+    parts = item_knn(dataset.histories(), neighbours=4, weighting="tfidf").weights
+    assert isinstance(whole, CSR) and isinstance(parts, CSR)
+    assert np.array_equal(whole.indices, parts.indices) and np.array_equal(whole.values(), parts.values())
+
+
+def test_held_out_interactions_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(LeakError, match="item-kNN may be built from training interactions only"):
+        item_knn(dataset.histories("all"), neighbours=3, weighting="cosine")

@@ -1,0 +1,223 @@
+"""Training: same seed, same bytes; killed and resumed, same bytes; test items never seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mllmrec_kernels import CSR
+from mllmrec_kernels.mlp import cpu
+from numba import get_num_threads, set_num_threads
+from safetensors.torch import save
+
+from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
+from mllmrec.dataset import Dataset, Histories
+from mllmrec.errors import ConfigError, LeakError, MismatchError, TrainingError
+from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.models.embedding_model import Trained
+from mllmrec.training.trainer import _Trainer, fit_model, train_model
+
+QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
+
+
+class StoppedError(Exception):
+    """Raised by a progress hook, as a kill would end the process."""
+
+
+@pytest.fixture
+def inputs(dataset: Dataset, vectors: np.ndarray) -> tuple[Features, ItemGraph, Histories, CSR]:
+    seen = dataset.histories()
+    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    return features, build_graph(vectors, seen, GraphConfig(threshold=0.2)), seen, dataset.matrix("valid")
+
+
+def weights(trained: Trained) -> bytes:
+    return save(trained.weights)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(inputs) -> None:
+    first, second = (train_model(*inputs, QUICK, seed=1) for _ in range(2))
+    assert weights(first) == weights(second)
+    assert first.users.tobytes() == second.users.tobytes()
+    assert weights(train_model(*inputs, QUICK, seed=2)) != weights(first)
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(inputs, tmp_path: Path, killed_after: int) -> None:
+    def kill(label: str, done: int, total: int | None) -> None:
+        if done > killed_after:
+            raise StoppedError
+
+    file = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(StoppedError):
+        train_model(*inputs, QUICK, seed=1, checkpoint=file, progress=kill)
+    assert file.exists()
+    resumed = train_model(*inputs, QUICK, seed=1, checkpoint=file)
+    whole = train_model(*inputs, QUICK, seed=1)
+    assert weights(resumed) == weights(whole)
+    assert resumed.curve == whole.curve
+    assert not file.exists()
+
+
+def stopped_checkpoint(inputs, file: Path) -> None:
+    def kill(label: str, done: int, total: int | None) -> None:
+        if done > 1:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_model(*inputs, QUICK, seed=1, checkpoint=file, progress=kill)
+
+
+def test_a_checkpoint_of_other_data_is_refused(inputs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    stopped_checkpoint(inputs, file)
+    with pytest.raises(MismatchError, match="made from other data or another config"):
+        train_model(*inputs, QUICK, seed=2, checkpoint=file)
+
+
+def test_a_damaged_checkpoint_is_refused(inputs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    stopped_checkpoint(inputs, file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(MismatchError, match="is damaged"):
+        train_model(*inputs, QUICK, seed=1, checkpoint=file)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(inputs, tmp_path: Path, monkeypatch) -> None:
+    from mllmrec.models.mllmrec import MLLMRec
+
+    file, healthy, calls = tmp_path / "checkpoint.safetensors", MLLMRec.loss, []
+
+    def sick(self: MLLMRec, *rows: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        loss = healthy(self, *rows)
+        return loss * float("nan") if file.exists() else loss
+
+    monkeypatch.setattr(MLLMRec, "loss", sick)
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 2; the last checkpoint is kept"):
+        train_model(*inputs, QUICK, seed=1, checkpoint=file)
+    monkeypatch.setattr(MLLMRec, "loss", healthy)
+    assert train_model(*inputs, QUICK, seed=1, checkpoint=file).curve[0].epoch == 1
+
+
+def test_a_checkpoint_of_other_widths_is_refused(inputs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    stopped_checkpoint(inputs, file)
+    with pytest.raises(MismatchError, match="made from other data or another config"):
+        train_model(*inputs, QUICK.model_copy(update={"dim": 4}), seed=1, checkpoint=file)
+
+
+def test_features_of_another_size_are_refused(inputs) -> None:
+    features, graph, seen, valid = inputs
+    short = Features(features.items[:-1], features.users, features.histories, features.cuts)
+    with pytest.raises(MismatchError, match=f"the features have {len(short.items)} items"):
+        train_model(short, graph, seen, valid, QUICK, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["mllmrec", "bpr"])
+def test_an_epoch_holds_every_pair_once_and_negatives_are_of_others(inputs, kind: str) -> None:
+    trainer = _Trainer(*inputs, ModelConfig(kind=kind), QUICK, 1)
+    users, positives, negatives = trainer._triples(np.random.default_rng(3)).cpu().numpy()
+    R = inputs[2].user_items()
+    order = np.lexsort((positives, users))
+    assert users[order].tolist() == R.rows().tolist() and positives[order].tolist() == R.indices.tolist()
+    assert not set(zip(users, negatives, strict=True)) & set(zip(users, positives, strict=True))
+    runs = 1 + np.count_nonzero(np.diff(users))  # stretches of one user
+    assert (runs == len(np.unique(users))) == trainer.network.whole_users == (kind == "mllmrec")
+    assert not (np.diff(users) >= 0).all()
+
+
+def test_users_without_training_items_and_items_that_nobody_trains_on_do_no_harm(dataset, vectors) -> None:
+    train = dataset.histories()
+    kept = (train.items != 3) & (np.repeat(np.arange(train.n_users), np.diff(train.indptr)) > 1)
+    rows = np.repeat(np.arange(train.n_users), np.diff(train.indptr))[kept]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=train.n_users))])
+    seen = Histories(indptr, train.items[kept], None, train.n_items, "train")
+    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    valid = CSR.from_pairs(np.array([0, 5, 9]), np.array([3, 3, 3]), (train.n_users, train.n_items))
+    graph = build_graph(vectors, seen, GraphConfig(threshold=0.2))
+    trained = train_model(features, graph, seen, valid, QUICK, seed=1)
+    assert np.isfinite(trained.users).all() and np.isfinite(trained.items).all()
+    judged = np.array([point.recall for point in trained.curve]) * 2  # users 5 and 9; user 0 has no training item
+    np.testing.assert_allclose(judged, np.round(judged))
+
+
+def test_nothing_to_train_on_is_refused(inputs) -> None:
+    features, _, seen, valid = inputs
+    nobody = Histories(np.zeros_like(seen.indptr), seen.items[:0], None, seen.n_items, "train")
+    blank = Features(features.items, features.users, nobody.digest, features.cuts)
+    alone = build_graph(features.items, nobody, GraphConfig(threshold=0.2))
+    with pytest.raises(TrainingError, match="no training interactions"):
+        train_model(blank, alone, nobody, valid, QUICK, seed=1)
+
+
+def test_another_number_of_threads_changes_rounding_alone(inputs, monkeypatch) -> None:
+    """Sums of products may be split at other places: 1e-4 of the largest value after six epochs.
+
+    Up to what all items share: their projector's last bias falls out of every difference of two, so that its gradient
+    is rounding and nothing else, and Adam moves it at the full rate all the same.
+    """
+    monkeypatch.setattr(cpu, "LEAST", 1)  # these few rows are split too
+    whole = train_model(*inputs, QUICK, seed=1)
+    torch_before, numba_before = torch.get_num_threads(), get_num_threads()
+    torch.set_num_threads(1 if torch_before > 1 else 2)
+    set_num_threads(1)
+    try:
+        other = train_model(*inputs, QUICK, seed=1)
+    finally:
+        torch.set_num_threads(torch_before)
+        set_num_threads(numba_before)
+    last = [point.loss for point in other.curve]
+    np.testing.assert_allclose(last, [point.loss for point in whole.curve], rtol=1e-4)
+    one, two = (trained.items - trained.items.mean(axis=0) for trained in (other, whole))
+    np.testing.assert_allclose(one, two, atol=1e-4 * np.abs(two).max())
+
+
+def test_bfloat16_learns_as_float32_does(inputs) -> None:
+    low = train_model(*inputs, QUICK.model_copy(update={"precision": "bfloat16"}), seed=1)
+    whole = train_model(*inputs, QUICK, seed=1)
+    assert low.users.dtype == np.float32
+    np.testing.assert_allclose([p.loss for p in low.curve], [p.loss for p in whole.curve], rtol=0.01)
+
+
+def test_compiling_where_there_is_no_compiler_says_so(inputs, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.raises(TrainingError, match=r"train\.compile=true does not work here \(InvalidCxx.* found\); install"):
+        train_model(*inputs, QUICK.model_copy(update={"compile": True}), seed=1)
+
+
+@pytest.mark.parametrize("kind", ["mllmrec", "ridge", "blend"])
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(inputs, kind: str, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    features, graph, seen, valid = inputs
+    wanted = QUICK.model_copy(update={"device": "cuda"})
+    with pytest.raises(ConfigError, match=r"train\.device=cuda asks for a GPU, and torch sees none here"):
+        fit_model(features, graph, seen, valid, ModelConfig(kind=kind), wanted, seed=1)
+
+
+def test_an_empty_validation_split_is_refused(inputs) -> None:
+    features, graph, seen, valid = inputs
+    nothing = CSR.from_pairs(np.array([], np.int64), np.array([], np.int64), valid.shape)
+    with pytest.raises(TrainingError, match="validation split is empty"):
+        train_model(features, graph, seen, nothing, QUICK, seed=1)
+
+
+def test_training_stops_at_the_first_evaluation_beyond_the_patience(inputs) -> None:
+    trained = train_model(*inputs, QUICK.model_copy(update={"epochs": 500, "patience": 3}), seed=1)
+    assert len(trained.curve) - trained.best_epoch == 4
+    assert trained.curve[trained.best_epoch - 1].recall == max(epoch.recall for epoch in trained.curve)
+
+
+def test_features_of_another_split_are_refused(inputs, dataset: Dataset) -> None:
+    features, graph, _, valid = inputs
+    with pytest.raises(LeakError):
+        train_model(features, graph, dataset.histories("all"), valid, QUICK, seed=1)
+    leaky = Features(features.items, features.users, dataset.histories("all").digest, features.cuts)
+    with pytest.raises(MismatchError, match="made from other histories"):
+        train_model(leaky, graph, dataset.histories(), valid, QUICK, seed=1)
