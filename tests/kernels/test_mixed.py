@@ -21,7 +21,7 @@ named = {case.name: case for case in MIXED_CASES}
 @pytest.mark.parametrize("by_int8", [True, False])
 def test_ranks_equal_the_reference(case: MixedCase, by_int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not by_int8:
-        monkeypatch.setattr(cpu, "supported", lambda: False)
+        monkeypatch.setattr(rank_cpu, "supported", lambda: False)
     scores, (exclude, heldout) = case.scores(), case.pairs()
     ranks = rank_mixed(scores, exclude, heldout)
     assert ranks.dtype == np.int32

@@ -23,14 +23,12 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
-from mllmrec_kernels.exact.int8_tile import supported
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, push, ranks_before, sort_heaps
 from mllmrec_kernels.exact.score import dot_rows
 from mllmrec_kernels.mixed.int8_rows import Int8Rows, bound_dot, encode, encode_user, prefetch_ahead, refine_dot, user_code
 from mllmrec_kernels.mixed.rows import find, room, room_bytes, spread, sum_row
-from mllmrec_kernels.mixed.scores import Problem, SparsePart
+from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
 from mllmrec_kernels.rank import cpu as rank_cpu
-from mllmrec_kernels.rank import exact_int8
 from mllmrec_kernels.topk import cpu as topk_cpu
 from mllmrec_kernels.topk.reference import TopK
 
@@ -74,9 +72,8 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_
     if problem.items.shape[1] == 0:
         ranks += np.where(scores < 0, n_items, np.where(scores == 0, heldout.indices, 0)).astype(np.int32)
         return ranks
-    dots = dot_problem(problem.users, problem.items, 1, None)
-    if not (supported() and exact_int8.count_ahead(dots, heldout, scores, ranks, limit, max_bytes)):
-        rank_cpu._count_by_float32(dots, heldout, scores, ranks, limit, max_bytes)
+    del rows
+    rank_cpu.count_ahead(dot_problem(problem.users, problem.items, 1, None), heldout, scores, ranks, limit, max_bytes)
     return ranks
 
 
@@ -124,9 +121,7 @@ def score_mixed(problem: Problem, pairs: CSR) -> NDArray[np.float32]:
 def _user_blocks(problem: Problem, excluded: NDArray[np.int64], max_bytes: int) -> list[Span]:
     """Cut the users so that the few of a block, at most, fit into `max_bytes`; a block has one user at least."""
     n_users, n_items = problem.shape
-    most = np.empty(n_users, np.int64)
-    _count_most(problem.sparse, excluded, n_items, most)
-    spans, start, ends = [], 0, np.cumsum(most)
+    spans, start, ends = [], 0, np.cumsum(count_few(problem.sparse, n_items) + np.diff(excluded))
     free = max(0, max_bytes - get_num_threads() * room_bytes(n_items)) // 8  # a copy is made when they are joined
     while start < n_users:
         before = int(ends[start - 1]) if start else 0
@@ -156,20 +151,6 @@ def _offer_few(
 def _spread_users(sparse: Any, start: Any, stop: Any, room: Any, spreads: Any) -> None:
     for u in range(start, stop):
         spreads[u] = spread(room, sum_row(sparse, u, room))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _count_most(sparse: Any, excluded: Any, n_items: Any, most: Any) -> None:
-    """most[u] = how many items at most have a sparse part or are excluded."""
-    for u in range(len(most)):
-        total = excluded[u + 1] - excluded[u]
-        for n in range(sparse.indptr[u], sparse.indptr[u + 1]):
-            if len(sparse.dense_weights) > 0:
-                total = n_items
-            else:
-                j = sparse.ids[n]
-                total += sparse.weight_indptr[j + 1] - sparse.weight_indptr[j]
-        most[u] = min(total, n_items)
 
 
 @jit

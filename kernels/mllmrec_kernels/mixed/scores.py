@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base import arrays
@@ -102,19 +101,25 @@ def as_sparse_part(user_items: SparseLike, item_weights: SparseLike | ArrayLike)
     R = as_csr("user_items", user_items)
     values = np.zeros(0, np.float32) if R.data is None else R.data
     _check_values("user_items", values)
-    if isinstance(item_weights, np.ndarray) or (arrays.is_tensor(item_weights) and _is_strided(item_weights)):
+    if _is_dense(item_weights):
         dense = arrays.float32_rows("item_weights", item_weights)
         _check_rows(len(dense), R.n_columns)
-        nothing = np.zeros(0, np.float32)
-        part = SparsePart(
-            R.indptr, R.indices, values, np.zeros(1, np.int64), np.zeros(0, np.int32), nothing, dense
-        )  # fmt: skip
-        return part, dense.shape[1]
+        none = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+        return SparsePart(R.indptr, R.indices, values, *none, dense), dense.shape[1]
     W = as_csr("item_weights", item_weights)
     _check_rows(W.n_rows, R.n_columns)
     _check_values("item_weights", W.values())
-    none = np.zeros((0, 0), np.float32)
-    return SparsePart(R.indptr, R.indices, values, W.indptr, W.indices, W.values(), none), W.n_columns
+    no_rows = np.zeros((0, 0), np.float32)
+    return SparsePart(R.indptr, R.indices, values, W.indptr, W.indices, W.values(), no_rows), W.n_columns
+
+
+def count_few(sparse: SparsePart, n_items: int) -> NDArray[np.int64]:
+    """Bound how many items have a sparse part that is not 0, for each user; int64 [U]."""
+    lengths = np.diff(sparse.weight_indptr)
+    if len(sparse.dense_weights):
+        lengths = np.full(len(sparse.dense_weights), n_items)
+    ends = np.concatenate([[0], np.cumsum(lengths[sparse.ids])])
+    return np.asarray(np.minimum(ends[sparse.indptr[1:]] - ends[sparse.indptr[:-1]], n_items), np.int64)
 
 
 def as_problem(scores: MixedScores) -> Problem:
@@ -128,25 +133,30 @@ def as_problem(scores: MixedScores) -> Problem:
     sparse, n_items = as_sparse_part(scores.user_items, scores.item_weights)
     n_users = len(sparse.indptr) - 1
     users, items = _vectors(scores, n_users, n_items)
-    problem = Problem(sparse, _scale(scores.scale, n_users), users, items)
-    _check_range(problem)
+    problem = Problem(sparse, as_scale(scores.scale, n_users), users, items)
+    products = norms(users).max(initial=0.0) * norms(items).max(initial=0.0) if users.shape[1] else 0.0
+    check_range(sparse, problem.scale, float(products))
     return problem
 
 
 def _vectors(scores: MixedScores, n_users: int, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    if scores.user_vectors is None and scores.item_vectors is None:
-        return np.zeros((n_users, 0), np.float32), np.zeros((n_items, 0), np.float32)
+    check_both_or_neither(scores)
     if scores.user_vectors is None or scores.item_vectors is None:
-        raise KernelInputError("user_vectors and item_vectors must both be given, or neither")
+        return np.zeros((n_users, 0), np.float32), np.zeros((n_items, 0), np.float32)
     users = arrays.float32_rows("user_vectors", scores.user_vectors)
     items = arrays.float32_rows("item_vectors", scores.item_vectors, d=users.shape[1])
-    for name, rows, expected in (("user_vectors", users, n_users), ("item_vectors", items, n_items)):
-        if len(rows) != expected:
-            raise KernelInputError(f"{name} must have {expected} rows, as the sparse part has; got {len(rows)}")
+    check_lengths(len(users), len(items), (n_users, n_items))
     return users, items
 
 
-def _scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
+def check_lengths(n_users: int, n_items: int, shape: tuple[int, int]) -> None:
+    """Refuse vectors of another number of users or items than the sparse part has."""
+    for name, rows, expected in (("user_vectors", n_users, shape[0]), ("item_vectors", n_items, shape[1])):
+        if rows != expected:
+            raise KernelInputError(f"{name} must have {expected} rows, as the sparse part has; got {rows}")
+
+
+def as_scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
     if scale is None:
         return np.ones(n_users, np.float32)
     array = np.ascontiguousarray(arrays.as_numpy("scale", scale), np.float32)
@@ -154,6 +164,12 @@ def _scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
         raise KernelInputError(f"scale must have shape ({n_users},); got {array.shape}")
     _check_values("scale", array)
     return array
+
+
+def check_both_or_neither(scores: MixedScores) -> None:
+    """Refuse vectors of one side alone."""
+    if (scores.user_vectors is None) != (scores.item_vectors is None):
+        raise KernelInputError("user_vectors and item_vectors must both be given, or neither")
 
 
 def _check_rows(rows: int, expected: int) -> None:
@@ -167,19 +183,22 @@ def _check_values(name: str, values: NDArray[np.float32]) -> None:
         raise KernelInputError(f"{name} must be finite; {bad} values are NaN or infinite")
 
 
-def _check_range(problem: Problem) -> None:
-    """Refuse scores that may leave float32, by the largest weight and the longest vectors."""
-    sparse = problem.sparse
-    magnitudes = np.abs(sparse.values) if len(sparse.values) else np.ones(len(sparse.ids))
-    rows = sp.csr_array((magnitudes.astype(np.float64), sparse.ids, sparse.indptr), shape=(len(sparse.indptr) - 1, 2**31 - 1))
-    totals = np.asarray(rows.sum(axis=1)).ravel() * (1 + np.abs(problem.scale, dtype=np.float64))
+def check_range(sparse: SparsePart, scale: NDArray[np.float32], largest_product: float) -> None:
+    """Refuse scores that may leave float32.
+
+    Args:
+        sparse: R and W, bounded by the largest weight and each user's sum of |R|.
+        scale: float32 [U].
+        largest_product: bound of all inner products.
+    """
+    magnitudes = np.abs(sparse.values, dtype=np.float64) if len(sparse.values) else np.ones(len(sparse.ids))
+    ends = np.concatenate([[0.0], np.cumsum(magnitudes)])
+    totals = (ends[sparse.indptr[1:]] - ends[sparse.indptr[:-1]]) * np.maximum(np.abs(scale, dtype=np.float64), 1)
     weights = sparse.dense_weights if len(sparse.dense_weights) else sparse.weight_values
-    largest = float(totals.max(initial=0.0)) * float(np.abs(weights).max(initial=0.0))
-    if problem.users.shape[1]:
-        largest += float(norms(problem.users).max(initial=0.0)) * float(norms(problem.items).max(initial=0.0))
+    largest = 1.001 * float(totals.max(initial=0.0)) * float(np.abs(weights).max(initial=0.0)) + largest_product
     if largest >= _LARGEST:
         raise KernelInputError(f"scores reach {largest:.3g}, beyond float32; scale weights and vectors down")
 
 
-def _is_strided(tensor: Any) -> bool:
-    return str(tensor.layout) == "torch.strided"
+def _is_dense(weights: Any) -> bool:
+    return isinstance(weights, np.ndarray) or (arrays.is_tensor(weights) and str(weights.layout) == "torch.strided")
