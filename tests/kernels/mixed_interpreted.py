@@ -1,4 +1,4 @@
-"""The Triton backend of the mixed verbs in Triton's interpreter; test_mixed_triton.py runs this file."""
+"""The Triton backend of the mixed verbs in Triton's interpreter; test_triton.py runs this file."""
 
 from __future__ import annotations
 

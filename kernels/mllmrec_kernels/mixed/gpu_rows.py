@@ -16,7 +16,6 @@ from mllmrec_kernels.mixed import reference
 
 ENTRIES = 256  # of a row of W that a program adds at a time
 LISTED = 256  # scored items that a program compares at a time
-LANES = tl.constexpr(reference.LANES)
 UNFUSED = {"enable_fp_fusion": False}
 
 
@@ -73,7 +72,7 @@ def row_moments(sums, means, squares, zeros, n_items, LANES: tl.constexpr):  # t
     for start in range(0, n_items, LANES):
         i = start + tl.arange(0, LANES)
         lanes += tl.load(row + i, mask=i < n_items, other=0.0).to(tl.float64)
-    mean = fold(lanes) / n_items.to(tl.float64)
+    mean = fold(lanes) / n_items
     lanes, filled = tl.zeros([LANES], tl.float64), tl.zeros([LANES], tl.float64)
     for start in range(0, n_items, LANES):
         i = start + tl.arange(0, LANES)
@@ -112,5 +111,5 @@ def spreads(sums: Tensor) -> Tensor:
     b, n_items = sums.shape
     means, squares, zeros = (torch.empty(b, dtype=torch.float64, device=sums.device) for _ in range(3))
     if b and n_items:
-        row_moments[(b,)](sums, means, squares, zeros, n_items, LANES=LANES.value, **UNFUSED)
+        row_moments[(b,)](sums, means, squares, zeros, n_items, LANES=reference.LANES, **UNFUSED)
     return torch.sqrt((squares + zeros * (means * means)) / n_items) if n_items else torch.zeros_like(means)
