@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.base.parallel import chunks, parallel_for
-from mllmrec_kernels.base.prefetch import prefetch
 
 _LINE = 64  # bytes of a cache line, to which rows are padded
 _LARGEST = 127
 _UPWARD = 1.0 + 1e-9  # float64 sums are off by far less
 _ROUNDED = 1e-14  # of a center, some float64 roundings
 _ROWS = 4_096  # encoded at a time, by a thread
-_AHEAD = 8  # rows prefetched before they are multiplied
 
 
 class Int8Rows(NamedTuple):
@@ -46,13 +44,6 @@ class Int8Rows(NamedTuple):
     norms: NDArray[np.float64]
 
 
-class UserCode(NamedTuple):
-    """Room for one encoded user: codes int16 [width], and step, error and norm, float64 [3]."""
-
-    codes: NDArray[np.int16]
-    bounds: NDArray[np.float64]
-
-
 def encode(vectors: NDArray[np.float32], max_bytes: int) -> Int8Rows:
     """Return the rows in int8, or no rows where they take more than `max_bytes`."""
     n, d = vectors.shape
@@ -70,60 +61,46 @@ def table_bytes(n: int, d: int) -> int:
     return n * (2 * -(-d // _LINE) * _LINE + 32)
 
 
-def user_code(rows: Int8Rows) -> UserCode:
-    """Return room for a user."""
-    return UserCode(np.zeros(rows.codes.shape[1], np.int16), np.zeros(3))
-
-
 @jit
-def encode_user(users: Any, u: Any, code: Any) -> None:
-    """Encode row u of `users` into `code`."""
-    most = _largest_code(len(code.codes))
+def encode_user(users: Any, u: Any, codes: Any, bounds: Any, p: Any) -> None:
+    """Encode row u of `users` into row p of codes int16 [., width]; bounds[p] are the step, the error and the norm."""
+    most = _largest_code(codes.shape[1])
     step = _step(users, u, most)
     lost, square = 0.0, 0.0
     for j in range(users.shape[1]):
         value = np.float64(users[u, j])
         rounded = np.rint(value / step) if step > 0 else 0.0
-        code.codes[j] = int(rounded)
+        codes[p, j] = int(rounded)
         lost += (value - rounded * step) ** 2
         square += value * value
-    code.bounds[0], code.bounds[1], code.bounds[2] = step, np.sqrt(lost) * _UPWARD, np.sqrt(square) * _UPWARD
+    bounds[p, 0], bounds[p, 1], bounds[p, 2] = step, np.sqrt(lost) * _UPWARD, np.sqrt(square) * _UPWARD
 
 
 @jit
-def prefetch_ahead(rows: Any, ids: Any, m: Any, n: Any) -> None:
-    """Prefetch the row that comes a few entries after ids[m], of n."""
-    if m + _AHEAD < n:
-        width = rows.codes.shape[1]
-        for at in range(0, width, _LINE):
-            prefetch(rows.codes, np.int64(ids[m + _AHEAD]) * width + at)  # type: ignore[call-arg]
+def bound_dot(codes: Any, bounds: Any, p: Any, rows: Any, i: Any) -> tuple[float, float]:
+    """Return (center, radius): the inner product of encoded user p and row i is at most `radius` off `center`."""
+    center = bounds[p, 0] * rows.steps[i] * _code_dot(codes, p, rows.codes, i)
+    return center, _radius(bounds, p, rows, i, rows.errors[i, 0], center)
 
 
 @jit
-def bound_dot(code: Any, rows: Any, i: Any) -> tuple[float, float]:
-    """Return (center, radius): the inner product of the encoded user and row i is at most `radius` off `center`."""
-    center = code.bounds[0] * rows.steps[i] * _code_dot(code.codes, rows.codes, i)
-    return center, _radius(code, rows, i, rows.errors[i, 0], center)
-
-
-@jit
-def refine_dot(code: Any, rows: Any, i: Any, center: Any) -> tuple[float, float]:
+def refine_dot(codes: Any, bounds: Any, p: Any, rows: Any, i: Any, center: Any) -> tuple[float, float]:
     """Return the bound by both bytes, from the center of the bound by the first."""
-    center += code.bounds[0] * rows.steps[i] * (_code_dot(code.codes, rows.fine_codes, i) / 256.0)
-    return center, _radius(code, rows, i, rows.errors[i, 1], center)
+    center += bounds[p, 0] * rows.steps[i] * (_code_dot(codes, p, rows.fine_codes, i) / 256.0)
+    return center, _radius(bounds, p, rows, i, rows.errors[i, 1], center)
 
 
 @jit
-def _code_dot(left: Any, right: Any, i: Any) -> float:
+def _code_dot(left: Any, p: Any, right: Any, i: Any) -> float:
     total = np.int32(0)  # each step cast, or Numba would widen it
-    for j in range(len(left)):
-        total = np.int32(total + np.int32(np.int32(left[j]) * np.int32(right[i, j])))
+    for j in range(left.shape[1]):
+        total = np.int32(total + np.int32(np.int32(left[p, j]) * np.int32(right[i, j])))
     return np.float64(total)
 
 
 @jit
-def _radius(code: Any, rows: Any, i: Any, error: Any, center: Any) -> float:
-    radius = code.bounds[2] * error + code.bounds[1] * (rows.norms[i] + error)
+def _radius(bounds: Any, p: Any, rows: Any, i: Any, error: Any, center: Any) -> float:
+    radius = bounds[p, 2] * error + bounds[p, 1] * (rows.norms[i] + error)
     return radius * _UPWARD + abs(center) * _ROUNDED
 
 

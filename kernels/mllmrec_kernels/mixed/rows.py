@@ -100,16 +100,16 @@ def _sum_dense(sparse: Any, u: Any, room: Any) -> int:
 
 
 @jit
-def find(ids: Any, n: Any, i: Any) -> int:
-    """Return the place of i among the first n ascending ids, -1 where it is not there."""
-    low, high = 0, n
+def find(ids: Any, start: Any, stop: Any, i: Any) -> int:
+    """Return the place of i among ids[start:stop], which ascend, -1 where it is not there."""
+    low, high = start, stop
     while low < high:
         middle = (low + high) // 2
         if ids[middle] < i:
             low = middle + 1
         else:
             high = middle
-    return low if low < n and ids[low] == i else -1
+    return low if low < stop and ids[low] == i else -1
 
 
 @jit
