@@ -6,16 +6,16 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # What NumPy's OpenBLAS takes the processor for: faiss brings an older one, which may not know it.
 CORETYPE := import numpy, threadpoolctl; \
 	print(next((p['architecture'] for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas'), ''))
-# Of make reproduce: the folder of Amazon Sports in MMRec's split, and what is trained on it. Of make yardsticks: any.
+# Of make reproduce: the folder of Amazon Sports in MMRec's split, and what is trained on it. Of make baselines: any.
 DATA ?= data/amazon-sports
 MODELS ?= bpr
-# Of make yardsticks: the column that holds the split, where DATA is no prepared dataset and has one.
+# Of make baselines: the column that holds the split, where DATA is no prepared dataset and has one.
 SPLIT ?=
 PINS := pyproject.toml constraints.txt
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
-.PHONY: help demo test test-all test-openvino test-onnx check snapshots bench bench-plots bench-gpu reproduce yardsticks \
+.PHONY: help demo test test-all test-openvino test-onnx check snapshots bench bench-plots bench-gpu reproduce baselines \
 	kernel-table format clean
 
 help:  ## what there is to make
@@ -65,14 +65,14 @@ bench-gpu: $(VENV)/.test  ## the kernels of a CUDA device against their peers th
 reproduce: $(VENV)/.test  ## published figures trained again: make reproduce DATA=folder MODELS="bpr lightgcn"
 	$(BIN)/python -m bench.reproduce "$(DATA)" --models $(MODELS)
 
-yardsticks: $(VENV)/.bench  ## item-kNN, iALS, BPR-MF beside those of implicit: make yardsticks DATA=folder SPLIT=column
-	$(BIN)/python -m bench.yardsticks "$(DATA)" $(if $(SPLIT),--split-column "$(SPLIT)")
+baselines: $(VENV)/.bench  ## item-kNN, iALS, BPR-MF beside those of implicit: make baselines DATA=folder SPLIT=column
+	$(BIN)/python -m bench.baselines "$(DATA)" $(if $(SPLIT),--split-column "$(SPLIT)")
 
 kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm_100: docs/kernels-compiled.md
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx demo site reproduce yardsticks .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx demo site reproduce baselines .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(NEW_ENOUGH)

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mllmrec.config import TransformersConfig
-from mllmrec.reason.chat import ChatRequest
+from mllmrec.engine_config import TransformersConfig
+from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
 from tests.reason.tiny_models import build
 

@@ -9,17 +9,16 @@ from mllmrec_bench import interactions
 from mllmrec_bench.peers import ridge_weights
 from mllmrec_kernels import CSR
 
-from mllmrec.config import ModelConfig
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.models.ridge import ridge_support
 
-EACH = ModelConfig(cooccurrence_support=30, semantic_support=30)
+EACH = 30  # neighbors by shared users, and by vectors
 
 
 def catalogue(vectors: np.ndarray) -> tuple[CSR, np.ndarray, CSR]:
-    """Two users an item with ten interactions each; an item's neighbours are 30 by shared users and 30 by vectors."""
+    """Two users an item with ten interactions each; an item's neighbors are 30 by shared users and 30 by vectors."""
     items = len(vectors)
     user_items = interactions.interactions(2 * items, items, 20 * items)
-    return user_items, vectors, ridge_support(vectors, user_items, EACH)
+    return user_items, vectors, ridge_support(vectors, user_items, EACH, EACH)
 
 
 def test_generated(compare: Callable[..., None], like_real: Callable[[int], tuple[str, np.ndarray]]) -> None:
@@ -30,4 +29,6 @@ def test_generated(compare: Callable[..., None], like_real: Callable[[int], tupl
 def test_a_large_catalogue(compare: Callable[..., None], like_real: Callable[[int], tuple[str, np.ndarray]]) -> None:
     """A peer would take minutes a round; ours is timed once."""
     name, vectors = like_real(100_000)
-    compare(ridge_weights(*catalogue(vectors), data=f"ridge {len(vectors):,} x 60, {name}", alone=True), rounds=1)
+    compare(
+        ridge_weights(*catalogue(vectors), data=f"ridge {len(vectors):,} x 60, {name}", without_peers=True), rounds=1
+    )

@@ -19,9 +19,10 @@ import polars as pl
 import pytest
 from mllmrec_bench import interactions, results
 from mllmrec_bench.bench import OPS, Measured, measured, methods
+from mllmrec_bench.datasets import dataset_vectors, demo_vectors
 from mllmrec_bench.embeddings import enlarge
 from mllmrec_bench.peers import Case
-from mllmrec_bench.source import dataset_vectors, demo_vectors
+from mllmrec_bench.peers.case import INSTALL
 from mllmrec_bench.timing import PAUSE, Quantiles, Race, Timed, misjudged_blas, threads, usable_cores
 from mllmrec_kernels import CSR
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -62,7 +63,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
             pytest.fail(f"no figure for {case.op}: {reason}", pytrace=False)
         benchmark.group = f"{case.op}: {case.name}"
         runners, absent = methods(case)
-        LEFT_OUT.update({peer.name: peer.install for peer in absent})
+        LEFT_OUT.update({peer.name: INSTALL for peer in absent})
         ours, *others = runners
 
         def everybody_else() -> None:
@@ -74,7 +75,7 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Call
             race = Race(runners)
             if others:  # without them, the run that shows the memory warms up
                 race.warm_up()
-            race.see_memory(ours)
+            race.measure_memory(ours)
             benchmark.pedantic(lambda: race.record(ours), setup=everybody_else, rounds=rounds, iterations=1)
         done = measured(case, race.timed(), absent)
         results.append(request.config.getoption("--results"), done.results(results.Stamp.now(usable_cores())))

@@ -1,4 +1,4 @@
-"""The yardsticks of `implicit`, with the settings that they choose from, as our evaluation sees them."""
+"""The baselines of `implicit`, with the settings that they choose from, as our evaluation sees them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import scipy.sparse as sp
+from mllmrec.models.scorer import Scorer, VectorScorer, WeightsScorer
 from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
-from mllmrec.models.scorer import Scorer, VectorScorer, WeightsScorer
 
 FACTORS, ALL, EPOCHS, LOOK_EVERY = 64, 1 << 30, 300, 10
 Options = dict[str, float]

@@ -1,12 +1,16 @@
-"""Multimodal recommendation by MLLM reasoning: catalogue in, recommendations out, leak-free by construction.
+"""Multimodal recommendation by MLLM reasoning, leak-free by construction.
 
     import mllmrec
 
-    dataset = mllmrec.prepare("shop", "dataset")
-    run = mllmrec.run(dataset, "run", mllmrec.load_config())
-    run.evaluate.means["test"]
+    mllmrec.prepare("shop", "dataset")
+    made = mllmrec.run("dataset", "run")
+    made.evaluate.means["test"]
 
-Importing this package pulls in neither torch nor transformers; a name is loaded when it is first used.
+    from mllmrec.models import EASE
+
+    ids, scores = EASE().fit(user_items).recommend([0], 10)  # user_items: a sparse matrix of scipy
+
+Importing this package loads neither torch nor transformers; a name is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -21,11 +25,11 @@ if TYPE_CHECKING:
     from mllmrec.evaluation.evaluate import evaluate_models
     from mllmrec.features.encode import encode_texts
     from mllmrec.graph.item_graph import build_graph
+    from mllmrec.models.fitting import fit_model
     from mllmrec.pipeline import run
     from mllmrec.reason.describe import describe_items
     from mllmrec.reason.profile import profile_users
     from mllmrec.recommend import recommend_items
-    from mllmrec.training.trainer import train_model
 
 _HOME = {
     "Config": "mllmrec.config",
@@ -37,6 +41,7 @@ _HOME = {
     "describe_items": "mllmrec.reason.describe",
     "encode_texts": "mllmrec.features.encode",
     "evaluate_models": "mllmrec.evaluation.evaluate",
+    "fit_model": "mllmrec.models.fitting",
     "load": "mllmrec.dataset",
     "load_config": "mllmrec.config",
     "prepare": "mllmrec.dataset",
@@ -44,7 +49,6 @@ _HOME = {
     "recommend_items": "mllmrec.recommend",
     "run": "mllmrec.pipeline",
     "statistics": "mllmrec.dataset",
-    "train_model": "mllmrec.training.trainer",
 }
 
 __version__ = "0.1.0"
@@ -58,6 +62,7 @@ __all__ = [
     "describe_items",
     "encode_texts",
     "evaluate_models",
+    "fit_model",
     "load",
     "load_config",
     "prepare",
@@ -65,7 +70,6 @@ __all__ = [
     "recommend_items",
     "run",
     "statistics",
-    "train_model",
 ]
 
 

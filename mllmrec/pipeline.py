@@ -1,107 +1,178 @@
-"""The stages in the order data flows, on one screen.
+"""Run the stages in the order data flows.
 
     describe -> profile -> encode -> graph -> train -> evaluate -> recommend
 
-Each stage is a pure function from artefacts to an artefact. A stage asks for what it reads, so asking for
-the last one runs them all; `Run.step` loads what an earlier start made of the very same inputs.
+Each stage is a pure function from artefacts to an artefact. `_stages` calls the seven in order; `_INPUTS` is what each
+result depends on, beside the settings of the machine. `Run.step` loads a result that an earlier start made from the
+same inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from mllmrec.config import Config
-from mllmrec.dataset import Dataset
+from mllmrec.config import LEAKY, Config, load_config
+from mllmrec.dataset import Dataset, Histories, load
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.features.encode import Features, encode_texts
 from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.models import registry
+from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
+from mllmrec.models.fitting import FittedModel, fit_model, read_model
+from mllmrec.models.network_model import NetworkModel
 from mllmrec.reason.cache import GenerationCache, open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
-from mllmrec.reason.generate import Asking
+from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
-from mllmrec.reason.select import Engines
+from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.runs import LEAKY, STAGES, Run, StageRecord, open_run
-from mllmrec.runs import Stage as Stage
-from mllmrec.training.trainer import Fitted, fit_model, fitted_type
+from mllmrec.report.figures import training_curve
+from mllmrec.run_record import STAGES, StageRecord
+from mllmrec.run_record import Stage as Stage
+from mllmrec.runs import Artefact, Run, open_run
+from mllmrec.training.trainer import EPOCHS
 
-MODEL_NAMES = {
-    "blend": "blend",
-    "mllmrec": "MLLMRec",
-    "ridge": "item-graph ridge",
-    "ease": "EASE",
-    "ials": "iALS",
-    "item-knn": "item-kNN, weighted",  # "item-kNN" is the yardstick without settings
-    "bpr": "BPR-MF",
-    "lightgcn": "LightGCN",
-    "vbpr": "VBPR",
-    "freedom": "FREEDOM",
+A = TypeVar("A", bound=Artefact)
+
+# What the result of each stage depends on. An earlier stage stands for the content of its files.
+_INPUTS: Mapping[Stage, Callable[[_Work], dict[str, Any]]] = {
+    "describe": lambda work: {
+        "config": work.config.describe.model_dump(exclude={"max_failures"}),
+        "engine": work.engines.describe_fingerprint,
+        "items": work.dataset.items_digest,
+    },
+    "profile": lambda work: {
+        "config": work.config.profile.model_dump(exclude={"max_failures"}),
+        "engine": work.engines.profile_fingerprint,
+        "histories": work.profiled.digest,
+        "items": work.dataset.items_digest,
+        "describe": work.run.digest("describe"),
+    },
+    "encode": lambda work: {
+        "config": work.config.encode.model_dump(exclude={"device"}),
+        "encoder": "given" if work.config.encode.features else Encoder.identity(work.config.encode),
+        "items": work.dataset.items_digest,
+        "describe": work.run.digest("describe"),
+        "profile": work.run.digest("profile"),
+    },
+    "graph": lambda work: {
+        "config": work.config.graph.identity(),
+        "histories": work.training.digest,
+        "times": work.dataset.split_digest if work.config.graph.window else "",
+        "encode": work.run.digest("encode"),
+    },
+    "train": lambda work: {
+        "model": work.config.model.identity(),
+        "config": work.config.train.identity(work.config.model.kind),
+        "seed": work.config.seed,
+        "split": work.dataset.split_digest,
+        "encode": work.run.digest("encode"),
+        "graph": work.run.digest("graph"),
+    },
+    "evaluate": lambda work: {
+        "version": 2,
+        "config": work.config.evaluate.model_dump(),
+        "split": work.dataset.split_digest,
+        "encode": work.run.digest("encode"),
+        "train": work.run.digest("train"),
+    },
+    "recommend": lambda work: {
+        "config": work.config.recommend.model_dump(),
+        "split": work.dataset.split_digest,
+        "items": work.dataset.items_digest,
+        "train": work.run.digest("train"),
+    },
 }
 
 
 def run(
-    dataset: Dataset,
-    out: Path,
-    config: Config,
+    dataset: Dataset | Path | str,
+    out: Path | str,
+    config: Config | None = None,
     *,
     until: Stage = "recommend",
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     command: str = "",
     progress: Progress = silent,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
     Args:
-        dataset: a prepared dataset.
+        dataset: a prepared dataset, or its folder.
         out: the run folder.
-        config: one config a stage.
+        config: one config a stage; None: the defaults.
         until: the last stage to run.
-        cache: the generation cache; the user's own by default.
-        command: how this run was asked for, to be written down.
-        progress: told by every stage how far it is.
-        asking: limits and retries of describe and profile; a stage's own max_failures goes before.
+        cache: the generation cache; None: the user's own.
+        command: the command line of this run, to be written down.
+        progress: called by every stage.
+        limits: limits and retries of describe and profile; a stage's own max_failures goes before.
 
     Returns:
         The artefacts up to `until`.
 
     Raises:
         MllmrecError: whatever a stage refuses.
-        LimitReached: `asking` has a limit, and a stage has requests left.
+        LimitReached: `limits` has a limit, and a stage has requests left.
     """
-    if STAGES.index(until) >= STAGES.index("encode") and not config.encode.features:
-        check_encoder(config.encode)  # before hours of describing and profiling are spent
-    with open_run(out, dataset, config, command) as folder, open_cache(cache) as generations:
-        made = Artefacts(folder, dataset, config, generations, progress, asking)
-        for stage in STAGES[: STAGES.index(until) + 1]:
-            getattr(made, stage)
+    data = dataset if isinstance(dataset, Dataset) else load(Path(dataset))
+    resolved = config or load_config()
+    if STAGES.index(until) >= STAGES.index("encode") and not resolved.encode.features:
+        check_encoder(resolved.encode)  # before hours of describing and profiling are spent
+    with (
+        open_run(Path(out), data, resolved, command) as folder,
+        open_cache(Path(cache) if cache else None) as generations,
+    ):
+        work = _Work(folder, data, resolved, generations, progress, limits or GenerationLimits())
+        made = Artefacts(folder)
+        for stage in _stages(work, made):
+            if stage == until:
+                break
     return made
 
 
-class Artefacts:
-    """What a run has made so far, one attribute a stage."""
+def _stages(work: _Work, made: Artefacts) -> Iterator[Stage]:
+    """Make one artefact after the other; yield each stage when it is done."""
+    made.describe = work.step("describe", Descriptions.load, lambda _: work.describe())
+    yield "describe"
+    made.profile = work.step("profile", Profiles.load, lambda scratch: work.profile(made.describe, scratch))
+    yield "profile"
+    work.engines.release()  # the memory of a language model's weights is needed from here on
+    made.encode = work.step("encode", Features.load, lambda scratch: work.encode(made.describe, made.profile, scratch))
+    yield "encode"
+    made.graph = work.step("graph", ItemGraph.load, lambda _: work.graph(made.encode))
+    yield "graph"
+    made.train = work.step(
+        "train", partial(read_model, work.config.model), lambda scratch: work.train(made.encode, made.graph, scratch)
+    ).model
+    yield "train"
+    made.evaluate = work.step("evaluate", Evaluation.load, lambda _: work.evaluate(made.encode, made.train))
+    yield "evaluate"
+    made.recommend = work.step("recommend", Recommendations.load, lambda _: work.recommend(made.train))
+    yield "recommend"
 
-    def __init__(
-        self,
-        run: Run,
-        dataset: Dataset,
-        config: Config,
-        generations: GenerationCache,
-        progress: Progress,
-        asking: Asking | None = None,
-    ) -> None:
-        self._run, self._dataset, self._config = run, dataset, config
-        self._generations, self._progress = generations, progress
-        self._engines, self._asking = Engines(config, dataset), asking or Asking()
-        self._training = dataset.histories("train")
-        self._profiled = dataset.histories(config.profile.history)
-        self._epochs = 0  # trained by this start; a killed one's are not among them
+
+class Artefacts:
+    """The artefacts of a run so far, one attribute a stage; a stage that is not done has none."""
+
+    describe: Descriptions
+    profile: Profiles
+    encode: Features
+    graph: ItemGraph
+    train: Recommender
+    evaluate: Evaluation
+    recommend: Recommendations
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     @property
     def leaky(self) -> bool:
@@ -110,7 +181,7 @@ class Artefacts:
 
     @property
     def stages(self) -> Mapping[str, StageRecord]:
-        """What run.json says of each stage that was asked for."""
+        """What run.json says of each stage."""
         return self._run.stages
 
     @property
@@ -118,171 +189,126 @@ class Artefacts:
         """The evaluation, where the run got so far."""
         return self.__dict__.get("evaluate")
 
-    @cached_property
+
+class _DrawnModel(FittedModel):
+    """A fitted model; the learning curve of a network is drawn beside its files."""
+
+    def save(self, path: FilePath) -> list[str]:
+        """Write the model's files, and curve.svg of a network; return their names."""
+        names = super().save(path)
+        if isinstance(self.model, NetworkModel):
+            curve = self.model.curve
+            epochs, loss, recall = ([getattr(at, name) for at in curve] for name in ("epoch", "loss", "recall"))
+            storage.write_text(path("curve.svg"), training_curve(epochs, loss, recall, self.model.best_epoch))
+            names.append("curve.svg")
+        return names
+
+
+@dataclass
+class _Work:
+    """What the stages of a run read beside earlier artefacts, and one method a stage."""
+
+    run: Run
+    dataset: Dataset
+    config: Config
+    generations: GenerationCache
+    progress: Progress
+    limits: GenerationLimits
+    epochs: int = 0  # trained by this start; those of a killed one are not among them
+    engines: Engines = field(init=False)
+    training: Histories = field(init=False)
+    profiled: Histories = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engines = Engines(self.config, self.dataset)
+        self.training = self.dataset.histories("train")
+        self.profiled = self.dataset.histories(self.config.profile.history)
+
+    def step(self, stage: Stage, read: Callable[[FilePath], A], make: Callable[[Path], A]) -> A:
+        """Make the artefact of a stage, or read it where it is fresh; see Run.step."""
+
+        def again(earlier: A) -> bool:
+            return (
+                self.limits.retry_failed and isinstance(earlier, Descriptions | Profiles) and earlier.without_text > 0
+            )
+
+        def counts() -> dict[str, int]:
+            if stage in ("describe", "profile"):
+                return self.generations.take_counts()
+            return {"epochs": self.epochs} if stage == "train" else {}
+
+        return self.run.step(stage, _INPUTS[stage](self), read, make, again=again, counts=counts)
+
     def describe(self) -> Descriptions:
         """Item images -> text."""
-        config = self._config.describe
-        return self._run.step(
-            "describe",
-            {
-                "config": config.model_dump(exclude={"max_failures"}),
-                "engine": self._engines.describe_fingerprint,
-                "items": self._dataset.items_digest,
-            },
-            Descriptions,
-            lambda _: describe_items(
-                self._dataset,
-                config,
-                self._generations,
-                self._progress,
-                engine=self._engines.describer,
-                asking=replace(self._asking, max_failures=config.max_failures),
-            ),
-            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
-            counts=self._generations.take_counts,
+        config = self.config.describe
+        return describe_items(
+            self.dataset,
+            config,
+            self.generations,
+            self.progress,
+            engine=self.engines.describer,
+            limits=self.limits.of_stage("describe", config.max_failures),
         )
 
-    @cached_property
-    def profile(self) -> Profiles:
+    def profile(self, described: Descriptions, scratch: Path) -> Profiles:
         """Histories -> preference profiles."""
-        config, described = self._config.profile, self.describe
-        return self._run.step(
-            "profile",
-            {
-                "config": config.model_dump(exclude={"max_failures"}),
-                "engine": self._engines.profile_fingerprint,
-                "histories": self._profiled.digest,
-                "items": self._dataset.items_digest,
-                "describe": self._run.digest("describe"),
-            },
-            Profiles,
-            lambda scratch: self._profile(described, scratch),
-            again=lambda earlier: self._asking.retry_failed and earlier.without_text > 0,
-            counts=self._generations.take_counts,
-        )
-
-    def _profile(self, described: Descriptions, scratch: Path) -> Profiles:
-        config = self._config.profile
+        config = self.config.profile
         return profile_users(
-            self._dataset,
-            self._profiled,
+            self.dataset,
+            self.profiled,
             described,
             config,
-            self._generations,
-            self._progress,
-            engine=None if config.kind == "mean" else self._engines.profiler(described),
-            asking=replace(self._asking, max_failures=config.max_failures),
+            self.generations,
+            self.progress,
+            engine=None if config.kind == "mean" else self.engines.profiler(described),
+            limits=self.limits.of_stage("profile", config.max_failures),
             parts=scratch,
         )
 
-    @cached_property
-    def encode(self) -> Features:
+    def encode(self, described: Descriptions, profiled: Profiles, scratch: Path) -> Features:
         """Texts -> unit vectors."""
-        config, described, profiled = self._config.encode, self.describe, self.profile
-        self._engines.release()  # a language model's weights are not needed any more, and their memory is
-        return self._run.step(
-            "encode",
-            {
-                "config": config.model_dump(exclude={"device"}),
-                "encoder": "given" if config.features else Encoder.identity(config),
-                "items": self._dataset.items_digest,
-                "describe": self._run.digest("describe"),
-                "profile": self._run.digest("profile"),
-            },
-            Features,
-            lambda scratch: encode_texts(
-                self._dataset, self._profiled, described, profiled, config, scratch, self._progress
-            ),
+        return encode_texts(
+            self.dataset, self.profiled, described, profiled, self.config.encode, scratch, self.progress
         )
 
-    @cached_property
-    def graph(self) -> ItemGraph:
+    def graph(self, features: Features) -> ItemGraph:
         """Item vectors and training interactions -> item graph."""
-        config, features = self._config.graph, self.encode
-        return self._run.step(
-            "graph",
-            {
-                "config": config.identity(),
-                "histories": self._training.digest,
-                "times": self._dataset.split_digest if config.window else "",
-                "encode": self._run.digest("encode"),
-            },
-            ItemGraph,
-            lambda _: build_graph(features.items, self._training, config),
-        )
+        return build_graph(features.items, self.training, self.config.graph, self.progress)
 
-    @cached_property
-    def train(self) -> Fitted:
+    def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Frozen features and graph -> a fitted model."""
-        model, config, seed = self._config.model, self._config.train, self._config.seed
-        features, graph = self.encode, self.graph
-        return self._run.step(
-            "train",
-            {
-                "model": model.identity(),
-                "config": config.identity(model.kind),
-                "seed": seed,
-                "split": self._dataset.split_digest,
-                "encode": self._run.digest("encode"),
-                "graph": self._run.digest("graph"),
-            },
-            fitted_type(model),
-            lambda scratch: fit_model(
+        return _DrawnModel(
+            fit_model(
                 features,
                 graph,
-                self._training,
-                self._dataset.matrix("valid"),
-                model,
-                config,
-                seed=seed,
-                profiled=self._profiled,
+                self.training,
+                self.dataset.matrix("valid"),
+                self.config.model,
+                self.config.train,
+                seed=self.config.seed,
+                profiled=self.profiled,
                 checkpoint=scratch / "checkpoint.safetensors",
-                progress=self._count_epoch,
-            ),
-            counts=lambda: {"epochs": self._epochs},
+                progress=self._count_epochs,
+            )
         )
 
-    def _count_epoch(self, label: str, done: int, total: int | None) -> None:
-        self._epochs += 1
-        self._progress(label, done, total)
+    def _count_epochs(self, label: str, done: int, total: int | None) -> None:
+        self.epochs += label == EPOCHS
+        self.progress(label, done, total)
 
-    @cached_property
-    def evaluate(self) -> Evaluation:
-        """The model beside its yardsticks."""
-        config, features, trained = self._config.evaluate, self.encode, self.train
-        name = MODEL_NAMES[self._config.model.kind]
-        name = f"{name} ({LEAKY})" if self._run.leaky else name
-        return self._run.step(
-            "evaluate",
-            {
-                "version": 2,
-                "config": config.model_dump(),
-                "split": self._dataset.split_digest,
-                "encode": self._run.digest("encode"),
-                "train": self._run.digest("train"),
-            },
-            Evaluation,
-            lambda _: evaluate_models(
-                baselines(features.items, self._training) | {name: trained.scorer},
-                self._dataset,
-                config,
-                leaky=self._run.leaky,
-                progress=self._progress,
-            ),
+    def evaluate(self, features: Features, model: Recommender) -> Evaluation:
+        """The model beside its baselines."""
+        name = registry.title(self.config.model.kind)
+        name = f"{name} ({LEAKY})" if self.run.leaky else name
+        return evaluate_models(
+            {**baselines(features.items, self.training.user_items()), name: model},
+            self.dataset,
+            self.config.evaluate,
+            leaky=self.run.leaky,
+            progress=self.progress,
         )
 
-    @cached_property
-    def recommend(self) -> Recommendations:
+    def recommend(self, model: Recommender) -> Recommendations:
         """Top-N for users, similar items for items."""
-        config, trained = self._config.recommend, self.train
-        return self._run.step(
-            "recommend",
-            {
-                "config": config.model_dump(),
-                "split": self._dataset.split_digest,
-                "items": self._dataset.items_digest,
-                "train": self._run.digest("train"),
-            },
-            Recommendations,
-            lambda _: recommend_items(trained, self._dataset, config),
-        )
+        return recommend_items(model, self.dataset, self.config.recommend, self.progress)

@@ -1,35 +1,49 @@
-"""Stage 7: top-N for users and similar items for items, in the shop's own ids."""
+"""Recommend: top-N for users and similar items for items, in the shop's own ids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from mllmrec_kernels import topk_dot
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.tables import read_table
+from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
-from mllmrec.training.trainer import Fitted
+from mllmrec.models.scoring import Lists, block_rows
 
 TABLES = ("recommendations", "similar_items")
+_USERS = 16  # blocks of scores between two calls of progress
+COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
+    "recommendations": {
+        "user": pl.String(),
+        "rank": pl.Int32(),
+        "item": pl.String(),
+        "score": pl.Float32(),
+        "source": pl.String(),
+    },
+    "similar_items": {"item": pl.String(), "rank": pl.Int32(), "similar": pl.String(), "score": pl.Float32()},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendations:
-    """What the shop shows.
+    """The lists of a run.
 
     Attributes:
-        users: user, rank (from 1), item, score, source: "model", or "popularity" for users who have no
-            training item to know them by.
-        items: item, rank (from 1), similar, score: the cosine of trained item vectors, or
-            the weight of an item-item model.
+        users: user, rank (from 1), item, score, source. The source is "model", or "popularity" for users who have
+            no training item.
+        items: item, rank (from 1), similar, score. The score is the cosine of trained item vectors, or the weight
+            of an item-item model.
         suffix: "parquet" or "jsonl".
     """
 
@@ -39,7 +53,7 @@ class Recommendations:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """One line about the lists."""
         return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users"
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
@@ -57,31 +71,47 @@ class Recommendations:
     def load(path: Callable[[str], Path]) -> Recommendations:
         """Read what save wrote."""
         suffix = "parquet" if path(f"{TABLES[0]}.parquet").exists() else "jsonl"
-        read = pl.read_parquet if suffix == "parquet" else pl.read_ndjson
-        users, items = (read(path(f"{table}.{suffix}")) for table in TABLES)
+        users, items = (_read(path(f"{table}.{suffix}"), COLUMNS[table]) for table in TABLES)
         return Recommendations(users, items, suffix)
 
 
-def recommend_items(trained: Fitted, dataset: Dataset, config: RecommendConfig) -> Recommendations:
-    """Top-N of every user (or of `config.users`), and the items most similar to each item.
+def _read(path: Path, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    if path.suffix == ".parquet":
+        return read_table(path, columns)
+    with storage.open_regular(path) as file:
+        lines = file.read()
+    # An empty table has no line, and polars reads no table from nothing.
+    return pl.read_ndjson(lines, schema=columns) if lines.strip() else pl.DataFrame(schema=columns)
 
-    Nobody is shown an item that they are known to have: held-out interactions are used to leave items out
-    here, and for nothing else.
+
+def recommend_items(
+    model: Recommender, dataset: Dataset, config: RecommendConfig, progress: Progress = silent
+) -> Recommendations:
+    """Return the top-N of every user (or of `config.users`), and the items most similar to each item.
+
+    Nobody is shown an item that they are known to have: held-out interactions leave items out here, and are used for
+    nothing else.
+
+    Args:
+        model: a fitted model.
+        dataset: the users, the items and what each user has.
+        config: how many of each, for whom, in which format.
+        progress: called after each block of users.
 
     Raises:
         InputError: a named user is not in the dataset.
     """
-    users = _chosen(dataset, config.users)
-    histories = dataset.histories("train")
+    users = _named_users(dataset, config.users)
+    train = dataset.train
     known = dataset.histories("all").user_items().take_rows(users)
-    ids, scores = trained.scorer.top(users, config.top, known)
-    unknown = np.diff(histories.indptr)[users] == 0
+    ids, scores = _top(model, users, config.top, known, progress)
+    unknown = np.diff(train.indptr)[users] == 0
     if unknown.any():
-        popular, rows = popularity(histories), np.flatnonzero(unknown)
-        ids[rows], scores[rows] = topk_dot(
-            popular.users[users[rows]], popular.items, config.top, exclude=known.take_rows(rows)
-        )
-    similar_ids, similar_scores = trained.similar(config.similar)
+        popular, rows = popularity(train), np.flatnonzero(unknown)
+        ids[rows], scores[rows] = popular.top(users[rows], config.top, known.take_rows(rows))
+    progress("similar items", 0, dataset.n_items)
+    similar_ids, similar_scores = model.similar_items(np.arange(dataset.n_items), config.similar)
+    progress("similar items", dataset.n_items, dataset.n_items)
     shown = _lists("user", dataset.users.gather(users), ids, scores, "item", dataset.item_ids)
     source = np.where(unknown, "popularity", "model")[_owners(ids)]
     return Recommendations(
@@ -91,13 +121,31 @@ def recommend_items(trained: Fitted, dataset: Dataset, config: RecommendConfig) 
     )
 
 
-def _chosen(dataset: Dataset, named: tuple[str, ...]) -> NDArray[np.int64]:
+def _top(model: Recommender, users: NDArray[np.int64], k: int, known: CSR, progress: Progress) -> Lists:
+    """Return the top-k of each user, a block of users at a time."""
+    ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+    step = _USERS * block_rows(known.n_columns)
+    progress("recommend to users", 0, len(users))
+    for start in range(0, len(users), step):
+        rows = np.arange(start, min(start + step, len(users)))
+        ids[rows], scores[rows] = model.recommend(users[rows], k, exclude=known.take_rows(rows))
+        progress("recommend to users", int(rows[-1]) + 1, len(users))
+    return ids, scores
+
+
+def _named_users(dataset: Dataset, named: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the indices of the named users, or of all.
+
+    Raises:
+        InputError: some are not in the dataset; the line names the first and counts the others.
+    """
     if not named:
         return np.arange(dataset.n_users)
     index = {user: n for n, user in enumerate(dataset.users.to_list())}
-    for user in named:
-        if user not in index:
-            raise InputError(f"{dataset.folder} has no user {user!r}{near_miss(user, index)}")
+    unknown = [user for user in named if user not in index]
+    if unknown:
+        others = f", nor {len(unknown) - 1:,} more of the {len(named):,} in recommend.users" if len(unknown) > 1 else ""
+        raise InputError(f"{dataset.folder} has no user {unknown[0]!r}{near_miss(unknown[0], index)}{others}")
     return np.array([index[user] for user in named], dtype=np.int64)
 
 
@@ -113,7 +161,16 @@ def _lists(
     other: str,
     names: pl.Series,
 ) -> pl.DataFrame:
-    """Neighbour lists, -1 padded, as a long table: owner, rank, other, score."""
+    """Return lists as a long table: owner, rank, other, score.
+
+    Args:
+        owner: name of the column of owners.
+        owners: [B], the owner of each list.
+        ids: int32 [B, k], padded with -1.
+        scores: float32 [B, k].
+        other: name of the column of listed ones.
+        names: [I], what an id stands for.
+    """
     rows, places = np.nonzero(ids >= 0)
     return pl.DataFrame(
         {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mllmrec.config import Config
-from mllmrec.errors import InputError
+from mllmrec.config import LEAKY, Config, to_toml
+from mllmrec.dataset import Dataset
+from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
+from mllmrec.foundation.environment import describe_machine, versions
+from mllmrec.foundation.foreign import open_foreign
 
 SCHEMA_VERSION = 1
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
@@ -19,7 +22,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 _SEAL = "stage.json"
 _OUTPUT = re.compile(r"[a-z0-9_]+(\.LEAKY)?\.(parquet|npy|json|jsonl|safetensors|csv|svg)")
 _SHA = re.compile(r"[0-9a-f]{64}")
-_STRICT = ConfigDict(strict=True)
+_STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _Scalar = str | int | float | bool | None
 # Settings that readers of a run look up; what else is there may come from another version.
 _READ = {"model": "kind", "profile": "max_items", "graph": "threshold", "evaluate": "mask_validation"}
@@ -32,18 +35,26 @@ class StageRecord(TypedDict):
     `counts` hold numbers of the work done, such as answers found in the cache.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     seconds: float
-    peak_mib: NotRequired[float | None]
-    counts: NotRequired[dict[str, int]]
+    peak_mib: float | None
+    counts: dict[str, int]
     reused: bool
     summary: str
 
 
-class RunRecord(TypedDict):
+class _StageShape(BaseModel):
+    model_config = _STRICT
+    seconds: Annotated[float, Field(ge=0)]
+    peak_mib: Annotated[float, Field(ge=0)] | None = None
+    counts: dict[str, Annotated[int, Field(ge=0)]] = {}
+    reused: bool
+    summary: str
+
+
+class _RecordShape(BaseModel):
     """run.json: what a run was made from, with which settings and versions, and how far it is."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    model_config = _STRICT
     schema_version: int
     dataset: str
     dataset_folder: str
@@ -55,13 +66,13 @@ class RunRecord(TypedDict):
     config: dict[str, Any]
     versions: dict[str, str]
     machine: dict[str, str | int]
-    stages: dict[Stage, StageRecord]
+    stages: dict[Stage, _StageShape]
 
 
-class Seal(TypedDict):
+class Seal(BaseModel):
     """stage.json: the inputs of a stage, their fingerprint, and the SHA-256 of each file that it wrote."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    model_config = _STRICT
     stage: Stage
     fingerprint: str
     leaky: bool
@@ -69,26 +80,32 @@ class Seal(TypedDict):
     outputs: dict[str, str]
 
 
-_RECORD, _STAGE_SEAL = TypeAdapter(RunRecord), TypeAdapter(Seal)
-
-
 def seal_path(folder: Path, stage: str) -> Path:
     """Return the path of a stage's seal."""
     return folder / stage / _SEAL
 
 
-def check_record(value: Any) -> RunRecord:
+def marked(name: str, *, leaky: bool) -> str:
+    """Return a file's name, with LEAKY before its ending where the file was made with held-out interactions."""
+    if not leaky:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}.{LEAKY}{dot}{suffix}"
+
+
+def check_record(value: Any) -> dict[str, Any]:
     """Return the content of run.json, or refuse it.
 
     Raises:
         InputError: it has another shape; the line names the first key that is wrong.
     """
     try:
-        record = _RECORD.validate_python(value)
+        _RecordShape.model_validate(value)
     except ValidationError as error:
         raise InputError(f"run.json has another shape: {_first(error)}") from error
-    if problem := next(_config_problems(record["config"]), None):
+    if problem := next(_config_problems(value["config"]), None):
         raise InputError(f"run.json has another shape: config.{problem}")
+    record: dict[str, Any] = value
     return record
 
 
@@ -100,12 +117,12 @@ def read_seal(folder: Path, stage: str) -> Seal:
     """
     value = storage.read_json(seal_path(folder, stage))
     try:
-        seal = _STAGE_SEAL.validate_python(value)
+        seal = Seal.model_validate(value)
     except ValidationError as error:
         raise InputError(f"{stage}/{_SEAL} has another shape: {_first(error)}") from error
-    if seal["stage"] != stage:
-        raise InputError(f"{stage}/{_SEAL} is the seal of stage {seal['stage']!r}")
-    for problem in _output_problems(seal["outputs"]):
+    if seal.stage != stage:
+        raise InputError(f"{stage}/{_SEAL} is the seal of stage {seal.stage!r}")
+    for problem in _output_problems(seal.outputs):
         raise InputError(f"{stage}/{_SEAL} {problem}")
     return seal
 
@@ -129,6 +146,70 @@ def find_run_problems(folder: Path) -> Iterator[str]:
         outputs = value.get("outputs") if isinstance(value, dict) else None
         if isinstance(outputs, dict):
             yield from (f"{stage}/{_SEAL} {problem}" for problem in _output_problems(outputs))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the run.json of a run folder, after everything in the folder was checked.
+
+    Raises:
+        InputError: `folder` is no run, or holds what no run holds.
+        MismatchError: another version of mllmrec wrote it.
+    """
+    if not (folder / "run.json").is_file():
+        content = "a dataset" if (folder / "manifest.json").is_file() else "it has no run.json"
+        raise InputError(f"{folder} is not a run: {content}; make one with mllmrec run DATASET --out RUN")
+    value = storage.read_json(folder / "run.json")
+    found = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(found, int) and found != SCHEMA_VERSION:
+        raise MismatchError(
+            f"{folder} was written with run schema {found}, this version reads {SCHEMA_VERSION}; "
+            "run it again into a new folder"
+        )
+    open_foreign(folder, find_run_problems)
+    return check_record(value)
+
+
+def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -> dict[str, Any]:
+    """Write run.json and config.toml; what an earlier start of the same run says of its stages is kept.
+
+    Args:
+        folder: the run folder, locked by the caller.
+        dataset: the dataset that the run is made from.
+        config: all settings.
+        command: the command line, to be written down.
+
+    Raises:
+        MismatchError: the folder holds a run of another dataset or split, or a LEAKY run where this one is not.
+    """
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": dataset.name,
+        "dataset_folder": str(dataset.folder.resolve()),
+        "train_digest": dataset.train_digest,
+        "dataset_digest": storage.hash_value(dict(dataset.manifest)),
+        "leaky": config.leaky,
+        "command": command,
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "machine": describe_machine(),
+        "stages": {},
+    }
+    path = folder / "run.json"
+    if path.exists():
+        earlier = read_record(folder)
+        if earlier["train_digest"] != record["train_digest"]:
+            raise MismatchError(
+                f"{folder} holds a run of another dataset or split (train_digest {earlier['train_digest']!r}, now "
+                f"{record['train_digest']!r}); choose another --out"
+            )
+        if earlier["leaky"] != record["leaky"]:
+            kinds = ("a LEAKY run; this one is not", "a run that is not LEAKY; this one is")
+            raise MismatchError(f"{folder} holds {kinds[record['leaky']]}; choose another --out")
+        record["stages"] = earlier["stages"]
+    storage.write_json(path, record)
+    storage.write_text(folder / "config.toml", to_toml(config))
+    return record
 
 
 def _output_problems(outputs: Mapping[str, Any]) -> Iterator[str]:

@@ -1,99 +1,226 @@
 """A run folder: one sub-folder a stage, each whole or not there, each knowing what it was made from.
 
-A stage is fresh when its fingerprint (its config, its version, and the content of what it reads) is the one
-in its `stage.json` and its files still hash to what is written there. A stage that is fresh is not run
-again; so a killed run, started again, goes on at the stage that the kill hit.
+A stage is fresh when its fingerprint is the one in its `stage.json` and its files still hash to what is written there.
+The fingerprint covers the stage's config, its version, and the content of what it reads. A fresh stage is not computed
+again, so a killed run goes on at the stage that the kill hit.
+
+A new run folder is closed to other users (mode 0700, files 0600), for it holds profiles of customers. Every run,
+whoever made it, is opened through `foundation.foreign.open_foreign`.
 """
 
 from __future__ import annotations
 
-import fcntl
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypedDict, TypeVar, get_args
+from typing import Any, Protocol, TypeVar
 
-from mllmrec.config import LEAKY as LEAKY
-from mllmrec.config import Config, to_toml
-from mllmrec.dataset import Dataset
-from mllmrec.errors import InputError, MismatchError, StorageError
+import polars as pl
+import pyarrow as pa
+from safetensors import SafetensorError
+
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset, load
+from mllmrec.errors import InputError, MismatchError, StorageError, first_line
+from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.features.encode import Features
 from mllmrec.foundation import storage
-from mllmrec.foundation.environment import describe_machine, versions
-from mllmrec.foundation.memory import PeakMemory
+from mllmrec.foundation.environment import PeakMemory
+from mllmrec.foundation.folders import remove_temporaries
+from mllmrec.foundation.foreign import open_foreign
+from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models.base import Recommender
+from mllmrec.models.fitting import read_model
+from mllmrec.models.registry import read_settings
+from mllmrec.reason.describe import Descriptions
+from mllmrec.reason.profile import Profiles
+from mllmrec.recommend import Recommendations
+from mllmrec.run_checks import check_artefact
+from mllmrec.run_record import (
+    STAGES,
+    Seal,
+    Stage,
+    StageRecord,
+    begin_record,
+    find_run_problems,
+    marked,
+    read_record,
+    read_seal,
+    seal_path,
+)
 
-SCHEMA_VERSION = 1
-Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+# What reading a file of another shape may raise; nothing of our own code is inside such a block but `load`.
+_SHAPE_ERRORS = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, EOFError, SafetensorError,
+    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
 
 
-class StageRecord(TypedDict):
-    """What run.json says of a stage: what it took when it last ran, and what it made.
-
-    `peak_mib` is the highest resident memory of the whole process meanwhile, None where the system does not tell;
-    `counts` are numbers of the work done, such as answers found in the cache.
-    """
-
-    seconds: float
-    peak_mib: float | None
-    counts: dict[str, int]
-    reused: bool
-    summary: str
+# The attribute of Run that reads the artefact of each stage.
+READERS: Mapping[Stage, str] = {
+    "describe": "descriptions",
+    "profile": "profiles",
+    "encode": "features",
+    "graph": "graph",
+    "train": "fitted",
+    "evaluate": "evaluation",
+    "recommend": "recommendations",
+}
 
 
 class Artefact(Protocol):
-    """What a stage makes."""
+    """The result of a stage."""
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         ...
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write it, given a function from file name to path; the names of the files written."""
-        ...
-
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Any:
-        """Read what save wrote."""
+        """Write it, given a function from file name to path; return the names of the files written."""
         ...
 
 
 A = TypeVar("A", bound=Artefact)
+Reader = Callable[[Callable[[str], Path]], A]  # given a function from file name to path
 
 
 class Run:
-    """An open run folder; one process at a time."""
+    """A run folder, read by anybody, written by one process at a time (see `open_run`).
 
-    def __init__(self, folder: Path, dataset: Dataset, config: Config, command: str) -> None:
+    Args:
+        folder: the run folder.
+        record: the content of run.json where the caller is about to write it; by default it is read.
+
+    Raises:
+        InputError: `folder` is no run, or holds what no run holds.
+        MismatchError: another version of mllmrec wrote it.
+    """
+
+    def __init__(self, folder: Path, record: dict[str, Any] | None = None) -> None:
         self.folder = folder
-        self.leaky = config.leaky
-        self.stages: dict[str, StageRecord] = {}
-        self._config = config
-        self._record: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "dataset": dataset.name,
-            "dataset_folder": str(dataset.folder.resolve()),
-            "train_digest": dataset.train_digest,
-            "dataset_digest": storage.hash_value(dict(dataset.manifest)),
-            "leaky": config.leaky,
-            "command": command,
-            "seed": config.seed,
-            "config": config.model_dump(mode="json"),
-            "versions": versions(),
-            "machine": describe_machine(),
-        }
+        self.record = record or read_record(folder)
+
+    @property
+    def leaky(self) -> bool:
+        """Tell whether the profiles saw held-out interactions."""
+        return bool(self.record["leaky"])
+
+    @property
+    def stages(self) -> dict[str, StageRecord]:
+        """Return what run.json says of each stage."""
+        stages: dict[str, StageRecord] = self.record["stages"]
+        return stages
+
+    @property
+    def go_on(self) -> str:
+        """Return the command that finishes the run."""
+        words = ["mllmrec", "run", self.record["dataset_folder"], "--out", str(self.folder)]
+        return shlex.join([*words, "--config", str(self.folder / "config.toml")])
+
+    @property
+    def newest(self) -> int:
+        """Return how many of a user's newest items a profile was made from."""
+        return int(self.record["config"]["profile"]["max_items"])
+
+    def has(self, stage: str) -> bool:
+        """Tell whether a stage is done."""
+        return seal_path(self.folder, stage).exists()
 
     def file(self, stage: str, name: str) -> Path:
-        """Where a stage keeps one of its files; a leaky run says so in every name."""
-        return stage_file(self.folder, stage, name, leaky=self.leaky)
+        """Return where a stage keeps one of its files; a leaky run says so in every name."""
+        return self.folder / stage / marked(name, leaky=self.leaky)
+
+    def digest(self, stage: str) -> str:
+        """Return the content hash of a finished stage's files, which the next stage's fingerprint holds."""
+        return storage.hash_value(read_seal(self.folder, stage).outputs)
+
+    def load(self, stage: Stage, read: Reader[A]) -> A:
+        """Read the artefact of a finished stage.
+
+        Raises:
+            InputError: the stage is not done, or its files are not those that it wrote.
+        MismatchError: they do not belong to the run's dataset.
+        """
+        if not self.has(stage):
+            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self.go_on}")
+        if not storage.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
+            raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self.go_on}")
+        return self._load(stage, read)
+
+    def _load(self, stage: Stage, read: Reader[A]) -> A:
+        try:
+            artefact = read(lambda name: self.file(stage, name))
+        except _SHAPE_ERRORS as error:
+            raise InputError(
+                f"{self.folder / stage} has files of another shape than {stage} writes "
+                f"({type(error).__name__}: {first_line(error)}); remove the folder and make it again with {self.go_on}"
+            ) from error
+        check_artefact(stage, artefact, self.dataset)
+        return artefact
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Return the dataset that the run was made from.
+
+        Raises:
+            InputError: it lies there no more.
+            MismatchError: another dataset or split lies there now.
+        """
+        folder = Path(self.record["dataset_folder"])
+        moved = f"if it was moved: mllmrec run PLACE --out {shlex.quote(str(self.folder))}, with its place now"
+        if not folder.is_dir():
+            raise InputError(f"{self.folder} was made from the dataset {folder}, which is not there; {moved}")
+        dataset = load(folder)
+        if dataset.train_digest != self.record["train_digest"]:
+            raise MismatchError(f"{folder} is not the dataset and split that {self.folder} was made from; {moved}")
+        return dataset
+
+    @cached_property
+    def descriptions(self) -> Descriptions:
+        """Return the descriptions of the items' pictures."""
+        return self.load("describe", Descriptions.load)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Return the users' profiles."""
+        return self.load("profile", Profiles.load)
+
+    @cached_property
+    def features(self) -> Features:
+        """Return the vectors of items and users."""
+        return self.load("encode", Features.load)
+
+    @cached_property
+    def graph(self) -> ItemGraph:
+        """Return the refined item graph."""
+        return self.load("graph", ItemGraph.load)
+
+    @cached_property
+    def fitted(self) -> Recommender:
+        """Return the fitted model."""
+        config = read_settings(self.record["config"]["model"])
+        return self.load("train", partial(read_model, config)).model
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Return the model's evaluation beside the baselines."""
+        return self.load("evaluate", Evaluation.load)
+
+    @cached_property
+    def recommendations(self) -> Recommendations:
+        """Return what users are recommended."""
+        return self.load("recommend", Recommendations.load)
 
     def step(
         self,
-        stage: str,
+        stage: Stage,
         inputs: Mapping[str, Any],
-        kind: type[A],
+        read: Reader[A],
         compute: Callable[[Path], A],
         *,
         again: Callable[[A], bool] = lambda _: False,
@@ -104,28 +231,24 @@ class Run:
         Args:
             stage: its name, also its folder's.
             inputs: everything that shapes the result, JSON-like.
-            kind: what the stage makes.
-            compute: makes it; may keep unfinished work in the folder it is given, which a rerun after a kill
-                finds again, and which is removed at the end or when the inputs have changed.
-            again: whether a fresh result is to be made once more all the same.
-            counts: asked, once the result is made, for numbers of the work to be noted beside its time.
+            read: reads the result of an earlier start.
+            compute: returns the result. It may keep unfinished work in the folder it is given: a rerun after a kill
+                finds it again. The folder is removed at the end, or when the inputs have changed.
+            again: tells of a fresh result whether to compute it once more all the same.
+            counts: returns numbers of the work done, noted beside its time; called once the result is there.
         """
-
-        def path(name: str) -> Path:
-            return self.file(stage, name)
-
         fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
-            earlier: A = kind.load(path)
+            earlier = self._load(stage, read)
             if not again(earlier):
-                untold: StageRecord = {"seconds": 0.0, "peak_mib": None, "counts": {}, "reused": True, "summary": ""}
-                before = untold | self.stages.get(stage, untold)
+                unknown: StageRecord = {"seconds": 0.0, "peak_mib": None, "counts": {}, "reused": True, "summary": ""}
+                before = unknown | self.stages.get(stage, unknown)
                 self._note(stage, {**before, "reused": True, "summary": earlier.summary})
                 return earlier
         memory, started = PeakMemory(), time.perf_counter()
         scratch = self._scratch(stage, fingerprint)
         artefact = compute(scratch)
-        self._keep(stage, fingerprint, inputs, artefact.save(path))
+        self._keep(stage, fingerprint, inputs, artefact.save(lambda name: self.file(stage, name)))
         shutil.rmtree(scratch, ignore_errors=True)
         self._note(
             stage,
@@ -139,120 +262,61 @@ class Run:
         )
         return artefact
 
-    def _keep(self, stage: str, fingerprint: str, inputs: Mapping[str, Any], names: list[str]) -> None:
+    def _keep(self, stage: Stage, fingerprint: str, inputs: Mapping[str, Any], names: list[str]) -> None:
         """Seal a stage's files; whatever its last run wrote under other names is removed."""
-        before = self._outputs(stage)
-        files = [self.file(stage, name) for name in names]
-        outputs = {file.name: storage.hash_file(file) for file in files}
-        storage.write_json(
-            self.folder / stage / "stage.json",
-            {
-                "stage": stage,
-                "fingerprint": fingerprint,
-                "leaky": self.leaky,
-                "inputs": dict(inputs),
-                "outputs": outputs,
-            },
-        )
-        for stale in before.keys() - outputs.keys():
-            (self.folder / stage / stale).unlink(missing_ok=True)
+        before = self._seal(stage)
+        outputs = {file.name: storage.hash_file(file) for file in (self.file(stage, name) for name in names)}
+        seal = Seal(stage=stage, fingerprint=fingerprint, leaky=self.leaky, inputs=dict(inputs), outputs=outputs)
+        storage.write_json(seal_path(self.folder, stage), seal.model_dump())
+        if before:
+            with storage.open_folder(self.folder / stage) as folder:
+                for stale in before.outputs.keys() - outputs.keys():  # bare names alone: read_seal refuses others
+                    storage.remove(stale, folder)
 
-    def _note(self, stage: str, record: StageRecord) -> None:
+    def _note(self, stage: Stage, record: StageRecord) -> None:
         self.stages[stage] = record
-        storage.write_json(self.folder / "run.json", {**self._record, "stages": self.stages})
+        storage.write_json(self.folder / "run.json", self.record)
 
     def _scratch(self, stage: str, fingerprint: str) -> Path:
-        """Where a stage keeps unfinished work; that of other inputs is thrown away."""
-        mine = self.folder / stage / f".unfinished-{fingerprint[:16]}"
+        """Return where a stage keeps unfinished work; that of other inputs is removed."""
+        scratch = self.folder / stage / f".unfinished-{fingerprint[:16]}"
         for old in (self.folder / stage).glob(".unfinished-*"):
-            if old != mine:
+            if old != scratch:
                 shutil.rmtree(old, ignore_errors=True)
-        return mine
+        return scratch
 
-    def digest(self, stage: str) -> str:
-        """Content hash of a finished stage's files: what the next stage's fingerprint holds."""
-        return storage.hash_value(storage.read_json(self.folder / stage / "stage.json")["outputs"])
-
-    def _outputs(self, stage: str) -> dict[str, str]:
+    def _seal(self, stage: str) -> Seal | None:
+        """Return a stage's seal; a damaged one counts as none, and the stage is computed again."""
         try:
-            outputs: dict[str, str] = storage.read_json(self.folder / stage / "stage.json")["outputs"]
-        except (InputError, KeyError, TypeError):
-            return {}
-        return outputs
+            return read_seal(self.folder, stage)
+        except InputError:
+            return None
 
     def _is_fresh(self, stage: str, fingerprint: str) -> bool:
-        outputs = self._outputs(stage)
-        if not outputs:
+        seal = self._seal(stage)
+        if seal is None or not seal.outputs or seal.fingerprint != fingerprint:
             return False
-        if storage.read_json(self.folder / stage / "stage.json").get("fingerprint") != fingerprint:
-            return False
-        return storage.are_unchanged(self.folder / stage, outputs)
-
-    def begin(self) -> None:
-        """Take over the timings of an earlier start, or refuse what is not the same run.
-
-        Raises:
-            MismatchError: the folder holds a run of another dataset or split, or of another honesty.
-        """
-        path = self.folder / "run.json"
-        if path.exists():
-            earlier = storage.read_json(path)
-            for key, what in (("train_digest", "another dataset or split"), ("leaky", "another honesty")):
-                if earlier.get(key) != self._record[key]:
-                    raise MismatchError(
-                        f"{self.folder} holds a run of {what} ({key} {earlier.get(key)!r}, now "
-                        f"{self._record[key]!r}); choose another --out"
-                    )
-            self.stages = earlier.get("stages", {})
-        storage.write_json(path, {**self._record, "stages": self.stages})
-        storage.write_text(self.folder / "config.toml", to_toml(self._config))
-
-
-def stage_file(folder: Path, stage: str, name: str, *, leaky: bool) -> Path:
-    """RUN/stage/name, or RUN/stage/name with LEAKY in it."""
-    return folder / stage / marked(name, leaky=leaky)
-
-
-def marked(name: str, *, leaky: bool) -> str:
-    """A file's name, with LEAKY before its ending where that is so."""
-    if not leaky:
-        return name
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem}.{LEAKY}{dot}{suffix}"
+        return storage.are_unchanged(self.folder / stage, seal.outputs)
 
 
 @contextmanager
 def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> Iterator[Run]:
-    """Open (or make) a run folder and hold its lock.
+    """Open or create a run folder to write, and hold its lock.
 
     Raises:
+        InputError: the folder holds what no run holds.
         StorageError: the folder cannot be written to, or another process holds it.
-        MismatchError: it holds a run of another dataset.
+        MismatchError: it holds a run of another dataset or split, or a LEAKY run where this one is not.
     """
-    storage.make_folder(folder)
-    with (folder / ".lock").open("w") as lock:
+    storage.make_folder(folder, private=True)
+    open_foreign(folder, find_run_problems)
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(storage.open_lock(folder / ".lock", wait=False))
+        except BlockingIOError as error:
             raise StorageError(f"{folder} is in use by another mllmrec process; wait for it to end") from error
-        run = Run(folder, dataset, config, command)
-        run.begin()
+        for place in (folder, *(folder / stage for stage in STAGES if (folder / stage).is_dir())):
+            remove_temporaries(place)
+        run = Run(folder, begin_record(folder, dataset, config, command))
+        run.__dict__["dataset"] = dataset
         yield run
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """The run.json of a run folder.
-
-    Raises:
-        InputError: `folder` is no run.
-    """
-    if not (folder / "run.json").is_file():
-        what = "a dataset" if (folder / "manifest.json").is_file() else "it has no run.json"
-        raise InputError(f"{folder} is not a run: {what}; make one with mllmrec run DATASET --out RUN")
-    record: dict[str, Any] = storage.read_json(folder / "run.json")
-    if record.get("schema_version") != SCHEMA_VERSION:
-        raise MismatchError(
-            f"{folder} was written with run schema {record.get('schema_version')}, this version reads "
-            f"{SCHEMA_VERSION}; run it again into a new folder"
-        )
-    return record

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from mllmrec.report.cards import Cards
 
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset import store as dataset_store
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.pipeline import run
-from mllmrec.runs import open_run
-from mllmrec.views import RunView
+from mllmrec.runs import Run, open_run
 
 QUICK = ["model.kind=mllmrec", "train.epochs=5", "train.dim=8"]
 
@@ -112,7 +112,7 @@ def test_a_folder_is_one_run_of_one_dataset_and_one_process(whole: Path, dataset
     other = replace(dataset, interactions=dataset.interactions.filter(pl.col("user") != 0))
     with pytest.raises(MismatchError, match="holds a run of another dataset or split"):
         run(other, whole / "run", quick(), cache=whole / "c.sqlite")
-    with pytest.raises(MismatchError, match="holds a run of another honesty"):
+    with pytest.raises(MismatchError, match="holds a run that is not LEAKY; this one is"):
         run(dataset, whole / "run", quick("profile.history=all"), cache=whole / "c.sqlite")
     with open_run(whole / "run", dataset, quick(), ""), pytest.raises(StorageError, match="in use by another"):
         run(dataset, whole / "run", quick(), cache=whole / "c.sqlite")
@@ -144,14 +144,14 @@ def test_a_leaky_run_says_so_in_every_file(whole: Path, dataset: Dataset, tmp_pa
 
 def test_a_run_can_be_looked_at(whole: Path, dataset: Dataset) -> None:
     run(dataset, whole / "run", quick(), cache=whole / "c.sqlite")
-    view = RunView(whole / "run")
+    view = Cards(Run(whole / "run"))
     user = view.user(view.sample_users(3)[1])
     assert user.profile and len(user.recommended) == 20 and user.recommended[0].title
     assert "object" in view.item(view.sample_items(1)[0]).pictures or view.item(view.sample_items(1)[0]).pictures
     with pytest.raises(InputError, match="there is no item 'nothing'"):
         view.item("nothing")
     with pytest.raises(InputError, match="is not a run"):
-        RunView(whole)
+        Run(whole)
 
 
 def kill_and_rerun(dataset: Dataset, folder: Path, moments: list[float]) -> dict[str, bytes]:

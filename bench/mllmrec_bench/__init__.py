@@ -1,12 +1,10 @@
-"""How speed is measured: generated data that is like real data, the peers of each kernel, timing, plots.
+"""The harness of `mllmrec bench | scale | plots`: generated data like real data, peers of each kernel, timing, plots.
 
-    source.py        where real vectors come from: a file, a dataset, a run, or the demo shop's text
-    embeddings.py    N rows with the spectrum and the neighbours of n real ones
+    embeddings.py    N rows with the spectrum and the neighbors of n real ones
     interactions.py  long-tailed interactions, graphs, vectors of users and items
-    material.py      what the ops are measured on: generated data, a dataset, a run
-    timing.py        methods in turn, one number of threads, quantiles
-    memory.py        peak memory of one call
-    peers/           each kernel beside what a user would otherwise pick
+    datasets.py      the data of an op: generated, a dataset, a run; the real vectors behind it
+    timing.py        methods in turn, one number of threads, quantiles, peak memory
+    peers/           each kernel beside other libraries, which the extra `bench` installs
     bench.py         one op on one case: mllmrec and its peers
     scale.py         graph construction over a range of sizes, and its exponent
     results.py       the one long CSV

@@ -1,20 +1,20 @@
-"""`mllmrec bench`: each op on some material, beside its peers."""
+"""`mllmrec bench`: each op on some data, beside its peers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from mllmrec.config import ModelConfig
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.models.ridge import ridge_support
 from mllmrec_bench import peers
-from mllmrec_bench.embeddings import likeness
-from mllmrec_bench.material import Material, normalised, sampled_users
+from mllmrec_bench.datasets import BenchData, normalized, sampled_users
+from mllmrec_bench.embeddings import data_profile
 from mllmrec_bench.peers import Case, Peer
-from mllmrec_bench.results import Result, Stamp
+from mllmrec_bench.results import Result, Stamp, append
 from mllmrec_bench.timing import Method, Quantiles, Race, Timed, is_installed, threads
 
 OURS = "mllmrec"
@@ -23,10 +23,10 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the ops are asked and timed.
+    """Settings of the ops and of their timing.
 
     Attributes:
-        k: neighbours a row; for ridge_weights so many by shared users and so many by vectors.
+        k: neighbors a row; for ridge_weights as many by shared users and by vectors each.
         threshold: of the second case of topk_cosine.
         length: of recommended lists.
         rounds: timed runs of every method.
@@ -48,51 +48,50 @@ class Op:
 
     name: str
     tests: str
-    cases: Callable[[Material, Settings], Sequence[Case]]
+    cases: Callable[[BenchData, Settings], Sequence[Case]]
 
 
-def _topk_cosine(material: Material, settings: Settings) -> list[Case]:
-    about = likeness(material.vectors).summary
-    cases = [
-        peers.topk_cosine(material.vectors, settings.k, cut, data=material.name) for cut in (None, settings.threshold)
-    ]
+def _topk_cosine(data: BenchData, settings: Settings) -> list[Case]:
+    about = data_profile(data.vectors).summary
+    cases = [peers.topk_cosine(data.vectors, settings.k, cut, data=data.name) for cut in (None, settings.threshold)]
     return [replace(case, about=about) for case in cases]
 
 
-def _topk_dot(material: Material, settings: Settings) -> list[Case]:
-    users, items = material.towers
-    exclude, _ = material.split
-    asked = {"threads": settings.threads, "data": material.name}
-    return [peers.topk_dot(users, items, exclude, settings.length, **asked)]  # type: ignore[arg-type]
+def _topk_dot(data: BenchData, settings: Settings) -> list[Case]:
+    users, items = data.towers
+    exclude, _ = data.split
+    return [peers.topk_dot(users, items, exclude, settings.length, threads=settings.threads, data=data.name)]
 
 
-def _cooccurrence_topk(material: Material, settings: Settings) -> list[Case]:
-    matrix = material.user_items
-    return [peers.cooccurrence_topk(matrix, settings.k, threads=settings.threads, data=material.name)]
+def _cooccurrence_topk(data: BenchData, settings: Settings) -> list[Case]:
+    matrix = data.user_items
+    return [peers.cooccurrence_topk(matrix, settings.k, threads=settings.threads, data=data.name)]
 
 
-def _propagate(material: Material, settings: Settings) -> list[Case]:
-    scaled, features = normalised(material), material.vectors
+def _propagate(data: BenchData, settings: Settings) -> list[Case]:
+    scaled, features = normalized(data), data.vectors
     return [
-        peers.one_layer(scaled, features, data=material.name),
-        peers.propagate(material.graph, features, data=material.name),
-        peers.with_gradient(scaled, features, data=material.name),
+        peers.one_layer(scaled, features, data=data.name),
+        peers.propagate(data.graph, features, data=data.name),
+        peers.with_gradient(scaled, features, data=data.name),
     ]
 
 
-def _rank_heldout(material: Material, settings: Settings) -> list[Case]:
-    asked = {"threads": settings.threads, "data": material.name}
-    return [peers.rank_heldout(*material.towers, *material.split, settings.length, **asked)]  # type: ignore[arg-type]
+def _rank_heldout(data: BenchData, settings: Settings) -> list[Case]:
+    users, items = data.towers
+    exclude, heldout = data.split
+    length = settings.length
+    return [peers.rank_heldout(users, items, exclude, heldout, length, threads=settings.threads, data=data.name)]
 
 
-def _sample_negatives(material: Material, settings: Settings) -> list[Case]:
-    return [peers.sample_negatives(material.user_items, sampled_users(material), data=material.name)]
+def _sample_negatives(data: BenchData, settings: Settings) -> list[Case]:
+    return [peers.sample_negatives(data.user_items, sampled_users(data), data=data.name)]
 
 
-def _ridge_weights(material: Material, settings: Settings) -> list[Case]:
-    vectors, user_items = material.vectors, material.user_items
-    asked = ModelConfig(cooccurrence_support=settings.k, semantic_support=settings.k)
-    return [peers.ridge_weights(user_items, vectors, ridge_support(vectors, user_items, asked), data=material.name)]
+def _ridge_weights(data: BenchData, settings: Settings) -> list[Case]:
+    vectors, user_items = data.vectors, data.user_items
+    support = ridge_support(vectors, user_items, settings.k, settings.k)
+    return [peers.ridge_weights(user_items, vectors, support, data=data.name)]
 
 
 OPS = (
@@ -107,7 +106,7 @@ OPS = (
 
 
 def find_ops(name: str | None) -> tuple[Op, ...]:
-    """The op of that name, or all.
+    """Return the op of that name, or all.
 
     Raises:
         ConfigError: there is no such op.
@@ -125,7 +124,7 @@ class Measured:
     """A case with its times.
 
     Attributes:
-        case: what was measured.
+        case: the measured one.
         ours: mllmrec's times.
         others: the peers' times, in the case's order.
         absent: peers that are not installed.
@@ -138,15 +137,15 @@ class Measured:
 
     @property
     def strongest(self) -> Timed | None:
-        """The peer with the lowest median; None where none is installed."""
+        """Return the peer with the lowest median; None where none is installed."""
         return min(self.others, key=lambda timed: Quantiles.of(timed.seconds).median, default=None)
 
     def differs(self, name: str) -> str:
-        """How a peer's result is not the same; empty where it is."""
+        """Return the difference of a peer's result; empty where it is the same."""
         return next((peer.differs for peer in self.case.peers if peer.name == name), "")
 
     def results(self, stamp: Stamp) -> list[Result]:
-        """The lines of the CSV."""
+        """Return the lines of the CSV."""
         lines = []
         for timed in (self.ours, *self.others):
             lines.append(self._line(timed, "seconds", Quantiles.of(timed.seconds), stamp))
@@ -165,21 +164,26 @@ class Measured:
 
 
 def methods(case: Case) -> tuple[list[Method], tuple[Peer, ...]]:
-    """mllmrec and the installed peers, ready to run, and the peers that are not installed."""
+    """Return mllmrec and the installed peers, ready to run, and the peers that are not installed."""
     absent = tuple(peer for peer in case.peers if not is_installed(peer.module))
     present = [Method(peer.name, peer.prepare()) for peer in case.peers if peer not in absent]
     return [Method(OURS, case.run), *present], absent
 
 
 def measured(case: Case, timed: Sequence[Timed], absent: tuple[Peer, ...]) -> Measured:
-    """The times of `methods`, put in order."""
+    """Return the times of `methods`, in order."""
     return Measured(case, timed[0], tuple(timed[1:]), absent)
 
 
 def measure(case: Case, settings: Settings, progress: Progress = silent, *, warm_up: bool = True) -> Measured:
     """Time a case: all methods in turn, in this process, with one number of threads.
 
-    Without `warm_up` the first call is timed, too: for a case that takes long, of code that has run before.
+    Args:
+        case: to time.
+        settings: rounds, threads, budget.
+        progress: told after each round.
+        warm_up: run every method once before; without it the first call is timed, too: for a case that takes long,
+            of code that has run before.
 
     Raises:
         ConfigError: the rounds or the threads are out of range.
@@ -191,3 +195,28 @@ def measure(case: Case, settings: Settings, progress: Progress = silent, *, warm
         race = Race(runners, progress, f"{case.op}: {case.name}")
         timed = race.rounds(settings.rounds, budget=settings.budget, warm_up=warm_up)
     return measured(case, timed, absent)
+
+
+def measure_ops(
+    ops: Sequence[Op], data: BenchData, settings: Settings, csv: Path | None = None, progress: Progress = silent
+) -> Iterator[tuple[Measured, list[Result]]]:
+    """Time every case of some ops.
+
+    Args:
+        ops: to time.
+        data: to time them on.
+        settings: of ops and timing.
+        csv: grows by the lines of each case; None for none.
+        progress: told after each round.
+
+    Yields:
+        A case with its times, and the lines of the CSV.
+    """
+    stamp = Stamp.now(settings.threads)
+    for op in ops:
+        for case in op.cases(data, settings):
+            done = measure(case, settings, progress)
+            lines = done.results(stamp)
+            if csv:
+                append(csv, lines)
+            yield done, lines

@@ -1,4 +1,4 @@
-"""N unit rows that are like n given ones: the same spectrum, neighbours as near.
+"""Generate N unit rows like n given ones: the same spectrum, neighbors as near.
 
 With mean mu, centred rows e_p = x_p - mu, m = |mu|^2 and covariance S, a new row with parent p is
 
@@ -14,8 +14,8 @@ would thin out.
 `parental`, and a correction of the nearest neighbour's cosine, are fitted on the rows themselves. Measured on
 all-MiniLM-L6-v2 vectors of 4,344 real products, enlarged 2- to 35-fold: energy in 16 to 192 leading directions
 within 0.01, median cosine of the 1st and of the 10th neighbour within 0.06, share of pairs >= 0.7 from a third
-of the source's to all of it (the source has 7 such neighbours a row; at one share, 50,000 rows would have 80
-each, and the median 10th neighbour could not stay where it is). `likeness` measures what a given set has.
+of the source's to all of it (the source has 7 such neighbors a row; at one share, 50,000 rows would have 80
+each, and the median 10th neighbour could not stay where it is). `data_profile` measures a given set.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _GROUP = 11  # a row and its ten nearest
 _CLOSE = 0.7
 _DENSE_SHARE, _DENSE_NEIGHBOUR = 0.2, 3
 _PILOT_ROWS, _PILOT_STEPS = 50_000, 5
-_SAMPLE = 512  # rows whose neighbours are looked at
+_SAMPLE = 512  # rows whose neighbors are looked at
 _BLOCK = 65_536
 _DIRECTIONS = (16, 64, 96, 128, 192)
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """What makes a set of vectors easy or hard for a nearest-neighbour method.
+class DataProfile:
+    """Properties of vectors that make a nearest-neighbor search easy or hard.
 
     Attributes:
         rows: N.
@@ -56,7 +56,7 @@ class Likeness:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         energy = ", ".join(f"{share:.0%} in {n}" for n, share in zip(_DIRECTIONS, self.energy, strict=False))
         return (
             f"{self.rows:,} rows; median cosine {self.first:.2f} (1st) {self.tenth:.2f} (10th neighbour); "
@@ -64,24 +64,24 @@ class Likeness:
         )
 
 
-def likeness(rows: Vectors, *, sample: int = _SAMPLE, seed: int = 0) -> Likeness:
-    """Measure unit rows, float32 [N, d]; neighbours are those of `sample` random rows among all."""
-    best, close = _neighbours(rows, 10, sample, seed)
+def data_profile(rows: Vectors, *, sample: int = _SAMPLE, seed: int = 0) -> DataProfile:
+    """Measure unit rows, float32 [N, d]; neighbors are those of `sample` random rows among all."""
+    best, close = _neighbors(rows, 10, sample, seed)
     moments = np.linalg.eigvalsh(_moment(rows, np.ones(len(rows))))[::-1]
     shares = np.cumsum(moments) / moments.sum()
     energy = tuple(float(shares[n - 1]) for n in _DIRECTIONS if n <= rows.shape[1])
-    return Likeness(len(rows), float(np.median(best[:, 0])), float(np.median(best[:, -1])), close, energy)
+    return DataProfile(len(rows), float(np.median(best[:, 0])), float(np.median(best[:, -1])), close, energy)
 
 
 def enlarge(real: Vectors, n: int, *, seed: int = 0) -> Vectors:
-    """Unit rows like the given ones, float32 [n, d].
+    """Return unit rows like the given ones, float32 [n, d].
 
-    For n = len(real) the real rows as they are; above, all of them among the made ones, in random order; below,
-    a random n of them, whose neighbours are as much farther as a smaller catalogue's are.
+    For n = len(real) these are the real rows as they are; above, all of them among generated ones, in random order;
+    below, a random n of them, whose neighbors are farther as in a smaller catalogue.
 
     Args:
         real: float32 [R, d], unit rows, none zero; R >= 50.
-        n: rows wanted.
+        n: number of rows, at least 1.
         seed: of everything drawn.
 
     Raises:
@@ -95,18 +95,24 @@ def enlarge(real: Vectors, n: int, *, seed: int = 0) -> Vectors:
         return np.ascontiguousarray(real[chosen])
     family = _Family(real)
     parental, nearer = family.fit(min(n, max(_PILOT_ROWS, 2 * len(real))), seed)
-    made = family.rows(n, parental, nearer, seed)
-    return made[np.random.default_rng(seed).permutation(n)]  # siblings side by side would be an order to exploit
+    rows = family.rows(n, parental, nearer, seed)
+    return rows[np.random.default_rng(seed).permutation(n)]  # siblings side by side would be an order to exploit
 
 
 def isotropic(n: int, d: int, *, seed: int = 0) -> Vectors:
-    """Unit rows without any structure, float32 [n, d]: nothing to prune by."""
+    """Return unit rows without any structure, float32 [n, d]: nothing to prune by.
+
+    Args:
+        n: rows.
+        d: dimensions.
+        seed: of the draw.
+    """
     drawn = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
     return normalise_rows(drawn)
 
 
 def narrowed(real: Vectors, d: int) -> Vectors:
-    """The rows in their d leading directions, turned at random so that no axis stands out; float32 [R, d].
+    """Return the rows in their d leading directions, rotated at random so that no axis stands out; float32 [R, d].
 
     Raises:
         InputError: the rows have fewer than d directions.
@@ -121,7 +127,7 @@ def narrowed(real: Vectors, d: int) -> Vectors:
 
 
 class _Family:
-    """The parents, and what each passes on."""
+    """The parents, and the shares of their noise."""
 
     def __init__(self, real: Vectors) -> None:
         self.real = real
@@ -129,19 +135,19 @@ class _Family:
         self.centred = real - self.mean.astype(np.float32)
         self.common = float(self.mean @ self.mean)
         self.sizes = np.einsum("ij,ij->i", self.centred, self.centred, dtype=np.float64)
-        near, _ = _neighbours(real, 10, len(real), 0)
+        near, _ = _neighbors(real, 10, len(real), 0)
         self.first, self.tenth = near[:, 0].astype(np.float64), near[:, 9].astype(np.float64)
         self.dense = self.tenth >= max(_CLOSE, float(np.quantile(self.tenth, 1 - _DENSE_SHARE)))
         self.inner = np.where(self.dense, near[:, _DENSE_NEIGHBOUR - 1], self.tenth).astype(np.float64)
 
     def fit(self, n: int, seed: int) -> tuple[float, float]:
-        """`parental` and the correction of the 1st cosine at which the medians of n rows are the source's."""
-        wanted_first, wanted_tenth = float(np.median(self.first)), float(np.median(self.tenth))
+        """Return `parental` and the correction of the 1st cosine with which the medians of n rows are the source's."""
+        target_first, target_tenth = float(np.median(self.first)), float(np.median(self.tenth))
         low, high, parental, nearer = 0.3, 1.0, 0.85, 0.0
         for _ in range(_PILOT_STEPS):
-            best, _ = _neighbours(self.rows(n, parental, nearer, seed), 10, _SAMPLE, seed)
-            nearer = float(np.clip(nearer + wanted_first - np.median(best[:, 0]), -0.2, 0.2))
-            if np.median(best[:, 9]) > wanted_tenth:
+            best, _ = _neighbors(self.rows(n, parental, nearer, seed), 10, _SAMPLE, seed)
+            nearer = float(np.clip(nearer + target_first - np.median(best[:, 0]), -0.2, 0.2))
+            if np.median(best[:, 9]) > target_tenth:
                 high = parental
             else:
                 low = parental
@@ -149,20 +155,27 @@ class _Family:
         return parental, nearer
 
     def rows(self, n: int, parental: float, nearer: float, seed: int) -> Vectors:
-        """float32 [n, d]: the real rows, then the children, those of one parent side by side."""
+        """Return float32 [n, d]: the real rows, then the children, those of one parent side by side.
+
+        Args:
+            n: rows.
+            parental: share of a parent in its children.
+            nearer: correction of the nearest neighbor's cosine.
+            seed: of the draw.
+        """
         rng = np.random.default_rng(seed)
         kept, group, twin = self._shares(parental, nearer)
         shape = self._noise(kept)
-        made = np.empty((n, self.real.shape[1]), dtype=np.float32)
-        made[: len(self.real)] = self.real
-        children = made[len(self.real) :]
+        rows = np.empty((n, self.real.shape[1]), dtype=np.float32)
+        rows[: len(self.real)] = self.real
+        children = rows[len(self.real) :]
         parents = np.sort(np.resize(rng.permutation(len(self.real)), len(children)))
         places = np.arange(len(parents)) - np.searchsorted(parents, parents)
-        drawn_g, drawn_t = _Shared(rng, made.shape[1]), _Shared(rng, made.shape[1])
+        drawn_g, drawn_t = _Shared(rng, rows.shape[1]), _Shared(rng, rows.shape[1])
         for start in range(0, len(children), _BLOCK):
             own = slice(start, start + _BLOCK)
             p, place = parents[own], places[own]
-            noise = rng.standard_normal((len(p), made.shape[1]), dtype=np.float32)
+            noise = rng.standard_normal((len(p), rows.shape[1]), dtype=np.float32)
             noise *= _column(np.sqrt(1 - group - twin)[p])
             noise += _column(np.sqrt(group)[p]) * drawn_g(place % _GROUP == 0)
             noise += _column(np.sqrt(twin)[p]) * drawn_t(place % _GROUP % 2 == 0)
@@ -170,10 +183,10 @@ class _Family:
             block *= _column(np.sqrt(1 - kept)[p])
             block += self.mean.astype(np.float32) + _column(np.sqrt(kept)[p]) * self.centred[p]
             children[own] = normalise_rows(block)
-        return made
+        return rows
 
     def _shares(self, parental: float, nearer: float) -> tuple[NDArray[np.float64], ...]:
-        """[R] each: a^2, g and t of each parent."""
+        """Return a^2, g and t of each parent, [R] each."""
         inner = np.clip(self.inner, self.common + 0.02, 0.999)
         outer = np.where(self.dense, 1.0, parental) * (inner - self.common)
         kept = np.clip(outer / self.sizes, 0, 0.995)
@@ -183,7 +196,7 @@ class _Family:
         return kept, group, twin
 
     def _noise(self, kept: NDArray[np.float64]) -> Vectors:
-        """[d, d], turns standard Gaussian rows into noise with the covariance that the parents leave."""
+        """Return [d, d], which makes standard Gaussian rows noise with the covariance that the parents leave."""
         covariance = _moment(self.centred, 1 - kept)
         sizes, axes = np.linalg.eigh(covariance)
         sizes = np.clip(sizes, 0, None)
@@ -199,7 +212,7 @@ class _Shared:
         self._last = rng.standard_normal((1, d), dtype=np.float32)
 
     def __call__(self, begins: NDArray[np.bool_]) -> Vectors:
-        """float32 [len(begins), d]."""
+        """Return the noise of rows, float32 [len(begins), d]."""
         fresh = self._rng.standard_normal((int(begins.sum()), self._last.shape[1]), dtype=np.float32)
         drawn = np.concatenate([self._last, fresh])
         self._last = drawn[-1:]
@@ -207,8 +220,8 @@ class _Shared:
         return shared
 
 
-def _neighbours(rows: Vectors, k: int, sample: int, seed: int) -> tuple[Vectors, float]:
-    """Cosines of the k nearest of a random sample of rows, falling, [sample, k]; share of pairs >= 0.7.
+def _neighbors(rows: Vectors, k: int, sample: int, seed: int) -> tuple[Vectors, float]:
+    """Return cosines of the k nearest of a random sample of rows, falling, [sample, k]; share of pairs >= 0.7.
 
     Where a row has fewer than k others, there are as many columns as it has, and at least one.
     """
@@ -218,16 +231,16 @@ def _neighbours(rows: Vectors, k: int, sample: int, seed: int) -> tuple[Vectors,
     chosen = np.arange(len(rows)) if sample >= len(rows) else np.sort(rng.choice(len(rows), sample, replace=False))
     best, close = [], 0
     for start in range(0, len(chosen), 128):
-        asked = chosen[start : start + 128]
-        cosines = rows[asked] @ rows.T
-        cosines[np.arange(len(asked)), asked] = -2
+        block = chosen[start : start + 128]
+        cosines = rows[block] @ rows.T
+        cosines[np.arange(len(block)), block] = -2
         close += int((cosines >= _CLOSE).sum())
         best.append(-np.sort(-np.partition(cosines, len(rows) - k, axis=1)[:, len(rows) - k :], axis=1))
     return np.concatenate(best), close / (len(chosen) * max(1, others))
 
 
 def _moment(rows: Vectors, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sum_n w_n x_n x_n^T / N, float64 [d, d], a block of rows at a time."""
+    """Return sum_n w_n x_n x_n^T / N, float64 [d, d], a block of rows at a time."""
     total = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
@@ -241,7 +254,7 @@ def _column(values: NDArray[np.float64]) -> Vectors:
 
 def _check(real: Vectors, n: int) -> None:
     if n < 1:
-        raise InputError(f"cannot make {n} rows; ask for at least 1")
+        raise InputError(f"cannot make {n} rows; at least 1 is needed")
     if real.ndim != 2 or real.dtype != np.float32 or len(real) < 50:
         raise InputError(f"the source must be float32 of at least 50 rows; got {real.dtype} of shape {real.shape}")
     norms = np.linalg.norm(real, axis=1)

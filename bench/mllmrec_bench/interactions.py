@@ -1,6 +1,6 @@
-"""Interactions, graphs and vectors of users and items, drawn at any size.
+"""Generate interactions, graphs and vectors of users and items, at any size.
 
-How often an item is touched, and how much a user touches, is a floor plus a log-normal tail. Floors and tails
+The interactions of an item, and of a user, are a floor plus a log-normal tail. Floors and tails
 are set by Amazon's 5-cores (Baby, Sports): there the top 1 % of the items hold 12 % of the interactions and
 the top 10 % hold 42-46 %; of the users 5 % and 25 %.
 """
@@ -19,7 +19,13 @@ _USERS = (0.65, 1.20)
 
 
 def interactions(users: int, items: int, count: int, *, seed: int = 0) -> CSR:
-    """Exactly `count` distinct user-item pairs with long tails on both sides, binary CSR [users, items].
+    """Return exactly `count` distinct user-item pairs with long tails on both sides, binary CSR [users, items].
+
+    Args:
+        users: number of users.
+        items: number of items.
+        count: number of pairs, at most half of all.
+        seed: of the draw.
 
     Raises:
         InputError: a size below 1, or more than half of all pairs.
@@ -39,10 +45,15 @@ def interactions(users: int, items: int, count: int, *, seed: int = 0) -> CSR:
 
 
 def graph(nodes: int, edges_a_node: int, *, seed: int = 0) -> CSR:
-    """A directed graph with positive weights, float32 CSR [nodes, nodes].
+    """Return a directed graph with positive weights, float32 CSR [nodes, nodes].
 
-    Every node names about `edges_a_node` others; how often one is named has the tail of the items. Ends lie
-    anywhere: an order of nodes by neighbourhood, which would help a cache, is not given away.
+    Every node has edges to about `edges_a_node` others; in-degrees have the tail of the items. Ends lie
+    anywhere: nodes are not ordered by neighborhood, which would help a cache.
+
+    Args:
+        nodes: number of nodes.
+        edges_a_node: edges out of each node.
+        seed: of the draw.
     """
     rng = np.random.default_rng(seed)
     weights = _cumulated(nodes, _ITEMS, rng)
@@ -52,7 +63,14 @@ def graph(nodes: int, edges_a_node: int, *, seed: int = 0) -> CSR:
 
 
 def towers(users: int, items: int, d: int, *, seed: int = 0) -> tuple[Vectors, Vectors]:
-    """Vectors as a trained model has them, float32 [users, d] and [items, d]: norms differ, popularity is in them."""
+    """Return vectors like a trained model's, float32 [users, d] and [items, d]: norms differ with popularity.
+
+    Args:
+        users: number of users.
+        items: number of items.
+        d: dimensions.
+        seed: of the draw.
+    """
     rng = np.random.default_rng(seed)
     spread = (1 + np.arange(d)) ** -0.25
     tastes, goods = (rng.standard_normal((n, d)) * spread for n in (users, items))
@@ -62,7 +80,16 @@ def towers(users: int, items: int, d: int, *, seed: int = 0) -> tuple[Vectors, V
 
 
 def held_out(user_items: CSR, *, share: float = 0.25, seed: int = 0) -> tuple[CSR, CSR]:
-    """Split a matrix into (what stays, what is held out), disjoint, `share` of the pairs held out."""
+    """Split a matrix into training and held-out pairs.
+
+    Args:
+        user_items: [U, I].
+        share: of the pairs that are held out, 0 to 1.
+        seed: of the draw.
+
+    Returns:
+        Training pairs and held-out pairs, disjoint.
+    """
     chosen = np.random.default_rng(seed).random(user_items.nnz) < share
     rows = user_items.rows()
     kept, held = (CSR.from_pairs(rows[m], user_items.indices[m], user_items.shape) for m in (~chosen, chosen))
@@ -70,7 +97,7 @@ def held_out(user_items: CSR, *, share: float = 0.25, seed: int = 0) -> tuple[CS
 
 
 def _cumulated(n: int, tail: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Cumulated probabilities of n ids with a floor and a log-normal tail of mean 1; the last is 1."""
+    """Return cumulated probabilities of n ids with a floor and a log-normal tail of mean 1; the last is 1."""
     floor, sigma = tail
     weights = floor + (1 - floor) * rng.lognormal(-(sigma**2) / 2, sigma, n)
     cumulated: NDArray[np.float64] = np.cumsum(weights) / weights.sum()

@@ -1,4 +1,4 @@
-"""Pictures drawn from a CSV of results alone: what peers cost beside mllmrec, and how graph construction scales.
+"""Draw a CSV of results: times of peers beside mllmrec's, and the scaling of graph construction.
 
 Each is written as SVG and as PNG. Of lines with the same op, backend, case and metric the last counts; machine
 and commit stand below the picture, or how many of them there are.
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mllmrec.foundation.plotting import COLOURS, STYLE, write_figure
+from mllmrec.report.figures import COLORS, plot_style, write_figure
 from mllmrec_bench.results import Result
 from mllmrec_bench.scale import OPS as SCALED
 from mllmrec_bench.scale import Curve, Fit, Point, curves, fits
@@ -24,14 +24,14 @@ _MARKS = "os^Dv<>"
 
 
 def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
-    """Draw what the lines allow: a picture an op that has peers, and one of the scaling curves.
+    """Draw a picture of each op with peers, and one of the scaling curves.
 
     Returns:
         The files written, SVG and PNG of each picture.
     """
     last = list({(line.op, line.backend, line.case, line.metric): line for line in lines}.values())
     written = []
-    with mpl.rc_context(STYLE):
+    with plot_style():
         for op in sorted({line.op for line in last if line.metric == "times mllmrec"}):
             written += write_figure(_bars([line for line in last if line.op == op]), folder / op)
         scaling = [line for line in lines if line.op in SCALED]
@@ -41,7 +41,7 @@ def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def _bars(lines: Sequence[Result]) -> Figure:
-    """Each peer's time over mllmrec's, case by case."""
+    """Draw each peer's time over mllmrec's, case by case."""
     ratios = [line for line in lines if line.metric == "times mllmrec"]
     cases = list(dict.fromkeys(line.case for line in ratios))
     backends = list(dict.fromkeys(line.backend for line in ratios))
@@ -53,7 +53,7 @@ def _bars(lines: Sequence[Result]) -> Figure:
         own = [line for line in ratios if line.case == case]
         ticks.append(top + (len(own) - 1) / 2)
         for place, line in enumerate(own):
-            _bar(axes, top + place, line, COLOURS[backends.index(line.backend) % len(COLOURS)])
+            _bar(axes, top + place, line, COLORS[backends.index(line.backend) % len(COLORS)])
         top += heights[case]
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(ticks, [_wrapped(case) for case in cases])
@@ -61,14 +61,14 @@ def _bars(lines: Sequence[Result]) -> Figure:
     axes.set_xlim(0, 1.15 * max(1.0, *(line.p80 for line in ratios)))
     axes.set_xlabel("time, as a multiple of mllmrec's (median; whiskers: 20th to 80th percentile)")
     axes.set_title(f"{ratios[0].op}: right of the line, mllmrec is faster", loc="left")
-    handles = [mpl.patches.Patch(color=COLOURS[n % len(COLOURS)]) for n in range(len(backends))]
-    figure.legend(handles, backends, loc="outside lower left", ncols=2, frameon=False, title=_origin(lines))
+    handles = [Patch(color=COLORS[n % len(COLORS)]) for n in range(len(backends))]
+    figure.legend(handles, backends, loc="outside lower left", ncols=2, title=_origin(lines))
     return figure
 
 
-def _bar(axes: Any, place: float, line: Result, colour: str) -> None:
+def _bar(axes: Any, place: float, line: Result, color: str) -> None:
     whiskers = [[line.median - line.p20], [line.p80 - line.median]]
-    axes.barh(place, line.median, color=colour, xerr=whiskers, error_kw={"linewidth": 0.8, "capsize": 2})
+    axes.barh(place, line.median, color=color, xerr=whiskers, error_kw={"linewidth": 0.8, "capsize": 2})
     axes.annotate(f"{line.median:.2f}", (max(line.p80, line.median), place), xytext=(4, 0),
                   textcoords="offset points", va="center", fontsize=8)  # fmt: skip
 
@@ -83,24 +83,24 @@ def _wrapped(case: str) -> str:
 
 
 def _curves(lines: Sequence[Result]) -> Figure:
-    """Time and extra memory over N, with the fitted exponents; a colour a method, a mark a width and data."""
+    """Draw time and extra memory over N, with the fitted exponents; a color a method, a mark a width and data."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     panels: Any = figure.subplots(1, 2)
     extra, fitted = curves(lines, "extra MiB"), fits(lines)
     timed = {curve: points for curve, points in curves(lines, "seconds").items() if len(points) > 1}
     methods = list(dict.fromkeys(curve.method for curve in timed))
-    variants = list(dict.fromkeys((curve.d, curve.data, curve.asked) for curve in timed))
+    variants = list(dict.fromkeys((curve.d, curve.data, curve.settings) for curve in timed))
     handles, labels = [], []
     for curve, points in timed.items():
-        colour = COLOURS[methods.index(curve.method) % len(COLOURS)]
-        mark = _MARKS[variants.index((curve.d, curve.data, curve.asked)) % len(_MARKS)]
-        handles.append(_curve(panels[0], points, colour, mark))
-        _line(panels[0], fitted[curve], points, colour)
-        _curve(panels[1], extra.get(curve, []), colour, mark, joined=True)
+        color = COLORS[methods.index(curve.method) % len(COLORS)]
+        mark = _MARKS[variants.index((curve.d, curve.data, curve.settings)) % len(_MARKS)]
+        handles.append(_curve(panels[0], points, color, mark))
+        _line(panels[0], fitted[curve], points, color)
+        _curve(panels[1], extra.get(curve, []), color, mark, joined=True)
         labels.append(f"{_short(curve, variants)}: N^{fitted[curve].exponent:.2f}")
     _label(panels)
     figure.suptitle(_shared(variants), x=0.01, ha="left")
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, title=_origin(lines), fontsize=8)
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, title=_origin(lines), fontsize=8)
     return figure
 
 
@@ -117,36 +117,36 @@ def _label(panels: Any) -> None:
 
 
 def _short(curve: Curve, variants: Sequence[tuple[int, str, str]]) -> str:
-    """A curve's name without what all curves share."""
-    parts = [f"d={curve.d}", curve.data, curve.asked]
+    """Return a curve's name without the parts that all curves share."""
+    parts = [f"d={curve.d}", curve.data, curve.settings]
     kept = [part for n, part in enumerate(parts) if len({variant[n] for variant in variants}) > 1]
     return ", ".join([curve.method, *kept])
 
 
 def _shared(variants: Sequence[tuple[int, str, str]]) -> str:
-    """What all curves share."""
+    """Return the parts that all curves share."""
     first = f"d={variants[0][0]}", variants[0][1], variants[0][2]
     kept = [part for n, part in enumerate(first) if len({variant[n] for variant in variants}) == 1]
     return "Graph construction: " + ", ".join(kept)
 
 
-def _curve(axes: Any, points: Sequence[Point], colour: str, mark: str, *, joined: bool = False) -> Any:
+def _curve(axes: Any, points: Sequence[Point], color: str, mark: str, *, joined: bool = False) -> Any:
     medians = np.array([point.result.median for point in points], dtype=float)
     below = medians - [point.result.p20 for point in points]
     above = [point.result.p80 for point in points] - medians
     return axes.errorbar(
-        [point.n for point in points], medians, yerr=[below, above], color=colour, marker=mark, markersize=5,
+        [point.n for point in points], medians, yerr=[below, above], color=color, marker=mark, markersize=5,
         linestyle="-" if joined else "none", linewidth=1, capsize=2,
     )  # fmt: skip
 
 
-def _line(axes: Any, law: Fit, points: Sequence[Point], colour: str) -> None:
+def _line(axes: Any, law: Fit, points: Sequence[Point], color: str) -> None:
     ends = np.array([points[0].n, points[-1].n], dtype=float)
-    axes.plot(ends, law.seconds_at_one * ends**law.exponent, color=colour, linewidth=1)
+    axes.plot(ends, law.seconds_at_one * ends**law.exponent, color=color, linewidth=1)
 
 
 def _origin(lines: Sequence[Result]) -> str:
-    """Machine and commit of the lines, or how many there are of them."""
+    """Return machine and commit of the lines, or their number."""
     machines, commits = (sorted({getattr(line, name) for line in lines}) for name in ("machine", "commit"))
     machine = machines[0] if len(machines) == 1 else f"{len(machines)} machines"
     return f"{machine}; {commits[0] if len(commits) == 1 else f'{len(commits)} commits'}"

@@ -1,4 +1,4 @@
-"""The one long CSV: a line for each thing that was measured; tables and plots are made from it alone."""
+"""The one long CSV: a line a measurement; tables and plots are made from it alone."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Result:
     """One measurement.
 
     Attributes:
-        op: what was measured, such as topk_cosine.
-        backend: who did it: mllmrec, or a peer's name.
+        op: such as topk_cosine.
+        backend: mllmrec, or a peer's name.
         case: the input.
-        metric: "seconds"; "extra MiB" (memory.py); or "times mllmrec", a peer's seconds over mllmrec's, taken
+        metric: "seconds"; "extra MiB" (timing.py); or "times mllmrec", a peer's seconds over mllmrec's, taken
             round by round.
         median, p20, p80: over the rounds.
-        rounds: how many there were.
+        rounds: their number.
         machine: processor, cores, memory, and the threads in use.
         versions: of the packages that did the work.
         commit: of the sources (with a mark where they are changed), or the version that is installed.
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells measurements apart: everything but the numbers."""
+        """Return everything but the numbers."""
         return (self.op, self.backend, self.case, self.metric, self.machine, self.versions, self.commit)
 
 
@@ -62,7 +62,7 @@ _NUMBERS = {"median": float, "p20": float, "p80": float, "rounds": int}
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Where and with what a measurement was made: the last three columns."""
+    """The machine, versions and commit of a measurement: the last three columns."""
 
     machine: str
     versions: str
@@ -70,7 +70,7 @@ class Stamp:
 
     @staticmethod
     def now(threads: int) -> Stamp:
-        """Of this process, when it measures with so many threads."""
+        """Return those of this process, when it measures with so many threads."""
         return Stamp(_machine(threads), _versions(), _commit())
 
 
@@ -100,7 +100,7 @@ def append(path: Path, results: Sequence[Result]) -> None:
 
 
 def read(path: Path) -> list[Result]:
-    """All lines, in the order they were written.
+    """Read all lines, in the order they were written.
 
     Raises:
         InputError: no such file, other columns, or a line that is none of ours; the text names it.
@@ -112,12 +112,12 @@ def read(path: Path) -> list[Result]:
 
 
 def newest(results: Iterable[Result]) -> list[Result]:
-    """Of lines with one key, the last."""
+    """Return of lines with one key the last."""
     return list({result.key: result for result in results}.values())
 
 
 def as_json(results: Iterable[Result]) -> list[dict[str, str | float | int]]:
-    """As JSON-like values."""
+    """Return lines as JSON-like values."""
     return [asdict(result) for result in results]
 
 
@@ -152,18 +152,18 @@ def _machine(threads: int) -> str:
 
 @cache
 def _versions() -> str:
-    found = []
+    versions = []
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return "; ".join(found)
+    return "; ".join(versions)
 
 
 @cache
 def _commit() -> str:
-    """The commit that holds these sources; a digest of what differs from it, where something does."""
+    """Return the commit of these sources, with a digest of their changes where there are any."""
     here = Path(__file__)
     commit = _git("log", "-1", "--format=%h", "--", here.name)
     if not commit:
@@ -174,7 +174,7 @@ def _commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """What git says of the folder of this file; nothing where there is no git, or no repository."""
+    """Return git's output in the folder of this file; empty where there is no git, or no repository."""
     try:
         done = subprocess.run(
             ["git", *words],

@@ -1,4 +1,4 @@
-"""`mllmrec scale`: time and memory of graph construction over a geometric range of sizes.
+"""Time and memory of graph construction over a geometric range of sizes: `mllmrec scale`.
 
 Two things are measured, topk_cosine alone and build_graph as a whole (both neighbour searches, the union and
 the normalisation). Every point goes to the CSV when it is done; a point that stands there already, measured on
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,21 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import build_graph
 from mllmrec_bench import embeddings, interactions, peers, results
 from mllmrec_bench.bench import OURS, Settings, measure
-from mllmrec_bench.material import generated_name
+from mllmrec_bench.datasets import Source, generated_name
 from mllmrec_bench.peers import Case
-from mllmrec_bench.peers.neighbours import case_name
+from mllmrec_bench.peers.neighbors import case_name
 from mllmrec_bench.results import Result, Stamp
-from mllmrec_bench.source import Source
 from mllmrec_bench.timing import is_installed
 
 OPS = ("topk_cosine", "build_graph")
 _USERS_AN_ITEM, _INTERACTIONS_A_USER = 2, 8  # as in Amazon's 5-cores
 _LONG = 10.0  # seconds: what a first call costs besides is lost in it, so the next size needs no run to warm up
-_CASE = re.compile(r"^(?P<data>(?:generated|isotropic).*?) N=(?P<n>[\d,]+) d=(?P<d>[\d,]+) (?P<asked>.*)$")
+_CASE = re.compile(r"^(?P<data>(?:generated|isotropic).*?) N=(?P<n>[\d,]+) d=(?P<d>[\d,]+) (?P<settings>.*)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What is measured.
+    """The sizes and settings of a sweep.
 
     Attributes:
         smallest, largest: rows N; the sizes between are `factor` apart.
@@ -63,14 +62,15 @@ class Range:
     seed: int = 0
 
     def sizes(self) -> tuple[int, ...]:
-        """N from the smallest to the largest.
+        """Return N from the smallest to the largest.
 
         Raises:
             ConfigError: the range is empty or does not grow.
         """
         if not 50 <= self.smallest <= self.largest or self.factor <= 1:
             raise ConfigError(
-                f"wanted 50 <= smallest <= largest and factor > 1; got {self.smallest}, {self.largest}, {self.factor}"
+                f"a range needs 50 <= smallest <= largest and factor > 1; "
+                f"got {self.smallest}, {self.largest}, {self.factor}"
             )
         steps = int(np.log(self.largest / self.smallest) / np.log(self.factor) + 1e-9)
         return tuple(round(self.smallest * self.factor**step) for step in range(steps + 1))
@@ -95,23 +95,23 @@ def fit(sizes: Sequence[int], seconds: Sequence[float]) -> Fit | None:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is the same along a scaling curve: who did what, in how many dimensions, on what data, how asked."""
+    """The constants of a scaling curve: op, backend, dimensions, data, settings."""
 
     op: str
     backend: str
     d: int
     data: str
-    asked: str
+    settings: str
 
     @property
     def method(self) -> str:
-        """Who did what."""
+        """Return the op, and the backend where it is a peer."""
         return self.op if self.backend == OURS else f"{self.op}, {self.backend}"
 
     @property
     def name(self) -> str:
-        """All of it, for a person."""
-        return f"{self.method}, {self.data}, d={self.d} {self.asked}"
+        """Return all of it, for a person."""
+        return f"{self.method}, {self.data}, d={self.d} {self.settings}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,32 +123,37 @@ class Point:
 
 
 def curves(lines: Iterable[Result], metric: str) -> dict[Curve, list[Point]]:
-    """Points of one metric by curve, each rising in N; of points measured more than once, the last."""
-    found: dict[Curve, dict[int, Point]] = {}
+    """Return points of one metric by curve, each rising in N; of points measured more than once, the last."""
+    by_curve: dict[Curve, dict[int, Point]] = {}
     for line in lines:
         case = _CASE.match(line.case)
         if case and line.op in OPS and line.metric == metric:
             n, d = (int(case[name].replace(",", "")) for name in ("n", "d"))
-            curve = Curve(line.op, line.backend, d, case["data"], case["asked"])
-            found.setdefault(curve, {})[n] = Point(n, line)
-    return {curve: [points[n] for n in sorted(points)] for curve, points in found.items()}
+            curve = Curve(line.op, line.backend, d, case["data"], case["settings"])
+            by_curve.setdefault(curve, {})[n] = Point(n, line)
+    return {curve: [points[n] for n in sorted(points)] for curve, points in by_curve.items()}
 
 
 def fits(lines: Iterable[Result]) -> dict[Curve, Fit]:
-    """The fitted power law of every curve with at least two sizes."""
-    made = {
+    """Return the fitted power law of every curve with at least two sizes."""
+    fitted = {
         curve: fit([point.n for point in points], [point.result.median for point in points])
         for curve, points in curves(lines, "seconds").items()
     }
-    return {curve: one for curve, one in made.items() if one}
+    return {curve: law for curve, law in fitted.items() if law}
 
 
-def sweep(asked: Range, like: Source, path: Path, progress: Progress = silent) -> Iterator[tuple[list[Result], bool]]:
+def as_json(lines: Sequence[Result]) -> dict[str, Any]:
+    """Return lines and their fits as JSON-like values."""
+    return {"results": results.as_json(lines), "fits": {curve.name: asdict(law) for curve, law in fits(lines).items()}}
+
+
+def sweep(plan: Range, like: Source, path: Path, progress: Progress = silent) -> Iterator[tuple[list[Result], bool]]:
     """Measure the range point by point, smallest first.
 
     Args:
-        asked: what to measure.
-        like: the rows that the generated ones are to be like; read where they are needed.
+        plan: sizes and settings.
+        like: the rows that the generated ones are like; read where they are needed.
         path: the CSV; grows by each point.
         progress: told after each round.
 
@@ -159,74 +164,74 @@ def sweep(asked: Range, like: Source, path: Path, progress: Progress = silent) -
         ConfigError: the range is empty.
         InputError: the CSV is another kind of file, or d is beyond the source's.
     """
-    stamp = Stamp.now(asked.settings.threads)
+    stamp = Stamp.now(plan.settings.threads)
     known = results.read(path) if path.exists() and path.stat().st_size else []
-    sizes = asked.sizes()
-    for d in asked.widths:
-        took = dict.fromkeys(OPS, 0.0)  # at the size before, in this process
+    sizes = plan.sizes()
+    for d in plan.widths:
+        seconds = dict.fromkeys(OPS, 0.0)  # at the size before, in this process
         for n in sizes:
-            name = case_name(_data(asked, like), n, d, asked.settings.k, _threshold(asked))
+            name = case_name(_data(plan, like), n, d, plan.settings.k, _threshold(plan))
             rows: Vectors | None = None
-            for op, make in (("topk_cosine", _neighbours), ("build_graph", _graph)):
-                before = _before(known, op, name, asked, stamp)
+            for op, make in (("topk_cosine", _neighbors), ("build_graph", _graph)):
+                before = _before(known, op, name, plan, stamp)
                 if before:
                     yield before, True
                     continue
-                rows = _vectors(n, d, asked, like) if rows is None else rows
-                case = replace(make(rows, asked), name=name)
-                made = measure(case, asked.settings, progress, warm_up=took[op] < _LONG).results(stamp)
-                took[op] = _longest(made)
-                results.append(path, made)
-                yield made, False
+                rows = _vectors(n, d, plan, like) if rows is None else rows
+                case = replace(make(rows, plan), name=name)
+                lines = measure(case, plan.settings, progress, warm_up=seconds[op] < _LONG).results(stamp)
+                seconds[op] = _longest(lines)
+                results.append(path, lines)
+                yield lines, False
 
 
-def _before(known: Sequence[Result], op: str, case: str, asked: Range, stamp: Stamp) -> list[Result]:
-    """The lines of a point that was measured before in the same way; none where a wanted method is missing."""
-    wanted = (op, case, stamp)
-    lines = [x for x in known if (x.op, x.case, Stamp(x.machine, x.versions, x.commit)) == wanted]
+def _before(known: Sequence[Result], op: str, case: str, plan: Range, stamp: Stamp) -> list[Result]:
+    """Return the lines of a point that was measured before in the same way; none where a method is missing."""
+    key = (op, case, stamp)
+    lines = [x for x in known if (x.op, x.case, Stamp(x.machine, x.versions, x.commit)) == key]
     timed = {line.backend for line in lines if line.metric == "seconds"}
-    return results.newest(lines) if {OURS, *_peer_names(op, asked)} <= timed else []
+    return results.newest(lines) if {OURS, *_peer_names(op, plan)} <= timed else []
 
 
 def _longest(lines: Iterable[Result]) -> float:
     return max(line.median for line in lines if line.metric == "seconds")
 
 
-def _peer_names(op: str, asked: Range) -> list[str]:
+def _peer_names(op: str, plan: Range) -> list[str]:
     if op != "topk_cosine":
         return []
-    return [peer.name for peer in _neighbours(np.ones((1, 1), np.float32), asked).peers if is_installed(peer.module)]
+    return [peer.name for peer in _neighbors(np.ones((1, 1), np.float32), plan).peers if is_installed(peer.module)]
 
 
-def _vectors(n: int, d: int, asked: Range, like: Source) -> Vectors:
-    if asked.isotropic:
-        return embeddings.isotropic(n, d, seed=asked.seed)
-    return embeddings.enlarge(embeddings.narrowed(like.rows(), d), n, seed=asked.seed)
+def _vectors(n: int, d: int, plan: Range, like: Source) -> Vectors:
+    if plan.isotropic:
+        return embeddings.isotropic(n, d, seed=plan.seed)
+    return embeddings.enlarge(embeddings.narrowed(like.rows(), d), n, seed=plan.seed)
 
 
-def _data(asked: Range, like: Source) -> str:
-    return "isotropic" if asked.isotropic else generated_name(like.name, asked.seed)
+def _data(plan: Range, like: Source) -> str:
+    return "isotropic" if plan.isotropic else generated_name(like.name, plan.seed)
 
 
-def _threshold(asked: Range) -> float | None:
-    return asked.settings.threshold if asked.settings.threshold > -1 else None
+def _threshold(plan: Range) -> float | None:
+    return plan.settings.threshold if plan.settings.threshold > -1 else None
 
 
-def _neighbours(vectors: Vectors, asked: Range) -> Case:
-    case = peers.topk_cosine(vectors, asked.settings.k, _threshold(asked), data="")
-    return case if asked.compare else replace(case, peers=())
+def _neighbors(vectors: Vectors, plan: Range) -> Case:
+    case = peers.topk_cosine(vectors, plan.settings.k, _threshold(plan), data="")
+    return case if plan.compare else replace(case, peers=())
 
 
-def _graph(vectors: Vectors, asked: Range) -> Case:
+def _graph(vectors: Vectors, plan: Range) -> Case:
     n = len(vectors)
     users = _USERS_AN_ITEM * n
-    matrix = interactions.interactions(users, n, _INTERACTIONS_A_USER * users, seed=asked.seed)
+    matrix = interactions.interactions(users, n, _INTERACTIONS_A_USER * users, seed=plan.seed)
     histories = Histories(matrix.indptr, matrix.indices, None, n, "train")
-    settings = asked.settings
+    settings = plan.settings
     config = GraphConfig(semantic_neighbours=settings.k, threshold=max(-1.0, settings.threshold), device="cpu")
 
     def run() -> tuple[Any, ...]:
-        made = build_graph(vectors, histories, config)
-        return made.adjacency, made.normalised.values()
+        graph = build_graph(vectors, histories, config)
+        return graph.adjacency, graph.normalised.values()
 
     return Case("build_graph", "", run, ())

@@ -1,12 +1,19 @@
-"""Methods in turn, in one process, with one number of threads: the only times that can be compared.
+"""Time methods in turn, in one process, with one number of threads, and measure the peak memory of a call.
 
-A round runs every method once. So what the machine does besides falls on all of them alike, and the ratio of
-two methods is taken round by round. Before each run a short pause lets the workers of the method before, which
-may spin for some milliseconds after their last task, go to sleep.
+A round runs every method once, so other load on the machine falls on all of them alike; the ratio of two methods is
+taken round by round. Before each run a short pause lets the workers of the method before, which may spin for some
+milliseconds after their last task, go to sleep.
+
+On Linux a process can reset its high-water mark of resident memory (`/proc/self/clear_refs`), run, and read how far
+it rose: every byte that was touched, by whatever library, at its exact peak. Memory that was resident before, after
+the allocator gave its free memory back (`malloc_trim`), and the result are subtracted. Not counted: buffers that a
+library keeps from an earlier call, such as a BLAS workspace.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import math
 import os
@@ -21,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from mllmrec.errors import ConfigError
+from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec_bench.memory import peak_extra
 
 PAUSE = 0.03  # seconds; OpenBLAS spins for about 20 ms
 
@@ -37,7 +44,7 @@ class Quantiles:
 
     @staticmethod
     def of(values: Sequence[float]) -> Quantiles:
-        """Of a sample that is not empty; linear between neighbours."""
+        """Return the quantiles of a sample that is not empty; linear between neighbors."""
         p20, median, p80 = np.quantile(np.asarray(values, dtype=np.float64), [0.2, 0.5, 0.8])
         return Quantiles(float(median), float(p20), float(p80))
 
@@ -52,12 +59,12 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What was measured of one method.
+    """The times and memory of one method.
 
     Attributes:
         name: the method's.
         seconds: one a round.
-        extra_bytes: peak memory of one call beyond what was there before and beyond its result (memory.py);
+        extra_bytes: peak memory of one call beyond what was there before and beyond its result;
             None where this system cannot say.
     """
 
@@ -66,8 +73,8 @@ class Timed:
     extra_bytes: int | None
 
     def slower_than(self, other: Timed) -> Quantiles:
-        """How many times this method's time is the other's, round by round."""
-        return Quantiles.of([mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)])
+        """Return this method's time over the other's, round by round."""
+        return Quantiles.of([own / other_s for own, other_s in zip(self.seconds, other.seconds, strict=True)])
 
 
 class Race:
@@ -88,12 +95,12 @@ class Race:
         for method in self.methods:
             method.run()
 
-    def see_memory(self, method: Method) -> None:
+    def measure_memory(self, method: Method) -> None:
         """Measure a method's peak memory in an untimed run."""
         self._extra[method.name] = peak_extra(method.run)
 
     def turn(self, method: Method) -> None:
-        """A method's turn: a pause, then one timed run."""
+        """Pause, then run a method once, timed."""
         time.sleep(PAUSE)
         if method.name in self._extra:
             self.record(method)
@@ -101,14 +108,20 @@ class Race:
             self._extra[method.name] = peak_extra(lambda: self.record(method))
 
     def record(self, method: Method) -> Any:
-        """Run a method, timed, and nothing else; its result."""
+        """Run a method, timed, and return its result."""
         started = time.perf_counter()
         result = method.run()
         self._seconds[method.name].append(time.perf_counter() - started)
         return result
 
     def rounds(self, count: int, *, budget: float = math.inf, warm_up: bool = True) -> list[Timed]:
-        """Warm up, then let everybody run `count` times, in turn; no new round once `budget` seconds are used."""
+        """Warm up, then time every method `count` times, in turn.
+
+        Args:
+            count: rounds.
+            budget: seconds after which no new round begins.
+            warm_up: run every method once before, untimed.
+        """
         self._progress(self._label, 0, count)
         if warm_up:
             self.warm_up()
@@ -122,19 +135,51 @@ class Race:
         return self.timed()
 
     def timed(self) -> list[Timed]:
-        """What was measured so far."""
+        """Return the measurements so far."""
         return [
             Timed(method.name, tuple(self._seconds[method.name]), self._extra.get(method.name))
             for method in self.methods
         ]
 
 
+def peak_extra(call: Callable[[], Any]) -> int | None:
+    """Return the bytes that `call` needs at its peak beyond what is resident now and beyond its result.
+
+    A result of scipy, NumPy or torch arrays, and tuples of them, is measured by its own bytes.
+
+    Returns:
+        None where the system cannot say (no Linux, or a container that forbids it); the call is made anyway.
+    """
+    gc.collect()
+    _return_free_memory()
+    memory = PeakMemory()
+    result = call()
+    added = memory.added_bytes()
+    return None if added is None else max(0, added - size(result))
+
+
+def size(result: Any) -> int:
+    """Return the bytes of the arrays in a result."""
+    if isinstance(result, tuple | list):
+        return sum(size(part) for part in result)
+    if hasattr(result, "indptr"):  # any CSR
+        return sum(size(getattr(result, name)) for name in ("indptr", "indices", "data"))
+    return int(getattr(result, "nbytes", 0))
+
+
+def _return_free_memory() -> None:
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library
+        return
+
+
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# What OpenBLAS calls processors that it does not know.
+# OpenBLAS's names of processors that it does not know.
 _PLAIN = {"Prescott", "Core2", "Generic", "ARMV8"}
 
 
@@ -168,16 +213,16 @@ def threads(count: int) -> Iterator[None]:
 
 
 def misjudged_blas() -> str:
-    """What to do where a loaded OpenBLAS takes this processor for an older one than another does; else empty.
+    """Return a remedy where a loaded OpenBLAS takes this processor for an older one than another does; else empty.
 
     Each library brings its own, and an older release runs a new processor by its plainest code: a peer that is
     slow for that reason is no peer.
     """
     from threadpoolctl import threadpool_info
 
-    found = {(pool.get("architecture") or "", Path(pool["filepath"]).name) for pool in threadpool_info()}
-    plain = sorted(name for architecture, name in found if architecture in _PLAIN)
-    better = sorted({architecture for architecture, _ in found} - _PLAIN - {""})
+    pools = {(pool.get("architecture") or "", Path(pool["filepath"]).name) for pool in threadpool_info()}
+    plain = sorted(name for architecture, name in pools if architecture in _PLAIN)
+    better = sorted({architecture for architecture, _ in pools} - _PLAIN - {""})
     if not plain or not better:
         return ""
     remedy = f"for fair ratios set OPENBLAS_CORETYPE={better[-1]}"
@@ -185,5 +230,5 @@ def misjudged_blas() -> str:
 
 
 def is_installed(module: str) -> bool:
-    """Whether `module` can be imported; does not import it."""
+    """Return whether `module` can be imported; does not import it."""
     return importlib.util.find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""The verb that compares models."""
+"""The verb `compare`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from mllmrec_cli.interrupts import resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
 
 if TYPE_CHECKING:
-    from mllmrec.experiments import Comparison
-    from mllmrec.experiments.comparison import Row
+    from mllmrec.experiments import Result, Row
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +29,7 @@ def compare(
         str,
         typer.Option(
             metavar="NAME,NAME",
-            help="Which models, separated by commas.",
+            help="Models to compare, separated by commas.",
             show_default="all",
             autocompletion=completion.models,
         ),
@@ -42,7 +41,7 @@ def compare(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Judge MLLMRec, its variants and its yardsticks in one protocol: tuned on validation, several seeds.
+    """Compare MLLMRec, its variants and its baselines in one protocol: tuned on validation, several seeds.
 
     Example: mllmrec compare dataset --out comparison --models ridge,ease
     """
@@ -54,32 +53,40 @@ def compare(
 
     entries = choose_entries([name.strip() for name in models.split(",") if name.strip()])
     with resumable(), console.progress(quiet=quiet or json) as hook:
-        made = compare_models(load(dataset), out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
+        result = compare_models(load(dataset), out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
     if json:
-        console.print_json(made.as_dict())
+        console.print_json(result.as_dict())
     elif not quiet:
-        _print(made, out)
-
-
-def _print(made: Comparison, out: Path) -> None:
-    columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "s", "MiB")
-    rows = [_cells(row) for row in made.rows]
-    title = f"{made.dataset}: test split, full ranking, {made.seeds} seeds; tuned on validation"
-    console.out.print(console.table(title, columns, rows))
-    if made.best:
-        said = f"best on validation: {made.best.title}; its rival: {made.best.rival or 'none'}; all of it: {out}"
-        console.say(said)
+        columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "s", "MiB")
+        fitted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        title = f"{result.dataset}: test split, full ranking, {fitted}; tuned on validation"
+        console.out.print(console.table(title, columns, [_cells(row) for row in result.rows]))
+        console.out.print(console.plain(result.sentence))
+        console.say(f"all of it: {out}")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     from mllmrec.evaluation.metrics import short
 
-    spread = f"±{short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
     return (
-        row.title,
-        short(row.means["recall@20"]),
-        short(row.means["ndcg@20"]) + spread,
-        f"{short(row.low, signed=True)} {short(row.high, signed=True)}" if row.rival else "",
+        row.point.title,
+        short(row.test["recall@20"]),
+        score(row),
+        f"{short(row.interval.low, signed=True)} {short(row.interval.high, signed=True)}" if row.against else "",
         f"{row.seconds:,.1f}",
         "" if row.mib is None else f"{row.mib:,.0f}",
     )
+
+
+def score(row: Row) -> str:
+    """Return NDCG@20 of the judged split, with its standard deviation over seeds."""
+    from mllmrec.evaluation.metrics import short
+
+    spread = f" ± {short(row.spread['ndcg@20'])}" if row.seeds > 1 else ""
+    return short(row.score) + spread
+
+
+def difference(row: Row, result: Result) -> str:
+    """Return the difference to the row that this one is set against, with its standard error."""
+    other = result.row(row.against)
+    return str(row.less(other)) if other else ""

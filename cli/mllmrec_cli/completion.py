@@ -1,18 +1,18 @@
-"""What the shell offers beside verbs and options: names that only the library knows."""
+"""Complete names in the shell that only the library knows."""
 
 from __future__ import annotations
 
 
 def settings(incomplete: str) -> list[str]:
-    """Keys of the config, as --set takes them."""
+    """Return keys of the config, as --set takes them."""
     from mllmrec.config import keys
 
     return [f"{key}=" for key in keys() if key.startswith(incomplete)]
 
 
 def models(incomplete: str) -> list[str]:
-    """Names of models to compare, after the last comma."""
-    from mllmrec.experiments.entries import ENTRIES
+    """Return names of models to compare, after the last comma."""
+    from mllmrec.experiments.entries import all_entries
 
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{entry.name}" for entry in ENTRIES if entry.name.startswith(last)]
+    return [f"{before}{comma}{entry.name}" for entry in all_entries() if entry.name.startswith(last)]

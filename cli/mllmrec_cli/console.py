@@ -1,12 +1,15 @@
-"""How things look in a terminal: progress, tables, and text that the data cannot style."""
+"""Progress, tables, and text in a terminal; text from data cannot style it."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -34,7 +37,9 @@ DATA, METHOD, JUDGE, SPEED, UPKEEP = ("Data in and out", "The method", "Look and
 
 out = Console(highlight=False, soft_wrap=False)
 err = Console(stderr=True, highlight=False)
+_BEYOND_ASCII = re.compile(r"[^\n -~]")
 _LOG_SECONDS = 10.0  # between two lines of one task, where nobody watches a bar
+_RATE_SECONDS = 60.0  # that a rate in a log is taken over
 _LONGEST_ERROR = 2000  # characters; an id in an error may have any number of them
 
 
@@ -46,61 +51,66 @@ def never_fail_to_print() -> None:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text from data: no markup, and no control character that could steer a terminal."""
+    """Return text from data without markup, and without control characters that could steer a terminal."""
     kept = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return Text(kept, style=style)
 
 
 def short(text: str, most: int) -> str:
-    """At most so many characters."""
+    """Return a text cut to at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def one_line(text: str) -> str:
-    """An error as one line."""
+    """Return an error as one line."""
     return short(" ".join(text.split()), _LONGEST_ERROR)
 
 
 def warn(text: str) -> None:
-    """A warning, one line on standard error."""
+    """Print a warning, one line on standard error."""
     err.print(plain(f"warning: {one_line(text)}"), style="yellow", soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """A line about the result, such as a path; never broken, so that a script can read it."""
+    """Print a line about the result, such as a path; never broken, so that a script can read it."""
     out.print(plain(text), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; what is not finite becomes null, which JSON has no numbers for."""
+    """Print one JSON document; numbers that are not finite become null, and no character steers a terminal."""
     from mllmrec.foundation.storage import nulled
 
-    sys.stdout.write(json.dumps(nulled(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(nulled(value), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_BEYOND_ASCII.sub(_escape, text) + "\n")
+
+
+def _escape(match: re.Match[str]) -> str:
+    """Escape a character that could steer a terminal, as JSON does."""
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table:
-    """A table whose first `words` columns are words, and the others numbers."""
-    made = Table(title=plain(title), title_justify="left", title_style="bold", header_style="bold")
+    """Return a table.
+
+    Args:
+        title: above it.
+        columns: their headings.
+        rows: cells of each row.
+        words: how many of the first columns hold words; the others hold numbers.
+    """
+    grid = Table(title=plain(title), title_justify="left", title_style="bold", header_style="bold")
     for n, column in enumerate(columns):
-        made.add_column(plain(column), justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
+        grid.add_column(plain(column), justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
     for row in rows:
-        made.add_row(*(plain(cell) for cell in row))
-    return made
-
-
-class _Rate(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
+        grid.add_row(*(plain(cell) for cell in row))
+    return grid
 
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Hook]:
-    """A hook that draws a bar a task in a terminal, and writes a line now and then elsewhere.
+    """Give a hook that draws a bar a task in a terminal, and writes a line every ten seconds elsewhere.
 
-    Colours may be forced upon a log file; bars are not, for each of their frames would stay in it.
+    Colors may be forced upon a log file; bars are not, for each of their frames would stay in it.
     """
     if quiet:
         yield silent
@@ -108,7 +118,9 @@ def progress(*, quiet: bool) -> Iterator[Hook]:
         with _bars() as bars:
             yield _Bars(bars)
     else:
-        yield _Lines()
+        lines = _Lines()
+        with lines.ticking():
+            yield lines
 
 
 def _bars() -> Progress:
@@ -123,30 +135,107 @@ def _bars() -> Progress:
     )
 
 
+class _Rate(ProgressColumn):
+    """Units a second, or seconds a unit."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a task."""
+        return Text(_rate(task.finished_speed or task.speed or 0.0), style="progress.data.speed")
+
+
+def _rate(speed: float) -> str:
+    """Return a speed in units a second for a person: 12.5/s, or 8.0 s each; empty for none."""
+    if speed <= 0:
+        return ""
+    return f"{speed:,.1f}/s" if speed >= 1 else f"{1 / speed:,.1f} s each"
+
+
 class _Bars:
+    """A bar a task; a task that restarts from a lower count has its bar, clock and rate reset."""
+
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(label, total=total)
+        """Show how far a task is."""
+        if label not in self._tasks:  # what an earlier start did is no work of this one: it counts for no rate
+            self._tasks[label] = self._bars.add_task(label, total=total, completed=done)
+        elif done < self._done[label]:
+            self._bars.reset(self._tasks[label], total=total, completed=done)
+        self._done[label] = done
         self._bars.update(self._tasks[label], completed=done, total=total)
 
 
+class _Task:
+    """A task in a log: when it started, how far it was then, and how far it was lately."""
+
+    def __init__(self, done: int, total: int | None, now: float) -> None:
+        self.started = self.written = now
+        self.recent = deque([(now, done)])
+        self.done, self.total = done, total
+
+    def speed(self, now: float) -> float:
+        """Return units a second over the last minute or two; what was done before the task started does not count."""
+        while len(self.recent) > 2 and now - self.recent[1][0] > _RATE_SECONDS:
+            self.recent.popleft()
+        began, before = self.recent[0]
+        return (self.done - before) / (now - began) if now > began else 0.0
+
+
 class _Lines:
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._written: dict[str, float] = {}
+    """A line for each task that ends, and every ten seconds for one that runs, also while it says nothing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tasks: dict[str, _Task] = {}
+        self._latest = ""
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        started = self._started.setdefault(label, now)
-        if done != total and now - self._written.get(label, started) < _LOG_SECONDS:
-            return
-        self._written[label] = now
-        of = f"/{total:,}" if total is not None else ""
-        speed = done / (now - started) if now > started else 0.0
-        rate = f", {speed:,.1f}/s" if speed else ""
-        left = f", {timedelta(seconds=round((total - done) / speed))} left" if speed and total and done < total else ""
-        err.print(f"{label}: {done:,}{of}{rate}{left}", markup=False)
+        """Write how far a task is, where a line is due."""
+        with self._lock:
+            now, task = self._clock(), self._tasks.get(label)
+            if task is None or done < task.done:
+                task = self._tasks[label] = _Task(done, total, now)
+            self._latest, task.done, task.total = label, done, total
+            if now - task.recent[-1][0] >= 1:
+                task.recent.append((now, done))
+            if (done == total and total) or now - task.written >= _LOG_SECONDS:
+                self._write(label, task, now)
+
+    def tick(self) -> None:
+        """Write a line of the latest task, where one is due."""
+        with self._lock:
+            task, now = self._tasks.get(self._latest), self._clock()
+            if task and task.done != task.total and now - task.written >= _LOG_SECONDS:
+                self._write(self._latest, task, now)
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Tick once a second inside."""
+        stop = threading.Event()
+
+        def run() -> None:
+            while not stop.wait(1.0):
+                self.tick()
+
+        thread = threading.Thread(target=run, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    @staticmethod
+    def _write(label: str, task: _Task, now: float) -> None:
+        task.written = now
+        speed, of = task.speed(now), f"/{task.total:,}" if task.total is not None else ""
+        parts = [f"{label}: {task.done:,}{of}", _rate(speed)]
+        if task.total is not None and task.done < task.total:
+            passed = timedelta(seconds=round(now - task.started))
+            left = f"{timedelta(seconds=round((task.total - task.done) / speed))} left" if speed else ""
+            parts += [f"{passed} so far", left]
+        err.print(", ".join(part for part in parts if part), markup=False)

@@ -14,7 +14,7 @@ from mllmrec_cli.options import Json, Quiet
 
 
 class Format(StrEnum):
-    """Forms that a shop's data may have."""
+    """List the forms that a shop's data may have."""
 
     auto = "auto"
     tables = "tables"
@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 
 class SplitRule(StrEnum):
-    """How interactions are held out."""
+    """List the rules by which interactions are held out."""
 
     auto = "auto"
     random = "random"
@@ -46,40 +46,68 @@ def prepare(
         typer.Option(
             "--format",
             metavar="FORM",
-            help="What lies in SHOP: tables, amazon (review dumps), mmrec; auto looks; catalogue makes a shop there.",
+            help="Form of the files in SHOP: tables, amazon (review dumps), mmrec; auto: by the files; catalogue: "
+            "generate a shop there.",
         ),
     ] = Format.auto,
     split: Annotated[
         SplitRule,
         typer.Option(
             metavar="RULE",
-            help="How interactions are held out: random, leave-one-out, global-time, given; auto: given, or random.",
+            help="Rule that holds interactions out: random, leave-one-out, global-time, given; auto: given, or random.",
         ),
     ] = SplitRule.auto,
     split_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column that holds a given split.")] = "",
     k_core: Annotated[
-        int | None, typer.Option(min=0, help="Keep users and items with so many interactions.", show_default="5")
+        int | None, typer.Option(min=0, help="Least interactions of each user and item.", show_default="5")
     ] = None,
     min_rating: Annotated[float | None, typer.Option(help="Drop interactions rated lower.")] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=COLUMN", help="Name a column, such as user=customer. May be repeated."),
+        typer.Option(
+            metavar="ROLE=COLUMN",
+            help="Name a column: user=customer, or items.item=id for one table; brand= leaves a role out. "
+            "May be repeated.",
+        ),
     ] = None,
+    interactions: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Files of interactions in SHOP, such as 'orders.*.csv'; several are read as one.",
+            show_default="by their usual names",
+        ),
+    ] = "",
+    items: Annotated[
+        str, typer.Option(metavar="FILE", help="Item table in SHOP.", show_default="by its usual names")
+    ] = "",
     category: Annotated[str, typer.Option(metavar="TEXT", help="What the shop sells, for the prompts.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of a random split, and of a generated catalogue.")] = 999,
     download_images: Annotated[
-        bool, typer.Option("--download-images", help="Fetch the pictures that items name by address.")
+        bool, typer.Option("--download-images", help="Download the pictures that items name by address.")
     ] = False,
-    images_per_item: Annotated[int, typer.Option(min=1, help="Fetch so many pictures an item.")] = 1,
+    images_per_item: Annotated[int, typer.Option(min=1, help="Pictures to download per item.")] = 1,
     image_folder: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Keep fetched pictures here.",
+            help="Folder of downloaded pictures.",
             show_default="$MLLMREC_IMAGES, or the user's cache",
         ),
     ] = None,
-    max_rejected: Annotated[float, typer.Option(min=0, max=1, help="Share of unreadable rows that is borne.")] = 0.05,
+    max_rejected: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of each file's rows that may be unreadable.")
+    ] = 0.05,
+    max_unpacked: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB",
+            min=0.001,
+            help="Limit of a packed file's unpacked size.",
+            show_default="100 times the file, at least 0.25",
+        ),
+    ] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Limit of a file's rows.")] = 500_000_000,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -106,6 +134,10 @@ def prepare(
         columns=data.parse_columns(column or []),
         category=category,
         max_rejected=max_rejected,
+        interactions=interactions,
+        items=items,
+        max_unpacked=max_unpacked,
+        max_rows=max_rows,
     )
     downloader = None
     if download_images:
@@ -121,4 +153,9 @@ def prepare(
     if json:
         console.print_json(asdict(statistics))
     elif not quiet:
+        console.out.print(
+            console.table("read", ("file", "columns", "rows", "left out"), statistics.read_rows(), words=2)
+        )
+        for line in statistics.notes:
+            console.say(line)
         console.out.print(console.table(f"{made.name} -> {out}", ("of the dataset", "number"), statistics.rows()))

@@ -1,4 +1,4 @@
-"""The verb that hands results on: export."""
+"""The verb `export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs over the generation cache, and what describe and profile would ask of an engine."""
+"""Verbs over the generation cache, and the plans and batch files of describe and profile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mllmrec_cli.options import Cache, Json
 if TYPE_CHECKING:
     from mllmrec.config import Config
     from mllmrec.reason.generate import LimitReached
-    from mllmrec.reason.plan import StagePlan
+    from mllmrec.reason.requests import StagePlan
 
 _app = typer.Typer(help="The cache of generated texts: stats, verify, prune.", no_args_is_help=True)
 
@@ -101,7 +101,7 @@ def prune(
         console.out.print(f"{gone:,} rows removed")
 
 
-def elsewhere(
+def batch_files(
     dataset: Path,
     out: Path,
     config: Config,
@@ -112,12 +112,23 @@ def elsewhere(
     *,
     json: bool,
 ) -> bool:
-    """Read and write batch files of describe or profile; whether the command is done with that."""
+    """Read and write batch files of describe or profile; return whether the command is done with that.
+
+    Args:
+        dataset: folder of the dataset.
+        out: run folder.
+        config: of the run.
+        cache: the generation cache; None: the user's own.
+        until: the stage.
+        batch_out: file to write.
+        batch_in: results to read.
+        json: print the result as JSON.
+    """
     from mllmrec.dataset import load
     from mllmrec.errors import InputError
     from mllmrec.pipeline import run
+    from mllmrec.reason.batch_files import BatchStage
     from mllmrec.reason.cache import open_cache
-    from mllmrec.reason.elsewhere import Elsewhere
 
     if until not in ("describe", "profile"):
         raise InputError("batch files belong to one stage; use them with mllmrec describe or mllmrec profile")
@@ -125,25 +136,36 @@ def elsewhere(
     described = run(loaded, out, config, until="describe", cache=cache).describe if until == "profile" else None
     with open_cache(cache) as opened:
         if batch_in:
-            told = Elsewhere(loaded, config, opened, described).read(batch_in)
-            console.err.print(console.plain(f"{batch_in}: {told}"), soft_wrap=True)
+            summary = BatchStage(loaded, config, opened, described).read(batch_in)
+            console.err.print(console.plain(f"{batch_in}: {summary}"), soft_wrap=True)
         if batch_out:
-            written = Elsewhere(loaded, config, opened, described).write(batch_out)
+            written, refused = BatchStage(loaded, config, opened, described).write(batch_out)
             if json:
-                console.print_json({"batch": str(batch_out), "requests": written})
+                console.print_json({"batch": str(batch_out), "requests": written, "text_only": refused})
             else:
-                console.say(f"{written:,} requests in {batch_out}")
+                rest = f"; {refused:,} without a usable picture are recorded as text only" if refused else ""
+                console.say(f"{written:,} requests in {batch_out}{rest}")
     return batch_out is not None
 
 
 def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, json: bool) -> None:
-    """Print what describe and profile would ask."""
+    """Print the plan of describe and profile.
+
+    Args:
+        dataset: folder of the dataset.
+        config: of the run.
+        cache: the generation cache; None: the user's own.
+        until: the last stage.
+        json: print the result as JSON.
+    """
     from mllmrec.dataset import load
     from mllmrec.reason.cache import open_cache
-    from mllmrec.reason.plan import plan
+    from mllmrec.reason.prompts import PromptStage
+    from mllmrec.reason.requests import plan_requests
 
     with open_cache(cache) as opened:
-        plans = plan(load(dataset), config, opened, ["describe"] if until == "describe" else ["describe", "profile"])
+        stages: list[PromptStage] = ["describe"] if until == "describe" else ["describe", "profile"]
+        plans = plan_requests(load(dataset), config, opened, stages)
     if json:
         console.print_json({"stages": [asdict(one) for one in plans]})
         return
@@ -157,7 +179,7 @@ def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, js
 def _row(one: StagePlan) -> Sequence[str]:
     seconds = "?" if one.seconds is None else f"{one.seconds:,.0f} s"
     memory = "" if one.memory is None else f"{one.memory / 2**30:,.1f} GiB"
-    counts = (one.asked_of, one.cached, one.calls, one.prompt_tokens, one.new_tokens)
+    counts = (one.total, one.cached, one.calls, one.prompt_tokens, one.new_tokens)
     return (one.stage, *(f"{count:,}" for count in counts), seconds, memory)
 
 
@@ -167,6 +189,6 @@ def print_limit(reached: LimitReached, *, json: bool) -> None:
         console.print_json({"stopped": str(reached), "samples": [asdict(answer) for answer in reached.samples]})
         return
     for answer in reached.samples:
-        said = answer.text or f"({answer.status}: {answer.reason})"
-        console.out.print(console.plain(f"- {said}"))
+        line = answer.text or f"({answer.status}: {answer.reason})"
+        console.out.print(console.plain(f"- {line}"))
     console.say(str(reached))

@@ -1,4 +1,4 @@
-"""The app: its verbs, and what becomes of an error.
+"""The app: its verbs, its errors, and its exit codes.
 
 Exit codes: 0 done; 1 the input, the config or the machine does not allow it (one line says why), or a check found
 what it looks for; 2 the command line itself cannot be read; 130 interrupted.
@@ -6,22 +6,28 @@ what it looks for; 2 the command line itself cannot be read; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from mllmrec.errors import MllmrecError
+from mllmrec.errors import ConfigError, InputError, MllmrecError
 from mllmrec_cli import (
+    audit,
+    bench,
     compare,
     console,
     data,
-    diagnose,
     export,
     generations,
+    inspect,
     interrupts,
-    measure,
+    plots,
     report,
+    scale,
     show,
     stages,
     study,
@@ -33,6 +39,8 @@ EXIT_CODES = (
     "what it looks for; 2 the command line cannot be read; 130 interrupted.\n\n"
     "Example: mllmrec prepare shop --out dataset && mllmrec run dataset --out run && mllmrec show run"
 )
+
+_THREAD_VARIABLES = ("NUMBA_NUM_THREADS",)  # Numba alone fails on what is no number; the others count it as unset
 
 app = typer.Typer(
     name="mllmrec",
@@ -67,33 +75,90 @@ stages.register(app)
 compare.register(app)
 study.register(app)
 show.register(app)
-diagnose.register(app)
+inspect.register(app)
+audit.register(app)
 report.register(app)
-measure.register(app)
+bench.register(app)
+scale.register(app)
+plots.register(app)
 upkeep.register(app)
 generations.register(app)
 
 
 def main() -> None:
-    """Entry point of the `mllmrec` command."""
+    """Run the `mllmrec` command and exit with its code."""
     interrupts.listen()
     console.never_fail_to_print()
+    sys.exit(_close_output(_run()))
+
+
+def _run() -> int | str | None:
     try:
+        _check_surroundings()
         app(prog_name="mllmrec")
+    except SystemExit as ended:
+        return ended.code
     except interrupts.Interrupted as interrupted:
         console.err.print(console.plain(": ".join(["interrupted", *map(str, interrupted.args)])), soft_wrap=True)
-        sys.exit(130)
+        return 130
+    except OSError as error:
+        # A standard output that cannot be written to is found, and named, once more when it is closed.
+        return 0 if error.filename is None and _output_error() else _refuse(_explain(error))
     except Exception as error:
         if not _expected(error):
             raise
-        console.err.print(console.plain(f"error: {console.one_line(str(error))}"), style="red", soft_wrap=True)
-        sys.exit(1)
+        return _refuse(str(error))
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    console.err.print(console.plain(f"error: {console.one_line(reason)}"), style="red", soft_wrap=True)
+    return 1
+
+
+def _output_error() -> OSError | None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def _close_output(code: int | str | None) -> int | str | None:
+    """Flush what is printed; a full disk behind the standard output is one line, and exit code 1."""
+    if error := _output_error():
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+        if error.errno != errno.EPIPE and code in (0, None):
+            return _refuse(f"cannot write to the standard output: {error.strerror}")
+    return code
+
+
+def _check_surroundings() -> None:
+    """Refuse arguments and variables that no verb can work with.
+
+    Raises:
+        InputError: an argument is not UTF-8.
+        ConfigError: a number of threads is not 1 or more.
+    """
+    for word in sys.argv[1:]:
+        if any("\ud800" <= c <= "\udfff" for c in word):
+            raise InputError(f"the name {word!a} is not UTF-8, which tables and pages are written in; rename it")
+    for name in _THREAD_VARIABLES:
+        value = os.environ.get(name, "").strip()
+        if value and not (value.isascii() and value.isdigit() and int(value) > 0):
+            raise ConfigError(f"{name}={value!r} is no number of threads; set it to 1 or more, or unset it")
 
 
 def _expected(error: Exception) -> bool:
-    """Whether the error was raised on purpose."""
+    """Tell whether the error was raised on purpose."""
     if isinstance(error, MllmrecError):
         return True
-    from mllmrec_kernels.base.errors import KernelError  # the kernels load for seconds: not before they are needed
+    from mllmrec_kernels import KernelError  # the kernels load for seconds: not before they are needed
 
     return isinstance(error, KernelError)
+
+
+def _explain(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -35,6 +35,6 @@ Cache = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
-Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Where the page goes. Default: RUN/inspect.")]
+Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="The page's path. Default: in RUN/inspect.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no tables.")]

@@ -1,4 +1,4 @@
-"""The verb that writes a run's page."""
+"""The verb `report`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.options import Seed
+from mllmrec_cli.options import Quiet, Seed
 
 
 def register(app: typer.Typer) -> None:
@@ -21,9 +21,10 @@ def report(
         list[Path], typer.Argument(metavar="RUN", help="Run folders, made by mllmrec run; several are compared.")
     ],
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Where the page goes. Default: in the first run.")
+        Path | None, typer.Option("--html", metavar="FILE", help="The page's path. Default: in the first run.")
     ] = None,
     seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Write one page that shows a run, or compares several: results, data, profiles, graph, recommendations.
 
@@ -31,5 +32,6 @@ def report(
     """
     from mllmrec.report import write_report
 
-    page = write_report(runs, page=html, seed=seed)
+    with console.progress(quiet=quiet) as hook:
+        page = write_report(runs, page=html, seed=seed, progress=hook)
     console.out.print(f"page: {page}", markup=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,7 @@ from mllmrec_cli.options import Json, Run
 from mllmrec_cli.stages import print_results
 
 if TYPE_CHECKING:
-    from mllmrec.views import ItemView, Shown, UserView
+    from mllmrec.report.sections.cards import ItemCard, UserCard
 
 _LONGEST = 2000  # characters of a description or profile that are shown
 
@@ -30,37 +29,38 @@ def show(
     run: Run,
     user: Annotated[list[str] | None, typer.Option(metavar="ID", help="Show this user. May be repeated.")] = None,
     item: Annotated[list[str] | None, typer.Option(metavar="ID", help="Show this item. May be repeated.")] = None,
-    users: Annotated[int, typer.Option(min=0, help="Without --user and --item: so many users.")] = 2,
-    items: Annotated[int, typer.Option(min=0, help="Without --user and --item: so many items.")] = 2,
+    users: Annotated[int, typer.Option(min=0, help="Users to show without --user and --item.")] = 2,
+    items: Annotated[int, typer.Option(min=0, help="Items to show without --user and --item.")] = 2,
     json: Json = False,
 ) -> None:
     """Look at a run: descriptions, profiles, recommendations, and the table of results.
 
     Example: mllmrec show run --user u0017
     """
-    from mllmrec.views import RunView
+    from mllmrec import runs
+    from mllmrec.report.sections.cards import Cards
 
-    view = RunView(run)
-    named = bool(user or item)
-    shown_items = [view.item(name) for name in (item or [] if named else view.sample_items(items))]
-    shown_users = [view.user(name) for name in (user or [] if named else view.sample_users(users))]
+    opened = runs.Run(run)
+    cards, named = Cards(opened), bool(user or item)
+    item_cards = [cards.item_by_id(name) for name in (item or [] if named else cards.spread_items(items))]
+    user_cards = [cards.user_by_id(name) for name in (user or [] if named else cards.spread_users(users))]
     if json:
         console.print_json(
             {
-                "leaky": view.leaky,
-                "items": [asdict(one) for one in shown_items],
-                "users": [asdict(one) for one in shown_users],
+                "leaky": opened.leaky,
+                "items": [card.as_dict() for card in item_cards],
+                "users": [card.as_dict() for card in user_cards],
             }
         )
         return
-    if view.leaky:
+    if opened.leaky:
         console.out.print("LEAKY: the profiles of this run saw held-out items", style="bold red")
-    console.out.print(*map(_item_panel, shown_items), *map(_user_panel, shown_users), sep="\n")
+    console.out.print(*map(_item_panel, item_cards), *map(_user_panel, user_cards), sep="\n")
     if not named:
-        print_results(view.evaluation)
+        print_results(opened.evaluation)
 
 
-def _item_panel(item: ItemView) -> Panel:
+def _item_panel(item: ItemCard) -> Panel:
     facts = " | ".join(part for part in (item.brand, " > ".join(item.categories)) if part)
     lines = [
         *([console.plain(console.short(facts, 300))] if facts else []),
@@ -71,8 +71,8 @@ def _item_panel(item: ItemView) -> Panel:
     return Panel(Group(*lines), title=_title("item", item.id, item.title), title_align="left")
 
 
-def _user_panel(user: UserView) -> Panel:
-    history = "; ".join(console.short(shown.title or shown.id, 62) for shown in user.history[-8:])
+def _user_panel(user: UserCard) -> Panel:
+    history = "; ".join(console.short(item.title or item.id, 62) for item in reversed(user.history[:8]))
     more = f" (the last 8 of {len(user.history)})" if len(user.history) > 8 else ""
     lines = [
         _labelled(f"history{more}", history),
@@ -92,9 +92,8 @@ def _labelled(label: str, text: str) -> Text:
     return Text.assemble((f"{label}: ", "bold"), console.plain(console.short(text, _LONGEST)))
 
 
-def _listed(label: str, shown: Iterable[Shown], most: int = 5) -> list[Text]:
+def _listed(label: str, listed: Iterable[tuple[ItemCard, float]], most: int = 5) -> list[Text]:
     rows = [Text.assemble((f"{label}:", "bold"))]
-    for one in list(shown)[:most]:
-        score = f"{one.score:8.3f}  " if one.score is not None else ""
-        rows.append(console.plain(f"{score}{console.short(one.title or one.id, 62)}"))
+    for item, score in list(listed)[:most]:
+        rows.append(console.plain(f"{score:8.3f}  {console.short(item.title or item.id, 62)}"))
     return rows

@@ -16,20 +16,23 @@ from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Q
 if TYPE_CHECKING:
     from mllmrec.evaluation.evaluate import Evaluation
     from mllmrec.pipeline import Artefacts, Stage
-    from mllmrec.reason.generate import Asking
+    from mllmrec.reason.generate import GenerationLimits
 
 _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Ask again for items or users whose answers could not be used.")
+    bool, typer.Option("--retry-failed", help="Repeat requests of items or users whose answers could not be used.")
 ]
 Limit = Annotated[
-    int, typer.Option("--limit", min=0, help="Ask the engine so often at most, show some answers, stop; 0: no limit.")
+    int,
+    typer.Option("--limit", min=0, help="Stop the stage after so many requests, show some answers; 0: no limit."),
 ]
 BatchOut = Annotated[
     Path | None,
     typer.Option(
-        "--batch-out", metavar="FILE", help="Write what is still to be asked as an OpenAI batch file, .jsonl, and stop."
+        "--batch-out",
+        metavar="FILE",
+        help="Write the requests that are left to an OpenAI batch file, .jsonl; stop.",
     ),
 ]
 BatchIn = Annotated[
@@ -50,21 +53,20 @@ _STAGES = {
     "recommend": "Write top-N lists for users, and similar items.",
 }
 
-
-_ASKING = ("run", "describe", "profile")  # verbs that may ask a model
+_GENERATING = ("run", "describe", "profile")  # verbs that may call a model
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    made = _verb("run", "recommend", "Run all stages, or go on with an interrupted run.")
-    app.command(name="run", rich_help_panel=console.METHOD)(made)
-    for stage, said in _STAGES.items():
-        made = _verb(stage, stage, f"{said}\n\nEarlier stages that are not done yet are run first.")
-        app.command(name=stage, rich_help_panel=console.METHOD)(made)
+    verb = _verb("run", "recommend", "Run all stages, or go on with an interrupted run.")
+    app.command(name="run", rich_help_panel=console.METHOD)(verb)
+    for stage, purpose in _STAGES.items():
+        verb = _verb(stage, stage, f"{purpose}\n\nEarlier stages that are not done yet are run first.")
+        app.command(name=stage, rich_help_panel=console.METHOD)(verb)
 
 
-def _verb(name: str, until: Any, said: str) -> Any:
-    def verb(
+def _verb(name: str, until: Any, purpose: str) -> Any:
+    def _verb_of_stage(
         dataset: Dataset,
         out: RunOut,
         config: ConfigFile = None,
@@ -73,10 +75,10 @@ def _verb(name: str, until: Any, said: str) -> Any:
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
-        _report(made, out, until, json=json, quiet=quiet)
+        artefacts = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
+        _report(artefacts, out, until, json=json, quiet=quiet)
 
-    def asking_verb(
+    def _generating_verb(
         dataset: Dataset,
         out: RunOut,
         config: ConfigFile = None,
@@ -91,34 +93,33 @@ def _verb(name: str, until: Any, said: str) -> Any:
         quiet: Quiet = False,
     ) -> None:
         from mllmrec.config import load_config
-        from mllmrec.reason.generate import Asking, LimitReached
+        from mllmrec.reason.generate import GenerationLimits, LimitReached
 
         if dry_run:
             generations.dry_run(dataset, load_config(config, assignments or []), cache, until, json=json)
             return
         if batch_out or batch_in:
             resolved = load_config(config, assignments or [])
-            done = generations.elsewhere(dataset, out, resolved, cache, until, batch_out, batch_in, json=json)
-            if done:
+            if generations.batch_files(dataset, out, resolved, cache, until, batch_out, batch_in, json=json):
                 return
-        asking = Asking(retry_failed=retry_failed, limit=limit)
+        limits = GenerationLimits(retry_failed=retry_failed, limit=limit, stage="" if name == "run" else name)
         try:
-            made = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, asking=asking)
+            artefacts = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, limits=limits)
         except LimitReached as reached:
             generations.print_limit(reached, json=json)
         else:
-            _report(made, out, until, json=json, quiet=quiet)
+            _report(artefacts, out, until, json=json, quiet=quiet)
 
-    chosen = asking_verb if name in _ASKING else verb
-    chosen.__doc__ = f"{said}\n\nExample: mllmrec {name} dataset --out run"
+    chosen = _generating_verb if name in _GENERATING else _verb_of_stage
+    chosen.__doc__ = f"{purpose}\n\nExample: mllmrec {name} dataset --out run"
     return chosen
 
 
-def _report(made: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
+def _report(artefacts: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
     if json:
-        console.print_json(_summary(made, out))
+        console.print_json(_summary(artefacts, out))
     elif not quiet:
-        _print(made, out, until)
+        _print(artefacts, out, until)
     if until in ("recommend", "profile"):
         _warn_of_profiles(out)
 
@@ -132,7 +133,7 @@ def _run(
     until: Stage,
     *,
     quiet: bool,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> Artefacts:
     from mllmrec.config import load_config
     from mllmrec.dataset import load
@@ -144,7 +145,7 @@ def _run(
 
     with resumable(), console.progress(quiet=quiet) as hook:
         return run(
-            load(dataset), out, resolved, until=until, cache=cache, command=command_line(), progress=hook, asking=asking
+            load(dataset), out, resolved, until=until, cache=cache, command=command_line(), progress=hook, limits=limits
         )
 
 
@@ -155,35 +156,35 @@ def _warn_of_profiles(out: Path) -> None:
         console.warn(f"{warning}; look at them with mllmrec inspect profiles {shlex.quote(str(out))}")
 
 
-def _summary(made: Artefacts, out: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = {"run": str(out), "leaky": made.leaky, "stages": made.stages}
-    if made.evaluated:
-        summary |= {"users": made.evaluated.users, "metrics": made.evaluated.means}
+def _summary(artefacts: Artefacts, out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = {"run": str(out), "leaky": artefacts.leaky, "stages": artefacts.stages}
+    if artefacts.evaluated:
+        summary |= {"users": artefacts.evaluated.users, "metrics": artefacts.evaluated.means}
     return summary
 
 
-def _print(made: Artefacts, out: Path, until: str) -> None:
-    if made.leaky:
+def _print(artefacts: Artefacts, out: Path, until: str) -> None:
+    if artefacts.leaky:
         console.out.print(
             Panel(
-                "LEAKY: the profiles were made from validation and test items too (profile.history = "
+                "LEAKY: the profiles come from validation and test items too (profile.history = "
                 '"all"). No number of this run says how well the model recommends.',
                 style="bold red",
             )
         )
     rows = [
         (stage, f"{done['seconds']:,.1f} s{' (earlier)' if done['reused'] else ''}", done["summary"])
-        for stage, done in made.stages.items()
+        for stage, done in artefacts.stages.items()
     ]
     console.out.print(console.table(str(out), ("stage", "took", "made"), rows, words=3))
-    if made.evaluated:
-        print_results(made.evaluated)
+    if artefacts.evaluated:
+        print_results(artefacts.evaluated)
     if until == "recommend":
         console.say(f"look at it: mllmrec show {shlex.quote(str(out))}")
 
 
 def print_results(evaluation: Evaluation) -> None:
-    """The test table: the model beside its yardsticks."""
+    """Print the test table: the model beside its baselines."""
     from mllmrec.evaluation.evaluate import title
     from mllmrec.evaluation.metrics import decimals
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -34,13 +36,23 @@ def config(
         typer.echo(to_toml(resolved), nl=False)
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|DATASET]", help="Check this folder instead, as one from somebody else."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Print versions, devices, backends, and what is missing or broken, with the fix.
 
-    A bug report wants this. Exit code 1 where something is broken.
+    A bug report wants this. With a folder: print why it would be refused, and
+    whether other users can read it. Exit code 1 where something is wrong.
 
     Example: mllmrec doctor --json
     """
+    if folder is not None:
+        _examine_folder(folder, json=json)
+        return
     from mllmrec.foundation.environment import describe_machine, examine
 
     findings = examine()
@@ -53,4 +65,19 @@ def doctor(json: Json = False) -> None:
         rows = facts + [(finding.what, finding.state, finding.detail) for finding in findings]
         console.out.print(console.table("mllmrec doctor", ("", "state", "detail"), rows, words=3))
     if broken:
+        raise typer.Exit(1)
+
+
+def _examine_folder(folder: Path, *, json: bool) -> None:
+    from mllmrec.report.audits import examine_folder
+
+    problems = examine_folder(folder)
+    if json:
+        console.print_json({"folder": str(folder), "problems": problems})
+    else:
+        for problem in problems:
+            console.say(f"{folder}: {console.one_line(problem)}")
+        if not problems:
+            console.say(f"{folder}: nothing to refuse")
+    if problems:
         raise typer.Exit(1)

@@ -1,10 +1,10 @@
-"""Is a run to be trusted: generic profiles, a graph that falls apart, profiles that know too much.
+"""Measure whether a run can be trusted: generic profiles, a graph in pieces, a leak. Numbers only, no pages.
 
-Looks at finished artefacts and changes none. Held-out interactions are read here, to judge by; nothing that is
+Finished artefacts are read, none is changed. Held-out interactions are read here, to measure by; nothing that is
 computed here goes back into a run.
 """
 
-from mllmrec.audit.graph import GraphHealth, examine_graph, neighbours
+from mllmrec.audit.graph import GraphHealth, examine_graph, neighbors
 from mllmrec.audit.leak import LeakAudit, audit_leak
 from mllmrec.audit.profiles import ProfileFinding, ProfileWords, measure_words, profile_warning
 from mllmrec.audit.quality import ProfileQuality, measure_quality
@@ -19,6 +19,6 @@ __all__ = [
     "examine_graph",
     "measure_quality",
     "measure_words",
-    "neighbours",
+    "neighbors",
     "profile_warning",
 ]

@@ -1,7 +1,7 @@
-"""Is the item graph any good: does it hold together, and what are its edges made of?
+"""Measure an item graph: its connectivity, and the sources of its edges.
 
 Edges are the off-diagonal entries of A. In a symmetric graph each edge has two entries, in a directed one
-(graph.mode = "paper") only some have. The kind of an edge is read from its weight, as method 2.7 makes it: 1 is
+(graph.mode = "paper") only some have. The source of an edge is read from its weight (docs/method.md): 1 is
 semantic, 1 + J both, J below 1 co-occurrence; a weight of exactly 1 below the threshold is a Jaccard of 1.
 """
 
@@ -26,14 +26,14 @@ SOURCES: tuple[Source, ...] = ("semantic", "co-occurrence", "both")
 
 APART = 0.8  # the least share of the items that the largest component should hold
 _SPARSE = 0.5  # the least share of the items that should have a co-occurrence edge
-_SLACK = 1e-5  # float32 rounding of a cosine at the threshold
-_BARS = 10  # of a histogram in a terminal
+_ROUNDING = 1e-5  # float32 rounding of a cosine at the threshold
+_BINS = 10  # of a histogram in a terminal
 _BLOCK = 1 << 15  # edges whose vectors are gathered at once
 
 
 @dataclass(frozen=True, slots=True)
 class GraphHealth:
-    """What is measured of an item graph.
+    """Measures of an item graph.
 
     Attributes:
         items: I.
@@ -67,41 +67,41 @@ class GraphHealth:
 
     @property
     def largest(self) -> float:
-        """Share of the items in the largest component."""
+        """Return the share of the items in the largest component."""
         return float(self.components[0] / self.items)
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each thing that makes propagation over this graph a doubtful idea."""
-        found = []
+        """Return one line for each reason not to propagate over this graph."""
+        lines = []
         if self.largest < APART:
-            found.append(
+            lines.append(
                 f"the graph falls apart: its largest component holds {self.largest:.0%} of the items, and there are "
                 f"{len(self.components):,} components ({self.isolated:,} isolated items); lower graph.threshold, or "
                 "raise graph.semantic_neighbours"
             )
         if self.with_cooccurrence < _SPARSE * self.items:
-            found.append(
+            lines.append(
                 f"co-occurrence is too sparse to help: {self.with_cooccurrence / self.items:.0%} of the items share a "
                 "training user with another item; the graph rests on item vectors alone"
             )
-        return found
+        return lines
 
-    def degree_bars(self) -> list[tuple[int, int]]:
-        """(lowest degree, items) of a histogram of the degrees for a terminal."""
-        edges = np.unique(np.linspace(0, self.degrees.max() + 1, _BARS + 1).astype(np.int64))
+    def degree_histogram(self) -> list[tuple[int, int]]:
+        """Return (lowest degree, items) of a histogram of the degrees."""
+        edges = np.unique(np.linspace(0, self.degrees.max() + 1, _BINS + 1).astype(np.int64))
         counts, _ = np.histogram(self.degrees, edges)
         return [(int(edge), int(count)) for edge, count in zip(edges[:-1], counts, strict=True)]
 
-    def cosine_bars(self) -> list[tuple[float, dict[Source, int]]]:
-        """(lowest cosine, edges by source) of a histogram of the edges' similarities for a terminal."""
+    def cosine_histogram(self) -> list[tuple[float, dict[Source, int]]]:
+        """Return (lowest cosine, edges by source) of a histogram of the edges' similarities."""
         everything = np.concatenate(list(self.cosines.values()))
-        edges = np.histogram_bin_edges(everything if len(everything) else np.zeros(1), bins=_BARS)
-        counts = {source: np.histogram(found, edges)[0] for source, found in self.cosines.items()}
+        edges = np.histogram_bin_edges(everything if len(everything) else np.zeros(1), bins=_BINS)
+        counts = {source: np.histogram(values, edges)[0] for source, values in self.cosines.items()}
         return [(float(edge), {s: int(counts[s][n]) for s in SOURCES}) for n, edge in enumerate(edges[:-1])]
 
     def as_dict(self) -> dict[str, Any]:
-        """The measures and histograms, JSON-like: degrees and sizes as {value: count}."""
+        """Return the measures and histograms JSON-like: degrees and sizes as {value: count}."""
         return {
             "items": self.items,
             "edges": self.edges,
@@ -117,52 +117,14 @@ class GraphHealth:
             "in_degrees": _counts(self.in_degrees),
             "component_sizes": _counts(self.components),
             "shared_users": _counts(self.shared_users),
-            "mean_cosine": {source: float(found.mean()) for source, found in self.cosines.items() if len(found)},
+            "mean_cosine": {source: float(values.mean()) for source, values in self.cosines.items() if len(values)},
             "warnings": self.warnings,
         }
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(measure, value, how to read it) for a person."""
-        several = int((self.components > 1).sum())
-        drawn = f"; of {self.measured:,} edges drawn at random" if self.measured < self.edges else ""
-        lone = float((self.shared_users == 1).mean()) if len(self.shared_users) else 0.0
-        return [
-            ("items", f"{self.items:,}", f"{self.isolated:,} isolated: they keep their own vector"),
-            ("edges", f"{self.edges:,}", f"entries of A off its diagonal; {self.self_loops:,} self-loops on it"),
-            ("degree, mean / median / most", _degree(self.degrees), "edges that leave an item"),
-            ("in-degree, mean / median / most", _degree(self.in_degrees), "edges that reach an item"),
-            ("components", f"{several:,}", f"of two items or more; the largest holds {self.largest:.1%} of the items"),
-            (
-                "reciprocity",
-                f"{self.reciprocity:.0%}" if self.edges else "none",
-                "edges whose reverse is there; 100% if symmetric",
-            ),
-            *(
-                (f"share {source}", f"{share:.1%}", f"{_reading(source)}{drawn}")
-                for source, share in self.sources.items()
-            ),
-            (
-                "items with co-occurrence",
-                f"{self.with_cooccurrence / self.items:.0%}",
-                "the others have semantic edges or none",
-            ),
-            ("edges of one shared user", f"{lone:.0%}", f"of the co-occurrence edges: weak evidence{drawn}"),
-        ]
-
 
 def _counts(values: NDArray[np.int64]) -> dict[str, int]:
-    found, counts = np.unique(values, return_counts=True)
-    return {str(value): int(count) for value, count in zip(found, counts, strict=True)}
-
-
-def _degree(degrees: NDArray[np.int64]) -> str:
-    return f"{degrees.mean():.1f} / {np.median(degrees):g} / {degrees.max():,}"
-
-
-def _reading(source: Source) -> str:
-    if source == "both":
-        return "named by vectors and by audiences"
-    return "by vectors alone" if source == "semantic" else "by shared training users alone"
+    distinct, counts = np.unique(values, return_counts=True)
+    return {str(value): int(count) for value, count in zip(distinct, counts, strict=True)}
 
 
 def examine_graph(
@@ -177,7 +139,7 @@ def examine_graph(
     """Measure a graph.
 
     Args:
-        graph: what is judged.
+        graph: to measure.
         vectors: float32 [I, d], the unit item vectors it was made from.
         histories: the training histories it was made from.
         threshold: `graph.threshold`.
@@ -200,10 +162,10 @@ def examine_graph(
     shares = [float((kinds == n).mean()) if len(kinds) else 0.0 for n in range(len(SOURCES))]
     out, into = (np.bincount(side, minlength=histories.n_items) for side in (rows, columns))
     reverse = pattern.multiply(pattern.T).nnz
-    audiences = at[kinds != SOURCES.index("semantic")]
+    by_cooccurrence = at[kinds != SOURCES.index("semantic")]
     by_users = np.zeros(histories.n_items, bool)
-    for named in (weights != 1, audiences):  # a weight of 1 is a co-occurrence in few of the measured entries
-        by_users[rows[named]] = by_users[columns[named]] = True
+    for chosen in (weights != 1, by_cooccurrence):  # a weight of 1 is a co-occurrence in few of the measured entries
+        by_users[rows[chosen]] = by_users[columns[chosen]] = True
     return GraphHealth(
         items=histories.n_items,
         edges=len(rows),
@@ -216,20 +178,20 @@ def examine_graph(
         measured=len(at),
         sources=dict(zip(SOURCES, shares, strict=True)),
         cosines={source: cosines[kinds == n] for n, source in enumerate(SOURCES)},
-        shared_users=_shared(histories.user_items(), rows[audiences], columns[audiences]),
+        shared_users=_shared(histories.user_items(), rows[by_cooccurrence], columns[by_cooccurrence]),
         with_cooccurrence=int(by_users.sum()),
     )
 
 
 def _sample(n: int, most: int | None, seed: int) -> NDArray[np.int64]:
-    """Which of n entries are measured, ascending."""
+    """Return the measured ones of n entries, ascending."""
     if most is None or n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbor:
     """One edge of a named item.
 
     Attributes:
@@ -237,7 +199,7 @@ class Neighbour:
         weight: the entry of A.
         cosine: of the two items' vectors.
         shared_users: training users of both.
-        source: what the edge is made of.
+        source: of the edge.
     """
 
     item: int
@@ -247,10 +209,18 @@ class Neighbour:
     source: Source
 
 
-def neighbours(
+def neighbors(
     graph: ItemGraph, vectors: Vectors, histories: Histories, item: int, *, threshold: float
-) -> list[Neighbour]:
-    """The edges that leave an item, heaviest first, equally heavy ones by cosine."""
+) -> list[Neighbor]:
+    """Return the edges that leave an item, heaviest first, equally heavy ones by cosine.
+
+    Args:
+        graph: to read.
+        vectors: float32 [I, d], the unit item vectors it was made from.
+        histories: the training histories it was made from.
+        item: index of the item.
+        threshold: `graph.threshold`.
+    """
     at = slice(graph.adjacency.indptr[item], graph.adjacency.indptr[item + 1])
     others, weights = graph.adjacency.indices[at], graph.adjacency.values()[at]
     others, weights = others[others != item], weights[others != item]
@@ -258,11 +228,11 @@ def neighbours(
     cosines = _cosines(vectors, here, others)
     kinds = _kinds(weights, cosines, threshold)
     shared = _shared(histories.user_items(), here, others)
-    found = [
-        Neighbour(int(o), float(w), float(c), int(s), SOURCES[k])
+    edges = [
+        Neighbor(int(o), float(w), float(c), int(s), SOURCES[k])
         for o, w, c, s, k in zip(others, weights, cosines, shared, kinds, strict=True)
     ]
-    return sorted(found, key=lambda edge: (-edge.weight, -edge.cosine, edge.item))
+    return sorted(edges, key=lambda edge: (-edge.weight, -edge.cosine, edge.item))
 
 
 def _entries(adjacency: CSR) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
@@ -280,18 +250,18 @@ def _cosines(vectors: Vectors, rows: NDArray[np.integer], columns: NDArray[np.in
 
 
 def _kinds(weights: NDArray[np.float32], cosines: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Index in SOURCES of each entry."""
-    twins = (weights == 1) & (cosines < threshold - _SLACK)
+    """Return the index in SOURCES of each entry."""
+    twins = (weights == 1) & (cosines < threshold - _ROUNDING)
     kinds = np.where(weights > 1, SOURCES.index("both"), SOURCES.index("semantic"))
     return np.where((weights < 1) | twins, SOURCES.index("co-occurrence"), kinds)
 
 
 def _shared(user_items: CSR, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Users of both ends of each entry."""
-    audiences = user_items.transpose().to_scipy()
+    """Return the number of users of both ends of each entry."""
+    item_users = user_items.transpose().to_scipy()
     shared = np.zeros(len(rows), np.int64)
     for start in range(0, len(rows), _BLOCK):
         at = slice(start, start + _BLOCK)
-        both = audiences[rows[at]].multiply(audiences[columns[at]])
+        both = item_users[rows[at]].multiply(item_users[columns[at]])
         shared[at] = np.asarray(both.sum(axis=1)).ravel().round()
     return shared

@@ -1,24 +1,24 @@
-"""Do the profiles know what they should not? Measured from the vectors, whatever a run says of itself.
+"""Measure from the vectors whether profiles know held-out items, whatever the run says of itself.
 
-An honest profile ranks held-out items above strangers too, because tastes persist; so the height of held-out
-items proves nothing. What sets an item that a profile was written from apart is that the profile knows *it*, above
-items just like it. So every item is set against its likes, the never-seen items of the nearest vectors, and what a
-training history tells of both is taken out by an honest reference, made here from training items alone: the mean of
-their vectors (for a training item, of the *others*).
+A leak-free profile ranks held-out items above strangers too, because tastes persist; so a high rank of held-out
+items proves nothing. But a profile that was written from an item knows *it*, above items just like it. So every
+item is set against its likes, the never-seen items of the nearest vectors. The part that a training history explains
+is taken out by a leak-free reference, made here from training items alone: the mean of their vectors (for a training
+item, of the *others*).
 
     surplus(u, i) = [s(p_u, i) - mean over likes j of s(p_u, j)]
                     - b [s(r_u, i) - mean over likes j of s(r_u, j)]
 
 with s the cosine, p_u the user's vector in the run, r_u the reference, and b the least-squares slope of s(p_u, .)
 on s(r_u, .) over never-seen items. The surplus of a training item is positive: the profile was written from it, the
-reference without it. That of a held-out item is near zero in an honest run, and as high as a training item's in a
-leaky one. So
+reference without it. That of a held-out item is near zero in a leak-free run, and as high as a training
+item's in a leaky one. So
 
     leak index = mean over users of the surplus of held-out items / that of training items
 
 is about the share of held-out items that went into the profiles: 0 where none did, 1 where all did. Its interval
-is a bootstrap over users. Validation and test are judged apart, so that a leak of one alone shows whole. Profiles
-that tell of tastes alone, and of no item, have next to no surplus: of them the audit says that it cannot tell.
+is a bootstrap over users. Validation and test are measured apart, so that a leak of one alone shows whole. Profiles
+of tastes alone, without items, have next to no surplus: for them the audit is undecided.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from mllmrec.dataset.dataset import SPLITS, Scope, Split
 from mllmrec.errors import InputError
 from mllmrec.evaluation.bootstrap import Floats, Interval, intervals, resampled_sums
 from mllmrec.features.encode import Features, Vectors
+from mllmrec.foundation.progress import Progress, silent
 
-Verdict = Literal["honest", "leaking", "undecided"]
+Verdict = Literal["leak-free", "leaking", "undecided"]
 
 LIMIT = 0.5  # of the leak index: held-out items are known half as well as training items
 _VAGUE = 0.1  # a training surplus below this share of the margin is too little to divide by
@@ -48,14 +49,14 @@ _MOST_USERS, _MOST_STRANGERS = 2_000, 4_000
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """How far the user vectors know the items of one split; cosines, means over users.
+    """Knowledge of the items of one split in the user vectors; cosines, means over users.
 
     Attributes:
         split: "train", "valid" or "test".
         users: users with such items.
         margin: of the items over never-seen items of the same popularity decile.
-        reference: the same margin by the honest reference.
-        surplus: what the profiles know beyond the reference (see the module).
+        reference: the same margin by the leak-free reference.
+        surplus: knowledge of the profiles beyond the reference (see the module).
         index: the leak index, None for "train".
     """
 
@@ -69,7 +70,7 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class LeakAudit:
-    """What the profiles know of items that they must not have seen.
+    """Knowledge of held-out items in the profiles.
 
     Attributes:
         recorded: the histories that the run says its profiles were made from.
@@ -85,33 +86,34 @@ class LeakAudit:
 
     @property
     def leaking(self) -> bool:
-        """Whether the profiles saw held-out items, by the measure or by the run's own word."""
+        """Return whether the profiles saw held-out items, by the measure or by the run's own record."""
         return self.measured == "leaking" or self.recorded == "all"
 
     @property
     def sentence(self) -> str:
-        """The verdict in one line."""
-        found = [f"{known.split} {known.index}" for known in self.splits if known.index]
-        told = f"leak index {', '.join(found)} (0 none, 1 all of the held-out items; limit {LIMIT:.2f})"
+        """Return the verdict in one line."""
+        indices = [f"{known.split} {known.index}" for known in self.splits if known.index]
+        measure = f"leak index {', '.join(indices)} (0 none, 1 all of the held-out items; limit {LIMIT:.2f})"
         if self.measured == "leaking":
-            return f"the profiles know held-out items as only a leak explains: {told}"
+            return f"the profiles know held-out items as only a leak explains: {measure}"
         if self.recorded == "all":
-            return f'the run was made with profile.history = "all"; measured {self.measured}: {told}'
-        if self.measured == "honest":
-            return f"the profiles know held-out items about as far as training items tell of them: {told}"
-        return (
-            f"undecided, for the profiles are too vague to tell their own training items, or the users too few: {told}"
-        )
+            return f'the run was made with profile.history = "all"; measured {self.measured}: {measure}'
+        if self.measured == "leak-free":
+            return f"the profiles know held-out items no better than training items explain: {measure}"
+        return f"undecided: profiles too vague to show their own training items, or too few users: {measure}"
 
 
-def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int = 0) -> LeakAudit:
+def audit_leak(
+    features: Features, dataset: Dataset, *, scope: Scope, seed: int = 0, progress: Progress = silent
+) -> LeakAudit:
     """Measure whether profiles know held-out items.
 
     Args:
         features: the run's vectors of items and users.
-        dataset: its split; held-out interactions are read here, to judge by.
+        dataset: its split; held-out interactions are read here, to measure by.
         scope: the histories that the run says its profiles were made from.
         seed: of the samples: users, their training items, never-seen items.
+        progress: told after each user.
 
     Raises:
         MismatchError: the vectors do not belong to the dataset.
@@ -119,16 +121,19 @@ def audit_leak(features: Features, dataset: Dataset, *, scope: Scope, seed: int 
     """
     features.check(dataset.histories(scope))
     generator = np.random.default_rng(seed)
-    users = _judged(features, dataset, generator)
+    users = _audited(features, dataset, generator)
     if len(users) == 0:
         raise InputError(f"{dataset.folder}: no user has two training items, a held-out item and a vector to audit")
-    measured = _Measurer(features, dataset, generator)
-    values = np.array([measured.user(int(user)) for user in users])  # [B, 3 splits, 3 measures]
+    measurer, rows = _Measurer(features, dataset, generator), []
+    for n, user in enumerate(users, start=1):
+        rows.append(measurer.user(int(user)))
+        progress("audit users", n, len(users))
+    values = np.array(rows)  # [B, 3 splits, 3 measures]
     splits = tuple(_knowledge(values, n) for n in range(len(SPLITS)) if not np.isnan(values[:, n, 2]).all())
-    return LeakAudit(scope, _judge(splits), splits, len(users))
+    return LeakAudit(scope, _verdict(splits), splits, len(users))
 
 
-def _judged(features: Features, dataset: Dataset, generator: np.random.Generator) -> NDArray[np.int64]:
+def _audited(features: Features, dataset: Dataset, generator: np.random.Generator) -> NDArray[np.int64]:
     lengths = np.diff(dataset.train.indptr)
     heldout = np.diff(dataset.matrix("valid").indptr) + np.diff(dataset.matrix("test").indptr)
     users = np.flatnonzero((lengths > 1) & (heldout > 0) & features.users.any(axis=1))
@@ -154,7 +159,7 @@ class _Measurer:
         self._stranger_vectors = features.items[strangers]
 
     def user(self, user: int) -> Floats:
-        """[3, 3]: train, valid, test by margin, reference margin, surplus; NaN where there is no item."""
+        """Return [3, 3]: train, valid, test by margin, reference margin, surplus; NaN where there is no item."""
         training = self._items[0].row(user)
         total: Vectors = self._features.items[training].sum(axis=0)
         unseen = ~np.isin(self._strangers, self._seen.row(user))
@@ -170,12 +175,12 @@ class _Measurer:
         )
 
     def _split(self, user: int, items: NDArray[np.integer], references: Vectors, unseen: NDArray[np.bool_]) -> Floats:
-        """Means over `items`, each with its own reference [n, d]."""
+        """Return means over `items`, each with its own reference [n, d]."""
         vectors = self._features.items
         profile = vectors[items] @ self._features.users[user], self._stranger_vectors @ self._features.users[user]
         lengths = np.maximum(np.linalg.norm(references, axis=1), np.finfo(np.float32).tiny)
-        honest_own = (vectors[items] * references).sum(axis=1) / lengths
-        honest = (references / lengths[:, None]) @ self._stranger_vectors.T  # [n, strangers]
+        reference_own = (vectors[items] * references).sum(axis=1) / lengths
+        reference = (references / lengths[:, None]) @ self._stranger_vectors.T  # [n, strangers]
         alike = vectors[items] @ self._stranger_vectors.T
         deciles = self._decile[self._strangers][unseen]
         rows = []
@@ -183,14 +188,14 @@ class _Measurer:
             same = deciles == self._decile[item]
             if same.any() and references[n].any():
                 likes = np.argsort(-alike[n][unseen], kind="stable")[:_LIKES]
-                own, strangers = (profile[0][n], honest_own[n]), (profile[1][unseen], honest[n][unseen])
+                own, strangers = (profile[0][n], reference_own[n]), (profile[1][unseen], reference[n][unseen])
                 margins = [score - scores[same].mean() for score, scores in zip(own, strangers, strict=True)]
                 rows.append((*margins, _surplus(own, strangers, likes)))
         return np.mean(rows, axis=0) if rows else np.full(3, np.nan)
 
 
 def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes: NDArray[np.int64]) -> float:
-    """The surplus of one item from its scores and those of never-seen items, by profile and by reference."""
+    """Return the surplus of one item from its scores and those of never-seen items, by profile and by reference."""
     centred = strangers[1] - strangers[1].mean()
     spread = float(centred @ centred)
     slope = float(centred @ strangers[0]) / spread if spread > 0 else 0.0
@@ -209,19 +214,19 @@ def _knowledge(values: Floats, split: int) -> Knowledge:
 
 
 def _ratio(above: Floats, below: Floats) -> Interval:
-    """Ratio of two means over the same users, with its bootstrap interval."""
+    """Return the ratio of two means over the same users, with its bootstrap interval."""
     both = np.column_stack([above, below])
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = resampled_sums(both)
+        draws = resampled_sums(both)
         value = above.sum() / below.sum()
-        return intervals(np.array([value]), drawn[:, :1] / drawn[:, 1:])[0]
+        return intervals(np.array([value]), draws[:, :1] / draws[:, 1:])[0]
 
 
-def _judge(splits: Sequence[Knowledge]) -> Verdict:
-    """Leaking if one held-out split lies above the limit for certain, honest if all lie below it for certain."""
+def _verdict(splits: Sequence[Knowledge]) -> Verdict:
+    """Return "leaking" if one held-out interval lies above the limit, "leak-free" if all lie below it."""
     train, held_out = splits[0], [known.index for known in splits if known.index]
     if train.split != "train" or train.surplus <= _VAGUE * train.margin or not held_out:
         return "undecided"
     if any(index.low > LIMIT for index in held_out):
         return "leaking"
-    return "honest" if all(index.high < LIMIT for index in held_out) else "undecided"
+    return "leak-free" if all(index.high < LIMIT for index in held_out) else "undecided"

@@ -1,4 +1,4 @@
-"""Which words of a profile say something of its user.
+"""Find the words of a profile that say something of its user.
 
 Words are compared as sets, in any language that parts them by spaces. A word is *lifted* for a user when it stands
 at least twice as often among their training items as in the catalogue. Of a profile's words
@@ -7,7 +7,7 @@ at least twice as often among their training items as in the catalogue. Of a pro
     telling   are lifted for the user, and follow the items in general: among the users whose profiles have the
               word, it is lifted at least twice as often as among all users, and not by luck
 
-"Quality" is lifted for some users by chance, but as often for those who are not told of it: it is never telling.
+"Quality" is lifted for some users by chance, but as often for those whose profiles lack it: it is never telling.
 Nor is any word that a prompt's template puts into every profile.
 """
 
@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.special import betainc, gammaln
 
-from mllmrec.reason.vocabulary import words
+from mllmrec.dataset.vocabulary import words
 
 COMMON = 0.1  # share of the profiles from which on a word is the average profile's
 _COMMON_LEAST = 5  # profiles that a word must stand in to be common, in small runs
@@ -35,8 +35,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What one profile's words say: how many there are, the shares of the module, and the telling ones."""
+class WordMeasures:
+    """Measures of one profile's words: their number, the shares of the module, and the telling ones."""
 
     words: int
     genericness: float
@@ -62,7 +62,7 @@ class ProfileTerms:
 
     @staticmethod
     def of(texts: Sequence[str]) -> ProfileTerms:
-        """The words of these profiles."""
+        """Return the words of these profiles."""
         sets = [set(words(text)) for text in texts]
         terms = tuple(sorted(set(chain.from_iterable(sets))))
         presence = _presence(sets, terms)
@@ -75,24 +75,26 @@ class ProfileTerms:
         )
 
     def presence_in(self, documents: Sequence[str]) -> sp.csr_array:
-        """[I, V] binary: document i has term v."""
+        """Return [I, V] binary: document i has term v."""
         known = set(self.terms)
         return _presence([known.intersection(words(document)) for document in documents], self.terms)
 
     def common_words(self, most: int = 30) -> list[tuple[str, float]]:
-        """The commonest words with the share of profiles they stand in."""
+        """Return the commonest words with the share of profiles they stand in."""
         shares = np.asarray(self.presence.sum(axis=0), dtype=np.float64).ravel() / max(self.presence.shape[0], 1)
         order = np.argsort(-shares, kind="stable")[:most]
         return [(self.terms[v], float(shares[v])) for v in order if self.common[v]]
 
-    def judge(self, user_items: sp.csr_array, item_terms: sp.csr_array, share: Floats, n_items: int) -> list[Judged]:
-        """What each profile's words say of its user.
+    def measure(
+        self, user_items: sp.csr_array, item_terms: sp.csr_array, share: Floats, n_items: int
+    ) -> list[WordMeasures]:
+        """Measure each profile's words.
 
         Args:
-            user_items: [P, J] training items of the profiles' users.
-            item_terms: [J, V].
-            share: [V] share of the catalogue's items that have each term.
-            n_items: of the whole catalogue.
+            user_items: binary [P, J], training items of the profiles' users.
+            item_terms: binary [J, V].
+            share: float64 [V], share of the catalogue's items that have each term.
+            n_items: items of the whole catalogue.
         """
         counts, follows = self._count(user_items, item_terms, share)
         lengths = np.diff(user_items.indptr)
@@ -101,9 +103,9 @@ class ProfileTerms:
     def _count(
         self, user_items: sp.csr_array, item_terms: sp.csr_array, share: Floats
     ) -> tuple[sp.csr_array, NDArray[np.bool_]]:
-        """([P, V] how many of the user's items have each of the profile's terms, [V] whether a term follows items)."""
+        """Return [P, V], the user's items with each of the profile's terms, and [V], whether a term follows items."""
         lengths = np.diff(user_items.indptr)
-        everywhere, told, counts = np.zeros(len(share)), np.zeros(len(share)), []
+        everywhere, written, counts = np.zeros(len(share)), np.zeros(len(share)), []
         for start in range(0, max(len(lengths), 1), _BLOCK):
             block = slice(start, start + _BLOCK)
             count: sp.csr_array = (user_items[block] @ item_terms).tocsr()
@@ -111,31 +113,31 @@ class ProfileTerms:
             expected = np.repeat(lengths[block], np.diff(count.indptr)) * share[count.indices]
             lifted.data = (count.data >= _LIFT * expected).astype(np.float32)
             everywhere += np.asarray(lifted.sum(axis=0)).ravel()
-            told += np.asarray(lifted.multiply(self.presence[block]).sum(axis=0)).ravel()
+            written += np.asarray(lifted.multiply(self.presence[block]).sum(axis=0)).ravel()
             counts.append(count.multiply(self.presence[block]).tocsr())
         owned = np.asarray(self.presence.sum(axis=0)).ravel()
         base = everywhere / max(len(lengths), 1)
-        # P(as many lifted or more), were the word told to anybody: a binomial tail.
-        by_luck = betainc(np.maximum(told, 0.5), np.maximum(owned - told, 0) + 1, base)
+        # P(as many lifted or more), were the word in profiles at random: a binomial tail.
+        by_luck = betainc(np.maximum(written, 0.5), np.maximum(owned - written, 0) + 1, base)
         rows = sp.vstack(counts, format="csr")
         rows.sort_indices()
-        return rows, (told >= _LIFT * base * owned) & (by_luck <= _LUCK)
+        return rows, (written >= _LIFT * base * owned) & (by_luck <= _LUCK)
 
     def _one(
         self, counts: sp.csr_array, p: int, length: int, share: Floats, follows: NDArray[np.bool_], n_items: int
-    ) -> Judged:
+    ) -> WordMeasures:
         own = _row(self.presence, p)[0]
         at, values = _row(counts, p)
-        found = np.zeros(len(own))
-        found[np.searchsorted(own, at)] = values
+        counted = np.zeros(len(own))
+        counted[np.searchsorted(own, at)] = values
         content = ~self.boilerplate[own]
         expected = length * share[own]
-        telling = (found > 0) & (found >= _LIFT * expected) & follows[own]
-        order = np.argsort(-(found / np.maximum(expected, 1e-9)), kind="stable")
-        return Judged(
+        telling = (counted > 0) & (counted >= _LIFT * expected) & follows[own]
+        order = np.argsort(-(counted / np.maximum(expected, 1e-9)), kind="stable")
+        return WordMeasures(
             words=len(own),
             genericness=_mean(self.common[own]),
-            grounding=_mean(found[content] > 0),
+            grounding=_mean(counted[content] > 0),
             chance=_mean(_chance(share[own][content] * n_items, length, n_items)),
             telling=tuple(self.terms[own[n]] for n in order if telling[n]),
         )
@@ -147,7 +149,7 @@ def _row(matrix: sp.csr_array, row: int) -> tuple[NDArray[np.int32], NDArray[np.
 
 
 def _chance(frequency: Floats, drawn: int, n_items: int) -> Floats:
-    """Probability that a word of that many items stands in at least one of `drawn` items, drawn at random."""
+    """Return the probability that a word of that many items stands in at least one of `drawn` random items."""
     without = n_items - frequency
     possible = without >= drawn
     log_none = (

@@ -1,9 +1,10 @@
-"""The whole picture of a run's profiles: their words, how much they repeat each other, and what their vectors find."""
+"""Measure a run's profiles: their words, their diversity (distinct-n, self-BLEU), and their vectors."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,15 +13,16 @@ from mllmrec_kernels import topk_cosine
 from numpy.typing import NDArray
 
 from mllmrec.audit.profiles import MOST_USERS, ProfileWords, measure_words
-from mllmrec.audit.wording import distinct, self_bleu
 from mllmrec.dataset import Dataset
+from mllmrec.dataset.vocabulary import words
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Features
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
-from mllmrec.reason.vocabulary import words
 
 COMPARED = 200  # profiles that distinct-n and self-BLEU are taken of, so that runs can be compared
+_ORDERS = (1, 2, 3, 4)  # of n-grams in BLEU
 _STRANGERS = 100  # never-seen items a user that held-out items are set against
 _BLOCK = 256  # users that are scored at once
 
@@ -43,7 +45,7 @@ class Similarity:
 
 @dataclass(frozen=True, slots=True)
 class ProfileQuality:
-    """What is measured of a run's profiles.
+    """Measures of a run's profiles.
 
     Attributes:
         words: genericness, grounding and the findings by name.
@@ -67,19 +69,19 @@ class ProfileQuality:
     descriptions: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the vectors' cosines one by one, JSON-like; findings worst first."""
-        told = self.words
+        """Return everything but the vectors' cosines one by one, JSON-like; findings worst first."""
+        words = self.words
         return {
-            "users": told.users,
-            "measured": told.measured,
-            "failed": told.failed,
-            "empty": told.empty,
+            "users": words.users,
+            "measured": words.measured,
+            "failed": words.failed,
+            "empty": words.empty,
             "shortened": self.shortened,
-            "generic": len(told.generic),
-            "twins": told.twins,
-            "genericness": told.mean("genericness"),
-            "grounding": told.mean("grounding"),
-            "grounding_by_chance": told.mean("chance"),
+            "generic": len(words.generic),
+            "twins": words.twins,
+            "genericness": words.mean("genericness"),
+            "grounding": words.mean("grounding"),
+            "grounding_by_chance": words.mean("chance"),
             "compared": self.compared,
             "distinct_1": self.distinct_1,
             "distinct_2": self.distinct_2,
@@ -87,50 +89,9 @@ class ProfileQuality:
             "nearest_cosine": float(np.mean(self.nearest)) if len(self.nearest) else None,
             "similarity": asdict(self.similarity) if self.similarity else None,
             "descriptions": self.descriptions,
-            "common": dict(told.common),
-            "findings": [asdict(finding) for finding in told.findings],
+            "common": dict(words.common),
+            "findings": [asdict(finding) for finding in words.findings],
         }
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """(measure, value, how to read it) for a person."""
-        told, n = self.words, self.compared
-        rows = [
-            (
-                "profiles measured",
-                f"{told.measured:,} of {told.users:,}",
-                f"{told.failed:,} failed, {told.empty:,} empty",
-            ),
-            ("generic profiles", f"{len(told.generic):,}", "hardly a word tells the user from others"),
-            ("same text, other items", f"{told.twins:,}", "should be 0"),
-            ("genericness", f"{told.mean('genericness'):.0%}", "words that a tenth of all profiles have too"),
-            (
-                "grounding",
-                f"{told.mean('grounding'):.0%}",
-                f"words found in the user's items; by chance {told.mean('chance'):.0%}",
-            ),
-            (
-                "distinct-1 / distinct-2",
-                f"{self.distinct_1:.2f} / {self.distinct_2:.2f}",
-                f"of {n:,} profiles; higher is more varied",
-            ),
-            ("self-BLEU", f"{self.self_bleu:.2f}", f"of {n:,} profiles; lower is more varied"),
-            (
-                "nearest profile, cosine",
-                f"{np.mean(self.nearest):.2f}" if len(self.nearest) else "none",
-                "1: told twice",
-            ),
-        ]
-        if self.similarity:
-            known = self.similarity
-            rows.append(
-                (
-                    "held-out items, cosine",
-                    f"{known.heldout:.3f}",
-                    f"random never-seen items {known.random:.3f}; AUC {known.auc:.2f}",
-                )
-            )
-        rows.append(("profiles cut by the encoder", f"{self.shortened:,}", "words beyond its limit are not read"))
-        return rows
 
 
 def measure_quality(
@@ -142,6 +103,7 @@ def measure_quality(
     newest: int,
     most: int = MOST_USERS,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> ProfileQuality:
     """Measure everything; held-out interactions are read for `similarity` alone.
 
@@ -151,35 +113,38 @@ def measure_quality(
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
         most: users that are measured; a seeded sample where there are more.
         seed: of every sample.
+        progress: told after each block of users.
 
     Raises:
         InputError: the run has no profile texts.
     """
-    told = measure_words(dataset, descriptions, profiles, newest=newest, most=most, seed=seed)
-    if told.measured == 0:
+    words_measured = measure_words(dataset, descriptions, profiles, newest=newest, most=most, seed=seed)
+    if words_measured.measured == 0:
         raise InputError(
             'the run has no profile texts (profile.kind = "mean", or all failed): there is nothing to inspect'
         )
     generator = np.random.default_rng(seed)
-    measured = np.sort(np.array([finding.user for finding in told.findings]))
+    measured = np.sort(np.array([finding.user for finding in words_measured.findings]))
     sample = generator.permutation(measured)[:COMPARED]
     written = profiles.texts
     texts = [words(written[user]) for user in sample]
     _, cosines = topk_cosine(features.users[measured], 1)
     return ProfileQuality(
-        words=told,
+        words=words_measured,
         compared=len(texts),
         distinct_1=distinct(texts, 1),
         distinct_2=distinct(texts, 2),
         self_bleu=self_bleu(texts),
         nearest=np.ascontiguousarray(cosines[:, 0])[np.isfinite(cosines[:, 0])],
-        similarity=_similarity(dataset, features, generator, most),
+        similarity=_similarity(dataset, features, generator, most, progress),
         shortened=features.cuts.profiles_cut,
         descriptions=dict(Counter(descriptions.table["status"].to_list())),
     )
 
 
-def _similarity(dataset: Dataset, features: Features, generator: np.random.Generator, most: int) -> Similarity | None:
+def _similarity(
+    dataset: Dataset, features: Features, generator: np.random.Generator, most: int, progress: Progress
+) -> Similarity | None:
     heldout = dataset.matrix("valid").to_scipy() + dataset.matrix("test").to_scipy()
     seen = dataset.histories("all").user_items()
     lengths = np.diff(seen.indptr)
@@ -188,6 +153,7 @@ def _similarity(dataset: Dataset, features: Features, generator: np.random.Gener
         users = generator.choice(users, most, replace=False)
     rows = []
     for start in range(0, len(users), _BLOCK):
+        progress("measure profiles", start, len(users))
         block = users[start : start + _BLOCK]
         scores = features.users[block] @ features.items.T  # [B, I]
         for user, score in zip(block, scores, strict=True):
@@ -196,7 +162,79 @@ def _similarity(dataset: Dataset, features: Features, generator: np.random.Gener
             drawn = strangers[generator.integers(len(strangers), size=_STRANGERS)]
             above = (own[:, None] > drawn).mean() + (own[:, None] == drawn).mean() / 2
             rows.append((own.mean(), drawn.mean(), above))
+    progress("measure profiles", len(users), len(users))
     if not rows:
         return None
     held, random, auc = np.mean(rows, axis=0)
     return Similarity(len(rows), float(held), float(random), float(auc))
+
+
+def ngrams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    """Count each n-gram of a text.
+
+    >>> ngrams(["a", "b", "a", "b"], 2)
+    Counter({('a', 'b'): 2, ('b', 'a'): 1})
+    """
+    return Counter(zip(*(text[start:] for start in range(n)), strict=False))
+
+
+def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 where there is none.
+
+    It falls with the number of texts: compare only between sets of one size.
+    """
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        counts.update(ngrams(text, n))
+    return len(counts) / counts.total() if counts else 0.0
+
+
+def self_bleu(texts: Sequence[Sequence[str]]) -> float:
+    """Return self-BLEU-4 (Zhu et al. 2018): the mean BLEU of each text with all the others as its references.
+
+    1 where all are the same, near 0 where none share words; NaN for fewer than two texts. An n-gram order with no
+    match counts half a match (NIST smoothing), so that short texts are not all 0. O(total n-grams).
+    """
+    counted = [[ngrams(text, n) for n in _ORDERS] for text in texts]
+    best = [_two_highest([text[order] for text in counted]) for order in range(len(_ORDERS))]
+    lengths = Counter(len(text) for text in texts)
+    if len(texts) < 2:
+        return math.nan
+    return sum(_bleu(counts, len(text), best, lengths) for counts, text in zip(counted, texts, strict=True)) / len(
+        texts
+    )
+
+
+Highest = dict[tuple[str, ...], tuple[int, int]]
+
+
+def _two_highest(counts: Sequence[Counter[tuple[str, ...]]]) -> Highest:
+    """Return each n-gram's highest count in any text and the second highest, which is left without that text."""
+    best: Highest = {}
+    for text in counts:
+        for gram, count in text.items():
+            first, second = best.get(gram, (0, 0))
+            best[gram] = (count, first) if count > first else (first, max(second, count))
+    return best
+
+
+def _bleu(
+    counts: Sequence[Counter[tuple[str, ...]]], length: int, best: Sequence[Highest], lengths: Counter[int]
+) -> float:
+    logs = []
+    for text, highest in zip(counts, best, strict=True):
+        total = text.total()
+        if total == 0:
+            continue
+        # Where this text itself has the highest count, the references have the second highest.
+        clipped = sum(
+            min(count, second if count == first else first)
+            for count, (first, second) in ((count, highest[gram]) for gram, count in text.items())
+        )
+        logs.append(math.log((clipped or 0.5) / total))
+    if not logs:
+        return 0.0
+    others = lengths - Counter({length: 1})
+    closest = min(others, key=lambda other: (abs(other - length), other))
+    brevity = min(0.0, 1 - closest / length)
+    return math.exp(brevity + sum(logs) / len(logs))

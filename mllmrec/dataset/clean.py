@@ -10,9 +10,6 @@ import polars as pl
 
 from mllmrec.errors import LeakError
 
-# Seconds since 1970 stay below this until the year 5138; anything larger counts in smaller units.
-_SECONDS_BELOW = 100_000_000_000
-
 
 def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.DataFrame:
     """Rows rated `least` or better; unrated rows stay."""
@@ -21,18 +18,8 @@ def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.Data
     return interactions.filter(pl.col("rating").is_null() | (pl.col("rating") >= least))
 
 
-def to_seconds(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Timestamps in milli-, micro- and nanoseconds told by their size, as seconds; and how many there were."""
-    value = pl.col("timestamp")
-    scaled: pl.Expr = value // 10**9
-    for power in (6, 3, 0):
-        scaled = pl.when(value.abs() < _SECONDS_BELOW * 10**power).then(value // 10**power).otherwise(scaled)
-    converted = interactions.filter(value.abs() >= _SECONDS_BELOW).height
-    return interactions.with_columns(timestamp=scaled), converted
-
-
 def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """One row a user and item, the earliest; rows come sorted by time within a user, users as they appeared.
+    """Keep one row per user and item, the earliest; rows come back sorted by time, equal times as they were.
 
     Raises:
         LeakError: a given split has one user-item pair in two of its parts.
@@ -46,10 +33,8 @@ def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
             f"the given split has {len(torn)} user-item pairs in more than one of its parts, the first is user "
             f"{user!r} with item {item!r}; give each pair one part"
         )
-    ordered = interactions.with_columns(
-        first=pl.int_range(pl.len()).min().over("user"),
-    ).sort("first", "timestamp", maintain_order=True, nulls_last=False)
-    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True).drop("first")
+    ordered = interactions.sort("timestamp", maintain_order=True, nulls_last=False)
+    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True)
     return kept, len(interactions) - len(kept)
 
 

@@ -17,21 +17,22 @@ import polars as pl
 from mllmrec_kernels.base.csr import CSR
 from numpy.typing import NDArray
 
-from mllmrec.errors import LeakError
+from mllmrec.dataset.readers.times import PER_SECOND
+from mllmrec.errors import InputError, LeakError, near_miss
 
 Split = Literal["train", "valid", "test"]
 Scope = Literal["train", "all"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Histories:
     """Each user's items, oldest first.
 
     Attributes:
         indptr: int64 [U + 1]; user u owns items[indptr[u]:indptr[u + 1]].
         items: int32 [n], item indices, oldest first within a user.
-        times: int64 [n], aligned with items, or None where the data has no time.
+        times: int64 [n], seconds, aligned with items, or None where the data has no time.
         n_items: size of the catalogue.
         scope: "train", or "all" where held-out interactions are in it: such histories mark a run LEAKY.
     """
@@ -60,7 +61,11 @@ class Histories:
         return hasher.hexdigest()
 
     def user_items(self) -> CSR:
-        """The binary matrix R, [U, I], rows ascending by item."""
+        """Return the binary matrix R, [U, I], rows ascending by item; built once, always the same object."""
+        return self._user_items
+
+    @cached_property
+    def _user_items(self) -> CSR:
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 
@@ -91,8 +96,8 @@ class Dataset:
         users: [U] the shop's user ids; a user's index is its row.
         items: [I] rows: id, title, brand, categories, description, price, images (paths relative to
             `folder`), image_urls; an item's index is its row.
-        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64), split (Int8: 0 train,
-            1 valid, 2 test); sorted by user, oldest first.
+        interactions: user (Int32), item (Int32), rating (Float64), timestamp (Int64, in the manifest's unit), split
+            (Int8: 0 train, 1 valid, 2 test); sorted by user, oldest first.
         manifest: counts, options, and hashes, as in manifest.json.
         folder: where it lies.
         features: item features that came with the data, file by name.
@@ -121,14 +126,35 @@ class Dataset:
         """[I] the shop's item ids."""
         return self.items["id"]
 
+    def item_index(self, item: str) -> int:
+        """Return the index of an item by the shop's id.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        return _find(self.item_ids, item, "item")
+
+    def user_index(self, user: str) -> int:
+        """Return the index of a user by the shop's id.
+
+        Raises:
+            InputError: there is no such user.
+        """
+        return _find(self.users, user, "user")
+
     def histories(self, scope: Scope = "train") -> Histories:
         """Each user's items, oldest first; `scope="all"` holds held-out ones too and marks a run LEAKY."""
         rows = self.interactions if scope == "all" else self.interactions.filter(pl.col("split") == 0)
         counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         timed = len(rows) > 0 and rows["timestamp"].null_count() == 0
-        times = rows["timestamp"].to_numpy().astype(np.int64) if timed else None
+        times = rows["timestamp"].to_numpy().astype(np.int64) // self.ticks_per_second if timed else None
         return Histories(indptr, rows["item"].to_numpy().astype(np.int32), times, self.n_items, scope)
+
+    @property
+    def ticks_per_second(self) -> int:
+        """Units of `interactions["timestamp"]` in a second: the coarsest that keeps every time of the files."""
+        return PER_SECOND[self.manifest.get("read", {}).get("time", {}).get("unit", "s")]
 
     def matrix(self, split: Split) -> CSR:
         """The binary matrix of one split, [U, I]."""
@@ -170,3 +196,10 @@ class Dataset:
                 f"{self.folder}: {len(repeated)} interactions stand in the split more than once, the first "
                 f"is user {self.users[user]!r} with item {self.item_ids[item]!r}; prepare the dataset again"
             )
+
+
+def _find(ids: pl.Series, name: str, kind: str) -> int:
+    places = (ids == name).arg_true()
+    if len(places) == 0:
+        raise InputError(f"there is no {kind} {name!r}{near_miss(name, ids.to_list())}")
+    return int(places[0])

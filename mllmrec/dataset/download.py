@@ -1,8 +1,8 @@
-"""Pictures that a shop names by address, fetched.
+"""Fetch the pictures that a shop names by address.
 
-Addresses come from data, so they are hostile until checked: only http and https to public hosts, at every hop
-of a redirect; a limit of bytes, time and hops for each; and what came must be a picture. One that cannot be
-had costs that picture alone, is noted with its reason, and is tried again at the next start.
+Addresses come from data, so they are hostile until checked. Only http and https to public hosts are called, at every
+hop of a redirect. Bytes, time and hops are limited, and the body must be a picture. An address that gives none costs
+that picture alone, is noted with its reason, and is tried again at the next start.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset.picture_store import FAILED, PictureStore, open_store
 from mllmrec.errors import MllmrecError
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.web import background
@@ -42,11 +43,11 @@ _CONNECTION_ERRORS = (
     ValueError,
 )
 _CONNECT_SECONDS = 10.0
-_MOST_WAIT = 60.0  # a server that asks for more is asked again at the next start
+_MOST_WAIT = 60.0  # seconds; a server that requires more is called again at the next start
 
 
 class DownloadLimits(BaseModel):
-    """What one picture may cost, and how many are fetched at once."""
+    """Limits of one picture, and of the requests at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     images_per_item: Annotated[int, Field(gt=0)] = 1
@@ -59,49 +60,53 @@ class DownloadLimits(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Downloads:
-    """What became of a list of addresses.
+    """The outcome of a list of addresses.
 
     Attributes:
         files: the picture of each address that gave one, now or earlier.
-        failed: why each of the others gave none.
-        fetched: how many came over the network this time.
+        failed: the reason of each of the others.
+        fetched: the number that came over the network this time.
+        beyond_limit: the number that was not called, because their items have enough pictures without them.
     """
 
     files: Mapping[str, Path]
     failed: Mapping[str, str]
     fetched: int
+    beyond_limit: int = 0
 
     @property
     def steps(self) -> dict[str, int]:
-        """The counts, by the names under which the dataset's statistics show them."""
+        """Return the counts, by the names under which the dataset's statistics show them."""
         return {"image addresses": len(self.files) + len(self.failed), WITHOUT_PICTURE: len(self.failed)}
 
     @property
     def warnings(self) -> list[str]:
-        """At most one line for a person: how many failed, the reasons by their number."""
-        if not self.failed:
-            return []
-        reasons = Counter(self.failed.values()).most_common(3)
-        told = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        return [
-            f"{len(self.failed)} of {len(self.failed) + len(self.files)} image addresses gave no picture ({told}); "
-            "the same command with --force tries them again"
-        ]
+        """Return lines for a person: how many addresses failed, for which reasons, and how many were not called."""
+        lines = []
+        if self.failed:
+            reasons = Counter(self.failed.values()).most_common(3)
+            listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+            lines.append(
+                f"{len(self.failed)} of {len(self.failed) + len(self.files)} image addresses gave no picture "
+                f"({listed}); the same command with --force tries them again"
+            )
+        if self.beyond_limit:
+            lines.append(f"{self.beyond_limit} further image addresses were not fetched; see --images-per-item")
+        return lines
 
 
 def default_folder() -> Path:
-    """`$MLLMREC_IMAGES`, or images in the user's cache folder: datasets of one shop share what was fetched."""
+    """Return `$MLLMREC_IMAGES`, or images in the user's cache folder, so that datasets of one shop share pictures."""
     if named := os.environ.get("MLLMREC_IMAGES"):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mllmrec" / "images"
+    return user_cache_folder() / "images"
 
 
 class ImageDownloader:
-    """Fetches pictures into a folder; what lies there is not fetched again.
+    """Fetch pictures into a folder; those that lie there are not fetched again.
 
     Args:
-        folder: where they are kept, see `picture_store`.
+        folder: the pictures' folder, see `picture_store`.
         limits: of bytes, time, redirects, attempts and concurrency.
         allow_loopback: for tests alone: this machine's own addresses may be called as well.
     """
@@ -113,7 +118,7 @@ class ImageDownloader:
 
     @property
     def failures(self) -> Path:
-        """Where the reasons are of what could not be fetched."""
+        """Return the file with the reasons of addresses that gave no picture."""
         return self.folder / FAILED
 
     def fetch(self, urls: Iterable[str], progress: Progress = silent) -> Downloads:
@@ -122,11 +127,11 @@ class ImageDownloader:
         Raises:
             StorageError: the folder cannot be written to.
         """
-        wanted = list(dict.fromkeys(urls))
+        unique = list(dict.fromkeys(urls))
         with open_store(self.folder, progress) as store:
             known = store.known()
-            files = {url: known[url] for url in wanted if url in known}
-            job = _Job(store, self.limits, progress, [url for url in wanted if url not in files])
+            files = {url: known[url] for url in unique if url in known}
+            job = _Job(store, self.limits, progress, [url for url in unique if url not in files])
             try:
                 background.run(job.run(allow_loopback=self._allow_loopback))
             finally:
@@ -138,21 +143,36 @@ class ImageDownloader:
 def add_pictures(
     items: pl.DataFrame, downloader: ImageDownloader, progress: Progress
 ) -> tuple[pl.DataFrame, Downloads]:
-    """The item table with fetched pictures behind the local ones, up to the limit an item."""
+    """Return the item table with fetched pictures behind the local ones, up to the limit of an item.
+
+    Args:
+        items: rows with `images` and `image_urls`.
+        downloader: fetches the addresses.
+        progress: called with the number of addresses that are done.
+
+    Returns:
+        The table, and the outcome of its addresses.
+
+    Raises:
+        StorageError: the downloader's folder cannot be written to.
+    """
     most = downloader.limits.images_per_item
     local = [row or [] for row in items["images"].to_list()]
     named = [row or [] for row in items["image_urls"].to_list()]
     chosen = [urls[: max(0, most - len(own))] for urls, own in zip(named, local, strict=True)]
-    done = downloader.fetch((url for urls in chosen for url in urls), progress)
+    downloads = downloader.fetch((url for urls in chosen for url in urls), progress)
     images = [
-        [*own, *(str(done.files[url]) for url in urls if url in done.files)]
+        [*own, *(str(downloads.files[url]) for url in urls if url in downloads.files)]
         for own, urls in zip(local, chosen, strict=True)
     ]
-    return items.with_columns(images=pl.Series(images, dtype=pl.List(pl.String))), done
+    beyond = sum(map(len, named)) - sum(map(len, chosen))
+    return items.with_columns(images=pl.Series(images, dtype=pl.List(pl.String))), replace(
+        downloads, beyond_limit=beyond
+    )
 
 
 class _RefusedError(MllmrecError):
-    """An address that gives no picture, however often it is asked."""
+    """An address that gives no picture, however often it is called."""
 
 
 class _BusyError(MllmrecError):
@@ -188,7 +208,7 @@ class _Job:
         self._progress("download images", len(self.files) + len(self.failed), len(self._urls))
 
     async def _persist(self, url: str) -> bytes:
-        """The body behind an address, asked for again while it is busy."""
+        """Return the body behind an address; call it again while it is busy."""
         for attempt in range(self._limits.attempts):
             try:
                 return await self._attempt(url)
@@ -215,17 +235,17 @@ class _Job:
                 raise
 
     async def _follow(self, url: str) -> bytes:
-        """The body at the end of the redirects."""
+        """Return the body at the end of the redirects."""
         target = _checked(url)
         for _ in range(self._limits.redirects + 1):
-            found = await self._get(target)
-            if isinstance(found, bytes):
-                return found
-            target = found
+            answer = await self._get(target)
+            if isinstance(answer, bytes):
+                return answer
+            target = answer
         raise _RefusedError(f"more than {self._limits.redirects} redirects")
 
     async def _get(self, target: httpx.URL) -> bytes | httpx.URL:
-        """One hop: the body, or where else to look."""
+        """Return the body, or the address of the next hop."""
         request = httpx.Request("GET", target, headers=_HEADERS, extensions={"timeout": self._timeouts()})
         response = await self._transport.handle_async_request(request)
         try:

@@ -1,8 +1,9 @@
-"""Source -> Dataset: read, clean, k-core, map ids, split, save."""
+"""Make a dataset of a shop's files: read, clean, k-core, map ids, split, save."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.dataset import Dataset
 from mllmrec.dataset.download import ImageDownloader, add_pictures
-from mllmrec.dataset.readers.amazon import looks_like_amazon, read_amazon
-from mllmrec.dataset.readers.mmrec import looks_like_mmrec, read_mmrec
-from mllmrec.dataset.readers.source import ITEMS, Source
-from mllmrec.dataset.readers.tables import INTERACTION_STEMS, find_file, read_tables
+from mllmrec.dataset.readers.formats import Reading
+from mllmrec.dataset.readers.shop import read_shop
+from mllmrec.dataset.readers.source import ITEMS, Rejects, Source
 from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
 
@@ -24,11 +24,27 @@ _RAW_CORE = 5  # the usual core of this literature
 
 
 class PrepareOptions(BaseModel):
-    """How raw data becomes a dataset."""
+    """Choose how raw data becomes a dataset.
+
+    Attributes:
+        format: form of the files; "auto": by what lies in the folder.
+        k_core: least interactions of each user and item; None: 5, or 0 where the split is given.
+        min_rating: interactions rated lower are dropped.
+        split: rule by which interactions are held out; "auto": given, else random.
+        split_column: column of a given split.
+        seed: of the random split.
+        columns: columns by role, as `parse_columns` returns them.
+        category: what the shop sells, for prompts.
+        max_rejected: share of a file's rows that may be left out, in [0, 1].
+        interactions: pattern of the files of interactions; "": by their usual names.
+        items: name of the item table; "": by its usual names.
+        max_unpacked: GiB that one packed file may unpack to; None: a hundred times its size, at least 256 MiB.
+        max_rows: rows that one file may have.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal["auto", "tables", "amazon", "mmrec"] = "auto"
-    k_core: Annotated[int, Field(ge=0)] | None = None  # None: 5, or 0 where the split is given
+    k_core: Annotated[int, Field(ge=0)] | None = None
     min_rating: float | None = None
     split: Literal["auto", "random", "leave-one-out", "global-time", "given"] = "auto"
     split_column: str | None = None
@@ -36,6 +52,10 @@ class PrepareOptions(BaseModel):
     columns: Mapping[str, str] = {}
     category: str = ""
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.05
+    interactions: str = ""
+    items: str = ""
+    max_unpacked: Annotated[float, Field(gt=0)] | None = None
+    max_rows: Annotated[int, Field(gt=0)] = 500_000_000
 
 
 def prepare(
@@ -64,12 +84,27 @@ def prepare(
     """
     options = options or PrepareOptions()
     store.check_free(Path(out), force=force)
-    raw = _read(Path(source), options, progress)
-    _check_rejected(raw, options.max_rejected)
+    gibibytes = options.max_unpacked
+    reading = Reading(
+        rejects=Rejects(options.max_rejected),
+        max_bytes=None if gibibytes is None else int(gibibytes * (1 << 30)),
+        max_rows=options.max_rows,
+        progress=progress,
+    )
+    raw = read_shop(
+        Path(source),
+        options.columns,
+        reading,
+        form=options.format,
+        interactions=options.interactions,
+        items=options.items,
+        split_column=options.split_column,
+    )
     rule = _rule(raw, options)
     interactions, steps, warnings = _clean(raw, rule, options)
     users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
     interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
+    warnings += _held_out_warnings(interactions, rule)
     if downloader is not None:
         items, downloads = add_pictures(items, downloader, progress)
         warnings += downloads.warnings
@@ -81,7 +116,12 @@ def prepare(
         "options": options.model_dump(mode="json"),
         "split": {"rule": rule, "seed": options.seed if rule == "random" else None},
         "steps": steps,
-        "rejected": len(raw.rejected),
+        "read": {
+            "files": [asdict(file) for file in raw.files],
+            "unread": raw.unread,
+            "time": {"unit": raw.time_unit, "form": raw.time_form},
+        },
+        "rejected": raw.rejects.counts.total(),
         "warnings": [*raw.warnings, *warnings],
     }
     store.save(
@@ -90,46 +130,12 @@ def prepare(
         items=items,
         interactions=interactions,
         features=features,
-        rejected=raw.rejected,
+        rejected=raw.rejects.listed,
         facts=facts,
         force=force,
         progress=progress,
     )
     return store.load(Path(out))
-
-
-def _read(source: Path, options: PrepareOptions, progress: Progress) -> Source:
-    if not source.is_dir():
-        raise InputError(f"{source} is not a folder; name the folder that holds the shop's files")
-    form = options.format if options.format != "auto" else _detect(source)
-    if form == "mmrec":
-        return read_mmrec(source)
-    if form == "amazon":
-        return read_amazon(source, progress)
-    return read_tables(source, options.columns, options.split_column)
-
-
-def _detect(source: Path) -> str:
-    if looks_like_mmrec(source):
-        return "mmrec"
-    if find_file(source, INTERACTION_STEMS, ("parquet", "csv", "tsv")):
-        return "tables"
-    if looks_like_amazon(source):
-        return "amazon"
-    held = ", ".join(sorted(path.name for path in source.iterdir())[:8]) or "nothing"
-    raise InputError(
-        f"{source} holds {held}; wanted interactions.parquet/.csv/.tsv with items.jsonl, Amazon review dumps, "
-        "or an MMRec .inter file (or name the form with --format)"
-    )
-
-
-def _check_rejected(raw: Source, most: float) -> None:
-    if raw.rejected and len(raw.rejected) > most * raw.rows_read:
-        first = raw.rejected[0]
-        raise InputError(
-            f"{len(raw.rejected)} of {raw.rows_read} rows cannot be read, the first at {first.where}: "
-            f"{first.reason}; mend them, or bear more with --max-rejected"
-        )
 
 
 def _rule(raw: Source, options: PrepareOptions) -> str:
@@ -151,8 +157,7 @@ def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFram
     """Interactions after every filter; what each step dropped; warnings."""
     table = raw.interactions if rule == "given" else raw.interactions.with_columns(split=pl.lit(None, pl.String))
     rated = clean.drop_low_ratings(table, options.min_rating)
-    timed, converted = clean.to_seconds(rated)
-    single, repeats = clean.drop_repeats(timed)
+    single, repeats = clean.drop_repeats(rated)
     core, rounds = clean.k_core(single, _core(rule, options))
     if not len(core):
         emptied = (
@@ -168,10 +173,26 @@ def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFram
         "items dropped by k-core": single["item"].n_unique() - core["item"].n_unique(),
         "k-core rounds": rounds,
     }
-    warnings = [f"{converted} timestamps were not in seconds and were converted"] if converted else []
+    warnings = []
+    if unrated := table["rating"].null_count() if options.min_rating is not None else 0:
+        warnings.append(f"{unrated:,} interactions have no rating; --min-rating keeps them")
     if repeats:
         warnings.append(f"{repeats} interactions repeat a user and item; the earliest of each is kept")
     return core, steps, warnings
+
+
+def _held_out_warnings(interactions: pl.DataFrame, rule: str) -> list[str]:
+    trained = interactions.filter(pl.col("split") == 0)["user"].unique()
+    parts = {"validation": 1, "test": 2}
+    rows = interactions.filter(pl.col("user").is_in(trained.implode()))["split"]
+    empty = [name for name, part in parts.items() if not (rows == part).any()]
+    if not empty:
+        return []
+    missing = " and no ".join(f"{name} interaction" for name in empty)
+    effect = "no metric can be measured" if "test" in empty else "models cannot be stopped or chosen by it"
+    return [
+        f"the split ({rule}) has no {missing} of a user with training interactions: {effect}; choose another --split"
+    ]
 
 
 def _map_ids(

@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from mllmrec.errors import InputError
 
 _FEW = 3
-_NAMES = {"train": 0, "0": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "1": 1, "test": 2, "2": 2}
+_NAMES = {
+    **dict.fromkeys(("train", "training", "0", "0.0"), 0),
+    **dict.fromkeys(("valid", "validation", "val", "dev", "1", "1.0"), 1),
+    **dict.fromkeys(("test", "testing", "2", "2.0"), 2),
+}
 
 
 def assign(interactions: pl.DataFrame, rule: str, seed: int) -> NDArray[np.int8]:

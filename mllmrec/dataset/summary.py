@@ -1,29 +1,35 @@
-"""What a dataset is made of, in numbers."""
+"""Count what a dataset holds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mllmrec.dataset.dataset import SPLITS, Dataset
 
+_NAMED_FILES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Numbers of a dataset.
+    """Hold the numbers of a dataset.
 
     Attributes:
         users, items, interactions: sizes.
         sparsity: share of user-item pairs without interaction.
         user_degree, item_degree: (mean, median, max) interactions.
         splits: interactions in train, valid, test.
-        with_text, with_image: items that have some.
+        with_text: items with a title, a brand, categories or a description.
+        with_image: items with a picture.
         cold_items: items without a training interaction; they stay candidates.
         untrained_users: users without a training interaction; they are not evaluated.
         steps: what each step of prepare dropped.
         rejected: rows that could not be read.
+        read: files, columns and form of the times that prepare read.
     """
 
     users: int
@@ -39,9 +45,32 @@ class Statistics:
     untrained_users: int
     steps: dict[str, int]
     rejected: int
+    read: Mapping[str, Any]
+
+    def read_rows(self) -> list[tuple[str, ...]]:
+        """Return a row for each file that was read: name, columns by role, rows, rows left out."""
+        return [
+            (
+                file["name"],
+                ", ".join(role if role == name else f"{role}: {name}" for role, name in file["columns"].items()),
+                f"{file['rows']:,}",
+                f"{file['rejected']:,}",
+            )
+            for file in self.read.get("files", ())
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Form of the times, and tables of the folder that were not read: one line each."""
+        form, unread = self.read.get("time", {}).get("form"), self.read.get("unread", ())
+        more = f" and {len(unread) - _NAMED_FILES} more" if len(unread) > _NAMED_FILES else ""
+        return [
+            *([f"times: {form}"] if form else []),
+            *([f"not read: {', '.join(unread[:_NAMED_FILES])}{more}"] if unread else []),
+        ]
 
     def rows(self) -> list[tuple[str, str]]:
-        """As a table for a person."""
+        """Return name and number of each, for a table."""
         return [
             ("users", f"{self.users:,}"),
             ("items", f"{self.items:,}"),
@@ -64,12 +93,12 @@ def _degree(degree: tuple[float, float, int]) -> str:
 
 
 def statistics(dataset: Dataset) -> Statistics:
-    """The numbers of a dataset."""
+    """Return the numbers of a dataset."""
     rows, sizes = dataset.interactions, (dataset.n_users, dataset.n_items)
     train = rows.filter(pl.col("split") == 0)
     degrees = [np.bincount(rows[side].to_numpy(), minlength=n) for side, n in zip(("user", "item"), sizes, strict=True)]
     mean_median_most = [(float(d.mean()), float(np.median(d)), int(d.max())) for d in degrees]
-    text = pl.col("title").is_not_null() | pl.col("description").is_not_null()
+    text = pl.any_horizontal(pl.col("title", "brand", "description").is_not_null(), pl.col("categories").list.len() > 0)
     return Statistics(
         users=sizes[0],
         items=sizes[1],
@@ -84,4 +113,5 @@ def statistics(dataset: Dataset) -> Statistics:
         untrained_users=sizes[0] - train["user"].n_unique(),
         steps=dict(dataset.manifest["steps"]),
         rejected=int(dataset.manifest["rejected"]),
+        read=dict(dataset.manifest.get("read", {})),
     )

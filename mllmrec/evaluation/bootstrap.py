@@ -67,7 +67,7 @@ def mean_interval(values: Floats) -> Interval:
 
 
 def intervals(estimates: Floats, draws: Floats) -> list[Interval]:
-    """Return [m] estimates with the 95 % percentile intervals of their [B, m] draws; draws that are NaN are left out."""
+    """Return [m] estimates with the 95 % percentile intervals of their [B, m] draws; NaN draws are left out."""
     table = []
     for estimate, column in zip(estimates, draws.T, strict=True):
         finite = column[np.isfinite(column)]

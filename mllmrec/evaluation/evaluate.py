@@ -23,17 +23,26 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
 from mllmrec.foundation import storage
-from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.progress import Progress, silent, under
 
 HeldOut = Literal["valid", "test"]
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
 
 
 class Ranker(Protocol):
-    """A model that can be evaluated by full ranking."""
+    """A model that ranks held-out items."""
 
-    def ranks(self, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
-        """Return the 0-based rank of each held-out item among the user's items that are not excluded."""
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the 0-based rank of each held-out item among the items that are not excluded.
+
+        Args:
+            exclude: [U, I], items that are not ranked; disjoint from `heldout`.
+            heldout: [U, I], items to rank; of equal scores the lower id ranks first.
+            progress: called after each block of users.
+
+        Returns:
+            int32 [heldout.nnz], in the order of `heldout`.
+        """
         ...
 
 
@@ -127,7 +136,7 @@ def evaluate_models(
         )
         progress(f"evaluate on {split}", 0, len(models))
         for n, (name, model) in enumerate(models.items(), start=1):
-            ranks = model.ranks(exclude, heldout)
+            ranks = model.ranks(exclude, heldout, progress=under(progress, f"rank {split} by {name}"))
             ranked = ranked.with_columns(pl.Series(name, ranks))
             values = metrics.per_user(ranks, heldout.indptr, config.cutoffs)
             values = {metric: value[evaluated] for metric, value in values.items()}

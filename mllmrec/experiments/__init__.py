@@ -1,21 +1,19 @@
-"""Compare models, or vary one setting of one, in one protocol: tuned on validation alone, paired bootstrap."""
+"""Compare models, or vary one setting of one: tuned on validation, judged in one protocol, paired by user."""
 
-from mllmrec.experiments.comparison import Comparison
+from mllmrec.experiments.compare import compare_models
 from mllmrec.experiments.entries import ENTRIES, Entry, choose_entries
-from mllmrec.experiments.grids import Point
-from mllmrec.experiments.protocol import compare_models
-from mllmrec.experiments.studies import STUDIES, Study, find_study
-from mllmrec.experiments.study import run_study
-from mllmrec.experiments.study_result import Contrast, Result
+from mllmrec.experiments.grid import GridPoint
+from mllmrec.experiments.study import STUDIES, Study, find_study, run_study
+from mllmrec.experiments.table import Difference, Result, Row
 
 __all__ = [
     "ENTRIES",
     "STUDIES",
-    "Comparison",
-    "Contrast",
+    "Difference",
     "Entry",
-    "Point",
+    "GridPoint",
     "Result",
+    "Row",
     "Study",
     "choose_entries",
     "compare_models",

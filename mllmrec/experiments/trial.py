@@ -1,16 +1,17 @@
-"""One cell: one candidate of one model with one seed, fitted, judged, and kept in one file.
+"""Trials: one grid point with one seed, fitted, evaluated, and kept in one file.
 
-A cell's name is the hash of all that shapes it, so an interrupted comparison, or a larger one in the same
-folder, finds what is done. A comparison judges both splits when a cell is made, and the test values lie in the
-file; they are read for the chosen candidate alone. A study judges validation, and its cells hold no test value.
+A trial's file is named by the hash of all that shapes it. An interrupted experiment, or a larger one in the same
+folder, reads what is done. The features of a trial come from the ordinary stages, once for all trials with the same
+reasoning, in OUT/inputs. Only the splits that an experiment judges by are read: a study never reads the test split.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +19,35 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mllmrec.config import EvaluateConfig
-from mllmrec.dataset import Dataset
-from mllmrec.errors import InputError
+from mllmrec.config import LEAKY, Config, EvaluateConfig, GraphConfig
+from mllmrec.dataset import Dataset, Histories
+from mllmrec.errors import InputError, TrainingError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.evaluate import HeldOut, protocol
+from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge, protocol
+from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import storage
-from mllmrec.foundation.memory import PeakMemory
-from mllmrec.models.scorer import Scorer
+from mllmrec.foundation.environment import PeakMemory
+from mllmrec.foundation.progress import Progress
+from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.models.baselines import baselines
+from mllmrec.models.fitting import fit_model
+from mllmrec.pipeline import run
 
+_VERSION = 2  # of what a trial holds and how it is computed
+_FOLDER = "cells"  # on disk; experiments of earlier versions have it, too
 _CUTOFFS = (10, 20)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+JUDGED_BY = "ndcg@20"
 Values = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What a candidate reached.
+class Trial:
+    """The result of one grid point with one seed.
 
     Attributes:
-        valid, test: metric -> float64 [evaluated users of the split]; `test` is empty in a study's cell.
-        seconds: to fit; evaluation is not counted.
+        valid, test: metric -> float64 [evaluated users of the split]; empty for a split that is not judged by.
+        seconds: time to fit; evaluation is not counted.
         mib: highest resident memory above that at the start, or None where the system does not tell.
         summary: one line of the fitted model.
     """
@@ -49,10 +58,14 @@ class Cell:
     mib: float | None
     summary: str
 
-    def mean(self, split: str, metric: str) -> float:
-        """A metric's mean over the evaluated users; 0 where there is none."""
-        values = (self.valid if split == "valid" else self.test)[metric]
-        return float(values.mean()) if len(values) else 0.0
+    def values(self, split: HeldOut) -> Values:
+        """Return the values of one split."""
+        return self.valid if split == "valid" else self.test
+
+    def mean(self, split: HeldOut, metric: str) -> float:
+        """Return a metric's mean over the evaluated users; NaN where there is none."""
+        values = self.values(split)[metric]
+        return float(values.mean()) if len(values) else float("nan")
 
     def save(self, file: Path) -> None:
         """Write the one file."""
@@ -64,8 +77,8 @@ class Cell:
         storage.write_table(file, pl.concat(frames), notes={"cell": json.dumps(notes)})
 
     @staticmethod
-    def load(file: Path) -> Cell:
-        """Read it.
+    def load(file: Path) -> Trial:
+        """Read what save wrote.
 
         Raises:
             InputError: the file is damaged.
@@ -78,33 +91,184 @@ class Cell:
                 for split in ("valid", "test")
             )
         except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-            raise InputError(f"the cell {file} is damaged ({error}); remove it to have it computed again") from error
-        return Cell(valid, test, notes["seconds"], notes["mib"], notes["summary"])
+            raise InputError(f"the trial {file} is damaged ({error}); remove it to have it computed again") from error
+        return Trial(valid, test, notes["seconds"], notes["mib"], notes["summary"])
 
 
-def keep_cell(
-    file: Path, fit: Callable[[Path], tuple[Scorer, str]], judged: Callable[[Scorer], tuple[Values, Values]]
-) -> Cell:
-    """The cell of that file, fitted and judged where it is not there yet.
+@dataclass(frozen=True)
+class Inputs:
+    """Features and graphs that trials with the same reasoning share.
+
+    Attributes:
+        features: vectors of items and users.
+        profiled: the histories that the user vectors were made from.
+        digest: of vectors, training interactions and the judged splits.
+        graph: builds the item graph of a config, once.
+    """
+
+    features: Features
+    profiled: Histories
+    digest: str
+    graph: Callable[[GraphConfig], ItemGraph]
+
+
+class Trials:
+    """The trials of one experiment folder.
 
     Args:
-        file: named by everything that shapes the cell.
+        dataset: a prepared dataset.
+        out: folder of the experiment.
+        splits: the splits that are judged by.
+        generations: cache of the reasoning stages; the user's own by default.
+        progress: told after each trial, and by each stage and fit.
+    """
+
+    def __init__(
+        self, dataset: Dataset, out: Path, splits: Sequence[HeldOut], generations: Path | None, progress: Progress
+    ) -> None:
+        storage.make_folder(out / _FOLDER)
+        self._dataset, self._out, self._splits = dataset, out, tuple(splits)
+        self._generations, self._progress = generations, progress
+        self._inputs: dict[str, Inputs] = {}
+        self._label, self._done, self._total = "trials", 0, 0
+        self.training, self._valid = dataset.histories("train"), dataset.matrix("valid")
+
+    def expect(self, label: str, total: int) -> None:
+        """Announce how many trials the experiment has, for its progress."""
+        self._label, self._total = label, total
+        self._progress(label, 0, total)
+
+    def inputs(self, config: Config) -> Inputs:
+        """Return the features of a config, by the ordinary stages in a run folder of their own."""
+        stages = config.model_dump(mode="json", include={"describe", "profile", "encode", "transformers", "server"})
+        name = storage.hash_value(stages)[:16] + (f".{LEAKY}" if config.leaky else "")
+        if name not in self._inputs:
+            folder = self._out / "inputs" / name
+            stages_run = run(
+                self._dataset, folder, config, until="encode", cache=self._generations, progress=self._progress
+            )
+            self._inputs[name] = self._made_of(stages_run.encode, self._dataset.histories(config.profile.history))
+        return self._inputs[name]
+
+    def leaky_inputs(self, inputs: Inputs) -> Inputs:
+        """Return the paper's leak: users are the mean of all their items, held-out ones too."""
+        everything = self._dataset.histories("all")
+        users = mean_of_items(inputs.features.items, everything)
+        features = Features(inputs.features.items, users, everything.digest, inputs.features.cuts)
+        return self._made_of(features, everything)
+
+    def _made_of(self, features: Features, profiled: Histories) -> Inputs:
+        @cache
+        def graph(config: GraphConfig) -> ItemGraph:
+            return build_graph(features.items, self.training, config)
+
+        return Inputs(features, profiled, self._digest(features), graph)
+
+    def _digest(self, features: Features) -> str:
+        """Return the hash of all data behind a trial: vectors, interactions of the splits that are read, times."""
+        times = self.training.times
+        heldout = [part for split in self._splits for part in self._matrix_parts(split)]
+        arrays = [features.items, features.users, *heldout, *([] if times is None else [times])]
+        hashes = [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays]
+        return storage.hash_value({"histories": self.training.digest, "arrays": hashes})
+
+    def _matrix_parts(self, split: HeldOut) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        matrix = self._dataset.matrix(split)
+        return matrix.indptr, matrix.indices
+
+    def run(self, config: Config, inputs: Inputs, seed: int, *, baseline: str = "", leaky: bool = False) -> Trial:
+        """Return one trial, fitted and evaluated where it is not there yet.
+
+        Args:
+            config: the grid point's.
+            inputs: its features and graphs.
+            seed: of the fit.
+            baseline: the name of an untrained baseline, in place of config.model.
+            leaky: mark the file.
+        """
+        shape = {
+            "version": _VERSION,
+            "data": inputs.digest,
+            "baseline": baseline,
+            "model": config.model.identity(),
+            "train": config.train.identity(config.model.kind),
+            "graph": config.graph.identity(),
+            "protocol": config.evaluate.mask_validation,
+            "seed": seed,
+        }
+        mark = f".{LEAKY}" if leaky else ""
+        trial = keep_trial(
+            self._out / _FOLDER / f"{storage.hash_value(shape)[:32]}{mark}.parquet",
+            lambda checkpoint: self._fit(config, inputs, seed, baseline, checkpoint),
+            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate),
+            self._splits,
+        )
+        self._done += 1
+        self._progress(self._label, self._done, max(self._total, self._done))
+        return trial
+
+    def _fit(self, config: Config, inputs: Inputs, seed: int, baseline: str, checkpoint: Path) -> tuple[Ranker, str]:
+        if baseline:
+            return baselines(inputs.features.items, self.training.user_items())[baseline], baseline
+        fitted = fit_model(
+            inputs.features, inputs.graph(config.graph), self.training, self._valid, config.model, config.train,
+            seed=seed, profiled=inputs.profiled, checkpoint=checkpoint, progress=self._progress,
+        )  # fmt: skip
+        return fitted, fitted.summary
+
+
+def keep_trial(
+    file: Path,
+    fit: Callable[[Path], tuple[Ranker, str]],
+    evaluate: Callable[[Ranker, HeldOut], Values],
+    splits: Sequence[HeldOut] = SPLITS,
+) -> Trial:
+    """Return the trial of a file, fitted and evaluated where it is not there yet.
+
+    Args:
+        file: named by everything that shapes the trial.
         fit: makes the model and its one line, given the file of a checkpoint to go on from.
-        judged: the values on validation and on test.
+        evaluate: gives the values of one split.
+        splits: the splits that are judged by.
     """
     if file.exists():
-        return Cell.load(file)
+        return Trial.load(file)
     memory, started = PeakMemory(), time.perf_counter()
-    scorer, summary = fit(file.with_suffix(".unfinished"))
-    seconds, mib = time.perf_counter() - started, memory.added_mib()
-    cell = Cell(*judged(scorer), round(seconds, 3), mib, summary)
-    cell.save(file)
-    return cell
+    model, summary = fit(file.with_suffix(".unfinished"))
+    seconds, mib = round(time.perf_counter() - started, 3), memory.added_mib()
+    valid, test = (evaluate(model, split) if split in splits else _nobody() for split in SPLITS)
+    trial = Trial(valid, test, seconds, mib, summary)
+    trial.save(file)
+    return trial
 
 
-def judge(scorer: Scorer, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
-    """The shown metrics of the evaluated users of one split, by full ranking."""
+def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
+    """Return the shown metrics of the evaluated users of one split, by full ranking.
+
+    Args:
+        model: a fitted model.
+        dataset: the split.
+        split: whose held-out items are ranked.
+        config: the protocol.
+
+    Returns:
+        metric -> float64 [evaluated users].
+    """
     heldout, exclude = protocol(dataset, split, config)
-    judged = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(scorer.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
-    return {name: values[name][judged] for name in SHOWN}
+    users = np.flatnonzero(np.diff(heldout.indptr) > 0)
+    values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
+    return {name: values[name][users] for name in SHOWN}
+
+
+def _nobody() -> Values:
+    return {name: np.empty(0) for name in SHOWN}
+
+
+def check_validation(dataset: Dataset) -> None:
+    """Refuse a dataset whose validation split tells nothing.
+
+    Raises:
+        TrainingError: no user has both a training and a validation interaction.
+    """
+    if len(metrics.users_with_heldout(dataset.train, dataset.matrix("valid"))) == 0:
+        raise TrainingError(f"{nobody_to_judge('valid')}, and models are tuned on it; prepare with another split")

@@ -10,7 +10,7 @@ from mllmrec.errors import InputError
 from mllmrec.export.card import export_card
 from mllmrec.export.mmrec import export_mmrec
 from mllmrec.export.vectors import export_vectors
-from mllmrec.views import RunView
+from mllmrec.runs import Run
 
 Form = Literal["mmrec", "vectors", "card"]
 
@@ -35,7 +35,7 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
         raise InputError(f"--run and --spreadsheet belong to --format mmrec; for {form} name the run itself, once")
     if not (source / "run.json").is_file() and (source / "manifest.json").is_file():
         raise InputError(f"{source} is a dataset, and {form} are of a trained model; name a run: mllmrec export RUN")
-    view = RunView(source)
+    view = Run(source)
     if form == "vectors":
         return export_vectors(view, out)
     return [export_card(view, out)]
@@ -43,7 +43,7 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
 
 def _mmrec(source: Path, out: Path, run: Path | None, *, spreadsheet: bool) -> list[Path]:
     own = source if (source / "run.json").is_file() else run
-    view = RunView(own) if own else None
+    view = Run(own) if own else None
     features = {"text_feat": view.features.items} if view else {}
     dataset = view.dataset if view and own == source else load(source)
     return export_mmrec(dataset, out, item_features=features, spreadsheet=spreadsheet)

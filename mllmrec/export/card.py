@@ -18,15 +18,16 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from mllmrec.config import Config, toml_lines
+from mllmrec.config import LEAKY, default_values
 from mllmrec.dataset import statistics
 from mllmrec.evaluation.bootstrap import RESAMPLES, mean_interval
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.foundation import storage
-from mllmrec.pipeline import MODEL_NAMES
+from mllmrec.foundation.settings import toml_lines
+from mllmrec.models import registry
 from mllmrec.report.page import shown
-from mllmrec.runs import LEAKY, marked
-from mllmrec.views import RunView
+from mllmrec.run_record import marked
+from mllmrec.runs import Run
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&])")  # what means something within a line
 _JUDGED_BY = "ndcg"
@@ -40,7 +41,7 @@ class ResultRow:
     cells: tuple[str, ...]
 
 
-def export_card(view: RunView, out: Path) -> Path:
+def export_card(view: Run, out: Path) -> Path:
     """Write README.md (README.LEAKY.md for a leaky run) into a folder; its path.
 
     Args:
@@ -55,10 +56,10 @@ def export_card(view: RunView, out: Path) -> Path:
     return path
 
 
-def model_card(view: RunView) -> str:
+def model_card(view: Run) -> str:
     """The card as markdown."""
     record, evaluation = view.record, view.evaluation if view.has("evaluate") else None
-    model = MODEL_NAMES[record["config"]["model"]["kind"]]
+    model = registry.title(record["config"]["model"]["kind"])
     judged = evaluation is not None and evaluation.users["test"] > 0
     metrics = _metrics(evaluation) if evaluation and judged else ()
     return _environment().get_template("card.md.j2").render(
@@ -147,7 +148,7 @@ def _verdict(evaluation: Evaluation, metrics: Sequence[str]) -> str:
     )
 
 
-def _metadata(view: RunView, model: str, evaluation: Evaluation | None, metrics: Sequence[str]) -> str:
+def _metadata(view: Run, model: str, evaluation: Evaluation | None, metrics: Sequence[str]) -> str:
     """The YAML block."""
     name, tags = shown(view.record["dataset"], 80), ["recommendation", "mllmrec"]
     results = []
@@ -185,7 +186,7 @@ def _about(record: Mapping[str, Any]) -> str:
     return f"Items were described {said}; users are {profiles[kind]}, made from {seen}."
 
 
-def _limits(view: RunView) -> Iterator[str]:
+def _limits(view: Run) -> Iterator[str]:
     config, numbers = view.record["config"], statistics(view.dataset)
     yield "Offline ranking of held-out interactions: it does not say what showing these lists would sell."
     yield "Held-out items are what customers found without this model; what they never saw counts as a miss."
@@ -200,7 +201,7 @@ def _limits(view: RunView) -> Iterator[str]:
 
 def _changed(config: Mapping[str, Any]) -> list[str]:
     """TOML lines of the settings that are not the defaults."""
-    defaults = Config.model_construct().model_dump(mode="json")
+    defaults = default_values(config["model"]["kind"])
     changed: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):

@@ -8,7 +8,7 @@
     known.parquet        user, item: rows of the two tables above; what a user has, and is not shown again
 
 A user's score of an item is the inner product of their vectors. Models whose score is no inner product (the
-item-graph ridge, its blend, EASE) have no such vectors and are refused.
+item-graph ridge, the ensemble, EASE) have no such vectors and are refused.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from safetensors.numpy import save_file
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
-from mllmrec.models.embedding_model import Trained
-from mllmrec.models.factors import Factors
-from mllmrec.runs import marked
-from mllmrec.views import RunView
+from mllmrec.models import registry
+from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.run_record import marked
+from mllmrec.runs import Run
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_WITH_VECTORS = "mllmrec, ials, bpr, lightgcn, vbpr, freedom"
 
 
-def export_vectors(view: RunView, out: Path) -> list[Path]:
+def export_vectors(view: Run, out: Path) -> list[Path]:
     """Write a run's vectors (see the module); the paths written, the manifest last.
 
     Args:
@@ -46,10 +45,11 @@ def export_vectors(view: RunView, out: Path) -> list[Path]:
         StorageError: the folder cannot be written.
     """
     kind, model = view.record["config"]["model"]["kind"], view.fitted
-    if not isinstance(model, Trained | Factors):
+    if not isinstance(model, EmbeddingModel):
+        others = ", ".join(name for name in registry.kinds() if issubclass(registry.find(name), EmbeddingModel))
         raise InputError(
             f"{view.folder} has no vectors to export: model.kind={kind} scores by item-item weights, not by inner "
-            f"products; serve what mllmrec recommend writes, or export a run of a kind with vectors ({_WITH_VECTORS})"
+            f"products; serve what mllmrec recommend writes, or export a run of a kind with vectors ({others})"
         )
     dataset = view.dataset
     if (len(model.users), len(model.items)) != (dataset.n_users, dataset.n_items):
@@ -61,7 +61,7 @@ def export_vectors(view: RunView, out: Path) -> list[Path]:
     return [*files, out / MANIFEST]
 
 
-def _write(model: Trained | Factors, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
+def _write(model: EmbeddingModel, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
     def path(name: str) -> Path:
         written.append(out / marked(name, leaky=leaky))
         return written[-1]
@@ -81,7 +81,7 @@ def _write(model: Trained | Factors, dataset: Dataset, out: Path, *, leaky: bool
     return written
 
 
-def _manifest(view: RunView, model: Trained | Factors) -> dict[str, Any]:
+def _manifest(view: Run, model: EmbeddingModel) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "leaky": view.leaky,

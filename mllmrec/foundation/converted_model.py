@@ -10,7 +10,6 @@ import gc
 import importlib
 import importlib.metadata
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from packaging.requirements import Requirement
 
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
-from mllmrec.foundation.folders import atomic_folder
+from mllmrec.foundation.folders import atomic_folder, user_cache_folder
 
 Backend = Literal["openvino", "onnx"]
 _COMPANION: Mapping[Backend, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx"}
@@ -99,8 +98,7 @@ def quiet() -> Iterator[None]:
 
 def cache_folder() -> Path:
     """Where converted models lie: one cache for all runs of a user."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mllmrec" / "converted"
+    return user_cache_folder() / "converted"
 
 
 def _versions(backend: Backend) -> dict[str, str]:

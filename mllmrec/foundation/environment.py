@@ -7,12 +7,17 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from mllmrec import __version__
+from mllmrec.errors import ConfigError
 from mllmrec.foundation.converted_model import Backend, missing
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "mllmrec",
@@ -107,7 +112,7 @@ def examine() -> list[Finding]:
     findings.append(_cupy())
     findings.append(_encoder())
     findings += [_extra(name, modules) for name, modules in _EXTRAS.items()]
-    findings += [_features(), _threads()]
+    findings += [_features(), _threads(), _code_folder()]
     findings += [_converter(backend) for backend in get_args(Backend)]
     findings += _kernel_backends()
     return findings
@@ -200,6 +205,12 @@ def _threads() -> Finding:
     return Finding("threads", "ok", f"{used}; {' '.join(named) or 'no variable limits them'}")
 
 
+def _code_folder() -> Finding:
+    from mllmrec_kernels.base import CODE_FOLDER
+
+    return Finding("compiled code", "ok", CODE_FOLDER)
+
+
 def _converter(backend: Backend) -> Finding:
     if why := missing(backend):
         return Finding(f"encode on {backend}", "absent", f"optional: {why}")
@@ -213,3 +224,58 @@ def _kernel_backends() -> list[Finding]:
         Finding(f"kernels: {name}", "ok" if not reason else "absent", reason or "runs here")
         for name, reason in ((name, backend.missing(name)) for name in backend.available())
     ]
+
+
+def resolve_device(name: str, setting: str) -> torch.device:
+    """Return the device of a setting such as train.device.
+
+    Args:
+        name: "cpu", "cuda", or "auto": a GPU where there is one.
+        setting: the config key, for the error.
+
+    Raises:
+        ConfigError: a GPU is wanted and torch sees none.
+    """
+    import torch  # loads for a second: not before a stage computes
+
+    present = torch.cuda.is_available()
+    if name == "cuda" and not present:
+        raise ConfigError(
+            f"{setting}=cuda wants a GPU, and torch sees none here; mllmrec doctor says why, and {setting}=cpu does "
+            "without one"
+        )
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if present else "cpu")
+
+
+class PeakMemory:
+    """The highest resident memory since it was made; of several that run at once only the newest is right."""
+
+    def __init__(self) -> None:
+        self._start: int | None = None
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, of this process alone
+            self._start = _status("VmRSS")
+        except OSError:
+            pass  # another system, or not allowed: nothing is told
+
+    def added_bytes(self) -> int | None:
+        """Bytes above where it stood at the start, or None where it cannot be told."""
+        peak = _status("VmHWM") if self._start is not None else None
+        return None if peak is None or self._start is None else 1024 * max(0, peak - self._start)
+
+    def added_mib(self) -> float | None:
+        """The same in MiB."""
+        added = self.added_bytes()
+        return None if added is None else round(added / 2**20, 1)
+
+    def total_mib(self) -> float | None:
+        """MiB of the whole process, or None where it cannot be told."""
+        peak = _status("VmHWM") if self._start is not None else None
+        return None if peak is None else round(peak / 1024, 1)
+
+
+def _status(name: str) -> int | None:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) if found else None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from mllmrec.errors import StorageError
 from mllmrec.foundation import storage
+
+_PARTIAL = ".partial"
+_ELSEWHERE = (errno.EACCES, errno.EPERM, errno.EROFS)  # of a parent folder that may not be written to
 
 
 @contextmanager
@@ -33,6 +39,144 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+@contextmanager
+def replaced_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty folder; on success it takes the place of `path`, on any error the old content stays.
+
+    The new content is put together beside `path` and renamed. That is impossible where `path` is mounted, holds the
+    current folder, or has a parent that cannot be written to; then it is put together inside `path`. A link is
+    followed. The caller's writers flush their files.
+
+    Args:
+        path: the folder; it may be missing.
+        names: the files and folders that may be in it; without the first one the folder counts as empty.
+
+    Raises:
+        StorageError: the disk refuses, or another process is replacing the same folder.
+    """
+    with storage.storage_errors("write", path):
+        path = path.resolve()
+        storage.make_parents(path.parent)
+        with ExitStack() as stack:
+            building = _building_place(path, stack)
+            try:
+                yield building
+                if building.parent == path:
+                    _swap_inside(building, path, names)
+                else:
+                    _swap_beside(building, path, names)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+
+
+def _building_place(path: Path, stack: ExitStack) -> Path:
+    """Return an empty locked folder beside `path`, or inside it where it must be."""
+    current = Path.cwd() if path.exists() else None
+    if not os.path.ismount(path) and (current is None or path not in (current, *current.parents)):
+        try:
+            beside = path.with_name(f".{path.name}{_PARTIAL}")
+            stack.enter_context(_locked_folder(beside, path))
+        except OSError as error:
+            if error.errno not in _ELSEWHERE or not path.is_dir():
+                raise
+        else:
+            return beside
+    inside = path / f".mllmrec{_PARTIAL}"
+    stack.enter_context(_locked_folder(inside, path))
+    return inside
+
+
+@contextmanager
+def _locked_folder(folder: Path, path: Path) -> Iterator[None]:
+    """Create a folder, or take over what a killed process left there, and hold a lock on it."""
+    with suppress(FileExistsError):
+        folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{path} is being written by another mllmrec process; wait for it to end") from error
+        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise StorageError(f"{path} was written by another mllmrec process at the same moment; start again")
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _swap_beside(building: Path, path: Path, names: Sequence[str]) -> None:
+    if not path.exists():
+        building.replace(path)
+    else:
+        old = path.with_name(storage.temporary_name())
+        try:
+            path.rename(old)
+        except OSError:  # some file systems and permissions let nobody rename a folder that is there
+            _swap_inside(building, path, names)
+        else:
+            try:
+                building.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    with storage.open_folder(path.parent) as folder:
+        os.fsync(folder)
+
+
+def _swap_inside(building: Path, path: Path, names: Sequence[str]) -> None:
+    """Exchange the content of `path` name by name; where a step fails, the old content is put back."""
+    old, new = path / storage.temporary_name(), path / storage.temporary_name()
+    try:
+        new.mkdir()
+        old.mkdir()
+        for name in names:
+            if (building / name).exists():
+                shutil.move(building / name, new / name)  # copies where `building` lies on another file system
+        _move(path, old, names)
+        try:
+            _move(new, path, reversed(names))
+        except BaseException:
+            _move(path, new, names)
+            _move(old, path, reversed(names))
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    with storage.open_folder(path) as folder:
+        os.fsync(folder)
+
+
+def _move(source: Path, target: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if os.path.lexists(source / name):
+            (source / name).rename(target / name)
+
+
+def user_cache_folder() -> Path:
+    """Return the folder of this user's caches of mllmrec; it may be missing.
+
+    Raises:
+        StorageError: neither $XDG_CACHE_HOME nor a home folder is known.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mllmrec"
+    try:
+        return Path.home() / ".cache" / "mllmrec"
+    except RuntimeError as error:
+        raise StorageError(
+            "no home folder is known here, so there is no place for caches; set HOME or XDG_CACHE_HOME, or name each "
+            "cache by its own option, such as --cache"
+        ) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one that this module or `storage` gives to unfinished work."""
+    return name.startswith(".") and name.endswith((storage.SUFFIX, _PARTIAL))
 
 
 def sync_tree(folder: Path) -> None:

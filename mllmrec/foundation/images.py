@@ -1,14 +1,16 @@
 """Pictures from anywhere, opened safely: hostile until checked.
 
 The kind of a file is decided by its content and an allow-list, its size by its header, before any pixel is
-decoded. What comes out is 8-bit RGB, upright, the first frame of an animation, on white where it was clear.
+decoded. The result is 8-bit RGB, upright, the first frame of an animation, on white where the picture is clear.
+Pictures that are decoded at the same time share one budget of memory, whatever the number of threads.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -16,11 +18,14 @@ import numpy as np
 from PIL import Image
 
 from mllmrec.errors import MllmrecError
+from mllmrec.foundation.byte_budget import ByteBudget
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 FORMATS = tuple(ENDINGS)
-_MOST_BYTES = 50 << 20
+MOST_FILE_BYTES = 50 << 20
 _MOST_PIXELS = 64 << 20
+_MOST_DECODED_BYTES = 384 << 20  # of one picture while it is decoded, and of all that are decoded at once
+_STRIP_PIXELS = 1 << 18  # deep and clear pictures are converted by strips of so many pixels
 _LEAST_SIDE = 8
 _MOST_ASPECT = 20
 _ORIENTATION_TAG = 0x0112
@@ -33,6 +38,12 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_decoding = ByteBudget(_MOST_DECODED_BYTES)
+# Measured peak while one pixel is decoded. WebP holds two canvases, the bytes and the picture.
+_WEBP_BYTES = 16
+_MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # any other: 4, RGB too
+_RGB_BYTES = 4  # as Pillow keeps it
+_COEFFICIENT_BYTES = 2  # a channel and pixel of a progressive JPEG, at its full size
 _CHECKED_SIDE = 64  # a large JPEG is checked at a fraction of its size
 
 
@@ -41,11 +52,14 @@ class ImageRefusedError(MllmrecError):
 
 
 def open_image(path: Path, *, side: int | None = None) -> Image.Image:
-    """An RGB picture.
+    """Return a picture in RGB.
 
     Args:
         path: the file.
-        side: the longest side that is needed; a large JPEG is then decoded at a fraction of its size.
+        side: the longest side that is needed, in pixels; a large JPEG is then decoded at a fraction of its size.
+
+    Returns:
+        8-bit RGB, upright.
 
     Raises:
         ImageRefusedError: the file is missing, empty, too large, of another kind, cut off, or has a side or an
@@ -55,7 +69,7 @@ def open_image(path: Path, *, side: int | None = None) -> Image.Image:
 
 
 def check_image(data: bytes) -> str:
-    """The kind of a picture that `open_image` would take, one of FORMATS; every pixel is decoded once.
+    """Return the kind of a picture that `open_image` would take, one of FORMATS; every pixel is decoded once.
 
     Raises:
         ImageRefusedError: as `open_image`.
@@ -75,11 +89,28 @@ def image_kind(source: Path | bytes) -> str:
 
 def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
     with _opened(source) as image:
-        kind = _kind(image)
+        kind, orientation = _kind(image), _orientation(image)
+        header_pixels = image.width * image.height
         if side:
             image.draft("RGB", (side, side))
-        image.seek(0)
-        return _upright(_to_rgb(image), _orientation(image)), kind
+        needed = _decoded_bytes(image, header_pixels, turned=orientation in _TRANSPOSITIONS)
+        if needed > _MOST_DECODED_BYTES:
+            raise ImageRefusedError(
+                f"{image.width} x {image.height} pixels of kind {kind} {image.mode} take {needed >> 20} MiB once "
+                f"decoded, more than {_MOST_DECODED_BYTES >> 20}"
+            )
+        with _decoding.hold(needed):
+            image.seek(0)
+            image.load()
+            return _upright(_to_rgb(image), orientation), kind
+
+
+def _decoded_bytes(image: Image.Image, header_pixels: int, *, turned: bool) -> int:
+    """Return the bytes that decoding and conversion to RGB hold at their peak, by the header."""
+    pixel_bytes = _WEBP_BYTES if image.format == "WEBP" else _MODE_BYTES.get(image.mode, 4)
+    copies = _RGB_BYTES * ((image.mode != "RGB" or "transparency" in image.info) + turned)
+    progressive = bool(image.info.get("progressive")) * _COEFFICIENT_BYTES * len(image.getbands())
+    return image.width * image.height * (pixel_bytes + copies) + header_pixels * progressive
 
 
 @contextmanager
@@ -129,8 +160,8 @@ def _check_bytes(source: Path | bytes) -> None:
     size = source.stat().st_size if isinstance(source, Path) else len(source)
     if size == 0:
         raise ImageRefusedError("the file is empty")
-    if size > _MOST_BYTES:
-        raise ImageRefusedError(f"the file has {size >> 20} MiB, more than {_MOST_BYTES >> 20}")
+    if size > MOST_FILE_BYTES:
+        raise ImageRefusedError(f"the file has {size >> 20} MiB, more than {MOST_FILE_BYTES >> 20}")
 
 
 def _check_size(width: int, height: int) -> None:
@@ -144,17 +175,38 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded picture in RGB; one that is RGB already is not copied."""
     if image.mode.startswith(("I;16", "I", "F")):
-        return _from_deep(image).convert("RGB")
+        return _by_strips(image, partial(_shallow, full=_full_range(image)))
     if "A" in image.getbands() or "transparency" in image.info:
-        clear = image.convert("RGBA")
-        white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, clear).convert("RGB")
-    return image.convert("RGB")
+        return _by_strips(image, _on_white)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit and float greys: the full range of the type, not of the picture, becomes 0..255."""
-    values = np.asarray(image, dtype=np.float64)
-    full = 255.0 if values.max(initial=0) <= 255 else 65535.0
-    return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
+def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a picture to RGB a strip of rows at a time, so that wide pixels exist for one strip only."""
+    converted = Image.new("RGB", image.size)
+    for strip, top in _strips(image):
+        converted.paste(convert(strip), (0, top))
+    return converted
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[Image.Image, int]]:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
+
+
+def _on_white(strip: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, strip.convert("RGBA")).convert("RGB")
+
+
+def _full_range(image: Image.Image) -> float:
+    """Return the largest value of the type, not of the picture: 255 or 65535."""
+    return 255.0 if max(int(np.asarray(strip).max()) for strip, _ in _strips(image)) <= 255 else 65535.0
+
+
+def _shallow(strip: Image.Image, *, full: float) -> Image.Image:
+    values = np.asarray(strip, dtype=np.float64)
+    return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")

@@ -10,3 +10,8 @@ Progress = Callable[[str, int, "int | None"], None]
 
 def silent(label: str, done: int, total: int | None) -> None:
     """Progress that goes nowhere."""
+
+
+def under(progress: Progress, label: str) -> Progress:
+    """Return a progress that reports to another one under a label of the caller's."""
+    return lambda _, done, total: progress(label, done, total)

@@ -35,7 +35,8 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import resolve
+from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors as nearest
 from mllmrec.graph.neighbors import Lists
 
@@ -128,13 +129,14 @@ class ItemGraph:
         return ItemGraph(adjacency, normalised, notes["histories"], GraphStatistics(**notes["statistics"]))
 
 
-def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> ItemGraph:
-    """The refined item graph.
+def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, progress: Progress = silent) -> ItemGraph:
+    """Build the refined item graph.
 
     Args:
         vectors: float32 [I, d], item features.
         histories: training histories; co-occurrence is counted in them.
-        config: neighbours, threshold, mode.
+        config: neighbors, threshold, mode.
+        progress: called after each of the two searches.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -144,9 +146,12 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig) -> 
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
-    device = resolve(config.device, "graph.device")
+    progress("item graph", 0, 2)
+    device = resolve_device(config.device, "graph.device")
     semantic = _semantic(vectors, config, device)
+    progress("item graph", 1, 2)
     cooccurrence = _cooccurrence(histories, config, device)
+    progress("item graph", 2, 2)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency = CSR.from_scipy(semantic + cooccurrence)

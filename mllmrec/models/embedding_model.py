@@ -1,86 +1,59 @@
-"""What training leaves: two towers' vectors, the weights behind them, and the learning curve."""
+"""Models whose score is the inner product of a user's vector and an item's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
 import numpy as np
-import polars as pl
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from mllmrec_kernels import CSR
+from numpy.typing import ArrayLike, NDArray
 
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
-from mllmrec.foundation import storage
-from mllmrec.foundation.curve import draw_curve
-from mllmrec.models.scorer import Lists, VectorScorer
-
-Weights = dict[str, Tensor]
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.base import Recommender, user_rows
+from mllmrec.models.scoring import Lists, VectorScorer
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One line of the learning curve."""
-
-    epoch: int
-    loss: float
-    recall: float  # validation Recall@20
-    ndcg: float  # validation NDCG@20
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A trained model as the later stages need it.
+class EmbeddingModel(Recommender):
+    """A recommender of two tables of vectors.
 
     Attributes:
-        users: float32 [U, d], h_u.
-        items: float32 [I, d], h_i.
-        weights: the network's parameters at the chosen epoch.
-        curve: one entry an epoch.
-        best_epoch: the epoch that was chosen, counted from 1.
-        histories: digest of the training histories.
+        vectors: the fitted tables; None before a fit.
     """
 
-    users: Vectors
-    items: Vectors
-    weights: Weights
-    curve: tuple[Epoch, ...]
-    best_epoch: int
-    histories: str
-
-    @property
-    def summary(self) -> str:
-        """One line for a person."""
-        best = self.curve[self.best_epoch - 1]
-        return f"epoch {self.best_epoch} of {len(self.curve)}, validation Recall@20 {best.recall:.4f}"
+    vectors: VectorScorer | None = None
 
     @property
     def scorer(self) -> VectorScorer:
-        """The model as the evaluation sees it."""
-        return VectorScorer(self.users, self.items)
+        """The fitted tables.
 
-    def similar(self, k: int) -> Lists:
-        """See VectorScorer."""
-        return self.scorer.similar(k)
+        Raises:
+            InputError: the model is not fitted.
+        """
+        if self.vectors is None:
+            raise InputError("this model is not fitted; call fit() first")
+        return self.vectors
 
-    def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write model.safetensors, users.npy, items.npy, curve.csv, curve.svg and train.json."""
-        with storage.atomic(path("model.safetensors")) as temporary:
-            save_file(self.weights, temporary)
-        storage.write_array(path("users.npy"), self.users)
-        storage.write_array(path("items.npy"), self.items)
-        with storage.atomic(path("curve.csv")) as temporary:
-            pl.DataFrame([asdict(epoch) for epoch in self.curve]).write_csv(temporary)
-        storage.write_text(path("curve.svg"), draw_curve(self.curve, self.best_epoch))
-        storage.write_json(path("train.json"), {"best_epoch": self.best_epoch, "histories": self.histories})
-        return ["model.safetensors", "users.npy", "items.npy", "curve.csv", "curve.svg", "train.json"]
+    @property
+    def users(self) -> Vectors:
+        """Vectors of the users, float32 [U, d]."""
+        return self.scorer.users
 
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Trained:
-        """Read what save wrote."""
-        notes = storage.read_json(path("train.json"))
-        users, items = (np.array(storage.read_array(path(name))) for name in ("users.npy", "items.npy"))
-        curve = tuple(Epoch(**row) for row in pl.read_csv(path("curve.csv")).iter_rows(named=True))
-        weights = load_file(path("model.safetensors"))
-        return Trained(users, items, weights, curve, notes["best_epoch"], notes["histories"])
+    @property
+    def items(self) -> Vectors:
+        """Vectors of the items, float32 [I, d]."""
+        return self.scorer.items
+
+    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Return inner products, float32 [B, I]; see Recommender."""
+        return self.scorer.scores(user_rows(users))
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Rank held-out items without an array of users x items; see Recommender."""
+        return self.scorer.ranks(exclude, heldout, progress=progress)
+
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return the k nearest items by cosine; see Recommender."""
+        return self.scorer.similar(user_rows(items), k)
+
+    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        return self.scorer.top(users, k, exclude)

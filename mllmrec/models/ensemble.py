@@ -1,222 +1,274 @@
-"""The default model: closed forms that see different things, mixed with weights that validation chooses.
+"""The default model: closed forms that read different data, with weights that validation chooses.
 
-    ridge        R_u W, the item graph with each item's ridge regression on its neighbours (item_weights.py)
-    factors      p_u q_i by alternating least squares, items shrunk to what their vectors predict (factors.py)
-    low-pass     the smooth part of the user-item graph (low_pass.py)
-    content      cosine of an item's vector to the mean of the user's items
-    profile      cosine of an item's vector to the user's own profile, where it is not that mean
-    popularity   log (1 + training users)
+docs/method.md, section 8. The parts, and what their score of an item for user u is:
 
-    score_u = R_u W / sd(R_u W) + sum over parts k of c_k s_k,u / sd(s_k,u),   sd over the catalogue
+    ridge         R_u W, each item regressed on its neighbors (ridge.py)
+    factors       p_u . q_i by alternating least squares, items shrunk to what their vectors predict (ials.py)
+    graph filter  the smooth part of the user-item graph (graph_filter.py)
+    content       cosine of the item's vector to the mean of the user's items
+    profile       cosine of the item's vector to the user's own profile, where it is not that mean
+    popularity    log (1 + training users)
 
-What has settings (the strengths of the ridge, the shrinkage of the factors, the filter's rank) takes the best of
-two or three by the part's own validation NDCG@20; then the c_k are searched (mixing.py). The factors' content is
-the learnt projection of the item vectors (projection.py). There are two ridges, on the vectors and on the
-projection, and the one whose mixture is better stays. Training interactions fit, validation chooses, test is never
-seen. All parts but the ridge are inner products, so the fitted model is the ridge and two tables of vectors, c_k / sd
-folded into the users': memory I x K and (U + I) x width.
+    score_u = R_u W / sd(R_u W) + sum over parts k of c_k s_k,u / sd(s_k,u),   sd over the catalogue.
+
+A part with settings (strengths of the ridge and of the factors, width of the filter) takes the best of two or three by
+its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned projection of
+the item vectors (content_regression.py). There are two ridges, on the vectors and on the projection; the one whose
+ensemble is better stays. Training interactions fit, validation chooses, test is never read.
+
+All parts but the ridge are inner products. So the fitted model is the ridge and two tables of vectors, with c_k / sd
+folded into the users'. Memory: I x K and (U + I) x width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from mllmrec_kernels import CSR
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
-from mllmrec.config import ModelConfig
-from mllmrec.dataset import Histories
-from mllmrec.errors import TrainingError
-from mllmrec.features.encode import Features, Vectors, mean_of_items
+from mllmrec.config import Count, ModelConfig, Positive
+from mllmrec.errors import InputError, TrainingError
+from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
-from mllmrec.foundation.device import CPU
-from mllmrec.models.content_regression import Prediction, projected
-from mllmrec.models.ensemble_weights import choose_weights, standardised, validation_ndcg
-from mllmrec.models.factors import ials
-from mllmrec.models.graph_filter import low_pass, narrowed
-from mllmrec.models.item_weights import ItemWeights, ridge_support, ridges
-from mllmrec.models.scorer import Lists, VectorScorer, WeightsScorer, ranks_by_block, top_by_user
+from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.progress import Progress, under
+from mllmrec.models.base import FilePath, Matrix, Recommender, as_interactions, user_rows, vectors_or_zeros
+from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
+from mllmrec.models.graph_filter import graph_filter, narrow
+from mllmrec.models.ials import alternate
+from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
+from mllmrec.models.scoring import Lists, VectorScorer, WeightsScorer
 
-STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda of the ridge
-SHRINKAGES = ((1.0, 0.02), (3.0, 0.05))  # unobserved and shrinkage of the factors
-_PROFILE_IS_MEAN = 1e-5  # vectors closer than this are the same
+RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
+FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization
+FACTOR_ITERATIONS = 10
+_FILTER_SHARES = (4, 2, 1)  # the filter has `factors` over one of them
+_SAME = 1e-5  # vectors closer than this are the same
+S = TypeVar("S", VectorScorer, WeightsScorer)
+
+
+class EnsembleConfig(ModelConfig):
+    """Settings of the ensemble."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
+    semantic_support: Count = 100  # the ridge's neighbors by cosine
+    factors: Positive = 64  # width of the factors, and of the graph filter at most
 
 
 @dataclass(frozen=True, slots=True)
-class BlendScorer:
-    """See the module.
+class EnsembleScorer:
+    """The ridge on its own scale, and all other parts.
 
     Attributes:
-        ridge: the item-graph ridge.
+        ridge: R_u W.
         rest: all other parts, weighted.
     """
 
     ridge: WeightsScorer
     rest: VectorScorer
 
-    def scores(self, start: int, stop: int) -> NDArray[np.float32]:
-        """See BlockScorer."""
-        return _over_spread(self.ridge.scores(start, stop)) + self.rest.scores(start, stop)
-
-    def ranks(self, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
-        """See Scorer."""
-        return ranks_by_block(self, exclude, heldout)
-
-    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """See top_by_user."""
-        return top_by_user(self, users, k, exclude)
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        return _over_spread(self.ridge.scores(users)) + self.rest.scores(users)
 
 
 def _over_spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row over its standard deviation, which is summed in float64; a constant row becomes zeros."""
+    """Return each row over its standard deviation, summed in float64; a constant row becomes zeros."""
     spread = np.array([row.std(dtype=np.float64) for row in scores])  # by rows: no float64 copy of the block
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
     return np.asarray(scores * scale[:, None].astype(np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """A fitted blend.
+class Ensemble(Recommender):
+    """See the module; without features, the parts that read them count nothing.
 
     Attributes:
-        item_weights: the ridge.
-        users, items: of the other parts, float32 [U, D] and [I, D]; their weights and scales are in `users`.
-        weights: c of each part by its name; 1 for the ridge.
+        ridge: the fitted ridge.
+        rest: the other parts, float32 [U, D] and [I, D]; their weights and scales are in the users' table.
+        weights: c of each part by its name, 1 for the ridge; empty before a fit.
     """
 
-    item_weights: ItemWeights
-    users: Vectors
-    items: Vectors
-    weights: Mapping[str, float]
+    Config = EnsembleConfig
+    config: EnsembleConfig
+    title = "ensemble"
+    is_random = True
+    ridge: ItemGraphRidge
+    rest: VectorScorer
+    weights: Mapping[str, float] = MappingProxyType({})
+
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit all parts and choose their weights; see Recommender.
+
+        Raises:
+            TrainingError: there are no validation interactions to choose by.
+            ConfigError: train.device asks for a GPU that is not there.
+        """
+        R, progress = self._begin(user_items, item_features, user_features), self.context.progress
+        device = resolve_device(self.context.train.device, "train.device")
+        if valid is None or valid.nnz == 0:
+            raise TrainingError(
+                "the validation split is empty, and the ensemble chooses its weights by it; prepare the dataset with a "
+                "split that holds some interactions out, pass valid=, or take model.kind=ridge"
+            )
+        held, items = as_interactions(valid), vectors_or_zeros(item_features, R.n_columns)
+        Z = project_vectors(items, R)
+        parts = self._fit_parts(R, held, items, user_features, Z, seed)
+        ridges = self._fit_ridges(R, held, (items, Z), device)
+        firsts = [EnsembleScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
+        best, weights = choose_weights(firsts, list(parts.values()), R, held, progress)
+        self.weights = dict(zip(("ridge", *parts), weights, strict=True))
+        self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
+        self.ridge = self._empty_ridge().set_weights(R, ridges[best])
+        return self
+
+    def _fit_parts(
+        self, R: CSR, valid: CSR, items: Vectors, profiles: Vectors | None, Z: Vectors, seed: int
+    ) -> dict[str, VectorScorer]:
+        """Return every part but the ridge by its name, each on one scale.
+
+        Args:
+            R: binary [U, I], training interactions.
+            valid: binary [U, I], to choose settings by.
+            items: float32 [I, d].
+            profiles: float32 [U, d], vectors of the users; None: they have none.
+            Z: float32 [I, r], projected item vectors.
+            seed: of the factors' start.
+        """
+        progress, r = self.context.progress, self.config.factors
+        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, seed, progress)
+        widest = graph_filter(R, r)
+        filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
+        means = mean_of_owned(items, R)
+        popularity = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
+        parts = {
+            "factors": _best("factors", factors, R, valid, progress)[1],
+            "graph filter": _best("graph filters", filters, R, valid, progress)[1],
+            "content": VectorScorer(means, items),
+        }
+        if profiles is not None and profiles.shape == means.shape and not np.allclose(profiles, means, atol=_SAME):
+            parts["profile"] = VectorScorer(profiles, items)
+        parts["popularity"] = VectorScorer(np.ones((R.n_rows, 1), np.float32), popularity[:, None])
+        return {name: standardize(part) for name, part in parts.items()}
+
+    def _fit_ridges(self, R: CSR, valid: CSR, tables: Sequence[Vectors], device: torch.device) -> list[CSR]:
+        """Return the weights of the best strengths on each table of vectors, all on the neighbors by the first."""
+        progress, config = self.context.progress, self.config
+        progress("search neighbors", 0, 1)
+        support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device)
+        progress("search neighbors", 1, 1)
+        best = []
+        for n, vectors in enumerate(tables, start=1):
+            label = f"fit ridge {n} of {len(tables)}"
+            fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label)
+            scorers = [WeightsScorer.of(R, W) for W in fitted]
+            best.append(fitted[_best(f"ridges {n} of {len(tables)}", scorers, R, valid, progress)[0]])
+        return best
+
+    def _empty_ridge(self) -> ItemGraphRidge:
+        config = RidgeConfig(
+            cooccurrence_support=self.config.cooccurrence_support, semantic_support=self.config.semantic_support
+        )
+        return ItemGraphRidge(config, context=self.context)
+
+    @property
+    def scorer(self) -> EnsembleScorer:
+        """The fitted parts.
+
+        Raises:
+            InputError: the model is not fitted.
+        """
+        if not self.weights:
+            raise InputError("this model is not fitted; call fit() first")
+        return EnsembleScorer(self.ridge.scorer, self.rest)
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        return f"{mixed}; {self.item_weights.summary}"
+        return f"{mixed}; {self.ridge.summary}"
 
-    @property
-    def scorer(self) -> BlendScorer:
-        """The model as the evaluation sees it."""
-        return BlendScorer(self.item_weights.scorer, VectorScorer(self.users, self.items))
+    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Return the weighted sums, float32 [B, I]; see Recommender."""
+        return self.scorer.scores(user_rows(users))
 
-    def similar(self, k: int) -> Lists:
-        """By the ridge's weights; see ItemWeights."""
-        return self.item_weights.similar(k)
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return similar items by the ridge's weights; see ItemWeightModel."""
+        return self.ridge.similar_items(items, k)
 
-    def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write the ridge's files, parts.safetensors and blend.json."""
-        names = self.item_weights.save(path)
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write the ridge's files, parts.safetensors and ensemble.json."""
+        names = self.ridge.write_files(path)
         with storage.atomic(path("parts.safetensors")) as temporary:
-            save_file({"users": self.users, "items": self.items}, temporary)
-        storage.write_json(path("blend.json"), {"weights": dict(self.weights)})
-        return [*names, "parts.safetensors", "blend.json"]
+            save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
+        storage.write_json(path("ensemble.json"), {"weights": dict(self.weights)})
+        return [*names, "parts.safetensors", "ensemble.json"]
 
-    @staticmethod
-    def load(path: Callable[[str], Path]) -> Blend:
-        """Read what save wrote."""
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
         tensors = load_file(path("parts.safetensors"))
-        weights = storage.read_json(path("blend.json"))["weights"]
-        return Blend(ItemWeights.load(path), tensors["users"], tensors["items"], weights)
+        self.rest = VectorScorer(tensors["users"], tensors["items"])
+        self.weights = storage.read_json(path("ensemble.json"))["weights"]
+        self.ridge = self._empty_ridge().read_files(path)
+        self.user_items = self.ridge.user_items
+        return self
 
 
-def blend(
-    features: Features,
-    histories: Histories,
-    valid: CSR,
-    config: ModelConfig,
-    *,
-    seed: int,
-    profiled: Histories | None = None,
-    device: torch.device = CPU,
-) -> Blend:
-    """Fit all parts and choose their weights.
-
-    Args:
-        features: vectors of items and users.
-        histories: training histories.
-        valid: [U, I] validation interactions; used to choose alone.
-        config: supports of the ridge, `rank`.
-        seed: of the factors' start.
-        profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
-        device: where neighbours are sought and the ridges solved.
-
-    Raises:
-        LeakError: the histories hold held-out interactions.
-        MismatchError: the features belong to other data.
-        TrainingError: there are no validation interactions to choose by.
-    """
-    histories.require_training("the blend")
-    features.check(profiled or histories)
-    if valid.nnz == 0:
-        raise TrainingError(
-            "the validation split is empty, and the blend chooses its weights by it; prepare the dataset with a "
-            "split that holds some interactions out, or take model.kind=ridge"
-        )
-    train, Z = histories.user_items(), projected(features.items, histories)
-    parts = {name: standardised(part) for name, part in _parts(features, Z, histories, valid, config, seed).items()}
-    either = _ridges([features.items, Z], histories, valid, config, device)
-    best, chosen = choose_weights([_alone(ridge) for ridge in either], [*parts.values()], train, valid)
-    weights = dict(zip(("ridge", *parts), chosen, strict=True))
-    used = {name: part for name, part in parts.items() if weights[name]}
-    users = [np.float32(weights[name]) * part.users for name, part in used.items()]
-    nothing = _nothing(valid.shape)
-    return Blend(
-        either[best],
-        np.concatenate([nothing.users, *users], axis=1),
-        np.concatenate([nothing.items, *(part.items for part in used.values())], axis=1),
-        weights,
-    )
-
-
-def _nothing(shape: tuple[int, int]) -> VectorScorer:
-    """A part of no width, for [U, I]."""
+def _no_parts(shape: tuple[int, int]) -> VectorScorer:
+    """Return tables of no width, for [U, I]."""
     return VectorScorer(*(np.zeros((n, 0), np.float32) for n in shape))
 
 
-def _alone(ridge: ItemWeights) -> BlendScorer:
-    """The ridge as a part: its scores over their spread."""
-    return BlendScorer(ridge.scorer, _nothing(ridge.user_items.shape))
+def _join(parts: Sequence[tuple[VectorScorer, float]], shape: tuple[int, int]) -> VectorScorer:
+    """Return the weighted sum of the parts that weigh anything, as one pair of tables for [U, I]."""
+    none, used = _no_parts(shape), [(part, weight) for part, weight in parts if weight]
+    users = [none.users, *(np.float32(weight) * part.users for part, weight in used)]
+    items = [none.items, *(part.items for part, _ in used)]
+    return VectorScorer(np.concatenate(users, axis=1), np.concatenate(items, axis=1))
 
 
-def _ridges(
-    either: Sequence[Vectors], histories: Histories, valid: CSR, config: ModelConfig, device: torch.device
-) -> list[ItemWeights]:
-    """The ridge of the best strengths on each of the vectors, all on the neighbours by the first."""
-    train = histories.user_items()
-    support = ridge_support(either[0], train, config, device)
-    tried = (ridges(vectors, histories, config, STRENGTHS, support=support, device=device) for vectors in either)
-    return [max(one, key=lambda fitted: validation_ndcg(fitted.scorer, train, valid)) for one in tried]
+def _fit_factors(
+    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, progress: Progress
+) -> Iterator[VectorScorer]:
+    """Yield the factors of each of FACTOR_STRENGTHS."""
+    for n, (unobserved_weight, regularization) in enumerate(FACTOR_STRENGTHS, start=1):
+        yield alternate(
+            R,
+            factors=width,
+            unobserved_weight=unobserved_weight,
+            regularization=regularization,
+            iterations=FACTOR_ITERATIONS,
+            seed=seed,
+            content=content,
+            progress=progress,
+            label=f"fit factors {n} of {len(FACTOR_STRENGTHS)}",
+        )
 
 
-def _parts(
-    features: Features, Z: Vectors, histories: Histories, valid: CSR, config: ModelConfig, seed: int
-) -> dict[str, VectorScorer]:
-    """Every part but the ridge, by its name."""
-    train, items, content = histories.user_items(), features.items, Prediction(Z)
-    factors = (
-        ials(histories, rank=config.rank, unobserved=w, shrinkage=shrinkage, seed=seed, content=content).scorer
-        for w, shrinkage in SHRINKAGES
-    )
-    widest = low_pass(train, config.rank)
-    filters = (narrowed(widest, max(1, config.rank // by)) for by in (4, 2, 1))
-    means = mean_of_items(items, histories)
-    audience = np.log1p(np.bincount(histories.items, minlength=len(items))).astype(np.float32)
-    parts = {
-        "factors": _best(factors, train, valid),
-        "low-pass": _best(filters, train, valid),
-        "content": VectorScorer(means, items),
-    }
-    if features.users.shape == means.shape and not np.allclose(features.users, means, atol=_PROFILE_IS_MEAN):
-        parts["profile"] = VectorScorer(features.users, items)
-    return parts | {"popularity": VectorScorer(np.ones((len(means), 1), np.float32), audience[:, None])}
-
-
-def _best(candidates: Iterable[VectorScorer], train: CSR, valid: CSR) -> VectorScorer:
-    """The first of those with the highest validation NDCG@20."""
-    return max(candidates, key=lambda part: validation_ndcg(part, train, valid))
+def _best(what: str, candidates: Iterable[S], R: CSR, valid: CSR, progress: Progress) -> tuple[int, S]:
+    """Return index and value of the first candidate with the highest validation NDCG@20."""
+    reached = -1.0
+    best: tuple[int, S] | None = None
+    for n, candidate in enumerate(candidates):
+        ndcg = validation_ndcg(candidate, R, valid, under(progress, f"validate {what}, {n + 1}"))
+        if best is None or ndcg > reached:
+            reached, best = ndcg, (n, candidate)
+    if best is None:
+        raise ValueError("there are no candidates")
+    return best

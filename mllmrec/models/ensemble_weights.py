@@ -1,19 +1,20 @@
-"""How much each part of a mixture counts: weights that validation chooses.
+"""Weights of the ensemble's parts, chosen by validation.
 
-Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight
-can be a constant. A first part weighs 1. The others are searched one after another over a small grid, round
-after round until none changes, for the highest NDCG@20 of the validation items; of equal weights the lower one stays.
-Such a climb ends on the next hill, so there are three, from no weight, some and much; of equal ends the first stays.
-Where there are several first parts, each has its climbs, and the one whose mixture reaches most stays.
+Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight can be a
+constant. A first part weighs 1. The others are searched one after another over a small grid, round after round until
+none changes, for the highest NDCG@20 of the validation items; of equal weights the lower one stays. Such a climb ends
+on the next hill, so there are three: from weights of 0, 0.4 and 1.2. Of equal ends the first stays. Where there are
+several first parts, each has its climbs, and the one whose ensemble is best stays.
 
-What is searched is a short list of items a user: the best fifty of every part, and the items held out. An item on
-no list counts as ranked below these; where the lists hold the whole catalogue, nothing is left to that.
+The search reads a short list of items a user: the best fifty of every part, and the held-out items. An item on no list
+counts as ranked below these. Where the lists hold the whole catalogue, the ranking is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec.evaluation import metrics
-from mllmrec.models.scorer import BlockScorer, Scorer, VectorScorer, block_rows
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.scoring import Scorer, VectorScorer, block_rows
 
 Entries = tuple[Tensor, Tensor]  # rows and columns of a matrix's entries, int64 [nnz] each
 
@@ -33,19 +35,19 @@ _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
 _SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
 _LIST_BYTES = 1 << 29  # of the lists' scores; likewise
-_RUN = 64  # users that are sampled together, as they are scored together
-_GAP = 4  # users this near are scored with those between them
+_RUN = 64  # users that are sampled and scored together
 _COMPARED = 1 << 24  # scores compared at once
 
 
 @dataclass(frozen=True, slots=True)
 class _Lists:
-    """What the search looks at.
+    """The short lists that the search reads.
 
     Attributes:
         scores: float32 [parts, B, C]; of the first parts -inf where an item may not be ranked or stands twice.
-        rows, columns: int64 [H], where the held-out items stand.
-        indptr: [B + 1], which of them are whose.
+        rows: int64 [H], the user of each held-out item.
+        columns: int64 [H], its place in the user's list.
+        indptr: [B + 1], the held-out items of each user.
     """
 
     scores: Tensor
@@ -54,16 +56,16 @@ class _Lists:
     indptr: NDArray[np.int64]
 
     def of(self, first: int, firsts: int) -> _Lists:
-        """Those of one of the first parts and of all others."""
+        """Return the lists of one of the first parts and of all others."""
         return replace(self, scores=self.scores[[first, *range(firsts, len(self.scores))]])
 
     def mixed(self, weights: Sequence[float]) -> Tensor:
-        """The weighted sum of the parts, float32 [B, C]."""
+        """Return the weighted sum of the parts, float32 [B, C]."""
         summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1)
         return summed
 
-    def reached(self, mixed: Tensor) -> float:
-        """NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item's ranks last."""
+    def ndcg(self, mixed: Tensor) -> float:
+        """Return NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item ranks last."""
         own = mixed[self.rows, self.columns]
         step = max(1, _COMPARED // max(1, mixed.shape[1]))
         ranks = torch.empty(len(own), dtype=torch.int64)
@@ -74,14 +76,30 @@ class _Lists:
         return metrics.mean(values)[f"ndcg@{CUTOFF}"]
 
 
-def validation_ndcg(model: Scorer, train: CSR, valid: CSR) -> float:
-    """NDCG@20 of a model, averaged over the users with validation and training items."""
-    values = metrics.per_user(model.ranks(train, valid), valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
+class Ranked(Protocol):
+    """A model that ranks held-out items."""
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks."""
+        ...
+
+
+def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = silent) -> float:
+    """Return NDCG@20 of a model, averaged over the users with validation and training items.
+
+    Args:
+        model: the model.
+        train: binary [U, I], items that are not ranked.
+        valid: binary [U, I], items to rank.
+        progress: called while users are ranked.
+    """
+    ranks = model.ranks(train, valid, progress=progress)
+    values = metrics.per_user(ranks, valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
     return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
 
 
-def standardised(part: VectorScorer) -> VectorScorer:
-    """The part with each user's vector over the spread of their scores.
+def standardize(part: VectorScorer) -> VectorScorer:
+    """Return the part with each user's vector over the spread of their scores.
 
     The spread over the catalogue is that of an inner product, sqrt(p^T Cov(items) p), in float64. The scores'
     mean is the same for all items of a user and left in. A user whose scores are all equal gets zeros.
@@ -98,33 +116,38 @@ def standardised(part: VectorScorer) -> VectorScorer:
 
 
 def choose_weights(
-    firsts: Sequence[BlockScorer], others: Sequence[BlockScorer], train: CSR, valid: CSR
+    firsts: Sequence[Scorer], others: Sequence[Scorer], train: CSR, valid: CSR, progress: Progress = silent
 ) -> tuple[int, tuple[float, ...]]:
-    """Which of the first parts is mixed, and the weight of it, which is 1, and of each other part.
+    """Choose one of the first parts, and the weights of it (1) and of each other part.
 
     Args:
-        firsts: standardised; one of them is taken.
-        others: standardised.
+        firsts: standardized; one of them is taken.
+        others: standardized.
         train: [U, I] items that are not ranked.
         valid: [U, I] items to rank high.
+        progress: called after each run of users that is listed, and after each climb.
+
+    Returns:
+        The index of the first part, and the weights.
     """
-    lists = _short_lists([*firsts, *others], len(firsts), train, valid)
+    lists = _short_lists([*firsts, *others], len(firsts), train, valid, progress)
+    starts = [(first, start) for first in range(len(firsts)) for start in _STARTS]
     climbs = []
-    for first in range(len(firsts)):
-        own = lists.of(first, len(firsts))
-        climbs += [(first, *_climb(own, [1.0, *(start for _ in others)])) for start in _STARTS]
+    for n, (first, start) in enumerate(starts, start=1):
+        climbs.append((first, *_climb(lists.of(first, len(firsts)), [1.0, *(start for _ in others)])))
+        progress("search weights", n, len(starts))
     first, weights, _ = max(climbs, key=lambda climb: climb[2])
     return first, weights
 
 
 def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
-    """From these weights to where none changes, and the NDCG@20 there."""
-    best = lists.reached(lists.mixed(weights))
+    """Climb from these weights to where none changes; return the weights and the NDCG@20 there."""
+    best = lists.ndcg(lists.mixed(weights))
     for _ in range(_ROUNDS):
         before = tuple(weights)
         for k in range(1, len(weights)):
             others = lists.mixed([*weights[:k], 0.0, *weights[k + 1 :]])
-            reached = [lists.reached(others.add(lists.scores[k], alpha=weight)) for weight in GRID]
+            reached = [lists.ndcg(others.add(lists.scores[k], alpha=weight)) for weight in GRID]
             weights[k], best = GRID[int(np.argmax(reached))], max(reached)
         if tuple(weights) == before:
             break
@@ -132,17 +155,17 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
 
 
 def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
-    """Users to search on, in runs spread evenly over those with validation and training items."""
-    judged = metrics.users_with_heldout(train, valid)
+    """Return users to search on, in runs spread evenly over those with validation and training items."""
+    known = metrics.users_with_heldout(train, valid)
     rows = min(_RUN, block_rows(train.n_columns))
-    runs = [judged[start : start + rows] for start in range(0, len(judged), rows)]
+    runs = [known[start : start + rows] for start in range(0, len(known), rows)]
     users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)
     most = max(1, users // rows)
     return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
 
 
-def _short_lists(parts: Sequence[BlockScorer], firsts: int, train: CSR, valid: CSR) -> _Lists:
-    """The lists of all users to search on, a run at a time."""
+def _short_lists(parts: Sequence[Scorer], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
+    """Return the lists of all users to search on, made a run at a time; see choose_weights."""
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
     runs = _sample(train, valid, 4 * len(parts) * width)
@@ -150,25 +173,26 @@ def _short_lists(parts: Sequence[BlockScorer], firsts: int, train: CSR, valid: C
     seen, held = train.take_rows(users), valid.take_rows(users)
     scores = torch.empty(len(parts), len(users), width)
     columns, start = [torch.empty(0, dtype=torch.int64)], 0
-    for run in runs:
+    for n, run in enumerate(runs, start=1):
         stop = start + len(run)
         own = scores[:, start:stop]
         columns.append(_list_run(parts, firsts, run, _entries(seen, start, stop), _entries(held, start, stop), own))
         start = stop
+        progress("list items", n, len(runs))
     return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
 
 
 def _list_run(
-    parts: Sequence[BlockScorer],
+    parts: Sequence[Scorer],
     firsts: int,
     run: NDArray[np.int64],
     seen_at: Entries,
     held_at: Entries,
     scores: Tensor,
 ) -> Tensor:
-    """Fill the scores [parts, b, C] of a run's lists; in which columns its held-out items stand, in their order."""
+    """Fill the scores [parts, b, C] of a run's lists; return the columns of its held-out items, in their order."""
     rows, items = held_at
-    tables = [_scores(part, run) for part in parts]  # [b, I] each
+    tables = [torch.from_numpy(part.scores(run)) for part in parts]  # [b, I] each
     seen = torch.zeros_like(tables[0], dtype=torch.bool).index_put(seen_at, torch.tensor(True))
     listed = min(_LISTED, seen.shape[1])
     best = [table.masked_fill(seen, -torch.inf).topk(listed, dim=1).indices for table in tables]
@@ -177,20 +201,14 @@ def _list_run(
     ids = torch.cat([*best, held], dim=1).sort(dim=1).values
     for k, table in enumerate(tables):
         scores[k] = table.gather(1, ids)
-    barred = seen.gather(1, ids)
-    barred[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
-    scores[:firsts].masked_fill_(barred, -torch.inf)
+    excluded = seen.gather(1, ids)
+    excluded[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
+    scores[:firsts].masked_fill_(excluded, -torch.inf)
     return torch.searchsorted(ids[rows], items[:, None])[:, 0]
 
 
-def _scores(part: BlockScorer, users: NDArray[np.int64]) -> Tensor:
-    """Of the named users, float32 [B, I]; of those far apart not with the users between them."""
-    near = np.split(users, np.flatnonzero(np.diff(users) > _GAP) + 1)
-    return torch.from_numpy(np.concatenate([part.scores(int(u[0]), int(u[-1]) + 1)[u - u[0]] for u in near]))
-
-
 def _entries(matrix: CSR, start: int, stop: int) -> Entries:
-    """Those of the rows start..stop-1, which count from 0."""
+    """Return the entries of the rows start..stop-1, which count from 0."""
     ends = matrix.indptr[start : stop + 1]
     rows = np.repeat(np.arange(stop - start), np.diff(ends))
     return torch.from_numpy(rows), torch.from_numpy(matrix.indices[ends[0] : ends[-1]].astype(np.int64))

@@ -1,34 +1,76 @@
-"""FREEDOM (Zhou and Shen, A Tale of Two Graphs, ACM Multimedia 2023), for one modality.
+"""FREEDOM: a frozen item graph beside a pruned user-item graph, for one modality.
 
-item graph    frozen: the K nearest items by cosine, D^-1/2 S D^-1/2; one step over the items' ids
-user-item     in each epoch a part of the edges, drawn with p ~ 1 / sqrt(d_u d_i) ("degree-sensitive
-graph         pruning"); the whole graph when it scores
+Zhou and Shen, A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation, ACM
+Multimedia 2023.
+
+item graph    frozen: the K nearest items by cosine, D^-1/2 S D^-1/2; one step over the items' ids (equations 1-5)
+user-item     in each epoch a part of the edges, drawn with p ~ 1 / sqrt(d_u d_i) ("degree-sensitive pruning",
+graph         equations 6-7); the whole graph when it scores
 vectors       users: the mean over k = 0..K of A^k E^(0); items: the same plus the item graph's step
 loss          BPR of the vectors + w BPR of users with projected features
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, bpr_loss, propagate
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
-from mllmrec.models.network import Network, bipartite, distinct, embedding, squares
+from mllmrec.config import Count, GraphConfig, ModelConfig
+from mllmrec.features.encode import Vectors
+from mllmrec.models.layers import bipartite, embedding, squares, unique_rows
+from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.training.network import Network
+
+# FREEDOM's own item graph: the ten nearest, the item itself among them, directed, no threshold.
+_OWN_GRAPH = GraphConfig(mode="paper", semantic_neighbours=10, cooccurrence_neighbours=0, threshold=-1)
 
 
-class FREEDOM(Network):
-    """See the module.
+class FREEDOMConfig(ModelConfig):
+    """Settings of FREEDOM."""
+
+    kind: Literal["freedom"] = "freedom"
+    refined: bool = False  # graph refinement (+GR): our item graph in place of its own
+    gcn_layers: Count = 2  # K, user-item propagation steps
+    decay: Annotated[float, Field(ge=0)] = 1e-4  # L2 of a batch's E^(0)
+    edge_keep: Annotated[float, Field(gt=0, le=1)] = 0.2  # share of user-item edges that an epoch keeps
+    feature_loss: Annotated[float, Field(ge=0)] = 1e-3  # w
+
+
+class FREEDOM(NetworkModel):
+    """See the module."""
+
+    Config = FREEDOMConfig
+    config: FREEDOMConfig
+    title = "FREEDOM"
+    candidates = rate_candidates("model.feature_loss", (1e-3, 1e-5, 1e-1))
+
+    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+        """Return the untrained network; see NetworkModel."""
+        config, features = self.config, self._required(items)
+        item_graph = self._graph(features, user_items, None if config.refined else _OWN_GRAPH)
+        return FREEDOMNetwork(
+            user_items, torch.from_numpy(features), item_graph, self.context.train.dim, config.gcn_layers, config.decay,
+            config.edge_keep, config.feature_loss,
+        )  # fmt: skip
+
+
+class FREEDOMNetwork(Network):
+    """Ids of users and items, and a projection of the features.
 
     Args:
         user_items: training interactions.
         features: float32 [I, d_e], frozen.
-        item_graph: S, normalised; the refined graph in its place is "+GR".
+        item_graph: S, normalized.
         dim: d.
         layers: K of the user-item graph.
         decay: L2 of a batch's E^(0).
-        keep: share of the edges that an epoch keeps.
+        keep: share of the edges that an epoch keeps, in (0, 1].
         feature_loss: w.
     """
 
@@ -64,27 +106,27 @@ class FREEDOM(Network):
     def _vectors(self, graph: CSR) -> tuple[Tensor, Tensor]:
         n = self._user_items.n_rows
         mixed = propagate(graph, self.table, layers=self._layers, combine="mean")
-        alike = propagate(self._item_graph, self.table[n:], layers=1, combine="last")
-        return mixed[:n], mixed[n:] + alike
+        step = propagate(self._item_graph, self.table[n:], layers=1, combine="last")
+        return mixed[:n], mixed[n:] + step
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """See Network."""
+        """Return the loss of a batch; see Network."""
         h_user, h_item = self._vectors(self._pruned)
         n = self._user_items.n_rows
-        ranked = bpr_loss(h_user, h_item, users, positives, negatives)
-        columns, which = distinct(torch.cat([positives, negatives]))
+        ranking = bpr_loss(h_user, h_item, users, positives, negatives)
+        columns, which = unique_rows(torch.cat([positives, negatives]))
         projected = self.project(self.features[columns])  # [distinct items, d]
         by_features = bpr_loss(h_user, projected, users, which[: len(users)], which[len(users) :])
         shrink = squares(self.table[users], self.table[n + positives], self.table[n + negatives])
-        return ranked + self._feature_loss * by_features + self._decay * shrink
+        return ranking + self._feature_loss * by_features + self._decay * shrink
 
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """See Network; the whole user-item graph."""
+        """Return vectors by the whole user-item graph; see Network."""
         return self._vectors(self._whole)
 
 
 def edge_chances(user_items: CSR) -> NDArray[np.float64]:
-    """p of each edge, proportional to 1 / sqrt(d_u d_i), summing to 1; float64 [nnz]."""
+    """Return p of each edge, proportional to 1 / sqrt(d_u d_i), summing to 1; float64 [nnz]."""
     users, items = user_items.rows(), user_items.indices
     by_user = np.bincount(users, minlength=user_items.n_rows)
     by_item = np.bincount(items, minlength=user_items.n_columns)

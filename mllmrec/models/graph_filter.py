@@ -1,11 +1,11 @@
-"""A low-pass filter of the user-item graph: the smoothest part of what a user bought, spread over all items.
+"""GF-CF's linear filter: a low-pass filter of the user-item graph.
 
-With R~ = D_U^-1/2 R D_I^-1/2 and V its leading right singular vectors (Shen et al., How Powerful is Graph
-Convolution for Recommendation?, CIKM 2021, the ideal low-pass filter):
+Shen et al., How Powerful is Graph Convolution for Recommendation?, CIKM 2021, the ideal low-pass filter. With
+R~ = D_U^-1/2 R D_I^-1/2 and V [I, r] its leading right singular vectors,
 
-    f_u = R_u D_I^-1/2 V V^T D_I^1/2                         [I]
+    score_u = R_u D_I^-1/2 V V^T D_I^1/2,
 
-which is an inner product of R_u D_I^-1/2 V and D_I^1/2 V, rank numbers a user and an item.
+the inner product of R_u D_I^-1/2 V and D_I^1/2 V: r numbers a user and an item.
 """
 
 from __future__ import annotations
@@ -16,33 +16,36 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
-from mllmrec.models.scorer import VectorScorer
+from mllmrec.models.scoring import VectorScorer
 
 
-def low_pass(user_items: CSR, rank: int) -> VectorScorer:
-    """The filter of `user_items`, binary [U, I]; columns in falling order of their singular values.
+def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
+    """Return the filter of an interaction matrix; columns in falling order of their singular values.
 
-    The rank is lowered to what the matrix can have, a column of zeros where that is none. The start vector is
-    fixed, so the same interactions give the same filter.
+    The start vector is fixed, so the same interactions give the same filter.
+
+    Args:
+        user_items: R, binary [U, I].
+        factors: r; lowered to what the matrix can have, a column of zeros where that is none.
     """
     R = user_items.to_scipy().astype(np.float64)
-    scaled, by_item = normalised(R)
-    rank = min(rank, min(R.shape) - 1)
-    if rank < 1:
+    scaled, by_item = normalize_bipartite(R)
+    factors = min(factors, min(R.shape) - 1)
+    if factors < 1:
         return VectorScorer(np.zeros((R.shape[0], 1), np.float32), np.zeros((R.shape[1], 1), np.float32))
-    _, values, basis = svds(scaled, k=rank, v0=np.ones(min(R.shape)), return_singular_vectors="vh")
-    V = basis[np.argsort(-values, kind="stable")].T  # [I, rank]
+    _, values, basis = svds(scaled, k=factors, v0=np.ones(min(R.shape)), return_singular_vectors="vh")
+    V = basis[np.argsort(-values, kind="stable")].T  # [I, r]
     users = np.ascontiguousarray(R @ (V / by_item[:, None] ** 0.5), np.float32)
     return VectorScorer(users, np.ascontiguousarray(V * by_item[:, None] ** 0.5, np.float32))
 
 
-def normalised(R: sp.csr_array) -> tuple[sp.csr_array, NDArray[np.floating]]:
-    """R~ = D_U^-1/2 R D_I^-1/2 of a binary R [U, I], and D_I [I]; 1 stands for the degree of who has none."""
+def normalize_bipartite(R: sp.csr_array) -> tuple[sp.csr_array, NDArray[np.floating]]:
+    """Return R~ = D_U^-1/2 R D_I^-1/2 of a binary R [U, I], and D_I [I]; a degree of 0 counts as 1."""
     by_user, by_item = (np.maximum(np.asarray(R.sum(axis=axis)).ravel(), 1) for axis in (1, 0))
     return (sp.diags_array(by_user**-0.5) @ R @ sp.diags_array(by_item**-0.5)).tocsr(), by_item
 
 
-def narrowed(filtered: VectorScorer, rank: int) -> VectorScorer:
-    """The filter of a lower rank."""
-    users, items = (np.ascontiguousarray(side[:, :rank]) for side in (filtered.users, filtered.items))
+def narrow(filtered: VectorScorer, factors: int) -> VectorScorer:
+    """Return the filter with fewer factors."""
+    users, items = (np.ascontiguousarray(side[:, :factors]) for side in (filtered.users, filtered.items))
     return VectorScorer(users, items)

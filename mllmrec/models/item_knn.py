@@ -1,50 +1,110 @@
-"""Item-kNN with a neighbourhood and a weighting: an item adds its likeness to each of its k nearest.
+"""Item-kNN: an item adds its similarity to each of its k nearest items.
 
-Two items are alike where the same users own both. With n_i users of item i, n_u items of user u, and
-idf_u = log(I / (1 + n_u)), for who owns much says little of what goes together, S_ij = d_i d_j sum of w_u
-over the users of both:
+Two items are similar where the same users own both. With n_i users of item i, n_u items of user u, and
+idf_u = log(I / (1 + n_u)), so that users of many items count less, S_ij = d_i d_j (sum of w_u over the users of both):
 
     cosine   w_u = 1       d_i = 1 / sqrt(n_i)                       (Deshpande and Karypis, TOIS 2004)
     tfidf    w_u = idf_u²  d_i = 1 / sqrt(sum of w_u over the users of i)
     bm25     w_u = idf_u²  d_i = 2.2 / (1 + 1.2 (1/4 + 3/4 n_i / mean of all n_i))
 
-The last two take items for documents and users for their words, with the weights and constants of the library
-`implicit` (TFIDFRecommender, BM25Recommender). Memory: I k, and a block of rows of S.
+score_u = R_u S. The last two take items for documents and users for their words, with the weights and constants of
+the library `implicit` (TFIDFRecommender, BM25Recommender). Memory: I k, and a block of rows of S.
+
+With n_neighbors = 0 every neighbor counts. S = X^T X is then never formed: scores are (R_u X^T) X, and the diagonal of
+S touches a user's own items alone. So is the baseline of every evaluation, with cosine.
 """
 
 from __future__ import annotations
 
+from typing import Literal, Self
+
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
+from numpy.typing import ArrayLike, NDArray
 
-from mllmrec.config import Weighting
-from mllmrec.dataset import Histories
-from mllmrec.models.item_weights import ItemWeights
-from mllmrec.models.scorer import block_rows
+from mllmrec.config import Count, ModelConfig
+from mllmrec.features.encode import Vectors
+from mllmrec.models.base import FilePath, Matrix, user_rows
+from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
+from mllmrec.models.scoring import Lists, block_rows
 
 _K1, _B = 1.2, 0.75  # of BM25
+Weighting = Literal["cosine", "tfidf", "bm25"]
 
 
-def item_knn(histories: Histories, *, neighbours: int, weighting: Weighting) -> ItemWeights:
-    """The k nearest items of each item; those that share no user are none.
+class ItemKNNConfig(ModelConfig):
+    """Settings of item-kNN."""
 
-    Args:
-        histories: training histories.
-        neighbours: k, the item itself not counted.
-        weighting: of users and items.
+    kind: Literal["item-knn"] = "item-knn"
+    n_neighbors: Count = 200  # k, the item itself not counted; 0: all
+    weighting: Weighting = "tfidf"
 
-    Raises:
-        LeakError: the histories hold held-out interactions.
-    """
-    histories.require_training("item-kNN")
-    user_items = histories.user_items()
-    weights = _nearest(_weighted(user_items, weighting), neighbours)
-    return ItemWeights(user_items, weights, histories.digest)
+
+class ItemKNN(ItemWeightModel):
+    """See the module."""
+
+    _X: sp.csr_array | None = None  # where all neighbors count
+
+    Config = ItemKNNConfig
+    config: ItemKNNConfig
+    title = "item-kNN, weighted"  # "item-kNN" is the baseline, with cosine and all neighbors
+    candidates = tuple(
+        (f"model.weighting={weighting}", f"model.n_neighbors={k}")
+        for weighting in ("tfidf", "cosine", "bm25")
+        for k in (200, 1000, 50)
+    )
+
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Find the nearest items of each item; those that share no user are none. See Recommender."""
+        R, k = self._begin(user_items), self.config.n_neighbors
+        X = _weighted(R, self.config.weighting)
+        if k == 0:
+            self._X = X
+            return self
+        by_item, blocks, parts = X.T.tocsr(), range(0, R.n_columns, block_rows(R.n_columns)), []
+        for n, start in enumerate(blocks, start=1):
+            parts.append(_largest(by_item[start : start + blocks.step] @ X, np.arange(start, R.n_columns), k))
+            self.context.progress("fit item-kNN", n, len(blocks))
+        return self.set_weights(R, CSR.from_scipy(sp.vstack(parts)))
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        return f"{self.config.weighting}, all neighbors" if self.config.n_neighbors == 0 else super().summary
+
+    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Return sums of similarities, float32 [B, I]; see Recommender."""
+        if self._X is None or self.user_items is None:
+            return super().scores(users)
+        owned = self.user_items.take_rows(user_rows(users)).to_scipy().astype(np.float64)
+        return np.asarray((owned @ self._X.T @ self._X).toarray(), dtype=np.float32)
+
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return the k most similar items; see Recommender."""
+        if self._X is None:
+            return super().similar_items(items, k)
+        rows = user_rows(items)
+        return best_of_rows(_largest(self._X.T.tocsr()[rows] @ self._X, rows, k), k)
+
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote; of all neighbors X is computed again."""
+        super().read_files(path)
+        if self.config.n_neighbors == 0 and self.user_items is not None:
+            self._X = _weighted(self.user_items, self.config.weighting)
+        return self
 
 
 def _weighted(user_items: CSR, weighting: Weighting) -> sp.csr_array:
-    """X, float64 [U, I], with S = X^T X."""
+    """Return X, float64 [U, I], with S = X^T X."""
     owned = user_items.to_scipy().astype(np.float64)
     users_of = np.bincount(user_items.indices, minlength=user_items.n_columns)  # n_i, [I]
     idf = np.log(user_items.n_columns / (1 + np.diff(user_items.indptr)))  # [U]
@@ -57,20 +117,18 @@ def _weighted(user_items: CSR, weighting: Weighting) -> sp.csr_array:
     return sp.csr_array(owned.multiply(counted[:, None]).multiply(scale[None, :]))
 
 
-def _nearest(weighted: sp.csr_array, k: int) -> CSR:
-    """The k largest entries above 0 of each row of X^T X, but its diagonal; of equal ones the lower ids."""
-    by_item, n = weighted.T.tocsr(), weighted.shape[1]
-    block = block_rows(n)
-    parts = [_largest(by_item[start : start + block] @ weighted, start, k) for start in range(0, n, block)]
-    return CSR.from_scipy(sp.vstack(parts))
+def _largest(similar: sp.csr_array, items: NDArray[np.int64], k: int) -> sp.csr_array:
+    """Return the k largest entries above 0 of each row, its own item left out; of equal ones the lower ids.
 
-
-def _largest(alike: sp.csr_array, first: int, k: int) -> sp.csr_array:
-    """At most k entries of each row of a block [B, I] whose row 0 is item `first`."""
-    rows = np.repeat(np.arange(alike.shape[0]), np.diff(alike.indptr))
-    alike.data[alike.indices == rows + first] = 0
-    order = np.lexsort((alike.indices, -alike.data, rows))  # within each row by value
-    place = np.arange(len(order)) - alike.indptr[rows]
-    kept = order[(place < k) & (alike.data[order] > 0)]
-    values = alike.data[kept].astype(np.float32)
-    return sp.csr_array((values, (rows[kept], alike.indices[kept])), shape=alike.shape)
+    Args:
+        similar: [B, I], rows of S; changed.
+        items: int64 [B], the item of each row.
+        k: entries a row.
+    """
+    rows = np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
+    similar.data[similar.indices == items[rows]] = 0
+    order = np.lexsort((similar.indices, -similar.data, rows))  # within each row by value
+    place = np.arange(len(order)) - similar.indptr[rows]
+    kept = order[(place < k) & (similar.data[order] > 0)]
+    values = similar.data[kept].astype(np.float32)
+    return sp.csr_array((values, (rows[kept], similar.indices[kept])), shape=similar.shape)

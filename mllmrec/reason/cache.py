@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mllmrec.errors import StorageError
+from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.reason import cache_file
 from mllmrec.reason.engine import Answer
 
@@ -26,13 +28,20 @@ def default_path() -> Path:
     """`$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
     if named := os.environ.get("MLLMREC_CACHE"):
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mllmrec" / "generations.sqlite"
+    return user_cache_folder() / "generations.sqlite"
 
 
 def _checksum(key: str, answer: Answer) -> str:
     fields = "\x00".join((key, answer.text, answer.status, answer.reason))
     return hashlib.sha256(fields.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _answer(key: Any, fields: Sequence[Any], checksum: str) -> Answer | None:
+    """Return the answer of a row, or None where a field is no text or the checksum is another."""
+    if not all(isinstance(field, str) for field in (key, *fields)):
+        return None
+    answer = Answer(*fields)
+    return answer if _checksum(key, answer) == checksum else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,9 @@ class GenerationCache:
                     f"SELECT key, text, status, reason, checksum FROM generations WHERE key IN ({marks})",  # noqa: S608 - only question marks are put in
                     batch,
                 )
-                for key, text, status, reason, checksum in rows:
-                    answer = Answer(text, status, reason)
-                    if _checksum(key, answer) == checksum:
+                for key, *fields, checksum in rows:
+                    answer = _answer(key, fields, checksum)
+                    if answer is not None:
                         found[key] = answer
                     else:
                         self.damaged += 1
@@ -111,8 +120,8 @@ class GenerationCache:
         """What is held, by question and engine."""
         with _sqlite_errors(self.path):
             rows = self._connection.execute(
-                "SELECT ask, engine, COUNT(*), SUM(status = 'unusable'), SUM(LENGTH(text)), SUM(seconds) "
-                "FROM generations GROUP BY ask, engine ORDER BY ask, engine"
+                "SELECT CAST(ask AS TEXT), CAST(engine AS TEXT), COUNT(*), SUM(status = 'unusable'), "
+                "SUM(LENGTH(text)), TOTAL(seconds) FROM generations GROUP BY 1, 2 ORDER BY 1, 2"
             ).fetchall()
         return [Holding(*row) for row in rows]
 
@@ -147,9 +156,7 @@ class GenerationCache:
     def _damaged(self) -> list[str]:
         with _sqlite_errors(self.path):
             rows = self._connection.execute("SELECT key, text, status, reason, checksum FROM generations")
-            return [
-                key for key, text, status, reason, kept in rows if _checksum(key, Answer(text, status, reason)) != kept
-            ]
+            return [key for key, *fields, checksum in rows if _answer(key, fields, checksum) is None]
 
     def close(self) -> None:
         """Close the file."""

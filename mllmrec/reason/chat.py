@@ -1,63 +1,298 @@
-"""What a language model is to the reasoning stage: chat requests in, replies out, in order.
+"""Describe items and profile users with a chat model: prompts, retries, and the verdict on each reply.
 
-An engine (in-process transformers, a server behind an OpenAI-compatible address) implements `ChatModel` and
-knows nothing of items or users; what is asked, and of what, is the prompts' part.
+Each attempt adds the template's next instruction, so a retry differs from what failed and is the same in every run.
+The reason of the last failure stays with the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
-Finish = Literal["stop", "length", "failed"]
+from mllmrec.foundation.images import ImageRefusedError, open_image
+from mllmrec.reason.answer_checks import CUT, VERSION, check_reply
+from mllmrec.reason.engine import (
+    Answer,
+    ChatModel,
+    ChatRequest,
+    HistoryItem,
+    Item,
+    Material,
+    Reply,
+    Report,
+    StatesModel,
+    no_report,
+)
+from mllmrec.reason.prompts import Template, element
+from mllmrec.reason.token_budget import recency_shares, recency_weights
+
+_CHECK_SIDE = 64  # a picture is decoded at a fraction of its size where only its soundness is in question
+_MIN_ITEM_TOKENS = 40  # below it, an item's title and what its pictures show are both in shreds
+_IN_ORDER, _UNORDERED = "oldest first", "in no particular order"
+_WEIGHED = "; the weight of an item says how much it still counts"
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One question.
+class RetryingChat:
+    """A chat model that retries unusable answers with the next instruction of a template.
 
     Attributes:
-        text: the user's turn, complete; anything from data in it is delimited and neutralised already.
-        system: the system turn, empty where there is none.
-        images: local files, unchecked: the engine opens them with `foundation.images.open_image`, before the text.
+        model: the engine.
+        template: the prompt's wording.
+        values: of the template's places beside the data: {category} and {words}.
+        retries: attempts after the first.
     """
 
-    text: str
-    system: str = ""
-    images: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back.
-
-    Attributes:
-        text: the generated text, stripped; empty where there is none.
-        finish: "stop" (the model ended by itself), "length" (cut at the limit of new tokens), "failed"
-            (`reason` says why).
-        reason: one line, empty where all went well.
-    """
-
-    text: str
-    finish: Finish = "stop"
-    reason: str = ""
-
-
-class ChatModel(Protocol):
-    """A model that answers chat requests."""
+    model: ChatModel
+    template: Template
+    values: Mapping[str, str]
+    retries: int
 
     @property
     def fingerprint(self) -> str:
-        """Everything beside the request that shapes a reply: engine, model, revision, precision, decoding."""
-        ...
+        """Return model, wording and checks; the data is in the request."""
+        return f"{self.model.fingerprint} template={self.template.digest} retries={self.retries} {VERSION}"
+
+    def answers(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Answer]:
+        """Return one answer a request, in order; no answer depends on the other requests of the call.
+
+        An answer that was cut in every attempt is "flagged": its whole sentences are kept.
+        """
+        answers: list[Answer] = [Answer("", "failed")] * len(requests)
+        pending = list(range(len(requests)))
+        for attempt in range(self.retries + 1):
+            batch = [self._attempt(requests[n], attempt) for n in pending]
+            replies = self.model.complete(batch, no_report if attempt else report)
+            for n, reply, request in zip(pending, replies, batch, strict=True):
+                answers[n] = _better(answers[n], to_answer(reply, request, attempt))
+            pending = [n for n, reply in zip(pending, replies, strict=True) if self._retriable(reply, answers[n])]
+            if not pending:
+                break
+        return answers
+
+    @staticmethod
+    def _retriable(reply: Reply, answer: Answer) -> bool:
+        """Return whether another attempt may bring a better answer."""
+        return reply.finish not in ("failed", "refused") and answer.status in ("flagged", "unusable")
+
+    def _attempt(self, request: ChatRequest, attempt: int) -> ChatRequest:
+        return self.template.retry(request, attempt, self.values) if attempt else request
+
+
+def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
+    """Judge a reply.
+
+    Args:
+        reply: as the engine gave it.
+        request: what it replies to.
+        attempt: number of the attempt, from 0.
+    """
+    text, fault = check_reply(reply, request.text)
+    if reply.finish == "failed":
+        return Answer("", "failed", fault)
+    if not fault:
+        return Answer(text)
+    number = f" (attempt {attempt + 1})" if attempt else ""
+    return Answer(text, "flagged" if fault == CUT else "unusable", f"{fault}{number}")
+
+
+def _better(before: Answer, after: Answer) -> Answer:
+    """Return the later answer, but never nothing in the place of something."""
+    return before if before.status == "flagged" and after.status in ("unusable", "failed") else after
+
+
+class ChatDescriber:
+    """The Describer over a chat model: an item's pictures and a template -> D_s.
+
+    Args:
+        chat: model, template and number of retries.
+        item_tokens: estimated tokens that the item's own text may take, where the template has it.
+        max_images: pictures an item; of more (the frames of a video), so many spread evenly.
+    """
+
+    def __init__(self, chat: RetryingChat, *, item_tokens: int, max_images: int) -> None:
+        self._chat, self._item_tokens, self._max_images = chat, item_tokens, max_images
+
+    @property
+    def fingerprint(self) -> str:
+        """Return model, wording, checks and limits."""
+        return f"chat-description 1 {self._chat.fingerprint} images={self._max_images}"
 
     @property
     def batch_size(self) -> int:
-        """How many requests one call should hold, so that batching or concurrency pays."""
-        ...
+        """Return the batch size of the model."""
+        return self._chat.model.batch_size
 
-    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
-        """One reply a request, in order; raises EngineError only for what would fail every request."""
-        ...
+    def material(self, item: Item) -> Material:
+        """Return the prompt; items with the same pictures and the same prompt get one answer."""
+        request = self.request(item)
+        return {"system": request.system, "text": request.text}
+
+    def pictures(self, item: Item) -> tuple[Path, ...]:
+        """Return the pictures that are looked at."""
+        return spread(item.images, self._max_images)
+
+    def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
+        """Return one answer an item; an item without a usable picture is left its text, and the reason."""
+        answers: list[Answer] = [Answer("", "text-only")] * len(items)
+        requests = {n: self.request(item) for n, item in enumerate(items) if item.images}
+        for n, answer in zip(requests, self._chat.answers(list(requests.values()), report), strict=True):
+            answers[n] = answer
+        self._without_bad_pictures(answers, {n: requests[n] for n in requests if answers[n].status == "failed"})
+        return answers
+
+    def _without_bad_pictures(self, answers: list[Answer], failed: dict[int, ChatRequest]) -> None:
+        """Try failed requests without their bad pictures: one of them is no reason to lose the rest."""
+        repeated: dict[int, tuple[ChatRequest, str]] = {}
+        for n, request in failed.items():
+            usable, reason = usable_request(request)
+            if reason and usable:
+                repeated[n] = usable, reason
+            elif reason:
+                answers[n] = Answer("", "text-only", reason)
+        if repeated:
+            again = self._chat.answers([request for request, _ in repeated.values()])
+            for (n, (_, reason)), answer in zip(repeated.items(), again, strict=True):
+                answers[n] = with_reason(answer, reason)
+
+    def request(self, item: Item) -> ChatRequest:
+        """Return the prompt, with the item's pictures."""
+        values = dict(self._chat.values)
+        if self._chat.template.has_item:
+            values["item"] = element("item", catalogue_fields(item), self._item_tokens)
+        return self._chat.template.request(values, self.pictures(item))
+
+
+def catalogue_fields(item: Item) -> list[tuple[str, str]]:
+    """Return what the catalogue says of an item, as labelled fields."""
+    return [
+        ("title", item.title),
+        ("brand", item.brand),
+        ("category", " / ".join(item.categories)),
+        ("description", item.description),
+    ]
+
+
+def spread(images: Sequence[Path], most: int) -> tuple[Path, ...]:
+    """Return at most `most` pictures, the first and others at even distances."""
+    if len(images) <= most:
+        return tuple(images)
+    return tuple(images[n * len(images) // most] for n in range(most))
+
+
+def usable_request(request: ChatRequest) -> tuple[ChatRequest | None, str]:
+    """Return a request with those of its pictures that open, None where none does, and why the others do not."""
+    good, reasons = [], []
+    for path in request.images:
+        try:
+            open_image(path, side=_CHECK_SIDE)
+            good.append(path)
+        except ImageRefusedError as error:
+            reasons.append(str(error))
+    usable = replace(request, images=tuple(good)) if good or not request.images else None
+    return usable, "; ".join(reasons)
+
+
+def with_reason(answer: Answer, reason: str) -> Answer:
+    """Return an answer with one more reason."""
+    return replace(answer, reason="; ".join(part for part in (answer.reason, reason) if part))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """Limits on the part of a history that a prompt holds.
+
+    Attributes:
+        tokens: estimated tokens of all items together.
+        item_tokens: estimated tokens an item.
+        half_life: newer items that halve an item's weight; 0: all count the same.
+    """
+
+    tokens: int
+    item_tokens: int
+    half_life: float
+
+
+class HistoryPrompts:
+    """The prompt over a history; generated profiles and hidden states share it.
+
+    Args:
+        items: [I] the catalogue.
+        template: the wording.
+        values: of the template's places beside the data.
+        limits: how much of a history it holds.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], template: Template, values: Mapping[str, str], limits: HistoryLimits
+    ) -> None:
+        self._items, self._template, self._values, self._limits = items, template, values, limits
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """Return the prompt; histories are oldest first, and the newest items survive the budget."""
+        limits = self._limits
+        shares = recency_shares(len(history), limits.half_life, limits.tokens, limits.item_tokens, _MIN_ITEM_TOKENS)
+        newest = history[len(history) - len(shares) :]
+        weights = recency_weights(len(newest), limits.half_life)
+        blocks = [
+            self._block(n, entry, share, weight)
+            for n, (entry, share, weight) in enumerate(zip(newest, shares, weights, strict=True), start=1)
+        ]
+        order = _UNORDERED if newest and newest[0].time is None else _IN_ORDER
+        weighed = _WEIGHED if limits.half_life else ""
+        return self._template.request({**self._values, "items": "\n".join(blocks), "order": f"{order}{weighed}"})
+
+    def _block(self, number: int, entry: HistoryItem, share: int, weight: float) -> str:
+        fields = [*catalogue_fields(self._items[entry.item]), ("pictures", entry.description)]
+        weighed = f' weight="{weight:.2f}"' if self._limits.half_life else ""
+        return element("item", fields, share, f' number="{number}"{weighed}')
+
+
+class ChatProfiler:
+    """The Profiler over a chat model: a history's items, each with its share of tokens -> P_u.
+
+    It sees the history that it is given and nothing else of the user; of the catalogue, the history's items only.
+    """
+
+    def __init__(self, chat: RetryingChat, prompts: HistoryPrompts) -> None:
+        self._chat, self._prompts = chat, prompts
+
+    @property
+    def fingerprint(self) -> str:
+        """Return model, wording and checks; the limits show in the prompt."""
+        return f"chat-profile 1 {self._chat.fingerprint}"
+
+    @property
+    def batch_size(self) -> int:
+        """Return the batch size of the model."""
+        return self._chat.model.batch_size
+
+    def material(self, history: Sequence[HistoryItem]) -> Material:
+        """Return the whole prompt; users whose histories read the same get one answer."""
+        request = self.request(history)
+        return {"system": request.system, "text": request.text}
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """Return the prompt over a history."""
+        return self._prompts.request(history)
+
+    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report = no_report) -> list[Answer]:
+        """Return one answer a history."""
+        return self._chat.answers([self.request(history) for history in histories], report)
+
+
+class HiddenProfiler:
+    """The states of a model over the prompts of histories, in the place of generated texts."""
+
+    def __init__(self, model: StatesModel, prompts: HistoryPrompts) -> None:
+        self.model, self._prompts = model, prompts
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the model; the wording shows in the prompts."""
+        return f"hidden-states 1 {self.model.states_fingerprint}"
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """Return the prompt over a history."""
+        return self._prompts.request(history)

@@ -1,10 +1,11 @@
-"""Stage 1: item images -> descriptions (method 2.1).
+"""Stage 1: item images -> descriptions.
 
-Knows the catalogue and its pictures; knows nothing of users or interactions.
+Reads the catalogue and its pictures; knows nothing of users or interactions.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,45 +16,46 @@ from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
-from mllmrec.reason.engine import Answer, Describer, Item
+from mllmrec.reason.engine import WITH_TEXT, WITHOUT_TEXT, Answer, Describer, Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
-from mllmrec.reason.generate import WITHOUT_TEXT, Asking, generate
+from mllmrec.reason.generate import GenerationLimits, generate
 
 LABEL = "describe items"
+_SILENT_SECONDS = 1.0  # pictures that are hashed faster need no progress
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptions:
-    """What the engine says of each item's pictures.
+    """The engine's text on each item's pictures.
 
     Attributes:
         table: [I] rows in catalogue order: id, description (empty where there is none), status ("ok",
-            "text-only", "flagged", "doubtful", "unusable", "failed"; see `reason.engine.Answer`), reason.
+            "text-only", "flagged", "suspect", "unusable", "failed"; see `reason.engine.Answer`), reason.
     """
 
     table: pl.DataFrame
 
     @property
     def texts(self) -> list[str]:
-        """[I] D_s of each item, empty where there is none."""
+        """Return [I] D_s of each item, empty where there is none."""
         return self.table["description"].to_list()
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         counts = dict(self.table["status"].value_counts().iter_rows())
         refused = self.table.filter((pl.col("status") == "text-only") & (pl.col("reason") != ""))
-        described = sum(counts.get(status, 0) for status in ("ok", "flagged", DOUBTFUL))
+        described = sum(counts.get(status, 0) for status in WITH_TEXT)
         return (
-            f"{described:,} items described{counted(counts)}, {counts.get('text-only', 0):,} text only "
+            f"{described:,} items described{status_counts(counts)}, {counts.get('text-only', 0):,} text only "
             f"({len(refused):,} pictures unusable), {self.without_text:,} failed"
         )
 
     @property
     def without_text(self) -> int:
-        """Items that were asked for and brought nothing to use."""
+        """Count the items whose requests brought nothing to use."""
         return int(self.table["status"].is_in(WITHOUT_TEXT).sum())
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
@@ -68,7 +70,7 @@ class Descriptions:
 
 
 def catalogue(dataset: Dataset, *, images: bool = True) -> list[Item]:
-    """[I] the dataset's items as an engine sees them; without `images`, their text alone."""
+    """Return [I] the dataset's items as an engine sees them; without `images`, their text alone."""
     return [
         Item(
             title=row["title"] or "",
@@ -89,9 +91,9 @@ def describe_items(
     progress: Progress = silent,
     *,
     engine: Describer | None = None,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> Descriptions:
-    """Describe every item; what is in the cache is not asked again.
+    """Describe every item; what is in the cache is not generated again.
 
     An item whose pictures cannot be used goes on with its text alone, and its row says why.
 
@@ -99,41 +101,49 @@ def describe_items(
         dataset: the catalogue.
         config: of the stage.
         cache: of generations.
-        progress: told after each batch.
-        engine: who describes; the embedded engine by default.
-        asking: limits and retries.
+        progress: called as items are done.
+        engine: of the descriptions; the extractive one by default.
+        limits: limits and retries.
 
     Raises:
         EngineError: the engine cannot start, or too many items brought nothing to use.
-        LimitReached: `asking` has a limit, and items are left.
+        LimitReached: `limits` has a limit, and items are left.
     """
     engine = engine or ExtractiveDescriber()
     items = catalogue(dataset, images=config.images)
-    keys = keys_of(engine, items)
+    keys = keys_of(engine, items, progress)
     answers = generate(
         keys=keys,
         requests=items,
-        ask=engine.describe,
+        complete=engine.describe,
         batch_size=lambda: engine.batch_size,
         cache=cache,
         progress=progress,
         label=LABEL,
         engine=engine.fingerprint,
-        asking=asking,
+        limits=limits,
     )
     if config.engine != "extractive":  # which says the same of pictures that look the same, and refuses none
-        answers = doubt(keys, [item.text for item in items], answers)
+        answers = mark_suspects(keys, [item.text for item in items], answers)
     return Descriptions(_table(dataset, answers))
 
 
-def keys_of(engine: Describer, items: Sequence[Item]) -> list[str]:
-    """[I] cache key of each item: the engine, what it reads of the item, and the bytes of its pictures."""
+def keys_of(engine: Describer, items: Sequence[Item], progress: Progress = silent) -> list[str]:
+    """Return [I] the cache key of each item: the engine, its material, and the bytes of its pictures.
+
+    Args:
+        engine: of the descriptions.
+        items: [I] the catalogue.
+        progress: called as pictures are hashed.
+    """
     fingerprint = engine.fingerprint
+    pictures = dict.fromkeys(path for item in items for path in engine.pictures(item))
     digests: dict[Path, str] = {}
-    for item in items:
-        for path in engine.pictures(item):
-            if path not in digests:
-                digests[path] = _image_digest(path)
+    started = time.monotonic()
+    for path in pictures:
+        digests[path] = _image_digest(path)
+        if time.monotonic() - started > _SILENT_SECONDS:
+            progress("hash pictures", len(digests), len(pictures))
     return [
         storage.hash_value(
             {

@@ -1,15 +1,37 @@
-"""What a reasoning engine is: it turns items into descriptions, and histories into profiles.
+"""Define the protocols between the reasoning stages and the engines that answer them.
 
-The stages know engines by these two protocols only. An engine answers in the order it was asked; it never
-raises for one bad item but says in that item's answer what went wrong.
+Engines:
+    Describer, Profiler  turn items into descriptions and histories into profiles
+    ChatModel            a language model: chat requests in, replies out
+    StatesModel          a language model whose hidden states can be read
+
+An engine answers in the order of its requests. It never raises for one bad item: that item's answer says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["ok", "text-only", "flagged", "suspect", "unusable", "failed", "empty", "mean", "hidden"]
+WITHOUT_TEXT = ("failed", "unusable")
+"""Statuses of answers that hold nothing to use."""
+WITH_TEXT = ("ok", "flagged", "suspect")
+"""Statuses of answers whose text is used."""
+Finish = Literal["stop", "length", "failed", "refused"]
+Material = Mapping[str, object]
+"""What shapes an answer, JSON-like; it becomes part of the cache key."""
+Report = Callable[[int], None]
+"""Called with the number of requests of one call that are done so far, from any thread."""
+
+
+def no_report(done: int) -> None:
+    """Ignore a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +54,24 @@ class Item:
 
     @property
     def text(self) -> str:
-        """All that the catalogue says of it in words."""
+        """Return all that the catalogue says of the item in words."""
         return " ".join(part for part in (self.title, self.brand, *self.categories, self.description) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an engine says of one request.
+    """An engine's answer to one request.
 
     Attributes:
         text: the generated text, empty where there is none.
-        status: "ok"; "text-only" (the item has no usable image, and `reason` says why where it should
-            have had one); "flagged" (cut off to the last attempt, its whole sentences are kept); "doubtful" (it
-            seems not to depend on its request, see `reason.dependence`; its text is kept); "unusable" (every
-            attempt brought something that cannot be used: empty, looping, refusing, copying; asking again
-            would bring the same); "failed" (the engine could not answer). `reason` says why.
+        status: one of
+            "ok";
+            "text-only": the item has no usable image, and `reason` says why where it should have one;
+            "flagged": every attempt was cut off; the whole sentences of the last are kept;
+            "suspect": the text does not seem to depend on its request, see `answer_checks`; it is kept;
+            "unusable": nothing usable came, and the same request would bring the same again;
+            "failed": the engine could not answer, and may do so later.
+            Users of profiles may also be "empty" (no history), "mean" or "hidden" (no text is generated).
         reason: one line, empty where all went well.
     """
 
@@ -61,7 +86,7 @@ class HistoryItem:
 
     Attributes:
         item: index in the catalogue.
-        description: what the describer said of the item's pictures.
+        description: the describer's text on the item's pictures.
         time: when the user touched it, None where unknown.
     """
 
@@ -70,29 +95,103 @@ class HistoryItem:
     time: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a chat model.
+
+    Attributes:
+        text: the user's turn, complete; anything from data in it is delimited and neutralized already.
+        system: the system turn, empty where there is none.
+        images: local files, unchecked: the engine opens them with `foundation.images.open_image`, before the text.
+    """
+
+    text: str
+    system: str = ""
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A chat model's reply.
+
+    Attributes:
+        text: the generated text, stripped; empty where there is none.
+        finish: "stop" (the model ended by itself), "length" (cut at the limit of new tokens), "failed" (no reply
+            came), "refused" (the server will never answer this request). `reason` explains the last two.
+        reason: one line, empty where all went well.
+        thinking: the model thought before its answer, and the server kept those thoughts apart.
+    """
+
+    text: str
+    finish: Finish = "stop"
+    reason: str = ""
+    thinking: bool = False
+
+
+class ChatModel(Protocol):
+    """A model that answers chat requests."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return everything beside the request that shapes a reply: engine, model, revision, precision, decoding."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Return how many requests one call should hold, so that batching or concurrency pays."""
+        ...
+
+    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+        """Return one reply a request, in order; raise EngineError only for what would fail every request."""
+        ...
+
+
+class StatesModel(Protocol):
+    """A model whose hidden states can be read."""
+
+    @property
+    def states_fingerprint(self) -> str:
+        """Return everything beside the request that shapes the states."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Return how many requests one call should hold."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Return the hidden size."""
+        ...
+
+    def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
+        """Return float32 [len(requests), width]; the row of a request that cannot be read is NaN."""
+        ...
+
+
 class Describer(Protocol):
     """Item images -> text (D_s of paper section 3.1)."""
 
     @property
     def fingerprint(self) -> str:
-        """Everything beside the item that shapes an answer: engine, version, prompt, parameters."""
+        """Return everything beside the item that shapes an answer: engine, version, prompt, parameters."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """How many items one call should hold."""
+        """Return how many items one call should hold."""
         ...
 
-    def material(self, item: Item) -> dict[str, Any]:
-        """What of an item shapes its answer, pictures aside, JSON-like; equal material is asked once."""
+    def material(self, item: Item) -> Material:
+        """Return what of an item shapes its answer, pictures aside; equal material gets one answer."""
         ...
 
     def pictures(self, item: Item) -> tuple[Path, ...]:
-        """The pictures that are looked at."""
+        """Return the pictures that are looked at."""
         ...
 
-    def describe(self, items: Sequence[Item]) -> list[Answer]:
-        """One answer an item, in order."""
+    def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
+        """Return one answer an item, in order."""
         ...
 
 
@@ -101,18 +200,18 @@ class Profiler(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Everything beside the history that shapes an answer."""
+        """Return everything beside the history that shapes an answer."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """How many histories one call should hold."""
+        """Return how many histories one call should hold."""
         ...
 
-    def material(self, history: Sequence[HistoryItem]) -> dict[str, Any]:
-        """What of a history shapes its answer, JSON-like; equal material is asked once."""
+    def material(self, history: Sequence[HistoryItem]) -> Material:
+        """Return what of a history shapes its answer; equal material gets one answer."""
         ...
 
-    def profile(self, histories: Sequence[Sequence[HistoryItem]]) -> list[Answer]:
-        """One answer a history, in order; histories are oldest first."""
+    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report = no_report) -> list[Answer]:
+        """Return one answer a history, in order; histories are oldest first."""
         ...

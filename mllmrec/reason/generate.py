@@ -1,48 +1,65 @@
-"""Requests through the cache: each distinct request is asked once, and kept as soon as its batch is done."""
+"""Run requests through the cache, and read hidden states shard by shard; a killed stage goes on where it was.
+
+Each distinct request goes to the engine once. Its answer is kept as soon as its batch is done.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mllmrec.errors import EngineError
+from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.engine import Answer
+from mllmrec.reason.chat import HiddenProfiler
+from mllmrec.reason.engine import WITHOUT_TEXT, Answer, ChatRequest, HistoryItem, Report
 
 Request = TypeVar("Request")
-WITHOUT_TEXT = ("failed", "unusable")
 _JUDGED_FROM = 20  # requests before the share of failures means anything
+_SAMPLES = 5  # fresh answers that are shown where a limit stops a stage
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How a stage goes about its requests.
+class GenerationLimits:
+    """Limits and retries of the stages that generate.
 
     Attributes:
-        retry_failed: ask again what brought nothing to use before.
-        limit: stop after so many requests; 0: none. What they brought is in the cache.
+        retry_failed: repeat requests that brought nothing to use before.
+        limit: stop after so many requests; 0: none. Their answers are in the cache.
         max_failures: a larger share of requests without a usable answer stops the run.
+        stage: "describe" or "profile", which alone the limit stops; empty: both.
     """
 
     retry_failed: bool = False
     limit: int = 0
     max_failures: float = 1.0
+    stage: str = ""
+
+    def of_stage(self, stage: str, max_failures: float) -> GenerationLimits:
+        """Return the limits of one stage: the limit on requests belongs to the stage that is named."""
+        limit = self.limit if self.stage in ("", stage) else 0
+        return replace(self, limit=limit, max_failures=max_failures)
 
 
-class LimitReached(Exception):  # noqa: N818 - it is no error: the user asked for it
-    """So many requests were asked as was allowed; the stage is not done.
+class LimitReached(Exception):  # noqa: N818 - it is no error: the user set the limit
+    """The limit on requests is used up; the stage is not done.
 
     Attributes:
         samples: a few of the fresh answers.
     """
 
-    def __init__(self, label: str, asked: int, left: int, samples: Sequence[Answer]) -> None:
+    def __init__(self, label: str, done: int, left: int, samples: Sequence[Answer]) -> None:
         super().__init__(
-            f"{label}: stopped after {asked:,} requests as asked, {left:,} are left; without --limit the same command "
+            f"{label}: stopped after {done:,} requests by --limit, {left:,} are left; without --limit the same command "
             "goes on from here"
         )
         self.samples = tuple(samples)
@@ -52,61 +69,81 @@ def generate(
     *,
     keys: Sequence[str],
     requests: Sequence[Request],
-    ask: Callable[[Sequence[Request]], list[Answer]],
+    complete: Callable[[Sequence[Request], Report], list[Answer]],
     batch_size: Callable[[], int],
     cache: GenerationCache,
     progress: Progress,
     label: str,
     engine: str = "",
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
 ) -> list[Answer]:
-    """One answer a request, in order.
+    """Return one answer a request, in order.
 
     Args:
         keys: the cache key of each request; requests with one key get one answer.
-        requests: what to ask.
-        ask: the engine; must answer each request of a batch, in order.
-        batch_size: requests a call; asked before each, since an engine learns what it can bear.
-        cache: read first, written after each batch; failed answers are not kept, so a rerun asks again, while
-            unusable ones are, since asking the same again would bring the same.
-        progress: told after each batch.
-        label: what progress calls this.
+        requests: items, or histories.
+        complete: the engine; it answers each request of a batch, in order, and reports how many it has done.
+        batch_size: requests a call; called before each, since an engine learns its capacity.
+        cache: read first, written after each batch. Failed answers are not kept, so a rerun tries again; unusable
+            ones are, since the same request would bring the same.
+        progress: called while a batch runs, and after it.
+        label: of the progress.
         engine: the engine's fingerprint, noted beside each answer for `mllmrec cache`.
-        asking: limits and retries.
+        limits: limits and retries.
 
     Raises:
-        EngineError: the engine answered with another number of texts than it was asked for, or too many of its
-            answers cannot be used.
+        EngineError: the engine gave another number of answers, or too many of them cannot be used.
         LimitReached: there was a limit, and requests are left.
     """
-    asking = asking or Asking()
+    limits = limits or GenerationLimits()
     answers = cache.get(dict.fromkeys(keys))
-    if asking.retry_failed:
+    if limits.retry_failed:
         answers = {key: answer for key, answer in answers.items() if answer.status not in WITHOUT_TEXT}
     missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
     pending = list(missing.items())
-    total = min(len(pending), asking.limit) if asking.limit else len(pending)
+    total = min(len(pending), limits.limit) if limits.limit else len(pending)
     fresh: dict[str, Answer] = {}
-    start = 0
-    while start < total:
+    counter = _Counter(progress, label, total)
+    while len(fresh) < total:
+        start = len(fresh)
         batch = pending[start : min(start + batch_size(), total)]
         began = time.perf_counter()
-        replies = ask([request for _, request in batch])
+        replies = complete([request for _, request in batch], counter.from_start(start))
         if len(replies) != len(batch):
             raise EngineError(f"{label}: the engine gave {len(replies)} answers to {len(batch)} requests")
         new = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
-        kept = {key: reply for key, reply in new.items() if reply.status != "failed"}
-        cache.put(kept, ask=label, engine=engine, seconds=time.perf_counter() - began)
+        final = {key: reply for key, reply in new.items() if reply.status != "failed"}
+        cache.put(final, ask=label, engine=engine, seconds=time.perf_counter() - began)
         fresh |= new
-        start += len(batch)
-        progress(label, start, total)
+        counter.show(len(fresh))
         if len(fresh) + len(answers) >= _JUDGED_FROM:
-            _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)
-    _check_failures(label, [*fresh.values(), *answers.values()], asking.max_failures)
+            _check_failures(label, [*fresh.values(), *answers.values()], limits.max_failures)
+    _check_failures(label, [*fresh.values(), *answers.values()], limits.max_failures)
     if total < len(pending):
-        raise LimitReached(label, total, len(pending) - total, list(fresh.values())[:5])
+        raise LimitReached(label, total, len(pending) - total, list(fresh.values())[:_SAMPLES])
     answers |= fresh
     return [answers[key] for key in keys]
+
+
+class _Counter:
+    """The progress of a stage, which only grows, whatever thread reports it."""
+
+    def __init__(self, progress: Progress, label: str, total: int) -> None:
+        self._progress, self._label, self._total = progress, label, total
+        self._lock, self._shown = threading.Lock(), -1
+        if total:
+            self.show(0)
+
+    def from_start(self, start: int) -> Report:
+        """Return a report for a batch that begins after `start` requests."""
+        return lambda done: self.show(start + done)
+
+    def show(self, done: int) -> None:
+        """Show how many requests are done."""
+        with self._lock:
+            if done > self._shown:
+                self._shown = done
+                self._progress(self._label, min(done, self._total), self._total)
 
 
 def _check_failures(label: str, known: Sequence[Answer], most: float) -> None:
@@ -119,3 +156,54 @@ def _check_failures(label: str, known: Sequence[Answer], most: float) -> None:
         f"{label}: {len(bad):,} of {len(known):,} requests brought nothing to use, {count:,} of them for: {reason}; "
         f"what went well is kept; mend that and run again with --retry-failed, or raise max_failures (now {most:g})"
     )
+
+
+def hidden_states(
+    engine: HiddenProfiler, histories: Sequence[Sequence[HistoryItem]], parts: Path | None, progress: Progress
+) -> tuple[NDArray[np.float32], list[Answer]]:
+    """Return the states that a multimodal LLM holds after reading each history, averaged over the prompt.
+
+    One prefill over the prompt of a profile, and no decoding.
+
+    Args:
+        engine: model and prompts.
+        histories: [U] oldest first, empty where a user has none.
+        parts: folder for finished shards.
+        progress: called after each shard.
+
+    Returns:
+        float32 [U, width], zero rows where there are no states, and [U] answers of status "hidden", "empty" or
+        "failed".
+    """
+    requests = [engine.request(history) if history else None for history in histories]
+    distinct = list(dict.fromkeys(request for request in requests if request))
+    rows: dict[ChatRequest, NDArray[np.float32]] = {}
+    size = engine.model.batch_size
+    for start in range(0, len(distinct), size):
+        progress("read hidden states", len(rows), len(distinct))
+        shard = distinct[start : start + size]
+        rows |= zip(shard, _shard(engine, shard, parts), strict=True)
+    progress("read hidden states", len(rows), len(distinct))
+    vectors = np.zeros((len(histories), engine.model.width), np.float32)
+    answers = [Answer("", "empty", "no training items")] * len(histories)
+    for user, request in enumerate(requests):
+        if request is None:
+            continue
+        finite = bool(np.isfinite(rows[request]).all())
+        answers[user] = Answer("", "hidden") if finite else Answer("", "failed", "the model could not read the prompt")
+        if finite:
+            vectors[user] = rows[request]
+    return vectors, answers
+
+
+def _shard(engine: HiddenProfiler, requests: Sequence[ChatRequest], parts: Path | None) -> NDArray[np.float32]:
+    """Return the states of a few requests; a finished shard's name is a hash of what it was made from."""
+    if parts is None:
+        return engine.model.hidden_states(requests)
+    name = storage.hash_value([engine.fingerprint, [(request.system, request.text) for request in requests]])
+    file = parts / f"{name}.npy"
+    if file.exists():
+        return np.array(storage.read_array(file))
+    states = engine.model.hidden_states(requests)
+    storage.write_array(file, states)
+    return states

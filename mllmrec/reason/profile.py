@@ -1,4 +1,4 @@
-"""Stage 2: each user's history -> a preference profile (method 2.3).
+"""Stage 2: each user's history -> a preference profile.
 
 Sees `Histories` only. With scope "train" no held-out item can reach a profile; with scope "all" (the
 paper's leak, for study) everything made from the result says LEAKY. The artefact carries the histories'
@@ -22,24 +22,24 @@ from mllmrec.dataset.dataset import Scope
 from mllmrec.errors import MismatchError
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.dependence import DOUBTFUL, counted, doubt
+from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, catalogue
-from mllmrec.reason.engine import Answer, HistoryItem, Profiler
-from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
-from mllmrec.reason.generate import WITHOUT_TEXT, Asking, generate
-from mllmrec.reason.hidden import HiddenProfiler, hidden_states
+from mllmrec.reason.engine import WITH_TEXT, WITHOUT_TEXT, Answer, HistoryItem, Profiler
+from mllmrec.reason.engines.extractive import ExtractiveProfiler
+from mllmrec.reason.generate import GenerationLimits, generate, hidden_states
 
 LABEL = "profile users"
 
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """What is said of each user.
+    """The preference profile of each user.
 
     Attributes:
         table: [U] rows in user order: id, profile (empty where there is none), status ("ok", "empty" for a
-            user without training items, "mean" or "hidden" where no text is asked for, "flagged", "doubtful",
+            user without training items, "mean" or "hidden" where no text is generated, "flagged", "suspect",
             "unusable", "failed"; see `reason.engine.Answer`), reason.
         digest: of the histories that they were made from.
         scope: "train", or "all" (LEAKY).
@@ -54,23 +54,23 @@ class Profiles:
 
     @property
     def texts(self) -> list[str]:
-        """[U] P_u of each user."""
+        """Return [U] P_u of each user."""
         return self.table["profile"].to_list()
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
+        """Return one line for a person."""
         counts = dict(self.table["status"].value_counts().iter_rows())
         if "mean" in counts:
             return f"{counts['mean']:,} users stand as the mean of their items"
-        made = sum(counts.get(status, 0) for status in ("ok", "flagged", DOUBTFUL, "hidden"))
-        what = "profiles" if self.vectors is None else f"hidden states of width {self.vectors.shape[1]:,}"
-        none = counts.get("empty", 0)
-        return f"{made:,} {what}{counted(counts)}, {none:,} users without history, {self.without_text:,} failed"
+        profiled = sum(counts.get(status, 0) for status in (*WITH_TEXT, "hidden"))
+        kind = "profiles" if self.vectors is None else f"hidden states of width {self.vectors.shape[1]:,}"
+        empty, failed = counts.get("empty", 0), self.without_text
+        return f"{profiled:,} {kind}{status_counts(counts)}, {empty:,} users without history, {failed:,} failed"
 
     @property
     def without_text(self) -> int:
-        """Users who were asked for and brought nothing to use."""
+        """Count the users whose requests brought nothing to use."""
         return int(self.table["status"].is_in(WITHOUT_TEXT).sum())
 
     def check(self, histories: Histories) -> None:
@@ -125,10 +125,10 @@ def profile_users(
     progress: Progress = silent,
     *,
     engine: Profiler | HiddenProfiler | None = None,
-    asking: Asking | None = None,
+    limits: GenerationLimits | None = None,
     parts: Path | None = None,
 ) -> Profiles:
-    """Profile every user who has a history; what is in the cache is not asked again.
+    """Profile every user who has a history; what is in the cache is not generated again.
 
     Args:
         dataset: the catalogue.
@@ -136,67 +136,71 @@ def profile_users(
         descriptions: D_s of each item.
         config: of the stage.
         cache: of generations.
-        progress: told after each batch.
-        engine: who profiles; the embedded engine by default. One of hidden states makes vectors.
-        asking: limits and retries.
+        progress: called as users are done.
+        engine: of the profiles; the extractive one by default. One of hidden states makes vectors.
+        limits: limits and retries.
         parts: folder for finished shards of hidden states, so that a killed run goes on there.
 
     Raises:
         EngineError: the engine cannot start, or too many users brought nothing to use.
-        LimitReached: `asking` has a limit, and users are left.
+        LimitReached: `limits` has a limit, and users are left.
     """
     if config.kind == "mean":
         answers = [Answer("", "mean")] * histories.n_users
         return Profiles(_table(dataset, answers), histories.digest, histories.scope)
-    told = tell(histories, descriptions, config.max_items)
+    newest = newest_items(histories, descriptions, config.max_items)
     if isinstance(engine, HiddenProfiler):
-        vectors, answers = hidden_states(engine, told, parts, progress)
+        vectors, answers = hidden_states(engine, newest, parts, progress)
         return Profiles(_table(dataset, answers), histories.digest, histories.scope, vectors)
     items = catalogue(dataset)
     engine = engine or ExtractiveProfiler(items, descriptions.texts, terms=config.terms)
-    answers = _generate(engine, told, cache, progress, asking)
+    answers = _generate(engine, newest, cache, progress, limits)
     if config.engine != "extractive":  # which refuses nobody
-        material = [" ".join(f"{items[one.item].text} {one.description}" for one in history) for history in told]
-        answers = doubt([storage.hash_value(text) for text in material], material, answers)
+        material = [" ".join(f"{items[one.item].text} {one.description}" for one in history) for history in newest]
+        answers = mark_suspects([storage.hash_value(text) for text in material], material, answers)
     return Profiles(_table(dataset, answers), histories.digest, histories.scope)
 
 
-def tell(histories: Histories, descriptions: Descriptions, most: int) -> list[tuple[HistoryItem, ...]]:
-    """[U] the newest items of each user's history, oldest first, as an engine sees them."""
+def newest_items(histories: Histories, descriptions: Descriptions, most: int) -> list[tuple[HistoryItem, ...]]:
+    """Return [U] the newest items of each user's history, oldest first, as an engine sees them.
+
+    Args:
+        histories: of the split in use.
+        descriptions: D_s of each item.
+        most: items a user.
+    """
     texts = descriptions.texts
     return [_newest(histories, user, texts, most) for user in range(histories.n_users)]
 
 
-def keys_of(engine: Profiler, told: Sequence[Sequence[HistoryItem]]) -> list[str]:
-    """The cache key of each history: the engine, and what it reads of the history."""
-    fingerprint = engine.fingerprint
-    return [
-        storage.hash_value({"ask": "profile", "engine": fingerprint, **engine.material(history)}) for history in told
-    ]
+def keys_of(engine: Profiler, histories: Sequence[Sequence[HistoryItem]]) -> list[str]:
+    """Return the cache key of each history: the engine and its material."""
+    common = {"ask": "profile", "engine": engine.fingerprint}
+    return [storage.hash_value({**common, **engine.material(history)}) for history in histories]
 
 
 def _generate(
     engine: Profiler,
-    told: Sequence[tuple[HistoryItem, ...]],
+    histories: Sequence[tuple[HistoryItem, ...]],
     cache: GenerationCache,
     progress: Progress,
-    asking: Asking | None,
+    limits: GenerationLimits | None,
 ) -> list[Answer]:
-    asked = [user for user, items in enumerate(told) if items]
-    requests = [told[user] for user in asked]
+    users = [user for user, items in enumerate(histories) if items]
+    requests = [histories[user] for user in users]
     replies = generate(
         keys=keys_of(engine, requests),
         requests=requests,
-        ask=engine.profile,
+        complete=engine.profile,
         batch_size=lambda: engine.batch_size,
         cache=cache,
         progress=progress,
         label=LABEL,
         engine=engine.fingerprint,
-        asking=asking,
+        limits=limits,
     )
-    answers = [Answer("", "empty", "no training items")] * len(told)
-    for user, reply in zip(asked, replies, strict=True):
+    answers = [Answer("", "empty", "no training items")] * len(histories)
+    for user, reply in zip(users, replies, strict=True):
         answers[user] = reply
     return answers
 

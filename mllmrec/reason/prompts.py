@@ -1,16 +1,21 @@
-"""What is asked: named, versioned templates, read from TOML; the hash of one is part of every cache key.
+"""Read the prompt templates and put data into them.
 
-A template is instructions alone. What comes from the data is put in by name, in one pass, so that text with
-braces in it is never read as a name.
+A template is instructions alone, read from TOML; its hash is part of every cache key. Data goes into its named
+places in one pass, so braces inside data are never read as a name.
+
+Data from a shop cannot speak as the prompt. Chat templates mark turns, images and controls by brackets
+(`<|im_start|>`, `<image>`, `[INST]`, `</s>`), and so do the elements here. `neutralize` therefore replaces the four
+characters < > [ ] by look-alikes. No list of tokens has to be kept, and no data can close its element.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +23,10 @@ from typing import Any, Literal
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.foundation import storage
-from mllmrec.reason.chat import ChatRequest
-from mllmrec.reason.quote import neutralise, shorten
+from mllmrec.reason.engine import ChatRequest
+from mllmrec.reason.token_budget import characters_for, estimate_tokens, fair_shares, shorten
 
-Ask = Literal["describe", "profile"]
+PromptStage = Literal["describe", "profile"]
 _NAMES = {"describe": {"category", "words", "item"}, "profile": {"category", "words", "items", "order"}}
 _NEEDED = {"describe": set[str](), "profile": {"items"}}
 _FIELDS: Mapping[str, type] = {"name": str, "version": int, "ask": str, "system": str, "text": str, "retries": list}
@@ -30,6 +35,57 @@ _CATEGORY_TOKENS = 24
 _COMMON = 0.5  # a category that this share of the items has names the whole shop
 _LISTED = 3  # categories that name a shop without such a one
 
+# The full-width and small forms are here because a tokenizer may fold them into the plain ones.
+_BRACKETS = {
+    **dict.fromkeys("<\uff1c\ufe64", "\u2039"),
+    **dict.fromkeys(">\uff1e\ufe65", "\u203a"),
+    **dict.fromkeys("[\uff3b", "("),
+    **dict.fromkeys("]\uff3d", ")"),
+}
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # controls, bidi and zero-width marks, surrogates, private use
+_JOINERS = "\u200c\u200d"  # words of several scripts, and emoji, need them
+_LONGEST = 1 << 16  # characters that are looked at, however long a field is
+
+
+class _Plain(dict[int, str]):
+    """A translation table filled once a character: profiles quote hundreds of millions of them."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        unseen = unicodedata.category(character) in _UNSEEN and character not in _JOINERS
+        self[code] = " " if unseen else _BRACKETS.get(character, character)
+        return self[code]
+
+
+_PLAIN = _Plain()
+
+
+def neutralize(text: str) -> str:
+    """Return one line of plain text that no chat template, tokenizer or delimiter takes for anything else."""
+    return " ".join(text[:_LONGEST].translate(_PLAIN).split())
+
+
+def element(name: str, fields: Sequence[tuple[str, str]], tokens: int, attributes: str = "") -> str:
+    """Return `<name>`, a line a field, `</name>`; empty fields are left out.
+
+    The fields share the tokens fairly, so a long description never crowds out what the pictures show.
+
+    Args:
+        name: of the element.
+        fields: labels and texts, in order.
+        tokens: estimated tokens of all fields together.
+        attributes: put after the name, with a leading space.
+    """
+    plain = [(label, neutralize(text[: characters_for(tokens)])) for label, text in fields]
+    filled = [(label, text) for label, text in plain if text]
+    shares = fair_shares([estimate_tokens(text) for _, text in filled], tokens)
+    lines = [
+        f"{label}: {short}"
+        for (label, text), share in zip(filled, shares, strict=True)
+        if (short := shorten(text, share))
+    ]
+    return "\n".join([f"<{name}{attributes}>", *(lines or ["(nothing is known)"]), f"</{name}>"])
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -37,45 +93,60 @@ class Template:
 
     Attributes:
         name, version: for people; the hash is over everything.
-        ask: the stage that it is for.
+        stage: the stage that it is for; the key `ask` of the file.
         system: the system turn, may be empty.
         text: the user's turn; {category}, {words}, and {item} (describe) or {items} and {order} (profile).
-        retries: what is added for the second, third, ... attempt after an answer that cannot be used.
+        retries: added for the second, third, ... attempt after an answer that cannot be used.
     """
 
     name: str
     version: int
-    ask: Ask
+    stage: PromptStage
     system: str
     text: str
     retries: tuple[str, ...]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the whole wording."""
-        return storage.hash_value(asdict(self))
+        """Return the SHA-256 of the whole wording."""
+        return storage.hash_value(
+            {
+                "name": self.name,
+                "version": self.version,
+                "ask": self.stage,
+                "system": self.system,
+                "text": self.text,
+                "retries": self.retries,
+            }
+        )
 
     @property
-    def wants_item(self) -> bool:
-        """Whether the item's own text is part of the question."""
+    def has_item(self) -> bool:
+        """Return whether the item's own text is part of the prompt."""
         return "item" in _PLACE.findall(self.text)
 
     def request(self, values: Mapping[str, str], images: tuple[Path, ...] = ()) -> ChatRequest:
-        """The question with the data in its places; `values` must be neutralised already."""
+        """Return the prompt with the data in its places; `values` must be neutralized already."""
         return ChatRequest(_fill(self.text, values), _fill(self.system, values), images)
 
-    def again(self, request: ChatRequest, attempt: int, values: Mapping[str, str]) -> ChatRequest:
-        """The question for the attempt after `attempt` failed ones, counted from 1."""
-        added = _fill(self.retries[(attempt - 1) % len(self.retries)], values)
-        return ChatRequest(f"{request.text}\n\n{added}", request.system, request.images)
+    def retry(self, request: ChatRequest, attempt: int, values: Mapping[str, str]) -> ChatRequest:
+        """Return a request for another attempt.
+
+        Args:
+            request: the first attempt's.
+            attempt: how many attempts have failed, from 1.
+            values: of the template's places.
+        """
+        addition = _fill(self.retries[(attempt - 1) % len(self.retries)], values)
+        return ChatRequest(f"{request.text}\n\n{addition}", request.system, request.images)
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda place: values[place.group(1)], text).strip()
 
 
-def load_template(name: str, ask: Ask) -> Template:
-    """A template that ships, by name, or the user's own, by the path of a .toml file.
+def load_template(name: str, stage: PromptStage) -> Template:
+    """Return a template that ships, by name, or the user's own, by the path of a .toml file.
 
     Raises:
         ConfigError: there is none of that name, or the file is no template for this stage.
@@ -84,25 +155,25 @@ def load_template(name: str, ask: Ask) -> Template:
         source = name
         text = _read(Path(name))
     else:
-        known = shipped(ask)
+        known = shipped_templates(stage)
         if name not in known:
             raise ConfigError(
-                f"no {ask} template {name!r}{near_miss(name, known)}; there are {', '.join(known)}, or give the path "
+                f"no {stage} template {name!r}{near_miss(name, known)}; there are {', '.join(known)}, or give the path "
                 "of a .toml file"
             )
-        source = f"{ask}-{name}.toml"
+        source = f"{stage}-{name}.toml"
         text = (files("mllmrec.reason") / "templates" / source).read_text(encoding="utf-8")
     try:
-        return _checked(tomllib.loads(text), ask, source)
+        return _checked(tomllib.loads(text), stage, source)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not TOML: {error}") from error
 
 
-def shipped(ask: Ask) -> list[str]:
-    """The names of the templates that ship for a stage."""
+def shipped_templates(stage: PromptStage) -> list[str]:
+    """Return the names of the templates that ship for a stage."""
     folder = files("mllmrec.reason") / "templates"
     names = [file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")]
-    return sorted(name.removeprefix(f"{ask}-") for name in names if name.startswith(f"{ask}-"))
+    return sorted(name.removeprefix(f"{stage}-") for name in names if name.startswith(f"{stage}-"))
 
 
 def _read(path: Path) -> str:
@@ -114,24 +185,24 @@ def _read(path: Path) -> str:
         raise ConfigError(f"the template {path} is not UTF-8") from error
 
 
-def _checked(values: dict[str, Any], ask: Ask, source: str) -> Template:
+def _checked(values: dict[str, Any], stage: PromptStage, source: str) -> Template:
     for key in values.keys() - _FIELDS.keys():
         raise ConfigError(f"{source}: unknown key {key!r}{near_miss(key, list(_FIELDS))}")
     for key, kind in _FIELDS.items():
         if not isinstance(values.get(key), kind):
             raise ConfigError(f"{source}: {key} must be a {kind.__name__}; got {values.get(key)!r}")
-    if values["ask"] != ask:
-        raise ConfigError(f"{source} asks {values['ask']!r}; wanted a template with ask = {ask!r}")
+    if values["ask"] != stage:
+        raise ConfigError(f"{source} has ask = {values['ask']!r}; the stage needs a template with ask = {stage!r}")
     retries = values["retries"]
     if not retries or not all(isinstance(text, str) for text in retries):
         raise ConfigError(f"{source}: retries must hold at least one text")
     parts = [values["system"], values["text"], *retries]
     used = {place for part in parts for place in _PLACE.findall(part)}
-    for place in used - _NAMES[ask]:
-        raise ConfigError(f"{source}: unknown place {{{place}}}; there are {_listed(_NAMES[ask])}")
-    for place in _NEEDED[ask] - set(_PLACE.findall(values["text"])):
+    for place in used - _NAMES[stage]:
+        raise ConfigError(f"{source}: unknown place {{{place}}}; there are {_listed(_NAMES[stage])}")
+    for place in _NEEDED[stage] - set(_PLACE.findall(values["text"])):
         raise ConfigError(f"{source}: the text must hold {{{place}}}")
-    return Template(values["name"], values["version"], ask, values["system"], values["text"].strip(), tuple(retries))
+    return Template(values["name"], values["version"], stage, values["system"], values["text"].strip(), tuple(retries))
 
 
 def _listed(names: set[str]) -> str:
@@ -139,14 +210,14 @@ def _listed(names: set[str]) -> str:
 
 
 def category_of(dataset: Dataset) -> str:
-    """What a shop sells, in its own words.
+    """Return what a shop sells, in its own words.
 
-    The category that at least half of the items have in common, else the three commonest first categories,
-    else the dataset's name.
+    That is the category of at least half of the items, else the three commonest first categories, else the
+    dataset's name.
     """
     paths = [path or [] for path in dataset.items["categories"].to_list()]
     counts = Counter(name for path in paths for name in dict.fromkeys(path))
     common = sorted((-count, name) for name, count in counts.items() if count >= _COMMON * len(paths))
     first = Counter(path[0] for path in paths if path)
     listed = ", ".join(name for _, name in sorted((-count, name) for name, count in first.items())[:_LISTED])
-    return shorten(neutralise(common[0][1] if common else listed or dataset.name), _CATEGORY_TOKENS)
+    return shorten(neutralize(common[0][1] if common else listed or dataset.name), _CATEGORY_TOKENS)

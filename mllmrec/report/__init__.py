@@ -1,5 +1,5 @@
-"""One self-contained HTML page a run, or several runs compared: no network, no script, under 5 MB."""
+"""One page engine: self-contained HTML of a run, of several runs, of an audit; no network, no script, under 5 MB."""
 
-from mllmrec.report.report import write_report
+from mllmrec.report.pages import write_report
 
 __all__ = ["write_report"]

@@ -1,135 +1,194 @@
-"""The diagnoses of a finished run, read from its folder: what the command line calls, one function a verb."""
+"""The audits of a finished run, read from its folder: one function a verb, numbers and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from mllmrec.audit.graph import GraphHealth, Neighbour, examine_graph, neighbours
+from mllmrec.audit.graph import GraphHealth, Neighbor
 from mllmrec.audit.leak import LeakAudit, audit_leak
 from mllmrec.audit.profiles import measure_words, reasoning_warning
-from mllmrec.audit.quality import ProfileQuality, measure_quality
+from mllmrec.audit.quality import ProfileQuality
+from mllmrec.dataset import load
+from mllmrec.dataset.dataset import Scope
+from mllmrec.dataset.store_checks import MANIFEST, find_dataset_problems
+from mllmrec.errors import InputError, MllmrecError
 from mllmrec.foundation import storage
-from mllmrec.report.graph_page import graph_page
-from mllmrec.report.profile_page import WORST, UserShown, profile_page, sample_findings, show_users
-from mllmrec.runs import stage_file
-from mllmrec.views import RunView
+from mllmrec.foundation.foreign import find_problems
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.report.page import Measure
+from mllmrec.report.pages import graph_page, profiles_page
+from mllmrec.report.sections.cards import Cards, ItemCard, Thumbnails, UserCard
+from mllmrec.report.sections.graph import GraphSection, graph_measures, graph_plots, measure_graph, neighbors_of
+from mllmrec.report.sections.profiles import ProfileSample, measure_profiles, show_profiles
+from mllmrec.run_record import STAGES, find_run_problems
+from mllmrec.runs import READERS, Run
+
+_WORST = 20  # generic profiles that are shown in full
+_UNLIMITED = 1 << 40  # characters of pictures on a page of an audit
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileInspection:
-    """What `inspect profiles` shows.
+    """The result of `inspect profiles`.
 
     Attributes:
-        quality: what is measured.
+        quality: the measures.
+        measures: (measure, value, reading).
         warning: one line where the profiles are not worth their time.
         worst: the worst generic profiles.
         sampled: users drawn at random, worst first.
-        page: where the page lies.
+        page: the page's path.
     """
 
     quality: ProfileQuality
+    measures: Sequence[Measure]
     warning: str | None
-    worst: tuple[UserShown, ...]
-    sampled: tuple[UserShown, ...]
+    worst: Sequence[UserCard]
+    sampled: Sequence[UserCard]
     page: Path
 
 
 @dataclass(frozen=True, slots=True)
-class ItemNeighbours:
-    """An item's edges, in the shop's own ids and titles: (id, title, edge), heaviest first."""
+class ItemNeighbors:
+    """An item and its edges: (item, edge), heaviest first."""
 
-    id: str
-    title: str
-    edges: tuple[tuple[str, str, Neighbour], ...]
+    item: ItemCard
+    edges: Sequence[tuple[ItemCard, Neighbor]]
 
 
 @dataclass(frozen=True, slots=True)
 class GraphInspection:
-    """What `inspect graph` shows; the page lies at `page`."""
+    """The result of `inspect graph`: measures, (measure, value, reading), items, and the page's path."""
 
     health: GraphHealth
-    items: tuple[ItemNeighbours, ...]
+    measures: Sequence[Measure]
+    items: Sequence[ItemNeighbors]
     page: Path
 
 
-def run_warning(run: Path) -> str | None:
-    """What `mllmrec run` says of its profiles at its end; None where nothing stands out, or there are no texts."""
-    view = RunView(run)
-    words = measure_words(view.dataset, view.descriptions, view.profiles, newest=view.newest)
-    return reasoning_warning(words, view.descriptions, view.profiles)
+def run_warning(folder: Path) -> str | None:
+    """Return the warning of `mllmrec run` about its profiles; None where nothing stands out, or without texts."""
+    run = Run(folder)
+    words = measure_words(run.dataset, run.descriptions, run.profiles, newest=run.newest)
+    return reasoning_warning(words, run.descriptions, run.profiles)
 
 
-def inspect_profiles(run: Path, *, users: int = 20, seed: int = 0, page: Path | None = None) -> ProfileInspection:
+def inspect_profiles(
+    folder: Path, *, users: int = 20, seed: int = 0, page: Path | None = None, progress: Progress = silent
+) -> ProfileInspection:
     """Measure a run's profiles and write the page.
 
     Args:
-        run: a run folder whose encode stage is done.
-        users: how many users are drawn for the page and the terminal.
+        folder: a run folder whose encode stage is done.
+        users: users drawn for the page and the terminal.
         seed: of every sample.
-        page: where the page goes; by default inspect/profiles.html in the run folder.
+        page: the page's path; by default inspect/profiles.html in the run folder.
+        progress: told by the measures.
 
     Raises:
-        InputError: `run` is no run, has not come so far, or has no profile texts.
+        InputError: `folder` is no run, has not come so far, or has no profile texts.
         StorageError: the page cannot be written.
     """
-    view = RunView(run)
-    quality = measure_quality(
-        view.dataset, view.descriptions, view.profiles, view.features, newest=view.newest, seed=seed
-    )
-    findings = sample_findings(quality, users, seed=seed)
-    path = page or stage_file(run, "inspect", "profiles.html", leaky=view.leaky)
-    storage.write_text(path, profile_page(view, quality, findings))
-    worst, sampled = (
-        tuple(show_users(view, shown, pictures=False)) for shown in (quality.words.generic[:WORST], findings)
-    )
-    warning = reasoning_warning(quality.words, view.descriptions, view.profiles)
-    return ProfileInspection(quality, warning, worst, sampled, path)
+    run, sample = Run(folder), ProfileSample(measured=None, worst=_WORST, drawn=users, seed=seed)
+    quality = measure_profiles(run, sample, progress=progress)
+    cards = Cards(run, Thumbnails(_UNLIMITED), ("describe", "profile"))
+    section = show_profiles(run, cards, quality, sample)
+    path = page or run.file("inspect", "profiles.html")
+    storage.write_text(path, profiles_page(run, section))
+    return ProfileInspection(quality, section.measures, section.warning, section.worst, section.sampled, path)
 
 
 def inspect_graph(
-    run: Path, *, items: Sequence[str] = (), sample: int = 6, seed: int = 0, page: Path | None = None
+    folder: Path,
+    *,
+    items: Sequence[str] = (),
+    sample: int = 6,
+    seed: int = 0,
+    page: Path | None = None,
+    progress: Progress = silent,
 ) -> GraphInspection:
     """Measure a run's item graph and write the page.
 
     Args:
-        run: a run folder whose graph stage is done.
-        items: ids of the items whose neighbours are shown.
-        sample: how many are drawn where none is named.
+        folder: a run folder whose graph stage is done.
+        items: ids of the items whose neighbors are shown.
+        sample: items drawn where none is named.
         seed: of that draw.
-        page: where the page goes; by default inspect/graph.html in the run folder.
+        page: the page's path; by default inspect/graph.html in the run folder.
+        progress: told before and after the measures.
 
     Raises:
-        InputError: `run` is no run or has not come so far, or there is no such item.
+        InputError: `folder` is no run or has not come so far, or there is no such item.
         StorageError: the page cannot be written.
     """
-    view = RunView(run)
-    graph, histories, vectors = view.graph, view.dataset.histories("train"), view.features.items
-    threshold = float(view.record["config"]["graph"]["threshold"])
-    indices = [view.item_index(item) for item in items]
+    run = Run(folder)
+    indices = [run.dataset.item_index(item) for item in items]
     if not items:
-        indices = np.random.default_rng(seed).permutation(view.dataset.n_items)[:sample].tolist()
-    health = examine_graph(graph, vectors, histories, threshold=threshold)
-    found = [(item, neighbours(graph, vectors, histories, item, threshold=threshold)) for item in indices]
-    path = page or stage_file(run, "inspect", "graph.html", leaky=view.leaky)
-    storage.write_text(path, graph_page(view, health, found, named=bool(items)))
-    ids, titles = view.dataset.item_ids, view.dataset.items["title"].fill_null("")
-    named = tuple(
-        ItemNeighbours(ids[item], titles[item], tuple((ids[e.item], titles[e.item], e) for e in edges))
-        for item, edges in found
-    )
-    return GraphInspection(health, named, path)
+        indices = np.random.default_rng(seed).permutation(run.dataset.n_items)[:sample].tolist()
+    progress("measure the graph, steps", 0, 2)
+    health = measure_graph(run)
+    progress("measure the graph, steps", 1, 2)
+    cards = Cards(run, Thumbnails(_UNLIMITED), ("describe",))
+    edges = [(item, neighbors_of(run, item)) for item in indices]
+    section = GraphSection(health, graph_measures(health), graph_plots(health))
+    path = page or run.file("inspect", "graph.html")
+    storage.write_text(path, graph_page(run, section, cards, edges, named=bool(items)))
+    plain = Cards(run, stages=("describe",))
+    named = [ItemNeighbors(plain.item(item), [(plain.item(edge.item), edge) for edge in own]) for item, own in edges]
+    progress("measure the graph, steps", 2, 2)
+    return GraphInspection(health, section.measures, named, path)
 
 
-def audit_run(run: Path, *, seed: int = 0) -> LeakAudit:
+def audit_run(folder: Path, *, seed: int = 0, progress: Progress = silent) -> LeakAudit:
     """Measure whether a run's profiles know held-out items.
 
+    Args:
+        folder: a run folder whose encode stage is done.
+        seed: of the samples.
+        progress: told after each user.
+
     Raises:
-        InputError: `run` is no run, has not come so far, or nobody in it can be audited.
+        InputError: `folder` is no run, has not come so far, or nobody in it can be audited.
         MismatchError: its vectors do not belong to its dataset.
     """
-    view = RunView(run)
-    return audit_leak(view.features, view.dataset, scope="all" if view.leaky else "train", seed=seed)
+    run = Run(folder)
+    scope: Scope = "all" if run.leaky else "train"
+    return audit_leak(run.features, run.dataset, scope=scope, seed=seed, progress=progress)
+
+
+def examine_folder(folder: Path) -> list[str]:
+    """Return one line for each reason to refuse a run or a dataset, and for what other users can read of a run.
+
+    Raises:
+        InputError: `folder` is neither.
+    """
+    if (folder / MANIFEST).is_file():
+        return list(find_problems(folder, find_dataset_problems)) or _refusals(lambda: load(folder))
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is neither a run nor a dataset; it has no run.json and no {MANIFEST}")
+    problems = list(find_problems(folder, find_run_problems)) or _refusals(lambda: Run(folder))
+    if problems:
+        return problems
+    run = Run(folder)
+    problems = _refusals(lambda: run.dataset)
+    if not problems:
+        readers = (READERS[stage] for stage in STAGES if run.has(stage))
+        problems = [line for name in readers for line in _refusals(partial(getattr, run, name))]
+    if folder.stat().st_mode & 0o077:
+        fix = f"chmod -R go-rwx {shlex.quote(str(folder))}"
+        problems.append(f"other users can read it, with its profiles; close it with {fix}")
+    return problems
+
+
+def _refusals(read: Callable[[], object]) -> list[str]:
+    try:
+        read()
+    except MllmrecError as error:
+        return [str(error)]
+    return []

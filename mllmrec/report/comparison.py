@@ -1,4 +1,4 @@
-"""Several runs beside each other: paired where they judge the same users, and what sets them apart."""
+"""Several runs beside each other: paired where they evaluate the same users, and where they differ."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 
 import polars as pl
-from markupsafe import Markup
 
 from mllmrec.evaluation.bootstrap import Interval, mean_intervals
-from mllmrec.report.figures import lines, whiskers
-from mllmrec.report.flow import Step, flow
-from mllmrec.report.headline import Headline, headline, named, per_user
-from mllmrec.report.lists import ListMeasures, measure_lists
-from mllmrec.report.people import People, Person, Shelf
-from mllmrec.report.settings import Difference, differences
-from mllmrec.report.standing import Standing, standings
-from mllmrec.report.training import training
-from mllmrec.runs import STAGES, Stage
-from mllmrec.views import RunView
+from mllmrec.evaluation.metrics import written
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.report.figures import Plot, lines, whiskers
+from mllmrec.report.sections.cards import Cards, Thumbnails, UserCard
+from mllmrec.report.sections.inputs import SettingDifference, setting_differences
+from mllmrec.report.sections.lists import ListMeasures, measure_lists
+from mllmrec.report.sections.results import ResultsTable, per_user, results_table
+from mllmrec.report.sections.stages import Status, Step, stage_status, steps, training
+from mllmrec.run_record import STAGES, Stage
+from mllmrec.runs import Run
 
 _USERS = 3  # shown side by side
 _LISTED = 5  # recommendations of each run to them
@@ -30,27 +29,27 @@ class Side:
     """One run of the comparison.
 
     Attributes:
-        letter: what plots and narrow columns call it.
-        view: the run.
-        standing: of its stages.
-        steps: what they took.
-        headline, lists: None where the run has not come so far.
-        gaps: by metric the difference from the first run, paired over users; None for the first run, for one that
-            judges other users, and where either has no results.
+        letter: its name in plots and narrow columns.
+        run: the run.
+        status: of its stages.
+        steps: its stages' times and rates.
+        results, lists: None where the run has not come so far.
+        gaps: by metric the difference from the first run, paired over users; None for the first run, for one with
+            other users, and where either has no results.
     """
 
     letter: str
-    view: RunView
-    standing: Mapping[Stage, Standing]
+    run: Run
+    status: Mapping[Stage, Status]
     steps: Sequence[Step]
-    headline: Headline | None
+    results: ResultsTable | None
     lists: ListMeasures | None
     gaps: Mapping[str, Interval] | None
 
     @property
     def done(self) -> list[Stage]:
-        """The stages that can be shown."""
-        return [stage for stage in STAGES if self.standing[stage] == "done"]
+        """Return the stages that can be shown."""
+        return [stage for stage in STAGES if self.status[stage] == "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,114 +58,96 @@ class Comparison:
 
     Attributes:
         sides: the runs, in the order they were named.
-        metrics: the shown ones: those that all runs with results have.
+        metrics: the shown ones, which all runs with results have.
         differences: settings, data and machine, where not all agree.
         plots: caption and plot.
-        people: users of the first run that all of the same dataset serve: by user, what each run shows them.
+        users: users of the first run whom all of the same dataset serve: by user, each run's card of them.
     """
 
     sides: tuple[Side, ...]
     metrics: tuple[str, ...]
-    differences: Sequence[Difference]
-    plots: Sequence[tuple[str, Markup]]
-    people: Sequence[Sequence[tuple[Side, Person]]]
+    differences: Sequence[SettingDifference]
+    plots: Sequence[Plot]
+    users: Sequence[Sequence[tuple[Side, UserCard]]]
 
 
-def compare_runs(views: Sequence[RunView]) -> Comparison:
-    """Set runs beside each other; the first is what the others are measured against."""
-    first = _side(0, views[0], None)
-    sides = (first, *(_side(n, view, first) for n, view in enumerate(views[1:], start=1)))
-    judged = [set(side.headline.metrics) for side in sides if side.headline]
-    own = next((side.headline.metrics for side in sides if side.headline), ())
-    metrics = tuple(metric for metric in own if all(metric in one for one in judged))
-    return Comparison(
-        sides, metrics, differences([view.record for view in views]), _plots(sides, metrics), _people(sides)
-    )
+def compare_runs(runs: Sequence[Run], *, progress: Progress = silent) -> Comparison:
+    """Set runs beside each other; the others are set against the first."""
+    sides: list[Side] = []
+    for n, run in enumerate(runs):
+        progress("compare runs", n, len(runs))
+        sides.append(_side(n, run, sides[0] if sides else None))
+    progress("compare runs", len(runs), len(runs))
+    tables = [side.results.metrics for side in sides if side.results]
+    metrics = tuple(metric for metric in (tables[0] if tables else ()) if all(metric in table for table in tables))
+    differences = setting_differences([run.record for run in runs])
+    return Comparison(tuple(sides), metrics, differences, _plots(sides, metrics), _users(sides))
 
 
-def _side(n: int, view: RunView, first: Side | None) -> Side:
-    standing = standings(view)
-    judged, listed = (standing[stage] == "done" for stage in ("evaluate", "recommend"))
+def _side(n: int, run: Run, first: Side | None) -> Side:
+    status = stage_status(run)
+    evaluated, listed = (status[stage] == "done" for stage in ("evaluate", "recommend"))
     return Side(
         letter=ascii_uppercase[n] if n < len(ascii_uppercase) else str(n + 1),
-        view=view,
-        standing=standing,
-        steps=flow(view, standing),
-        headline=headline(view.evaluation) if judged else None,
-        lists=measure_lists(view.dataset, view.recommendations) if listed else None,
-        gaps=_gaps(view, first) if judged and first and first.headline else None,
+        run=run,
+        status=status,
+        steps=steps(run, status),
+        results=results_table(run.evaluation) if evaluated else None,
+        lists=measure_lists(run.dataset, run.recommendations) if listed else None,
+        gaps=_gaps(run, first) if evaluated and first else None,
     )
 
 
-def _gaps(view: RunView, first: Side) -> dict[str, Interval] | None:
-    """Differences from the first run over the same users' same held-out items; None where they are others."""
-    same = ("train_digest", "dataset_digest")
-    if any(view.record[key] != first.view.record[key] for key in same):
+def _gaps(run: Run, first: Side) -> dict[str, Interval] | None:
+    """Return differences from the first run over the same users' same held-out items; None where they are others."""
+    if first.results is None or not first.results.users:
         return None
-    mine, theirs = view.evaluation, first.view.evaluation
-    if not _judged(view).equals(_judged(first.view)):
+    if any(run.record[key] != first.run.record[key] for key in ("train_digest", "dataset_digest")):
         return None
-    shared = [metric for metric in headline_metrics(first) if metric in mine.per_user.columns]
-    values = [per_user(made, list(made.means["test"])[-1], shared) for made in (mine, theirs)]
+    if not _evaluated(run).equals(_evaluated(first.run)):
+        return None
+    own, other = run.evaluation, first.run.evaluation
+    shared = [metric for metric in first.results.metrics if metric in own.per_user.columns]
+    values = [per_user(table, list(table.means["test"])[-1], shared) for table in (own, other)]
     return dict(zip(shared, mean_intervals(values[0] - values[1]), strict=True))
 
 
-def headline_metrics(side: Side) -> tuple[str, ...]:
-    """The metrics a side's headline shows."""
-    return side.headline.metrics if side.headline else ()
+def _evaluated(run: Run) -> pl.Series:
+    """Return the ids of the test users."""
+    table = run.evaluation
+    own = list(table.means["test"])[-1]
+    return table.per_user.filter((pl.col("split") == "test") & (pl.col("model") == own))["id"]
 
 
-def _judged(view: RunView) -> pl.Series:
-    made = view.evaluation
-    return made.per_user.filter((pl.col("split") == "test") & (pl.col("model") == list(made.means["test"])[-1]))["id"]
-
-
-def _plots(sides: Sequence[Side], metrics: Sequence[str]) -> list[tuple[str, Markup]]:
-    found: list[tuple[str, Markup]] = []
-    for metric in metrics[-1:] and (metrics[len(metrics) // 2 - 1], metrics[-1]):
-        rows = [(side.letter, side.headline.column(metric)[-1][1]) for side in sides if side.headline]
-        found.append(
-            (
-                f"Each run's own model on its test split: {named(metric)}, with 95 % bootstrap intervals.",
-                whiskers(rows, xlabel=named(metric), name=f"{named(metric)} of the runs"),
-            )
-        )
-    gaps = [(side.letter, side.gaps[metrics[-1]]) for side in sides if side.gaps and metrics[-1:]]
+def _plots(sides: Sequence[Side], metrics: Sequence[str]) -> list[Plot]:
+    plots: list[Plot] = []
+    tables = [(side.letter, side.results) for side in sides if side.results and side.results.users]
+    for metric in (metrics[len(metrics) // 2 - 1], metrics[-1]) if metrics and tables else ():
+        rows = [(letter, table.column(metric)[-1][1]) for letter, table in tables]
+        caption = f"Each run's own model on its test split: {written(metric)}, with 95 % bootstrap intervals."
+        plots.append((caption, whiskers(rows, xlabel=written(metric), name=f"{written(metric)} of the runs")))
+    gaps = [(side.letter, side.gaps[metrics[-1]]) for side in sides if side.gaps and metrics]
     if gaps:
-        found.append(
-            (
-                f"Less run {sides[0].letter}, paired over users: an interval that leaves 0 out is a difference.",
-                whiskers(
-                    [(letter, (gap.value, gap.low, gap.high)) for letter, gap in gaps],
-                    xlabel=f"difference in {named(metrics[-1])}",
-                    name="paired differences",
-                    zero=True,
-                ),
-            )
-        )
-    curves = {side.letter: made.curve for side in sides if "train" in side.done and (made := training(side.view))}
+        caption = f"Less run {sides[0].letter}, paired over users: an interval without 0 is a significant difference."
+        rows = [(letter, (gap.value, gap.low, gap.high)) for letter, gap in gaps]
+        name = f"difference in {written(metrics[-1])}"
+        plots.append((caption, whiskers(rows, xlabel=name, name="paired differences", zero=True)))
+    curves = {
+        side.letter: (trained.curve["epoch"].to_numpy(), trained.curve["recall"].to_numpy())
+        for side in sides
+        if "train" in side.done and (trained := training(side.run))
+    }
     if curves:
-        found.append(
-            (
-                "Learning curves on the validation split.",
-                lines(
-                    {
-                        letter: (curve["epoch"].to_numpy(), curve["recall"].to_numpy())
-                        for letter, curve in curves.items()
-                    },
-                    xlabel="epoch",
-                    ylabel="validation Recall@20",
-                    name="learning curves",
-                ),
-            )
-        )
-    return found
+        drawing = lines(curves, xlabel="epoch", ylabel="validation Recall@20", name="learning curves")
+        plots.append(("Learning curves on the validation split.", drawing))
+    return plots
 
 
-def _people(sides: Sequence[Side]) -> list[list[tuple[Side, Person]]]:
-    """Users spread over the first run, with each run's list where it is of the same dataset."""
-    shelf, first = Shelf(), sides[0]
-    alike = [side for side in sides if side.view.record["dataset_digest"] == first.view.record["dataset_digest"]]
-    users = People(first.view, shelf, ()).spread(_USERS)
-    shown = [People(side.view, shelf, side.done).show(users, listed=_LISTED) for side in alike]
-    return [[(side, people[n]) for side, people in zip(alike, shown, strict=True)] for n in range(len(users))]
+def _users(sides: Sequence[Side]) -> list[list[tuple[Side, UserCard]]]:
+    """Return users spread over the first run, with each run's card where it is of the same dataset."""
+    pictures, first = Thumbnails(), sides[0]
+    digest = first.run.record["dataset_digest"]
+    alike = [side for side in sides if side.run.record["dataset_digest"] == digest]
+    users = Cards(first.run, pictures, ()).spread_users(_USERS)
+    shown = [Cards(side.run, pictures, side.done).users(users, listed=_LISTED) for side in alike]
+    return [[(side, cards[n]) for side, cards in zip(alike, shown, strict=True)] for n in range(len(users))]

@@ -1,4 +1,8 @@
-"""Plots as inline SVG: text stays text, and colours are the page's own, so that they follow light and dark."""
+"""All plots in one style: inline SVG for pages, SVG and PNG files for studies, training and benches.
+
+Inline plots take the page's own colors, so that they follow light and dark; text stays text. The same figure gives
+the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +10,84 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import ArrayLike, NDArray
 
-# Colours that matplotlib writes out, and what the page puts in their place.
-_INK = "#010203"
-_SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04")
+from mllmrec.foundation import storage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: distinct without telling red from green. The page's CSS has the first four, light and dark.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_SERIES = COLORS[:4]
 _DASHES = ("-", "--", ":", "-.")
+_INK = "#010203"  # an inline plot's lines and text, which become the page's own
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mllmrec",
     "font.family": "sans-serif",
     "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "text.color": _INK,
     "text.parse_math": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
     "legend.frameon": False,
 }
+_ON_PAGE = dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), _INK)
 _IDS = re.compile(r'(id="|url\(#|href="#)')
+Plot = tuple[str, Markup]  # caption and drawing
+
+
+@contextmanager
+def plot_style(*, page: bool = False) -> Iterator[None]:
+    """Draw in the package's style inside; `page` for plots that a page's colors are put into."""
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE | (_ON_PAGE if page else {})):
+        yield
+
+
+def write_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write STEM.svg and STEM.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    written = []
+    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with storage.atomic(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
+        written.append(path)
+    return written
+
+
+def training_curve(epochs: Sequence[int], loss: ArrayLike, recall: ArrayLike, best_epoch: int) -> str:
+    """Return training loss and validation Recall@20 by epoch, as SVG text.
+
+    Args:
+        epochs: counted from 1.
+        loss: float [epochs], mean training loss.
+        recall: float [epochs], validation Recall@20.
+        best_epoch: the chosen epoch, drawn as a line.
+    """
+    from matplotlib.figure import Figure
+
+    with plot_style():
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        left = figure.subplots()
+        right = left.twinx()
+        left.plot(epochs, loss, color="tab:gray", label="training loss")
+        right.plot(epochs, recall, color=COLORS[0], label="validation Recall@20")
+        right.axvline(best_epoch, color=COLORS[0], linestyle=":", linewidth=1)
+        left.set(xlabel="epoch", ylabel="training loss (gray)")
+        right.set_ylabel("validation Recall@20 (blue)")
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
 
 
 def histogram(
@@ -43,13 +99,13 @@ def histogram(
     bins: int | Sequence[float] = 30,
     log: bool = False,
 ) -> Markup:
-    """A histogram of one to four series over the same bins, as an <svg> element.
+    """Return a histogram of one to four series over the same bins, as an <svg> element.
 
     Args:
         series: values by legend entry; a single series has no legend.
         xlabel, ylabel: with units.
-        name: unique on the page; read to those who cannot see the plot, too.
-        bins: how many, or their edges.
+        name: unique on the page; also read to those who cannot see the plot.
+        bins: their number, or their edges.
         log: both axes logarithmic; the bins must then be edges above 0.
     """
     from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -57,9 +113,9 @@ def histogram(
     values = {label: np.asarray(given, dtype=np.float64) for label, given in series.items()}
     edges = _edges(list(values.values()), bins)
     with _drawing() as (figure, axes):
-        for (label, given), colour in zip(values.items(), _SERIES, strict=False):
+        for (label, given), color in zip(values.items(), _SERIES, strict=False):
             counts, _ = np.histogram(given, edges)
-            axes.stairs(counts, edges, fill=True, color=colour, alpha=0.55 if len(values) > 1 else 1, label=label)
+            axes.stairs(counts, edges, fill=True, color=color, alpha=0.55 if len(values) > 1 else 1, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if log:
             axes.set(xscale="log", yscale="log", ylim=(0.5, None))
@@ -79,12 +135,12 @@ def lines(
     name: str,
     mark: tuple[float, str] | None = None,
 ) -> Markup:
-    """Lines over one pair of axes, told apart by colour and dash.
+    """Return lines over one pair of axes, told apart by color and dash.
 
     Args:
         series: (x, y) by legend entry; a single series without a mark has no legend.
         xlabel, ylabel, name: as of a histogram.
-        mark: where a vertical line stands, and its legend entry.
+        mark: place of a vertical line, and its legend entry.
     """
     with _drawing() as (figure, axes):
         for n, (label, (x, y)) in enumerate(series.items()):
@@ -99,7 +155,7 @@ def lines(
 
 
 def whiskers(rows: Sequence[tuple[str, Sequence[float]]], *, xlabel: str, name: str, zero: bool = False) -> Markup:
-    """Estimates with their intervals, one above the other, the first on top.
+    """Return estimates with their intervals, one above the other, the first on top.
 
     Args:
         rows: label, and (estimate, low, high).
@@ -126,7 +182,7 @@ def bars(
     ylabel: str,
     name: str,
 ) -> Markup:
-    """Bars side by side, a cluster a group.
+    """Return bars side by side, a cluster a group.
 
     Args:
         groups: labels along the axis.
@@ -152,11 +208,10 @@ def bars(
 
 @contextmanager
 def _drawing(height: float = 2.6) -> Iterator[tuple[Any, Any]]:
-    """A figure of the page's width (inches) and its axes, in the page's style."""
-    from matplotlib import rc_context
+    """Give a figure of the page's width (inches) and its axes, in the page's style."""
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with plot_style(page=True):
         figure = Figure(figsize=(4.6, height), layout="constrained")
         yield figure, figure.subplots()
 
@@ -171,15 +226,15 @@ def _edges(values: Sequence[NDArray[np.float64]], bins: int | Sequence[float]) -
 
 
 def _inline(figure: Any, name: str) -> Markup:
-    """The figure as an <svg> element whose ids are its own on the page."""
+    """Return the figure as an <svg> element whose ids are its own on the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(_INK, "currentColor")
-    for n, colour in enumerate(_SERIES, start=1):
-        svg = svg.replace(colour, f"var(--series-{n})")
+    for n, color in enumerate(_SERIES, start=1):
+        svg = svg.replace(color, f"var(--series-{n})")
     own = re.sub(r"\W+", "-", name)
     svg = _IDS.sub(lambda match: f"{match.group()}{own}-", svg)
     # Fixed sizes would not shrink on a phone; the view box keeps the proportions.

@@ -10,32 +10,35 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mllmrec import __version__
+from mllmrec.evaluation.metrics import decimals, written
 from mllmrec.foundation.images import ImageRefusedError, open_image
 
 _SIDE = 88  # pixels of a thumbnail's longer side: twice what is shown, for dense screens
+Measure = tuple[str, str, str]  # measure, value, reading: a line of a table
 _JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they reorder nothing
 
 
 def render(template: str, **values: Any) -> str:
     """Return a page from a template of this package; an unknown name in it is an error."""
-    return _environment().get_template(template).render(**values)
+    return _environment().get_template(template).render(version=__version__, **values)
 
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("mllmrec.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["shown"] = shown
-    return made
+    environment.filters |= {"shown": shown, "decimals": decimals, "written": written}
+    return environment
 
 
 def shown(text: str, most: int = 300) -> str:
-    """Text from data, at most so long, without characters that steer what a reader sees."""
+    """Return text from data, cut to a length, without characters that steer what a reader sees."""
     kept = "".join(
         c if c.isprintable() or c in _JOINERS else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
         for c in text[: most + 1]
@@ -45,7 +48,7 @@ def shown(text: str, most: int = 300) -> str:
 
 @lru_cache(maxsize=4096)
 def thumbnail(path: Path) -> str | None:
-    """A small JPEG of a picture as a data URL; None where the picture cannot be used."""
+    """Return a small JPEG of a picture as a data URL; None where the picture cannot be used."""
     try:
         image = open_image(path, side=2 * _SIDE)
     except ImageRefusedError:

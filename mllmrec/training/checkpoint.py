@@ -1,7 +1,7 @@
-"""Where a training stands after an epoch, and the file to go on from.
+"""The state of a training after an epoch, and the file to go on from.
 
 Everything random in an epoch is drawn from (seed, epoch), so a checkpoint needs no generator state: weights,
-optimiser and counters at the end of an epoch are enough to go on to the very same result.
+optimizer and counters at the end of an epoch are enough to go on to the same bytes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,36 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mllmrec.errors import MismatchError
 from mllmrec.foundation import storage
-from mllmrec.models.embedding_model import Epoch, Weights
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One line of the learning curve."""
+
+    epoch: int
+    loss: float
+    recall: float  # validation Recall@20
+    ndcg: float  # validation NDCG@20
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a training stands after an epoch."""
+    """The state of a training after an epoch."""
 
     epoch: int = 0
     best_epoch: int = 0
     best_recall: float = -math.inf
-    best: Weights = field(default_factory=dict)
+    best: Parameters = field(default_factory=dict)
     curve: tuple[Epoch, ...] = ()
 
     def after(self, epoch: Epoch, network: nn.Module) -> State:
-        """The state one epoch on."""
+        """Return the state one epoch on."""
         better = epoch.recall > self.best_recall  # unrounded; a tie is no progress
         return State(
             epoch=epoch.epoch,
@@ -43,11 +54,19 @@ class State:
         )
 
 
-def save(path: Path, identity: str, state: State, network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write everything that the next epoch depends on, in one file."""
+def save(path: Path, identity: str, state: State, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write everything that the next epoch depends on, in one file.
+
+    Args:
+        path: the file.
+        identity: hash of data and settings.
+        state: counters, curve and best parameters.
+        network: its parameters go along.
+        optimizer: its moments go along.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
-    for n, moments in optimiser.state_dict()["state"].items():
+    for n, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{n}.{name}": tensor for name, tensor in moments.items()}
     counters = replace(state, best={})
     notes = {"identity": identity, "state": json.dumps(asdict(counters))}
@@ -56,9 +75,16 @@ def save(path: Path, identity: str, state: State, network: nn.Module, optimiser:
 
 
 def restore(
-    path: Path, identity: str, network: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
+    path: Path, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> State:
-    """Go on where a checkpoint stands.
+    """Read a checkpoint into network and optimizer; return its state.
+
+    Args:
+        path: the file.
+        identity: hash of data and settings, as it was saved.
+        network: gets the parameters.
+        optimizer: gets the moments.
+        device: where tensors go.
 
     Raises:
         MismatchError: it was made from other data or another config, or is damaged.
@@ -74,24 +100,24 @@ def restore(
             f"the checkpoint {path} was made from other data or another config; remove it to start over"
         )
     network.load_state_dict(_under(tensors, "model."))
-    _restore_optimiser(optimiser, _under(tensors, "adam."))
+    _restore_optimizer(optimizer, _under(tensors, "adam."))
     counters = json.loads(notes["state"])
     counters["curve"] = tuple(Epoch(**row) for row in counters["curve"])
     return State(**counters | {"best": _under(tensors, "best.")})
 
 
-def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Weights) -> None:
-    whole = optimiser.state_dict()
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Parameters) -> None:
+    whole = optimizer.state_dict()
     whole["state"] = {}
     for name, tensor in tensors.items():
         n, _, moment = name.partition(".")
         whole["state"].setdefault(int(n), {})[moment] = tensor
-    optimiser.load_state_dict(whole)
+    optimizer.load_state_dict(whole)
 
 
-def _copy(weights: Weights) -> Weights:
+def _copy(weights: Parameters) -> Parameters:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}
 
 
-def _under(tensors: Weights, prefix: str) -> Weights:
+def _under(tensors: Parameters, prefix: str) -> Parameters:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

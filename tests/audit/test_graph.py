@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mllmrec.audit import GraphHealth, examine_graph, neighbours
+from mllmrec.audit import GraphHealth, examine_graph, neighbors
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import MismatchError
 from mllmrec.graph.item_graph import build_graph
+from mllmrec.report.sections.graph import graph_measures
 
 
 def histories(users: list[list[int]], n_items: int) -> Histories:
@@ -77,21 +78,22 @@ def test_nothing_at_all_is_still_a_graph() -> None:
     config = GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=0)
     made = examine_graph(build_graph(points, past, config), points, past, threshold=0.6)
     assert made.components.tolist() == [1, 1, 1] and made.isolated == 3 and np.isnan(made.reciprocity)
-    assert made.as_dict()["reciprocity"] is None and len(made.rows()) > 5 and made.cosine_bars() and made.degree_bars()
+    assert made.as_dict()["reciprocity"] is None and len(graph_measures(made)) > 5
+    assert made.cosine_histogram() and made.degree_histogram()
 
 
 def test_neighbours_of_an_item_say_what_joins_them() -> None:
     past, points = histories(USERS, 6), vectors(ANGLES)
     config = GraphConfig(semantic_neighbours=2, cooccurrence_neighbours=2, threshold=0.9)
     graph = build_graph(points, past, config)
-    found = neighbours(graph, points, past, 3, threshold=0.9)
+    found = neighbors(graph, points, past, 3, threshold=0.9)
     assert [(edge.item, edge.source, edge.shared_users) for edge in found] == [
         (2, "semantic", 0),
         (4, "co-occurrence", 1),
     ]
-    both = neighbours(graph, points, past, 0, threshold=0.9)
+    both = neighbors(graph, points, past, 0, threshold=0.9)
     assert [(edge.source, edge.weight) for edge in both] == [("both", 2.0)]
-    assert neighbours(graph, points, past, 5, threshold=0.9) == []
+    assert neighbors(graph, points, past, 5, threshold=0.9) == []
 
 
 def test_a_graph_of_another_split_is_refused(dataset: Dataset, vectors: np.ndarray) -> None:

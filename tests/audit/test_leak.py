@@ -64,7 +64,7 @@ def index(made: LeakAudit, split: str) -> float:
 def test_the_mean_of_training_items_is_the_reference_itself(world: World) -> None:
     dataset, items, _ = world
     made = audited(world, mean_of_items(items, dataset.histories("train")))
-    assert made.measured == "honest" and not made.leaking
+    assert made.measured == "leak-free" and not made.leaking
     assert abs(index(made, "test")) < 1e-3 > abs(index(made, "valid"))
     train, valid, test = made.splits
     assert train.surplus > 0.02 and valid.margin > 0.1 and test.margin == pytest.approx(test.reference, abs=1e-6)
@@ -100,7 +100,7 @@ def test_honest_profiles_of_other_kinds_are_not_accused(world: World, seen: str)
         "one item": items[[dataset.train.row(user)[0] for user in range(USERS)]],
     }[seen]
     made = audited(world, users)
-    assert made.measured == ("undecided" if seen == "taste" else "honest"), made.sentence
+    assert made.measured == ("undecided" if seen == "taste" else "leak-free"), made.sentence
 
 
 def test_a_leak_is_caught_behind_a_good_taste(world: World) -> None:
@@ -112,7 +112,9 @@ def test_a_leak_is_caught_behind_a_good_taste(world: World) -> None:
 def test_vectors_that_know_nothing_are_undecided(world: World) -> None:
     generator = np.random.default_rng(1)
     made = audited(world, np.tile(generator.standard_normal(WIDTH), (USERS, 1)))
-    assert made.measured == "undecided" and not made.leaking and made.sentence.startswith("undecided, for")
+    assert (
+        made.measured == "undecided" and not made.leaking and made.sentence.startswith("undecided: profiles too vague")
+    )
     # The run's own word counts where the measure says nothing.
     owned = audited(world, np.tile(generator.standard_normal(WIDTH), (USERS, 1)), scope="all")
     assert owned.leaking and 'profile.history = "all"' in owned.sentence
@@ -146,15 +148,15 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> dict[Scope, Path]:
 
 def test_text_profiles_of_a_leaky_run_are_caught_by_measure_and_honest_ones_pass(shops: dict[Scope, Path]) -> None:
     honest, leaky = audit_run(shops["train"]), audit_run(shops["all"])
-    assert (honest.measured, honest.leaking) == ("honest", False), honest.sentence
+    assert (honest.measured, honest.leaking) == ("leak-free", False), honest.sentence
     assert (leaky.measured, leaky.leaking) == ("leaking", True), leaky.sentence
 
 
 def test_mean_profiles_of_a_shop_too(shops: dict[Scope, Path]) -> None:
-    from mllmrec.views import RunView
+    from mllmrec.runs import Run
 
-    view = RunView(shops["train"])
-    for scope, verdict in (("train", "honest"), ("all", "leaking")):
+    view = Run(shops["train"])
+    for scope, verdict in (("train", "leak-free"), ("all", "leaking")):
         past = view.dataset.histories(scope)  # type: ignore[arg-type]
         users = mean_of_items(view.features.items, past)
         features = replace(view.features, users=users, histories=past.digest)

@@ -23,8 +23,10 @@ from mllmrec.reason.profile import Profiles
 from mllmrec.report import audits as runs
 from mllmrec.report.figures import histogram
 from mllmrec.report.page import shown, thumbnail
-from mllmrec.report.profile_page import profile_page, sample_findings
-from mllmrec.views import RunView
+from mllmrec.report.pages import profiles_page
+from mllmrec.report.sections.cards import Cards, Thumbnails
+from mllmrec.report.sections.profiles import ProfileSample, show_profiles
+from mllmrec.runs import Run
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>[bold red]x[/]\x1b[2J \u202e\"'{{ 7*7 }} "
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -92,17 +94,20 @@ def test_the_pages_fetch_nothing_and_run_nothing(hostile: Path) -> None:
 
 
 def test_hostile_profiles_and_leaky_runs_are_shown_as_they_are(hostile: Path) -> None:
-    view = RunView(hostile)
+    view = Run(hostile)
     texts = [f"{HOSTILE * 60}{n}" for n in range(view.dataset.n_users)]
     view.__dict__["profiles"] = Profiles(
         view.profiles.table.with_columns(profile=pl.Series(texts)), view.profiles.digest, "train"
     )
     view.record["leaky"] = True
-    view.__dict__["features"] = RunView(hostile).features
-    view.__dict__["descriptions"] = RunView(hostile).descriptions
+    view.__dict__["features"] = Run(hostile).features
+    view.__dict__["descriptions"] = Run(hostile).descriptions
     quality = measure_quality(view.dataset, view.descriptions, view.profiles, view.features, newest=100)
     assert len(quality.words.generic) == view.dataset.n_users
-    text = profile_page(view, quality, sample_findings(quality, 5))
+    cards = Cards(view, Thumbnails(), ("describe", "profile"))
+    section = show_profiles(view, cards, quality, ProfileSample(worst=20, drawn=5))
+    assert (len(section.worst), len(section.sampled)) == (20, 5)
+    text = profiles_page(view, section)
     checked(text)
     assert "<strong>LEAKY:</strong>" in text and "of the profiles are generic" in text and len(text) < 2_000_000
 
@@ -136,7 +141,7 @@ def test_the_verbs_print_what_the_pages_hold(hostile: Path, cli: CliRunner, tmp_
     done = cli.invoke(app, ["inspect", "profiles", str(hostile), "--json"])
     result = json.loads(done.stdout)
     assert result["measured"] == 40 and 0 <= result["genericness"] <= 1 and len(result["findings"]) == 40
-    item = RunView(hostile).dataset.item_ids[3]
+    item = Run(hostile).dataset.item_ids[3]
     done = cli.invoke(app, ["inspect", "graph", str(hostile), "--item", item])
     assert done.exit_code == 0 and "reciprocity" in done.output and not STEERING.search(done.stdout)
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("page:"))
@@ -161,7 +166,7 @@ def test_an_audit_passes_and_its_exit_code_says_when_it_does_not(
 def test_a_run_says_at_its_end_when_its_profiles_are_generic(
     hostile: Path, cli: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
+    from mllmrec.reason.engines.extractive import ExtractiveProfiler
 
     monkeypatch.setattr(ExtractiveProfiler, "_write", lambda *_: "Likes high-quality products.")
     words = ["profile", hostile.parent / "dataset", "--out", tmp_path / "run", "--quiet", "--cache", tmp_path / "c"]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mllmrec.audit import ProfileWords, measure_quality, measure_words, profile_warning
-from mllmrec.audit.wording import distinct, self_bleu
+from mllmrec.audit.quality import distinct, self_bleu
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Cuts, Features

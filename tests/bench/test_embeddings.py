@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mllmrec_bench.embeddings import enlarge, isotropic, likeness, narrowed
-from mllmrec_bench.source import demo_vectors, file_vectors
+from mllmrec_bench.datasets import demo_vectors, file_vectors
+from mllmrec_bench.embeddings import data_profile, enlarge, isotropic, narrowed
 
 from mllmrec.errors import InputError
 from mllmrec.features.encode import normalise_rows
@@ -26,7 +26,10 @@ def source() -> np.ndarray:
 
 def assert_alike(source: np.ndarray, factor: int, *, within: float) -> None:
     """What the module's docstring claims."""
-    real, made = likeness(source, sample=len(source)), likeness(enlarge(source, factor * len(source)), sample=1_000)
+    real, made = (
+        data_profile(source, sample=len(source)),
+        data_profile(enlarge(source, factor * len(source)), sample=1_000),
+    )
     np.testing.assert_allclose(made.energy, real.energy, atol=0.02)
     assert made.first == pytest.approx(real.first, abs=within)
     assert made.tenth == pytest.approx(real.tenth, abs=within)
@@ -61,7 +64,7 @@ def test_the_demo_text_is_encoded_once(tmp_path: Path, monkeypatch: pytest.Monke
             assert len(set(texts)) == len(texts) == 70
             return isotropic(len(texts), 8)
 
-    monkeypatch.setattr("mllmrec_bench.source.Encoder", Stub)
+    monkeypatch.setattr("mllmrec_bench.datasets.Encoder", Stub)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = demo_vectors(items=70)
     np.testing.assert_array_equal(demo_vectors(items=70), first)
@@ -107,7 +110,7 @@ def test_narrowed_rows_keep_the_leading_directions(source: np.ndarray) -> None:
 
 
 def test_isotropic_rows_have_a_flat_spectrum() -> None:
-    energy = likeness(isotropic(20_000, 96)).energy
+    energy = data_profile(isotropic(20_000, 96)).energy
     np.testing.assert_allclose(energy, [16 / 96, 64 / 96, 1], atol=0.04)
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from mllmrec_bench import interactions, peers
 from mllmrec_bench.bench import OPS, OURS, Settings, find_ops, measure, methods
+from mllmrec_bench.datasets import GeneratedData, Sizes, Source, sampled_users
 from mllmrec_bench.embeddings import isotropic
-from mllmrec_bench.material import Generated, Sizes
 from mllmrec_bench.peers import Case
-from mllmrec_bench.source import Source
+from mllmrec_bench.peers.case import library
 from mllmrec_bench.timing import is_installed
 from mllmrec_kernels import CSR, normalize
 
-from mllmrec.config import ModelConfig
-from mllmrec.models.item_weights import ridge_support
+from mllmrec.errors import ConfigError
+from mllmrec.models.ridge import ridge_support
 
 VECTORS = isotropic(300, 24)
 MATRIX = interactions.interactions(120, 60, 900)
@@ -115,7 +115,7 @@ def test_negatives_are_never_the_users_own() -> None:
 
 
 def test_ridge_weights() -> None:
-    support = ridge_support(VECTORS[:60], MATRIX, ModelConfig(cooccurrence_support=4, semantic_support=5))
+    support = ridge_support(VECTORS[:60], MATRIX, 4, 5)
     assert len(set(np.diff(support.indptr))) > 1
     ours, *others = methods(peers.ridge_weights(MATRIX, VECTORS[:60], support, data="x"))[0]
     wanted = ours.run().data
@@ -125,14 +125,14 @@ def test_ridge_weights() -> None:
         np.testing.assert_allclose(other.run(), wanted, rtol=2**-23, atol=1e-9, err_msg=other.name)
 
 
-def material() -> Generated:
-    return Generated(Sizes(items=90, users=100, interactions=900, edges=5, dim=8), Source("test", lambda: VECTORS))
+def generated() -> GeneratedData:
+    return GeneratedData(Sizes(items=90, users=100, interactions=900, edges=5, dim=8), Source("test", lambda: VECTORS))
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_every_op_is_measured_beside_a_peer(op) -> None:
     settings = Settings(k=3, rounds=2, threads=1, length=5)
-    for case in op.cases(material(), settings):
+    for case in op.cases(generated(), settings):
         done = measure(case, settings)
         assert case.op == op.name
         assert done.ours.name == OURS and len(done.ours.seconds) == 2
@@ -148,10 +148,9 @@ def test_a_missing_peer_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("mllmrec_bench.bench.is_installed", lambda module: module not in ("faiss", "implicit"))
     found, absent = methods(peers.topk_cosine(VECTORS, 3, 0.5, data="x"))
     assert [method.name for method in found] == [OURS, "torch matmul + topk"]
-    assert {(peer.name, peer.install) for peer in absent} == {
-        ("faiss IndexFlatIP", "pip install faiss-cpu"),
-        ("faiss range_search", "pip install faiss-cpu"),
-    }
+    assert {peer.name for peer in absent} == {"faiss IndexFlatIP", "faiss range_search"}
+    with pytest.raises(ConfigError, match=r"^nowhere is not installed, .*: pip install 'mllmrec\[bench\]'$"):
+        library("nowhere.at_all")
 
 
 def test_an_unknown_op_is_refused_with_a_suggestion() -> None:
@@ -160,11 +159,9 @@ def test_an_unknown_op_is_refused_with_a_suggestion() -> None:
 
 
 def test_users_who_have_everything_get_no_negatives() -> None:
-    from mllmrec_bench.material import sampled_users
-
     from mllmrec.errors import InputError
 
-    whole = material()
+    whole = generated()
     whole.user_items = CSR.from_pairs(np.repeat(np.arange(3), 2), np.tile(np.arange(2), 3), (3, 2))
     with pytest.raises(InputError, match="every user has seen every item"):
         sampled_users(whole)

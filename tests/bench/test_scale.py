@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mllmrec_bench.bench import Settings
+from mllmrec_bench.datasets import Source
 from mllmrec_bench.embeddings import isotropic
 from mllmrec_bench.plots import draw
 from mllmrec_bench.results import Result, append, read
 from mllmrec_bench.scale import Range, curves, fit, fits, sweep
-from mllmrec_bench.source import Source
 
 from mllmrec.errors import ConfigError, InputError
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from mllmrec_bench.memory import peak_extra, size
-from mllmrec_bench.timing import Method, Quantiles, Race, Timed, threads, usable_cores
+from mllmrec_bench.timing import Method, Quantiles, Race, Timed, peak_extra, size, threads, usable_cores
 from threadpoolctl import threadpool_info
 
 from mllmrec.errors import ConfigError

@@ -23,7 +23,7 @@ from mllmrec.errors import MllmrecError
 from mllmrec.features.encode import Cuts, Features
 from mllmrec.foundation.storage import write_json
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.runs import SCHEMA_VERSION
+from mllmrec.run_record import SCHEMA_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--items", "80", "--users", "60", "--interactions", "500", "--rounds", "2", "--threads", "1", "--quiet")
@@ -55,7 +55,7 @@ def test_bench_prints_a_table_with_ratios_and_names_missing_peers(
     assert done.exit_code == 0, done.output
     assert "torch matmul + topk *" in done.stdout
     assert "strongest peer: torch matmul + topk takes" in done.stdout
-    assert "faiss IndexFlatIP is not installed, and left out: pip install faiss-cpu" in done.stdout
+    assert "faiss IndexFlatIP is not installed, and left out: pip install 'mllmrec[bench]'" in done.stdout
 
 
 def test_bench_writes_json_and_the_csv(features: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from mllmrec.dataset import DownloadLimits, ImageDownloader, PrepareOptions, prepare, statistics
 from mllmrec.dataset.download import Downloads
 from mllmrec.dataset.picture_store import open_store
+from mllmrec.errors import StorageError
 from mllmrec.foundation.progress import silent
 from mllmrec.foundation.web import retry
 from tests.servers import Exchange, LoopbackServer, serve, wait_until
@@ -38,6 +39,13 @@ def picture(seed: int, kind: str = "PNG") -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     packed = io.BytesIO()
     Image.fromarray(pixels).save(packed, format=kind)
+    return packed.getvalue()
+
+
+def mpo() -> bytes:
+    """A JPEG with a second picture behind it, as phones write them."""
+    packed = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(packed, "MPO", save_all=True, append_images=[Image.new("RGB", (20, 20))])
     return packed.getvalue()
 
 
@@ -69,6 +77,7 @@ def moved(where: str) -> Behaviour:
 GOOD: dict[str, Behaviour] = {
     "/a.png": lambda x: x.send(200, picture(1)),
     "/same-as-a.png": lambda x: x.send(200, picture(1)),
+    "/phone.jpg": lambda x: x.send(200, mpo()),
     "/no-ending": lambda x: x.send(200, picture(2, "JPEG"), {"Content-Type": "text/html"}),
     "/packed.png": lambda x: x.send(200, gzip.compress(picture(3)), {"Content-Encoding": "gzip"}),
     "/hop": moved("/hop2?x=1"),
@@ -96,6 +105,7 @@ BAD: dict[str, tuple[Behaviour, str]] = {
         lambda x: x.send(200, gzip.compress(b"\0" * (64 << 20), 1), {"Content-Encoding": "gzip"}),
         "a body of more than 1,048,576 bytes",
     ),
+    "/port": (moved("http://93.184.216.34:6379/"), "port 6379 of 93.184.216.34; only 80, 443, 8080, 8443 are called"),
     "/cut.gz": (
         lambda x: x.send(200, gzip.compress(picture(3))[:-20], {"Content-Encoding": "gzip"}),
         "a packed body that is cut off",
@@ -125,6 +135,7 @@ def test_good_pictures_come_and_every_bad_one_costs_itself_alone(tmp_path: Path)
     assert {path: done.files[url + path].read_bytes() for path in GOOD} == {
         "/a.png": picture(1),
         "/same-as-a.png": picture(1),
+        "/phone.jpg": mpo(),
         "/no-ending": picture(2, "JPEG"),
         "/packed.png": picture(3),
         "/hop": picture(1),
@@ -134,7 +145,7 @@ def test_good_pictures_come_and_every_bad_one_costs_itself_alone(tmp_path: Path)
         assert reason in done.failed[url + path], path
     assert len(done.failed) == len(BAD)
     kept = [file for file in (tmp_path / "p").iterdir() if not file.name.startswith(".") and file.suffix != ".jsonl"]
-    assert sorted(file.suffix for file in kept) == [".jpg", ".png", ".png"]  # equal ones once
+    assert sorted(file.suffix for file in kept) == [".jpg", ".jpg", ".png", ".png"]  # equal ones once
     noted = [json.loads(line) for line in (tmp_path / "p" / "failed.jsonl").read_text().splitlines()]
     assert {row["url"]: row["reason"] for row in noted} == done.failed
     assert f"{len(BAD)} of {len(BAD) + len(GOOD)} image addresses gave no picture" in done.warnings[0]
@@ -228,6 +239,31 @@ def test_a_second_download_waits_for_the_first(tmp_path: Path) -> None:
     assert said[1:] == ["download images"]
 
 
+@pytest.mark.parametrize("name", [".lock", "index.jsonl"])
+def test_a_planted_link_is_neither_followed_nor_emptied(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("keep me")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / name).symlink_to(precious)
+    with (
+        serve(lambda x: x.send(200, picture(1))) as server,
+        pytest.raises(StorageError, match=rf"{name}: it is a symbolic link"),
+    ):
+        fetch(server, tmp_path / "p", "/1")
+    assert precious.read_text() == "keep me"
+
+
+def test_a_link_in_place_of_a_fetched_picture_is_not_that_picture(tmp_path: Path) -> None:
+    with serve(lambda x: x.send(200, picture(1))) as server:
+        (file,) = fetch(server, tmp_path / "p", "/1").files.values()
+        (tmp_path / "other.png").write_bytes(picture(2))
+        file.unlink()
+        file.symlink_to(tmp_path / "other.png")
+        done = fetch(server, tmp_path / "p", "/1")
+    assert (done.fetched, file.is_symlink(), file.read_bytes()) == (1, False, picture(1))
+    assert (tmp_path / "other.png").read_bytes() == picture(2)
+
+
 def shop_with(folder: Path, items: list[dict[str, object]]) -> Path:
     folder.mkdir()
     (folder / "interactions.csv").write_text("user,item\n" + "".join(f"u,{item['item']}\n" for item in items))
@@ -257,6 +293,7 @@ def test_prepare_puts_fetched_pictures_behind_local_ones(tmp_path: Path) -> None
     steps = statistics(made).steps
     assert (steps["image addresses"], steps["image addresses without a picture"]) == (3, 1)
     assert any("1 of 3 image addresses gave no picture (1 x HTTP status 404)" in w for w in made.manifest["warnings"])
+    assert "1 further image addresses were not fetched; see --images-per-item" in made.manifest["warnings"]
 
 
 def test_the_command_calls_no_address_of_this_machine(tmp_path: Path) -> None:

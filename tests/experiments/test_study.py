@@ -19,8 +19,8 @@ from mllmrec.config import load_config, override
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError, TrainingError
 from mllmrec.experiments import STUDIES, find_study, run_study
-from mllmrec.experiments import study as running
-from mllmrec.experiments.grids import alphas
+from mllmrec.experiments import trial as running
+from mllmrec.experiments.grid import alphas
 
 QUICK = ["train.epochs=2", "train.dim=8", "describe.images=false"]
 CONFIG = load_config(None, [*QUICK, "profile.kind=mean"])
@@ -60,7 +60,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, *, kill_at: int = 10**6) -> Iterato
 
 
 def without_times(made: dict[str, Any]) -> dict[str, Any]:
-    return made | {"rows": [row | {"seconds": 0} for row in made["rows"]]}
+    return made | {"rows": [row | {"seconds": 0, "mib": 0} for row in made["rows"]]}
 
 
 def test_grids_are_small_and_their_settings_are_known(dataset: Dataset) -> None:
@@ -68,11 +68,12 @@ def test_grids_are_small_and_their_settings_are_known(dataset: Dataset) -> None:
     for study in STUDIES:
         if study.name != "prompts":
             points = study.points(config, dataset)
-            assert len({point.label for point in points}) == len(points) <= 16
+            assert len({point.name for point in points}) == len(points) <= 16
             assert all(len(point.at) == len(study.axes) for point in points)
             assert len({override(config, point.settings).model_dump_json() for point in points}) == len(points)
-            assert [point.leaky for point in points] == ["LEAKY" in point.label for point in points]
-    # The defaults are a point of each grid around them, so that its cells are shared.
+            assert [point.leaky for point in points] == ["LEAKY" in point.name for point in points]
+            assert [point.leaky for point in points] == [override(config, point.settings).leaky for point in points]
+    # The defaults are a point of each grid around them, so that its trials are shared.
     for name in ("alpha", "neighbours", "window"):
         assert any(override(config, point.settings) == config for point in find_study(name).points(config, dataset))
     assert not any(
@@ -80,7 +81,7 @@ def test_grids_are_small_and_their_settings_are_known(dataset: Dataset) -> None:
     )
 
 
-def test_a_killed_study_goes_on_with_the_cells_it_lacks(
+def test_a_killed_study_goes_on_with_the_trials_it_lacks(
     dataset: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with counted(monkeypatch, kill_at=3) as first, pytest.raises(KeyboardInterrupt):
@@ -92,7 +93,7 @@ def test_a_killed_study_goes_on_with_the_cells_it_lacks(
     shutil.copytree(folder / "killed" / "inputs", folder / "whole" / "inputs")
     whole = run_study(ALPHA, dataset, folder / "whole", CONFIG, seeds=2)
     assert without_times(resumed.as_dict()) == without_times(whole.as_dict())
-    # Nothing is fitted twice, and another study finds the cell of the defaults.
+    # Nothing is fitted twice, and another study finds the trial of the defaults.
     with counted(monkeypatch) as again:
         assert run_study(ALPHA, dataset, folder / "whole", CONFIG, seeds=2).as_dict() == whole.as_dict()
         run_study(find_study("seeds"), dataset, folder / "whole", CONFIG, seeds=3)
@@ -135,7 +136,7 @@ def timed(dataset: Dataset, times: Any) -> Dataset:
 
 def test_a_window_is_in_days_or_in_places_and_never_longer_than_a_history(dataset: Dataset) -> None:
     def labels(data: Dataset) -> list[str]:
-        return [point.label for point in find_study("window").points(CONFIG, data)]
+        return [point.name for point in find_study("window").points(CONFIG, data)]
 
     place = pl.int_range(pl.len(), dtype=pl.Int64).over("user")
     assert labels(timed(dataset, pl.lit(1_500_000_000) + place * 86_400)) == ["1 day", "7 days", "any"]
@@ -150,11 +151,11 @@ def test_what_cannot_be_studied_is_one_clear_line(dataset: Dataset, tmp_path: Pa
             run_study(find_study(name), data, tmp_path, override(CONFIG, settings))
         return str(caught.value)
 
-    assert "no stage asks one here: set describe.engine or profile.engine" in refused("prompts")
+    assert "no stage prompts one here: set describe.engine or profile.engine" in refused("prompts")
     assert 'set profile.history back to "train"' in refused("alpha", "profile.history=all")
-    assert "users stand as the means of their items here" in refused("architecture")
+    assert "users are the means of their items here" in refused("architecture")
     unjudged = replace(dataset, interactions=dataset.interactions.filter(pl.col("split") != 1))
-    assert "the validation split is empty" in refused("alpha", data=unjudged)
+    assert "nobody can be judged on the validation split" in refused("alpha", data=unjudged)
     assert not list(tmp_path.iterdir())
 
 
@@ -162,15 +163,15 @@ def test_wordings_vary_where_a_model_is_asked(dataset: Dataset) -> None:
     prompts = find_study("prompts").points
     both = ["describe.engine=transformers", "profile.engine=transformers", "describe.images=true"]
     config = override(CONFIG, [*both, "profile.kind=text", "profile.template=evidence"])
-    assert [point.label for point in prompts(config, dataset)] == [
+    assert [point.name for point in prompts(config, dataset)] == [
         "describe attributes, profile evidence", "describe shopper", "describe titled", "profile contrast",
         "profile preferences",
     ]  # fmt: skip
-    assert prompts(override(config, ["profile.kind=mean"]), dataset)[0].label == "describe attributes"
+    assert prompts(override(config, ["profile.kind=mean"]), dataset)[0].name == "describe attributes"
     assert len(prompts(override(config, ["describe.images=false"]), dataset)) == 3
 
 
 def test_a_single_user_and_seed_have_no_standard_error() -> None:
-    from mllmrec.experiments import Contrast
+    from mllmrec.experiments import Difference
 
-    assert Contrast.between(np.array([[0.5]]), np.array([[0.3]])) == Contrast(pytest.approx(0.2), 0.0)
+    assert Difference.between(np.array([[0.5]]), np.array([[0.3]])) == Difference(pytest.approx(0.2), 0.0)

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from mllmrec.errors import InputError
-from mllmrec.experiments import Contrast, Point, Result, find_study
-from mllmrec.experiments.study_plot import draw_study
-from mllmrec.experiments.study_result import Connectivity, Row
-from mllmrec.experiments.trial import SHOWN, Cell
+from mllmrec.experiments import Difference, GridPoint, Result, find_study
+from mllmrec.experiments.figure import draw_study
+from mllmrec.experiments.table import Connectivity, Row
+from mllmrec.experiments.trial import SHOWN, Trial
 
 USERS = 400
 
@@ -32,10 +32,10 @@ def row(
         score + (shared - shared.mean()) + (own - own.mean())
         for score in (scores if len(scores) > 1 else scores * seeds)
     ]
-    cells = [Cell(dict.fromkeys(SHOWN, value), dict.fromkeys(SHOWN, np.empty(0)), 1.0, None, "") for value in values]
+    trials = [Trial(dict.fromkeys(SHOWN, value), dict.fromkeys(SHOWN, np.empty(0)), 1.0, None, "") for value in values]
     settings = ("profile.history=all",) if "LEAKY" in label else ()
     graph = None if largest is None else Connectivity(1000, 5000, 40, largest, 12)
-    return Row.of(Point(label, settings, at), cells, graph)
+    return Row.of(GridPoint(label, settings, at, leaky="LEAKY" in label), trials, "valid", graph)
 
 
 def result(name: str, *rows: Row) -> Result:
@@ -45,13 +45,13 @@ def result(name: str, *rows: Row) -> Result:
 def test_a_difference_has_the_standard_error_of_users_and_of_seeds() -> None:
     generator = np.random.default_rng(1)
     one, other = generator.random((3, 50)), generator.random((3, 50))
-    found = Contrast.between(one, other)
+    found = Difference.between(one, other)
     differences = one - other
     by_user, by_seed = differences.mean(0).std(ddof=1) / np.sqrt(50), differences.mean(1).std(ddof=1) / np.sqrt(3)
-    assert found.difference == pytest.approx(differences.mean())
+    assert found.value == pytest.approx(differences.mean())
     assert found.error == pytest.approx(np.sqrt(by_user**2 + by_seed**2))
-    assert Contrast.between(one[:1], other[:1]).error == pytest.approx((one - other)[0].std(ddof=1) / np.sqrt(50))
-    assert str(Contrast(-0.0123, 0.002)) == "-.0123 ± .0020"
+    assert Difference.between(one[:1], other[:1]).error == pytest.approx((one - other)[0].std(ddof=1) / np.sqrt(50))
+    assert str(Difference(-0.0123, 0.002)) == "-.0123 ± .0020"
 
 
 def test_alpha_names_the_best_its_likes_the_worst_and_a_graph_in_pieces() -> None:
@@ -105,37 +105,39 @@ def test_a_window_is_set_against_none() -> None:
     rows = row("7 days", 0.06, at=(7,), largest=0.9), row("any", 0.05, at=(np.inf,), largest=1.0)
     assert "the best one (7 days) adds to it (+.0100 ± .0000)" in result("window", *rows).sentence
     noisy = row("7 days", 0.0501, at=(7,), largest=0.9, noise=0.1), rows[1]
-    assert "the best one (7 days) cannot be told from none" in result("window", *noisy).sentence
+    assert "the best one (7 days) is not significant" in result("window", *noisy).sentence
     assert "nothing to compare" in result("window", rows[1]).sentence
 
 
-def test_ablation_sorts_the_parts_by_what_can_be_told() -> None:
+def test_ablation_sorts_the_parts_by_significance() -> None:
     made = result(
         "ablation", row("MLLMRec", 0.06), row("no a", 0.05), row("no bcd", 0.0601, noise=0.1), row("+ gcn", 0.08)
     )
     assert made.sentence.startswith("Set against MLLMRec (validation NDCG@20 .0600). Lower: no a (-.0100 ± .0000). ")
-    assert "Higher: + gcn (+.0200 ± .0000). Not to be told from it: no bcd (+.0001 ± " in made.sentence
+    assert "Higher: + gcn (+.0200 ± .0000). Not significant: no bcd (+.0001 ± " in made.sentence
 
 
 def test_the_leak_is_named_and_its_finding_where_it_turns_round() -> None:
     gcn = " + user-item GCN"
-    turned = row("honest", 0.06), row("honest" + gcn, 0.09), row("LEAKY", 0.18), row("LEAKY" + gcn, 0.15)
+    turned = row("leak-free", 0.06), row("leak-free" + gcn, 0.09), row("LEAKY", 0.18), row("LEAKY" + gcn, 0.15)
     made = result("leak", *turned)
-    assert "LEAKY profiles reach a validation NDCG@20 of .1800, honest ones .0600: 3.0 times" in made.sentence
-    assert made.sentence.endswith("that it does harm is a finding of the leak.")
+    assert "LEAKY profiles give a validation NDCG@20 of .1800, leak-free ones .0600: 3.0 times" in made.sentence
+    assert made.sentence.endswith("that it does harm is an artifact of the leak.")
     assert made.leaky and made.stem == "leak.LEAKY"
     none = result("leak", *turned[:2], row("LEAKY", 0.0601, noise=0.1), row("LEAKY" + gcn, 0.09))
-    assert "cannot be seen here" in none.sentence and "finding of the leak" not in none.sentence
+    assert "the leak is not significant here" in none.sentence and "artifact of the leak" not in none.sentence
 
 
 def test_architecture_says_what_propagation_tells_of_the_profiles() -> None:
     def said(*scores: float) -> str:
         return result("architecture", *(row(f"{n}", score) for n, score in enumerate(scores))).sentence
 
-    assert "adds to them (+.0200 ± .0000): the training interactions know of the users" in said(0.06, 0.08, 0.05, 0.09)
+    assert "adds to them (+.0200 ± .0000): the training interactions hold what the profiles do not" in said(
+        0.06, 0.08, 0.05, 0.09
+    )
     assert "better (+.0100 ± .0000) without it and worse (-.0100 ± .0000) with it" in said(0.06, 0.08, 0.05, 0.09)
     assert "takes from them (-.0200 ± .0000)" in said(0.06, 0.04, 0.06, 0.06)
-    assert "changes nothing that can be told (+.0000 ± .0000)" in said(0.06, 0.06, 0.06, 0.06)
+    assert "makes no significant difference (+.0000 ± .0000)" in said(0.06, 0.06, 0.06, 0.06)
 
 
 def test_seeds_gives_mean_spread_and_the_larger_doubt() -> None:
@@ -145,8 +147,11 @@ def test_seeds_gives_mean_spread_and_the_larger_doubt() -> None:
         "Over 3 seeds validation NDCG@20 is .0520 ± .0020 (mean, standard deviation), from .0500 to .0540"
         in made.sentence
     )
-    assert "may lie .0057 apart, 11% of the mean" in made.sentence and "the seed is the larger doubt" in made.sentence
-    assert "ask for more (--seeds)" in result("seeds", row("seed 1", 0.05)).sentence
+    assert (
+        "may lie .0057 apart, 11% of the mean" in made.sentence
+        and "the seeds are the larger source of uncertainty" in made.sentence
+    )
+    assert "use more (--seeds)" in result("seeds", row("seed 1", 0.05)).sentence
 
 
 @pytest.mark.parametrize("name", ["alpha", "neighbours", "leak"])
@@ -160,7 +165,7 @@ def test_a_study_is_kept_as_table_and_picture(name: str, tmp_path: Path) -> None
     made = study.conclude("shop", rows)
     made.save(tmp_path)
     table = pl.read_csv(tmp_path / f"{made.stem}.csv")
-    assert table["setting"].to_list() == list(labels) and table["leaky"].to_list() == ["LEAKY" in n for n in labels]
+    assert table["name"].to_list() == list(labels) and table["leaky"].to_list() == ["LEAKY" in n for n in labels]
     assert table["valid ndcg@20"].to_list() == pytest.approx([r.score for r in rows])
     assert not [column for column in table.columns if "test" in column]
     pictures = draw_study(made, study.axes, tmp_path / made.stem)

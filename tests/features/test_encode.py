@@ -16,7 +16,7 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import silent
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
-from mllmrec.reason.shares import fair_shares
+from mllmrec.reason.token_budget import fair_shares
 
 
 @pytest.fixture(scope="module")

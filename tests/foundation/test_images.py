@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from mllmrec.foundation.images import ImageRefusedError, open_image
+from mllmrec.foundation import images
+from mllmrec.foundation.byte_budget import ByteBudget
+from mllmrec.foundation.environment import PeakMemory
+from mllmrec.foundation.images import ImageRefusedError, check_image, image_kind, open_image
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -111,3 +116,110 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     red, _, blue = open_image(tmp_path / "x.gif").getpixel((3, 3))
     assert red > 200 and blue < 50
+
+
+def test_a_jpeg_with_further_pictures_behind_it_is_a_jpeg(tmp_path: Path) -> None:
+    first, second = picture(size=(200, 150)), picture(size=(50, 40))
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[second])
+    data = (tmp_path / "x.jpg").read_bytes()
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.format == "MPO"
+    assert check_image(data) == image_kind(data) == image_kind(tmp_path / "x.jpg") == "JPEG"
+    assert open_image(tmp_path / "x.jpg").size == (200, 150)
+
+
+def with_exif(data: bytes, *entries: bytes) -> bytes:
+    """A JPEG with an EXIF directory of raw entries."""
+    directory = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + b"\0" * 32
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(directory) + 2) + directory + data[2:]
+
+
+ORIENTATION_6 = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+
+
+@pytest.mark.parametrize(
+    ("entries", "size"),
+    [
+        # A resolution of 0 / 0; Pillow fails when it writes the directory again.
+        ((ORIENTATION_6, struct.pack("<HHII", 0x011A, 10, 1, 38)), (30, 60)),
+        ((ORIENTATION_6, struct.pack("<HHII", 0x011A, 5, 1, 0xFFFFFF)), (30, 60)),
+        ((struct.pack("<HHI4s", 0x0112, 2, 4, b"six\0"),), (60, 30)),
+        ((struct.pack("<HHIHH", 0x0112, 3, 1, 99, 0),), (60, 30)),
+        ((struct.pack("<HHII", 0x0112, 99, 0xFFFFFFFF, 0),), (60, 30)),
+    ],
+)
+def test_a_broken_number_in_the_exif_data_loses_no_picture(
+    tmp_path: Path, entries: tuple[bytes, ...], size: tuple[int, int]
+) -> None:
+    packed = io.BytesIO()
+    picture(size=(60, 30)).save(packed, "JPEG")
+    (tmp_path / "x.jpg").write_bytes(with_exif(packed.getvalue(), *entries))
+    assert open_image(tmp_path / "x.jpg").size == size
+
+
+def test_every_orientation_is_turned_upright(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (32, 16), "white")
+    upright.paste("red", (0, 0, 8, 8))
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
+    turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}
+    for orientation, turn in turns.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        upright.transpose(Image.Transpose[turn]).save(tmp_path / "x.png", exif=exif)
+        assert open_image(tmp_path / "x.png").tobytes() == upright.tobytes()
+
+
+def test_conversion_by_strips_changes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (70, 40, 4), dtype=np.uint8)
+    clear = Image.fromarray(pixels, "RGBA")
+    white = Image.new("RGBA", clear.size, "white")
+    deep = Image.fromarray((pixels[..., 0].astype(np.uint16) << 8) + pixels[..., 1])
+    clear.save(tmp_path / "clear.png")
+    deep.save(tmp_path / "deep.png")
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 100)
+    assert open_image(tmp_path / "clear.png").tobytes() == Image.alpha_composite(white, clear).convert("RGB").tobytes()
+    grey = (np.asarray(deep) / 65535 * 255).round().astype(np.uint8)
+    assert (np.asarray(open_image(tmp_path / "deep.png")) == grey[..., None]).all()
+
+
+def test_a_picture_that_is_too_large_once_decoded_is_refused_from_its_header(tmp_path: Path) -> None:
+    Image.new("RGBA", (8000, 6600)).save(tmp_path / "x.png", compress_level=1)
+    with pytest.raises(ImageRefusedError, match="8000 x 6600 pixels of kind PNG RGBA take 402 MiB once decoded"):
+        open_image(tmp_path / "x.png", side=64)
+
+
+@pytest.mark.parametrize("kind", ["deep", "clear"])
+def test_a_deep_or_clear_picture_takes_little_more_than_its_pixels(tmp_path: Path, kind: str) -> None:
+    side = 3000  # 34 MiB of 32-bit pixels
+    image = Image.fromarray(np.zeros((side, side), np.uint16)) if kind == "deep" else Image.new("LA", (side, side))
+    image.save(tmp_path / "x.png", compress_level=1)
+    del image
+    peak = PeakMemory()
+    open_image(tmp_path / "x.png", side=64)
+    added = peak.added_mib()
+    if added is None:
+        pytest.skip("this system does not measure peak memory")
+    assert added < 100  # was 240
+
+
+def test_the_budget_is_never_exceeded() -> None:
+    budget, lock = ByteBudget(100), threading.Lock()
+    held, most = 0, 0
+
+    def work(size: int) -> None:
+        nonlocal held, most
+        for _ in range(50):
+            with budget.hold(size):
+                with lock:
+                    held += min(size, 100)
+                    most = max(most, held)
+                with lock:
+                    held -= min(size, 100)
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in (40, 60, 70, 5, 500)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 0 < most <= 100

@@ -163,7 +163,7 @@ def test_nothing_of_size_items_by_items_is_held() -> None:
 
 def test_a_gpu_that_is_not_there_is_refused_in_a_line(dataset: Dataset, vectors: np.ndarray, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"graph\.device=cuda asks for a GPU, and torch sees none here"):
+    with pytest.raises(ConfigError, match=r"graph\.device=cuda wants a GPU, and torch sees none here"):
         build_graph(vectors, dataset.histories(), GraphConfig(device="cuda"))
 
 

@@ -11,7 +11,8 @@ from mllmrec_kernels.exact import quantized, thresholds
 from mllmrec_kernels.exact.int8_tile import supported
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, cosine_problem
-from mllmrec_kernels.topk import cpu, exact_int8, topk_cosine, topk_dot
+from mllmrec_kernels.topk import cpu, topk_cosine, topk_dot
+from mllmrec_kernels.topk.rounds import circle, shifts
 
 from tests.kernels.cases import VECTOR_CASES, VectorCase, clustered, gaussian, random_pairs
 
@@ -117,12 +118,12 @@ def test_more_ties_than_a_buffer_holds(k: int, fine: bool, monkeypatch: pytest.M
 
 def test_every_pair_of_panels_meets_once() -> None:
     for players in (1, 2, 3, 6, 7):
-        rounds = exact_int8._circle(players)
+        rounds = circle(players)
         met = [tuple(sorted(pair)) for pairs in rounds for pair in pairs.tolist()]
         assert sorted(met) == [(i, j) for i in range(players) for j in range(i, players)]
         assert all(len(set(pairs.ravel().tolist())) == pairs.size for pairs in rounds[1:])
     for left, right in ((1, 4), (4, 1), (3, 5), (5, 3)):
-        rounds = exact_int8._shifts(left, right)
+        rounds = shifts(left, right)
         met = sorted(tuple(pair) for pairs in rounds for pair in pairs.tolist())
         assert met == [(i, j) for i in range(left) for j in range(right)]
         assert all(len(set(pairs[:, 1].tolist())) == len(pairs) for pairs in rounds)

@@ -9,10 +9,11 @@ import pytest
 from mllmrec_kernels import CSR
 
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import LeakError
 from mllmrec.models import content_regression as projection
-from mllmrec.models.content_regression import Prediction, projected
-from mllmrec.models.factors import ials
+from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.ials import alternate
+
+PLAIN = {"factors": 8, "unobserved_weight": 1.0, "regularization": 0.05, "iterations": 10, "seed": 0}
 
 
 def centred(vectors: np.ndarray) -> np.ndarray:
@@ -33,7 +34,7 @@ def test_cosines_of_the_projection_are_the_two_sided_regression(
     values, Q = np.linalg.eigh(regression @ C @ regression.T)
     similar = V @ Q @ np.diag(np.maximum(values, 0)) @ Q.T @ V.T
     norms = np.sqrt(np.diag(similar))
-    Z = projected(vectors, dataset.histories())
+    Z = project_vectors(vectors, dataset.train)
     assert Z.dtype == np.float32 and Z.shape[1] == (values > 0).sum()
     np.testing.assert_allclose(np.linalg.norm(Z, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(Z @ Z.T, similar / np.outer(norms, norms), atol=1e-4)
@@ -58,7 +59,7 @@ def test_the_projection_finds_the_coordinate_that_customers_buy_by() -> None:
     histories, vectors, kind = tastes(200, 60)
     same = (kind[:, None] == kind) & ~np.eye(60, dtype=bool)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    Z = projected(vectors, histories)
+    Z = project_vectors(vectors, histories.user_items())
 
     def gap(points: np.ndarray) -> float:
         cosines = points @ points.T
@@ -75,25 +76,24 @@ def test_an_item_has_no_part_in_its_own_prediction(monkeypatch: pytest.MonkeyPat
     vectors, table = (generator.standard_normal((23, n)).astype(np.float32) for n in (6, 4))
     X = centred(vectors)
     damping = np.trace(X.T @ X) / 6 * np.eye(6)
-    content = Prediction(vectors)
-    got = content.of(table)
+    content = LeaveOneOutRegression(vectors)
+    got = content.predict(table)
     assert got.dtype == np.float32
     for item in (0, 4, 5, 22):
         others = np.delete(np.arange(23), item)
         fitted = np.linalg.solve(X[others].T @ X[others] + damping, X[others].T @ table[others].astype(np.float64))
         np.testing.assert_allclose(got[item], X[item] @ fitted, rtol=1e-3, atol=1e-5)
     table[4] += 100
-    np.testing.assert_allclose(content.of(table)[4], got[4], atol=1e-3)
-    assert np.abs(content.of(table)[5] - got[5]).max() > 0.1
+    np.testing.assert_allclose(content.predict(table)[4], got[4], atol=1e-3)
+    assert np.abs(content.predict(table)[5] - got[5]).max() > 0.1
 
 
 def test_items_lean_on_what_their_vectors_predict(dataset: Dataset, vectors: np.ndarray) -> None:
     """The last half-sweep solves each item's normal equations; its prior is the prediction of the sweep before."""
-    content, seen = Prediction(vectors), dataset.histories()
-    before, fitted = (
-        ials(seen, rank=5, unobserved=2, shrinkage=0.1, seed=1, sweeps=sweeps, content=content) for sweeps in (3, 4)
-    )
-    prior = content.of(before.items).astype(np.float64)
+    content = LeaveOneOutRegression(vectors)
+    settings = {"factors": 5, "unobserved_weight": 2.0, "regularization": 0.1, "seed": 1, "content": content}
+    before, fitted = (alternate(dataset.train, iterations=iterations, **settings) for iterations in (3, 4))
+    prior = content.predict(before.items).astype(np.float64)
     R, P = dataset.train.to_scipy().toarray(), fitted.users.astype(np.float64)
     share = 2 * R.mean(dtype=np.float64)
     for item in range(dataset.n_items):
@@ -109,23 +109,18 @@ def test_an_item_that_nobody_bought_is_recommended_by_what_it_is_like() -> None:
     R = histories.user_items().to_scipy().toarray() > 0
     R[:, :2] = False  # one of each kind
     cold = _histories(R)
-    Z = projected(vectors, cold)
-    fitted = ials(cold, rank=8, unobserved=1, shrinkage=0.05, seed=0, content=Prediction(Z)).scorer.scores(0, 200)
+    Z = project_vectors(vectors, cold.user_items())
+    fitted = alternate(cold.user_items(), **PLAIN, content=LeaveOneOutRegression(Z)).scores(np.arange(200))
     own, other = np.arange(200) % 2, 1 - np.arange(200) % 2
     assert (fitted[np.arange(200), own] > fitted[np.arange(200), other]).mean() > 0.9
-    plain = ials(cold, rank=8, unobserved=1, shrinkage=0.05, seed=0).scorer.scores(0, 200)
+    plain = alternate(cold.user_items(), **PLAIN).scores(np.arange(200))
     assert not plain[:, :2].any()
 
 
 def test_vectors_that_say_nothing_project_to_zeros_and_predict_zero(dataset: Dataset, vectors: np.ndarray) -> None:
     alike = np.tile(vectors[:1], (dataset.n_items, 1))
-    assert not projected(alike, dataset.histories()).any()
+    assert not project_vectors(alike, dataset.train).any()
     table = np.ones((dataset.n_items, 3), np.float32)
-    assert not Prediction(alike).of(table).any()
+    assert not LeaveOneOutRegression(alike).predict(table).any()
     nobody = replace(dataset.histories(), items=np.empty(0, np.int32), indptr=np.zeros(dataset.n_users + 1, np.int64))
-    assert projected(vectors, nobody).shape == (dataset.n_items, 1)
-
-
-def test_a_projector_refuses_held_out_interactions(dataset: Dataset, vectors: np.ndarray) -> None:
-    with pytest.raises(LeakError, match="training interactions only"):
-        projected(vectors, dataset.histories("all"))
+    assert project_vectors(vectors, nobody.user_items()).shape == (dataset.n_items, 1)

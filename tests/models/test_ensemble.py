@@ -1,4 +1,4 @@
-"""The blend's parts against dense algebra, the search of its weights, and what it may not see."""
+"""The ensemble's parts against dense algebra, the search of its weights, and what it may not see."""
 
 from __future__ import annotations
 
@@ -10,35 +10,38 @@ import pytest
 import torch
 from mllmrec_kernels import CSR
 
-from mllmrec.config import ModelConfig
-from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import LeakError, MismatchError, TrainingError
+from mllmrec.config import TrainConfig
+from mllmrec.dataset import Dataset
+from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
-from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.features.encode import mean_of_items, mean_of_owned
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors as nearest
-from mllmrec.models import ensemble_weights as mixing
-from mllmrec.models.ensemble import Blend, blend
-from mllmrec.models.ensemble_weights import GRID, choose_weights, standardised, validation_ndcg
-from mllmrec.models.factors import Factors, ials
-from mllmrec.models.graph_filter import low_pass, narrowed
-from mllmrec.models.scorer import VectorScorer, WeightsScorer, ranks_by_block
+from mllmrec.models import IALS, Ensemble, FitContext
+from mllmrec.models import ensemble_weights as search
+from mllmrec.models.ensemble import EnsembleConfig
+from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize, validation_ndcg
+from mllmrec.models.graph_filter import graph_filter, narrow
+from mllmrec.models.scoring import VectorScorer, WeightsScorer, ranks_by_block
 
-SMALL = ModelConfig(rank=8, cooccurrence_support=3, semantic_support=3)
+SMALL = EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3)
 
 
 def dense(R: CSR) -> np.ndarray:
     return R.to_scipy().toarray().astype(np.float64)
 
 
-def features_of(dataset: Dataset, vectors: np.ndarray, users: np.ndarray | None = None) -> Features:
-    seen = dataset.histories()
-    return Features(vectors, mean_of_items(vectors, seen) if users is None else users, seen.digest, Cuts(0, 0, 0, 0))
+def fit(dataset: Dataset, vectors: np.ndarray, users: np.ndarray | None = None, **context: object) -> Ensemble:
+    users = mean_of_owned(vectors, dataset.train) if users is None else users
+    return Ensemble(SMALL, context=FitContext(**context)).fit(
+        dataset.train, item_features=vectors, user_features=users, valid=dataset.matrix("valid"), seed=5
+    )
 
 
 @pytest.mark.parametrize("unobserved", [0.0, 2.0])
 def test_items_solve_the_normal_equations_of_ials(dataset: Dataset, unobserved: float) -> None:
     """The last half-sweep solves each item given the users; written out densely in float64."""
-    fitted = ials(dataset.histories(), rank=5, unobserved=unobserved, shrinkage=0.1, seed=1)
+    fitted = IALS(factors=5, unobserved_weight=unobserved, regularization=0.1, iterations=10).fit(dataset.train, seed=1)
     R, P = dense(dataset.train), fitted.users.astype(np.float64)
     share = unobserved * R.mean()
     for item in np.flatnonzero(R.sum(0)):
@@ -49,44 +52,40 @@ def test_items_solve_the_normal_equations_of_ials(dataset: Dataset, unobserved: 
         np.testing.assert_allclose(fitted.items[item], np.linalg.solve(system, audience.sum(0)), rtol=1e-3, atol=1e-4)
 
 
-def test_factors_of_equal_tastes_recommend_the_taste_and_are_read_back(tmp_path: Path, dataset: Dataset) -> None:
+def test_factors_of_equal_tastes_recommend_the_taste_and_are_read_back(tmp_path: Path) -> None:
     """A checkerboard: even users buy even items. A held-out even item must come before every odd one."""
     users, items = np.nonzero(np.add.outer(np.arange(12), np.arange(10)) % 2 == 0)
     kept = (users != 0) | (items != 4)
-    checkers = replace(
-        dataset.histories(),
-        items=items[kept].astype(dataset.histories().items.dtype),
-        indptr=np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=12))]),
-        n_items=10,
-    )
-    fitted = ials(checkers, rank=4, unobserved=1, shrinkage=0.01, seed=0)
-    assert fitted.scorer.scores(0, 1)[0, 4] > fitted.scorer.scores(0, 1)[0, 1::2].max()
-    fitted.save(lambda name: tmp_path / name)
-    again = Factors.load(lambda name: tmp_path / name)
-    assert again.users.tobytes() == fitted.users.tobytes() and again.histories == fitted.histories
+    checkers = CSR.from_pairs(users[kept], items[kept], (12, 10))
+    fitted = IALS(factors=4, regularization=0.01, iterations=10).fit(checkers)
+    assert fitted.scores([0])[0, 4] > fitted.scores([0])[0, 1::2].max()
+    assert fitted.recommend([0], 1)[0].tolist() == [[4]]
+    fitted.save(tmp_path)
+    again = IALS.load(tmp_path)
+    assert again.users.tobytes() == fitted.users.tobytes() and again.config == fitted.config
 
 
-def test_the_low_pass_filter_keeps_the_leading_singular_vectors(dataset: Dataset) -> None:
+def test_the_graph_filter_keeps_the_leading_singular_vectors(dataset: Dataset) -> None:
     R = dense(dataset.train)
     users, items = np.maximum(R.sum(1), 1), np.maximum(R.sum(0), 1)
     _, _, basis = np.linalg.svd(R / np.sqrt(np.outer(users, items)))
-    for rank, filtered in ((5, low_pass(dataset.train, 5)), (2, narrowed(low_pass(dataset.train, 5), 2))):
+    for rank, filtered in ((5, graph_filter(dataset.train, 5)), (2, narrow(graph_filter(dataset.train, 5), 2))):
         V = basis[:rank].T
         expected = R @ np.diag(items**-0.5) @ V @ V.T @ np.diag(items**0.5)
         np.testing.assert_allclose(filtered.users @ filtered.items.T, expected, atol=1e-4)
     one = CSR.from_pairs(np.array([0]), np.array([0]), (1, 1))
-    assert low_pass(one, 5).items.tolist() == [[0]]
+    assert graph_filter(one, 5).items.tolist() == [[0]]
 
 
 def test_standardised_scores_have_a_spread_of_one_and_equal_scores_become_zero() -> None:
     generator = np.random.default_rng(2)
     users, items = (generator.standard_normal((n, 6)).astype(np.float32) for n in (9, 40))
     users[3] = 0
-    scores = standardised(VectorScorer(users, items)).scores(0, 9)
+    scores = standardize(VectorScorer(users, items)).scores(np.arange(9))
     np.testing.assert_allclose(np.delete(scores.std(1), 3), 1, rtol=1e-4)
     assert not scores[3].any()
     same = VectorScorer(users, np.tile(items[:1], (40, 1)))
-    assert not standardised(same).scores(0, 9).any()
+    assert not standardize(same).scores(np.arange(9)).any()
 
 
 class Fixed:
@@ -95,14 +94,14 @@ class Fixed:
     def __init__(self, scores: np.ndarray) -> None:
         self._scores = scores.astype(np.float32)
 
-    def scores(self, start: int, stop: int) -> np.ndarray:
-        return self._scores[start:stop].copy()
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return self._scores[users].copy()
 
 
 class Ranked(Fixed):
     """The same, to be judged by full ranking."""
 
-    def ranks(self, exclude: CSR, heldout: CSR) -> np.ndarray:
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> np.ndarray:
         return ranks_by_block(self, exclude, heldout)
 
 
@@ -133,14 +132,14 @@ def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
     train, valid = dataset.train, dataset.matrix("valid")
     generator = np.random.default_rng(11)
     tables = [generator.standard_normal(train.shape).astype(np.float32) for _ in range(3)]
-    monkeypatch.setattr(mixing, "_RUN", 3)
-    monkeypatch.setattr(mixing, "_COMPARED", 100)
-    lists = mixing._short_lists([Fixed(table) for table in tables], 1, train, valid)
+    monkeypatch.setattr(search, "_RUN", 3)
+    monkeypatch.setattr(search, "_COMPARED", 100)
+    lists = search._short_lists([Fixed(table) for table in tables], 1, train, valid)
     mixed = tables[0] + np.float32(0.5) * (tables[1] + tables[2])
     mixed[dense(train) > 0] = -np.inf
     wanted = metrics.per_user(ranks_by_block(Fixed(mixed), train, valid), valid.indptr, (20,))["ndcg@20"]
     judged = (np.diff(valid.indptr) > 0) & (np.diff(train.indptr) > 0)
-    reached = lists.reached(lists.mixed([1, 0.5, 0.5]))
+    reached = lists.ndcg(lists.mixed([1, 0.5, 0.5]))
     assert reached == pytest.approx(wanted[judged].mean())
 
 
@@ -148,35 +147,37 @@ def test_an_item_on_no_list_changes_nothing_near_the_top(dataset: Dataset, monke
     """Lists of the best 20 of one part alone: whoever ranks among its best 20 is on them."""
     train, valid = dataset.train, dataset.matrix("valid")
     scores = np.random.default_rng(12).standard_normal(train.shape).astype(np.float32)
-    monkeypatch.setattr(mixing, "_LISTED", mixing.CUTOFF)
-    lists = mixing._short_lists([Fixed(scores)], 1, train, valid)
+    monkeypatch.setattr(search, "_LISTED", search.CUTOFF)
+    lists = search._short_lists([Fixed(scores)], 1, train, valid)
     assert lists.scores.shape[2] < train.n_columns
-    assert lists.reached(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
+    assert lists.ndcg(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
 
 
 def test_users_are_sampled_in_runs_where_there_are_many(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     train, valid = dataset.train, dataset.matrix("valid")
-    everyone = np.concatenate(mixing._sample(train, valid, 1))
-    monkeypatch.setattr(mixing, "_RUN", 2)
+    everyone = np.concatenate(search._sample(train, valid, 1))
+    monkeypatch.setattr(search, "_RUN", 2)
     for bound, most in (("_SEARCHED", 2 * 3 * train.n_columns), ("_LIST_BYTES", 2 * 3 * 100)):
         with monkeypatch.context() as patched:
-            patched.setattr(mixing, bound, most)
-            runs = mixing._sample(train, valid, 100)
+            patched.setattr(search, bound, most)
+            runs = search._sample(train, valid, 100)
         assert [len(run) for run in runs[:-1]] == [2, 2] and len(runs) == 3
         assert runs[0][0] == everyone[0] and runs[-1][-1] == everyone[-1]
 
 
-def test_users_far_apart_are_scored_without_those_between_them() -> None:
-    part, asked = Fixed(np.arange(300.0).reshape(100, 3)), []
+def test_only_listed_users_are_scored(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = dataset.train, dataset.matrix("valid")
+    part, scored = Fixed(np.zeros(train.shape)), []
 
-    def scores(start: int, stop: int) -> np.ndarray:
-        asked.append((start, stop))
-        return Fixed.scores(part, start, stop)
+    def scores(users: np.ndarray) -> np.ndarray:
+        scored.append(users.tolist())
+        return Fixed.scores(part, users)
 
     part.scores = scores  # type: ignore[method-assign]
-    users = np.array([2, 4, 50, 97, 99])
-    assert mixing._scores(part, users)[:, 0].tolist() == [6, 12, 150, 291, 297]
-    assert asked == [(2, 5), (50, 51), (97, 100)]
+    monkeypatch.setattr(search, "_RUN", 3)
+    search._short_lists([part], 1, train, valid)
+    known = metrics.users_with_heldout(train, valid).tolist()
+    assert scored == [known[start : start + 3] for start in range(0, len(known), 3)]
 
 
 def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
@@ -186,90 +187,91 @@ def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
     assert choose_weights([nothing], [Fixed(dense(valid))], train, valid) == (0, (1, GRID[1]))
 
 
-def test_a_blend_is_the_weighted_sum_of_its_parts_on_one_scale(
+def test_an_ensemble_is_the_weighted_sum_of_its_parts_on_one_scale(
     dataset: Dataset, vectors: np.ndarray, tmp_path: Path
 ) -> None:
     users = np.random.default_rng(3).standard_normal((dataset.n_users, 16)).astype(np.float32)
-    fitted = blend(features_of(dataset, vectors, users), dataset.histories(), dataset.matrix("valid"), SMALL, seed=5)
-    assert list(fitted.weights) == ["ridge", "factors", "low-pass", "content", "profile", "popularity"]
+    fitted, everybody = fit(dataset, vectors, users), np.arange(dataset.n_users)
+    assert list(fitted.weights) == ["ridge", "factors", "graph filter", "content", "profile", "popularity"]
     R, means = dense(dataset.train), mean_of_items(vectors, dataset.histories())
-    alone = fitted.item_weights.scorer.scores(0, dataset.n_users)
-    rest = fitted.scorer.scores(0, dataset.n_users) - alone / alone.std(1, keepdims=True)
-    expected = fitted.scorer.rest.scores(0, dataset.n_users)
-    np.testing.assert_allclose(rest, expected, atol=1e-4)
+    ridge = fitted.ridge.scores(everybody)
+    rest = fitted.scores(everybody) - ridge / ridge.std(1, keepdims=True)
+    np.testing.assert_allclose(rest, fitted.rest.scores(everybody), atol=1e-4)
     tables = {"content": means @ vectors.T, "profile": users @ vectors.T}
     tables["popularity"] = np.tile(np.log1p(R.sum(0)), (dataset.n_users, 1))
     widths = {"factors": 8, "content": 16, "profile": 16, "popularity": 1}
     used = {name: weight for name, weight in fitted.weights.items() if weight and name != "ridge"}
-    widths["low-pass"] = fitted.users.shape[1] - sum(widths.get(name, 0) for name in used)  # one of three ranks
+    widths["graph filter"] = fitted.rest.users.shape[1] - sum(widths.get(name, 0) for name in used)  # one of three
     width = 0
     for name, weight in used.items():
-        size = widths[name]
-        part = fitted.users[:, width : width + size] @ fitted.items[:, width : width + size].T
+        columns = slice(width, width + widths[name])
+        part = fitted.rest.users[:, columns] @ fitted.rest.items[:, columns].T
         np.testing.assert_allclose(part.std(1), weight, rtol=1e-3)
         if name in tables:
             wanted = tables[name] / tables[name].std(1, keepdims=True)
             np.testing.assert_allclose(part, weight * wanted, atol=1e-3)
-        width += size
-    fitted.save(lambda name: tmp_path / name)
-    again = Blend.load(lambda name: tmp_path / name)
+        width += widths[name]
+    fitted.save(tmp_path)
+    again = Ensemble.load(tmp_path)
     assert again.summary == fitted.summary
-    np.testing.assert_array_equal(again.scorer.scores(0, 9), fitted.scorer.scores(0, 9))
+    np.testing.assert_array_equal(again.scores(np.arange(9)), fitted.scores(np.arange(9)))
 
 
-def test_a_blend_reaches_what_its_ridge_reaches_on_validation(dataset: Dataset, vectors: np.ndarray) -> None:
+def test_an_ensemble_reaches_what_its_ridge_reaches_on_validation(dataset: Dataset, vectors: np.ndarray) -> None:
     """Weights of zero are among the tried; and the mean of a user's items is not counted twice."""
-    fitted = blend(features_of(dataset, vectors), dataset.histories(), dataset.matrix("valid"), SMALL, seed=5)
-    assert "profile" not in fitted.weights and any(fitted.weights[name] for name in ("factors", "low-pass"))
+    fitted = fit(dataset, vectors)
+    assert "profile" not in fitted.weights and any(fitted.weights[name] for name in ("factors", "graph filter"))
     train, valid = dataset.train, dataset.matrix("valid")
-    assert validation_ndcg(fitted.scorer, train, valid) > validation_ndcg(fitted.item_weights.scorer, train, valid)
+    assert validation_ndcg(fitted, train, valid) > validation_ndcg(fitted.ridge, train, valid)
 
 
 def test_a_catalogue_without_texts_is_ranked_by_interactions(dataset: Dataset, vectors: np.ndarray) -> None:
-    nothing = np.zeros_like(vectors)
-    fitted = blend(features_of(dataset, nothing), dataset.histories(), dataset.matrix("valid"), SMALL, seed=5)
-    assert np.isfinite(fitted.scorer.scores(0, dataset.n_users)).all()
+    fitted, valid = fit(dataset, np.zeros_like(vectors)), dataset.matrix("valid")
+    without = Ensemble(SMALL).fit(dataset.train, valid=valid, seed=5)
+    everybody = np.arange(dataset.n_users)
+    assert np.isfinite(fitted.scores(everybody)).all()
     assert fitted.weights["content"] == 0
-    assert validation_ndcg(fitted.scorer, dataset.train, dataset.matrix("valid")) > 0
+    assert validation_ndcg(fitted, dataset.train, valid) > 0
+    np.testing.assert_array_equal(without.scores(everybody), fitted.scores(everybody))
 
 
 def test_one_user_is_enough() -> None:
     R, held = (CSR.from_pairs(np.array([0]), np.array([item]), (1, 3)) for item in (0, 2))
-    histories = Histories(R.indptr, R.indices, None, 3, "train")
-    vectors = np.eye(3, 4, dtype=np.float32)
-    features = Features(vectors, mean_of_items(vectors, histories), histories.digest, Cuts(0, 0, 0, 0))
-    assert np.isfinite(blend(features, histories, held, SMALL, seed=5).scorer.scores(0, 1)).all()
+    fitted = Ensemble(SMALL).fit(R, item_features=np.eye(3, 4, dtype=np.float32), valid=held)
+    assert np.isfinite(fitted.scores([0])).all()
 
 
 def test_a_user_without_a_history_has_no_preference_and_no_nan(dataset: Dataset, vectors: np.ndarray) -> None:
-    fitted = blend(features_of(dataset, vectors), dataset.histories(), dataset.matrix("valid"), SMALL, seed=5)
+    fitted = fit(dataset, vectors)
     nobody = CSR.from_pairs(np.array([], int), np.array([], int), (1, dataset.n_items))
-    ridge = WeightsScorer.of(nobody, fitted.item_weights.weights)
-    rest = VectorScorer(np.zeros_like(fitted.users[:1]), fitted.items)
-    assert not replace(fitted.scorer, ridge=ridge, rest=rest).scores(0, 1).any()
+    ridge = WeightsScorer.of(nobody, fitted.ridge.weights)
+    rest = VectorScorer(np.zeros_like(fitted.rest.users[:1]), fitted.rest.items)
+    assert not replace(fitted.scorer, ridge=ridge, rest=rest).scores(np.array([0])).any()
 
 
-def test_what_a_blend_refuses(dataset: Dataset, vectors: np.ndarray) -> None:
-    features, seen, valid = features_of(dataset, vectors), dataset.histories(), dataset.matrix("valid")
-    with pytest.raises(LeakError, match="training interactions only"):
-        blend(features, dataset.histories("all"), valid, SMALL, seed=1)
-    with pytest.raises(LeakError, match="training interactions only"):
-        ials(dataset.histories("all"), rank=2, unobserved=1, shrinkage=0.1, seed=1)
-    with pytest.raises(MismatchError, match="made from other histories"):
-        blend(replace(features, histories="other"), seen, valid, SMALL, seed=1)
-    empty = CSR.from_pairs(np.array([], int), np.array([], int), valid.shape)
-    with pytest.raises(TrainingError, match=r"validation split is empty.*or take model\.kind=ridge"):
-        blend(features, seen, empty, SMALL, seed=1)
+def test_an_ensemble_refuses_to_choose_by_nothing(dataset: Dataset, vectors: np.ndarray) -> None:
+    empty = CSR.from_pairs(np.array([], int), np.array([], int), dataset.train.shape)
+    for valid in (empty, None):
+        with pytest.raises(TrainingError, match=r"validation split is empty.*or take model\.kind=ridge"):
+            Ensemble(SMALL).fit(dataset.train, item_features=vectors, valid=valid)
+
+
+def test_a_fit_tells_its_progress(dataset: Dataset, vectors: np.ndarray) -> None:
+    """Every part, and each ends at its total."""
+    told: dict[str, tuple[int, int | None]] = {}
+    fit(dataset, vectors, progress=lambda label, done, total: told.update({label: (done, total)}))
+    assert all(done == total for done, total in told.values())
+    assert {"fit factors 1 of 2", "fit ridge 2 of 2", "search neighbors", "search weights", "list items"} <= set(told)
+    assert any(label.startswith("validate ridges") for label in told)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_fits_the_same_blend(dataset: Dataset, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_fits_the_same_ensemble(dataset: Dataset, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its ridges are rounded once to float32 from float64, so a unit in the last place at most."""
     monkeypatch.setattr(nearest, "_PAYS", 0)
-    features, seen, valid = features_of(dataset, vectors), dataset.histories(), dataset.matrix("valid")
-    made = [blend(features, seen, valid, SMALL, seed=1, device=torch.device(name)) for name in ("cuda", "cpu")]
+    fitted = [fit(dataset, vectors, train=TrainConfig(device=name)) for name in ("cuda", "cpu")]
     users, items = dataset.train.shape
-    one, other = (fitted.scorer.scores(0, users) for fitted in made)
+    one, other = (model.scores(np.arange(users)) for model in fitted)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
     assert one.shape == (users, items)

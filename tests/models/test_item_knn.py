@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mllmrec_kernels import CSR
 
-from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import LeakError
-from mllmrec.models.baselines import ItemKNN
-from mllmrec.models.item_knn import item_knn
+from mllmrec.dataset import Dataset
+from mllmrec.errors import TrainingError
+from mllmrec.models import ItemKNN
 
 
-def histories(rows: list[list[int]], n_items: int) -> Histories:
+def matrix(rows: list[list[int]], n_items: int) -> CSR:
     items = np.array([item for row in rows for item in row], np.int32)
-    return Histories(np.cumsum([0, *map(len, rows)]), items, None, n_items, "train")
+    return CSR(np.cumsum([0, *map(len, rows)]), items, None, n_items)
 
 
 def likeness(dataset: Dataset, weighting: str) -> np.ndarray:
@@ -38,7 +39,7 @@ def likeness(dataset: Dataset, weighting: str) -> np.ndarray:
 @pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
 @pytest.mark.parametrize("k", [3, 1000])
 def test_an_item_adds_its_likeness_to_its_nearest(dataset: Dataset, weighting, k: int) -> None:
-    found = item_knn(dataset.histories(), neighbours=k, weighting=weighting).scorer.weights.toarray()
+    found = ItemKNN(n_neighbors=k, weighting=weighting).fit(dataset.train).scorer.weights.toarray()
     S = likeness(dataset, weighting)
     least = -np.sort(-S, axis=1)[:, min(k, len(S)) - 1]
     assert ((found > 0).sum(axis=1) <= k).all()
@@ -47,43 +48,46 @@ def test_an_item_adds_its_likeness_to_its_nearest(dataset: Dataset, weighting, k
     assert np.array_equal((found > 0).sum(axis=1), np.minimum((S > 0).sum(axis=1), k))
 
 
-def test_all_neighbours_by_cosine_are_the_yardstick_without_settings(dataset: Dataset) -> None:
-    seen = dataset.histories()
-    fitted = item_knn(seen, neighbours=dataset.n_items, weighting="cosine")
-    expected, found = ItemKNN(seen).scores(0, 20), fitted.scorer.scores(0, 20)
-    others = dataset.train.to_scipy()[:20].toarray() == 0  # the yardstick's diagonal reaches a user's own items alone
+def test_as_many_neighbors_as_items_are_all_neighbors(dataset: Dataset, tmp_path: Path) -> None:
+    fitted = ItemKNN(n_neighbors=dataset.n_items, weighting="cosine").fit(dataset.train)
+    every = ItemKNN(n_neighbors=0, weighting="cosine").fit(dataset.train)
+    expected, found = every.scores(np.arange(20)), fitted.scores(np.arange(20))
+    others = dataset.train.to_scipy()[:20].toarray() == 0  # the diagonal of S reaches a user's own items alone
     np.testing.assert_allclose(found[others], expected[others], atol=1e-6)
+    for few, all_of_them in zip(fitted.similar_items([3, 8], 4), every.similar_items([3, 8], 4), strict=True):
+        np.testing.assert_allclose(few, all_of_them, rtol=1e-6)
+    every.save(tmp_path)
+    np.testing.assert_array_equal(ItemKNN.load(tmp_path).scores(np.arange(20)), expected)
 
 
 def test_of_equal_neighbours_the_lower_ids_are_kept_and_strangers_are_none() -> None:
-    fitted = item_knn(histories([[0, 1, 2, 3], [4]], 6), neighbours=2, weighting="cosine")
+    fitted = ItemKNN(n_neighbors=2, weighting="cosine").fit(matrix([[0, 1, 2, 3], [4]], 6))
     weights = fitted.scorer.weights.toarray()
     assert [np.flatnonzero(row).tolist() for row in weights] == [[1, 2], [0, 2], [0, 1], [0, 1], [], []]
-    assert fitted.similar(2)[0][0].tolist() == [1, 2] and fitted.similar(1)[0][5].tolist() == [-1]
+    assert fitted.similar_items([0], 2)[0].tolist() == [[1, 2]] and fitted.similar_items(5, 1)[0].tolist() == [[-1]]
 
 
 def test_users_of_half_the_catalogue_say_less() -> None:
-    seen = histories([[0, 1], [0, 2, 3, 4], [5, 6]], 7)
-    plain, weighted = (item_knn(seen, neighbours=6, weighting=w).scorer.weights.toarray() for w in ("cosine", "tfidf"))
+    seen = matrix([[0, 1], [0, 2, 3, 4], [5, 6]], 7)
+    plain, weighted = (
+        ItemKNN(n_neighbors=6, weighting=w).fit(seen).scorer.weights.toarray() for w in ("cosine", "tfidf")
+    )
     assert plain[0, 1] == plain[0, 2] and weighted[0, 1] > weighted[0, 2]
 
 
 @pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
 def test_no_interactions_and_users_of_everything_are_no_trouble(weighting) -> None:
-    empty = item_knn(histories([[], []], 3), neighbours=2, weighting=weighting)
-    assert empty.weights.nnz == 0 and empty.scorer.scores(0, 2).tolist() == [[0] * 3] * 2
-    everything = item_knn(histories([[0, 1, 2], [0, 1]], 3), neighbours=2, weighting=weighting)
+    strangers = ItemKNN(n_neighbors=2, weighting=weighting).fit(matrix([[0], []], 3))
+    assert strangers.weights.nnz == 0 and strangers.scores([0, 1]).tolist() == [[0] * 3] * 2
+    with pytest.raises(TrainingError, match="no training interactions"):
+        ItemKNN(weighting=weighting).fit(matrix([[], []], 3))
+    everything = ItemKNN(n_neighbors=2, weighting=weighting).fit(matrix([[0, 1, 2], [0, 1]], 3))
     assert np.isfinite(everything.scorer.weights.toarray()).all()
 
 
 def test_blocks_are_one_whole(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = item_knn(dataset.histories(), neighbours=4, weighting="tfidf").weights
+    whole = ItemKNN(n_neighbors=4, weighting="tfidf").fit(dataset.train).weights
     monkeypatch.setattr("mllmrec.models.item_knn.block_rows", lambda _: 7)
-    parts = item_knn(dataset.histories(), neighbours=4, weighting="tfidf").weights
+    parts = ItemKNN(n_neighbors=4, weighting="tfidf").fit(dataset.train).weights
     assert isinstance(whole, CSR) and isinstance(parts, CSR)
     assert np.array_equal(whole.indices, parts.indices) and np.array_equal(whole.values(), parts.values())
-
-
-def test_held_out_interactions_are_refused(dataset: Dataset) -> None:
-    with pytest.raises(LeakError, match="item-kNN may be built from training interactions only"):
-        item_knn(dataset.histories("all"), neighbours=3, weighting="cosine")

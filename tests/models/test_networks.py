@@ -1,4 +1,4 @@
-"""Yardsticks against the equations of their papers, written out densely; FREEDOM's pruning; whole trainings."""
+"""Networks against the equations of their papers, written out densely; FREEDOM's pruning; whole trainings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.collaborative import BPRMF, VBPR, LightGCN
-from mllmrec.models.freedom import FREEDOM, edge_chances
-from mllmrec.models.mllmrec import MLLMRec
-from mllmrec.models.network import Network, bipartite, norms
-from mllmrec.training.trainer import fit_model
+from mllmrec.models.bpr import BPRNetwork
+from mllmrec.models.fitting import fit_model
+from mllmrec.models.freedom import FREEDOMNetwork, edge_chances
+from mllmrec.models.layers import bipartite, norms
+from mllmrec.models.lightgcn import LightGCNNetwork
+from mllmrec.models.mllmrec import MLLMRecNetwork
+from mllmrec.models.network_model import NetworkModel
+from mllmrec.models.registry import read_settings
+from mllmrec.models.vbpr import VBPRNetwork
+from mllmrec.training.network import Network
 
 U, N, D = 6, 5, 4  # users, items, width
 R = CSR.from_pairs(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 1, 1, 3, 0, 4, 2]), (U, N))
@@ -61,7 +66,7 @@ def loss_of(network: Network) -> float:
 
 
 def test_bpr_mf() -> None:
-    network = BPRMF(U, N, D, decay=0.3)
+    network = BPRNetwork(U, N, D, decay=0.3)
     torch.nn.init.normal_(network.bias)
     p, q, b = map(numpy, (network.users, network.items, network.bias))
     S = p @ q.T + b.T
@@ -72,7 +77,7 @@ def test_bpr_mf() -> None:
 
 
 def test_without_a_bias_and_with_norms_bpr_mf_is_that_of_mmrec() -> None:
-    network = BPRMF(U, N, D, 0.3, norms, bias=False)
+    network = BPRNetwork(U, N, D, 0.3, norms, bias=False)
     p, q = map(numpy, (network.users, network.items))
     np.testing.assert_allclose(scores(network), p @ q.T, rtol=1e-5)
     u, i, j = (ids.numpy() for ids in BATCH)
@@ -84,7 +89,7 @@ def test_without_a_bias_and_with_norms_bpr_mf_is_that_of_mmrec() -> None:
 
 
 def test_vbpr_is_equation_4_of_its_paper() -> None:
-    network = VBPR(U, FEATURES, 2 * D, decay=0.0)
+    network = VBPRNetwork(U, FEATURES, 2 * D, decay=0.0)
     for bias in (network.bias, network.feature_bias):
         torch.nn.init.normal_(bias)
     f, E, g_u, g_i, t_u = map(
@@ -97,7 +102,7 @@ def test_vbpr_is_equation_4_of_its_paper() -> None:
 
 @pytest.mark.parametrize("refined", [False, True])
 def test_lightgcn_is_the_mean_of_its_layers_and_gradients_flow_back_through_all(refined: bool) -> None:
-    network = LightGCN(R, D, layers=3, decay=0.0, item_graph=item_graph() if refined else None)
+    network = LightGCNNetwork(R, D, layers=3, decay=0.0, item_graph=item_graph() if refined else None)
     A, E = user_item_adjacency(), numpy(network.table)
     mean = sum(np.linalg.matrix_power(A, k) @ E for k in range(4)) / 4
     items = mean[U:] + (item_graph().to_scipy().toarray() @ E[U:] if refined else 0)
@@ -115,7 +120,7 @@ def test_lightgcn_is_the_mean_of_its_layers_and_gradients_flow_back_through_all(
 
 
 def test_torch_compile_sees_through_propagation() -> None:
-    network = LightGCN(R, D, layers=2, decay=0.1, item_graph=item_graph())
+    network = LightGCNNetwork(R, D, layers=2, decay=0.1, item_graph=item_graph())
     loss = network.loss(*BATCH)
     loss.backward()
     gradient, network.table.grad = network.table.grad, None
@@ -125,8 +130,8 @@ def test_torch_compile_sees_through_propagation() -> None:
     torch.testing.assert_close(network.table.grad, gradient)
 
 
-def freedom(keep: float) -> FREEDOM:
-    return FREEDOM(R, FEATURES, item_graph(), D, layers=2, decay=0.0, keep=keep, feature_loss=0.5)
+def freedom(keep: float) -> FREEDOMNetwork:
+    return FREEDOMNetwork(R, FEATURES, item_graph(), D, layers=2, decay=0.0, keep=keep, feature_loss=0.5)
 
 
 def test_freedom_scores_by_the_whole_graph_and_adds_the_loss_of_projected_features() -> None:
@@ -165,7 +170,7 @@ def test_the_user_item_graph_is_symmetrically_normalised() -> None:
 
 def test_mllmrec_with_user_item_propagation_adds_the_propagated_unit_rows() -> None:
     users = torch.randn(U, 7, generator=torch.Generator().manual_seed(1))
-    network = MLLMRec(users, FEATURES, D, user_items=R, user_item_layers=2)
+    network = MLLMRecNetwork(users, FEATURES, D, user_items=R, user_item_layers=2)
     h = np.concatenate([numpy(network.user(users)), numpy(network.item(FEATURES))])
     Z, A = h / np.linalg.norm(h, axis=1, keepdims=True), user_item_adjacency()
     h = h + Z + A @ Z + A @ A @ Z
@@ -175,17 +180,17 @@ def test_mllmrec_with_user_item_propagation_adds_the_propagated_unit_rows() -> N
 
 def test_a_batch_of_distinct_rows_has_the_loss_of_all_rows() -> None:
     users = torch.randn(U, 7, generator=torch.Generator().manual_seed(1))
-    network = MLLMRec(users, FEATURES, D, ids=True)
+    network = MLLMRecNetwork(users, FEATURES, D, ids=True)
     assert loss_of(network) == pytest.approx(bpr(scores(network)), rel=1e-5)
 
 
 SMALL = TrainConfig(dim=8, epochs=3, batch_size=256)
 KINDS = [
-    ModelConfig(kind="bpr"),
-    ModelConfig(kind="vbpr"),
-    ModelConfig(kind="lightgcn", refined=True),
-    ModelConfig(kind="freedom"),
-    ModelConfig(kind="mllmrec", ids=True, user_item_layers=1, reasoning=False),
+    read_settings({"kind": "bpr"}),
+    read_settings({"kind": "vbpr"}),
+    read_settings({"kind": "lightgcn", "refined": True}),
+    read_settings({"kind": "freedom"}),
+    read_settings({"kind": "mllmrec", "ids": True, "user_item_layers": 1, "reasoning": False}),
 ]
 
 
@@ -196,5 +201,6 @@ def test_each_kind_learns_and_repeats_itself(dataset: Dataset, vectors: np.ndarr
     graph = build_graph(vectors, seen, GraphConfig(threshold=0.2))
     rate = SMALL.model_copy(update={"learning_rate": 1e-2})
     first, second = (fit_model(features, graph, seen, dataset.matrix("valid"), model, rate, seed=4) for _ in range(2))
+    assert isinstance(first, NetworkModel) and isinstance(second, NetworkModel)
     assert first.curve[-1].loss < first.curve[0].loss
     assert first.users.tobytes() == second.users.tobytes() and first.items.tobytes() == second.items.tobytes()

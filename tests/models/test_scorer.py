@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from mllmrec_kernels import CSR
 
-from mllmrec.models import scorer
-from mllmrec.models.scorer import top_by_user
+from mllmrec.models import scoring
+from mllmrec.models.scoring import top_by_user
 
 N_USERS, N_ITEMS = 23, 17
 
 
 class Table:
-    """Scores that are written down; a block is a copy, as BlockScorer has it."""
+    """Scores that are written down; a block is a copy, as Scorer wants it."""
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
         self.table = generator.integers(0, 5, (N_USERS, N_ITEMS)).astype(np.float32)  # many ties
         self.table[3] = 2.0
 
-    def scores(self, start: int, stop: int) -> np.ndarray:
-        return self.table[start:stop].copy()
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return self.table[users].copy()
 
 
 def excluded(users: np.ndarray) -> CSR:
@@ -39,7 +39,7 @@ def excluded(users: np.ndarray) -> CSR:
 @pytest.mark.parametrize("k", [1, 5, N_ITEMS, N_ITEMS + 4])
 @pytest.mark.parametrize("most", [1, 2, 1000])
 def test_the_best_of_each(users, k: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer, "block_rows", lambda _: most)
+    monkeypatch.setattr(scoring, "block_rows", lambda _: most)
     asked, model = np.array(users, np.int64), Table()
     exclude = excluded(asked)
     ids, values = top_by_user(model, asked, k, exclude)

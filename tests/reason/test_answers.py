@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mllmrec.reason.answers import fault, thought_through
-from mllmrec.reason.asking import Asker
+from mllmrec.reason.answer_checks import check_reply
+from mllmrec.reason.batch_files import open_requests
 from mllmrec.reason.cache import open_cache
-from mllmrec.reason.chat import ChatRequest, Reply
-from mllmrec.reason.chat_describer import ChatDescriber, spread
-from mllmrec.reason.engine import Answer, Item
-from mllmrec.reason.handover import open_requests, take_in
+from mllmrec.reason.chat import ChatDescriber, RetryingChat, spread
+from mllmrec.reason.engine import Answer, ChatRequest, Item, Reply, Report, no_report
 from mllmrec.reason.prompts import load_template
 
 QUESTION = "Write a note of one paragraph, at most 100 words, on what of its looks a buyer would weigh: colours."
@@ -29,7 +27,7 @@ GOOD = (
 
 @pytest.mark.parametrize("text", GOOD)
 def test_good_answers_pass_in_any_language(text: str) -> None:
-    assert fault(Reply(text), QUESTION) == ""
+    assert check_reply(Reply(text), QUESTION) == (text, "")
 
 
 @pytest.mark.parametrize(
@@ -44,18 +42,18 @@ def test_good_answers_pass_in_any_language(text: str) -> None:
         ("As an AI language model I see nothing.", "refusal"),
         ("Lo siento, no puedo ver la imagen.", "refusal"),
         ("\u62b1\u6b49\uff0c\u6211\u65e0\u6cd5\u67e5\u770b\u56fe\u7247\u3002", "refusal"),
-        (f"Sure: {QUESTION}", "copy of the question"),
+        (f"Sure: {QUESTION}", "copy of the prompt"),
     ],
 )
 def test_answers_that_say_nothing_are_seen(text: str, said: str) -> None:
-    assert fault(Reply(text), QUESTION) == said
+    assert check_reply(Reply(text), QUESTION) == ("", said)
 
 
 def test_cut_answers_and_thoughts() -> None:
-    assert fault(Reply("A red shirt with", "length"), QUESTION) == "cut at the limit of new tokens"
-    assert fault(Reply("", "failed", "no memory"), QUESTION) == "no memory"
-    assert thought_through("<think>Well. It is red?</think>\n\nA red shirt.") == "A red shirt."
-    assert thought_through("A red shirt.") == "A red shirt."
+    cut = check_reply(Reply("A red shirt with a brea", "length"), QUESTION)
+    assert cut == ("A red shirt with a\u2026", "cut at the limit of new tokens")  # never inside a word
+    assert check_reply(Reply("", "failed", "no memory"), QUESTION) == ("", "no memory")
+    assert check_reply(Reply("<think>Well. It is red?</think>\n\nA red shirt."), QUESTION) == ("A red shirt.", "")
 
 
 class Scripted:
@@ -66,13 +64,13 @@ class Scripted:
     def __init__(self, *replies: Reply) -> None:
         self.replies, self.asked = list(replies), list[Sequence[ChatRequest]]()
 
-    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
         self.asked.append(requests)
         return [self.replies[min(len(self.asked), len(self.replies)) - 1] for _ in requests]
 
 
-def asker(model: Scripted, retries: int = 2) -> Asker:
-    return Asker(model, load_template("attributes", "describe"), {"category": "toys", "words": "50"}, retries)
+def asker(model: Scripted, retries: int = 2) -> RetryingChat:
+    return RetryingChat(model, load_template("attributes", "describe"), {"category": "toys", "words": "50"}, retries)
 
 
 CUT = Reply("A red ball. It has a", "length")
@@ -91,20 +89,20 @@ CUT = Reply("A red ball. It has a", "length")
 )
 def test_retries_differ_are_capped_and_keep_the_reason(replies: tuple[Reply], answer: Answer, calls: int) -> None:
     model = Scripted(*replies)
-    assert asker(model).ask([ChatRequest("describe")]) == [answer]
+    assert asker(model).answers([ChatRequest("describe")]) == [answer]
     assert len({batch[0].text for batch in model.asked}) == len(model.asked) == calls
 
 
 def test_only_what_failed_is_asked_again() -> None:
     class Picky(Scripted):
-        def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
             self.asked.append(requests)
             return [
                 Reply("" if "bad" in r.text and len(self.asked) < 3 else f"An answer: {r.text[:5]}") for r in requests
             ]
 
     model = Picky()
-    answers = asker(model).ask([ChatRequest("one"), ChatRequest("bad"), ChatRequest("three")])
+    answers = asker(model).answers([ChatRequest("one"), ChatRequest("bad"), ChatRequest("three")])
     assert [answer.text[:13] for answer in answers] == ["An answer: on", "An answer: ba", "An answer: th"]
     assert [len(batch) for batch in model.asked] == [3, 1, 1]
 
@@ -116,7 +114,7 @@ def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> N
     good = tuple(tmp_path / f"{n}.png" for n in range(9))
 
     class Looking(Scripted):
-        def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+        def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
             self.asked.append(requests)
             return [
                 Reply("", "failed", "unreadable")
@@ -142,17 +140,8 @@ def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> N
     assert [path.stem for path in spread(good, 4)] == ["0", "2", "4", "6"]
 
 
-def test_requests_answered_elsewhere_come_back_by_key(tmp_path: Path) -> None:
-    asked = {key: ChatRequest(f"describe {key}") for key in ("a", "b", "c", "d")}
+def test_requests_without_an_answer_are_open_each_once(tmp_path: Path) -> None:
+    requests = {key: ChatRequest(f"describe {key}") for key in ("a", "b", "c")}
     with open_cache(tmp_path / "c.sqlite") as cache:
         cache.put({"a": Answer("known")})
-        left = open_requests([*asked.items(), ("b", asked["b"])], cache)
-        assert list(left) == ["b", "c", "d"]
-        replies = {"d": Reply(""), "b": Reply("<think>so</think>A red ball."), "c": Reply("", "failed", "no row")}
-        counts = take_in(replies | {"x": Reply("foreign")}, left, cache, ask="describe items", engine="e")
-        assert counts == {"ok": 1, "unusable": 1, "failed": 1}
-        assert cache.get("abcdx") == {
-            "a": Answer("known"),
-            "b": Answer("A red ball."),
-            "d": Answer("", "unusable", "empty answer"),
-        }
+        assert list(open_requests([*requests.items(), ("b", requests["b"])], cache)) == ["b", "c"]

@@ -94,7 +94,7 @@ def test_another_schema_and_what_is_no_cache_are_refused(tmp_path: Path) -> None
 def test_each_distinct_request_is_asked_once_and_failures_again(tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def ask(batch: list[str]) -> list[Answer]:
+    def complete(batch: list[str], report: object) -> list[Answer]:
         asked.extend(batch)
         return [Answer("", "failed", "no") if text == "bad" else Answer(text.upper()) for text in batch]
 
@@ -102,7 +102,13 @@ def test_each_distinct_request_is_asked_once_and_failures_again(tmp_path: Path) 
     with open_cache(tmp_path / "c.sqlite") as cache:
         for _ in range(2):
             answers = generate(
-                keys=requests, requests=requests, ask=ask, batch_size=lambda: 2, cache=cache, progress=silent, label="x"
+                keys=requests,
+                requests=requests,
+                complete=complete,
+                batch_size=lambda: 2,
+                cache=cache,
+                progress=silent,
+                label="x",
             )
             assert [answer.text for answer in answers] == ["A", "", "A", "B"]
     assert asked == ["a", "bad", "b", "bad"]
@@ -113,7 +119,7 @@ def test_an_engine_that_answers_short_is_refused_not_shifted(tmp_path: Path) -> 
         generate(
             keys=["a", "b"],
             requests=["a", "b"],
-            ask=lambda batch: [Answer("x")],
+            complete=lambda batch, report: [Answer("x")],
             batch_size=lambda: 2,
             cache=cache,
             progress=silent,
@@ -169,3 +175,89 @@ def test_pruning_takes_what_is_named_and_nothing_else(tmp_path: Path) -> None:
         assert cache.prune(engine="tw") == 1
         assert set(cache.get(["a", "b", "c"])) == {"a"}
         assert cache.verify() == (1, 0)
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_file_and_its_new_folder_are_closed_to_others(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with open_cache(tmp_path / "folder" / "c.sqlite") as cache:
+        cache.put({"k": Answer("text")})
+        assert {_mode(path) for path in (tmp_path / "folder").iterdir()} == {0o600}
+    assert _mode(tmp_path / "folder") == 0o700 and _mode(tmp_path) == 0o755
+    (tmp_path / "folder" / "c.sqlite").chmod(0o644)
+    with open_cache(tmp_path / "folder" / "c.sqlite") as cache:
+        assert cache.get(["k"]) == {"k": Answer("text")}
+    assert _mode(tmp_path / "folder" / "c.sqlite") == 0o600
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE orders (id)",
+        f"CREATE VIEW generations AS {ENDLESS}",
+        "CREATE TABLE generations (key, text)",
+        "CREATE TABLE generations (key TEXT PRIMARY KEY, text AS (hex(key)), status, reason, checksum)",
+    ],
+)
+def test_a_database_of_another_shape_is_refused_and_kept(tmp_path: Path, script: str) -> None:
+    for version in (0, 1, 2):
+        path = tmp_path / f"{version}.sqlite"
+        connection = sqlite3.connect(path)
+        connection.executescript(f"{script}; PRAGMA user_version = {version}")
+        connection.close()
+        before = path.read_bytes()
+        with pytest.raises(StorageError, match="is no generation cache"), open_cache(path):
+            pass
+        assert path.read_bytes() == before
+
+
+def test_a_trigger_in_a_cache_is_refused(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "c.sqlite"):
+        pass
+    connection = sqlite3.connect(tmp_path / "c.sqlite")
+    connection.execute("CREATE TRIGGER t AFTER INSERT ON generations BEGIN DELETE FROM generations; END")
+    connection.close()
+    with pytest.raises(StorageError, match="it holds generations, t"), open_cache(tmp_path / "c.sqlite"):
+        pass
+
+
+def test_rows_of_other_types_are_misses_and_can_be_pruned(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        cache.put({"k": Answer("text")})
+    connection = sqlite3.connect(tmp_path / "c.sqlite")
+    connection.execute("INSERT INTO generations VALUES (x'00', x'ff', 'ok', '', 'c', x'61', x'62', 'long')")
+    connection.commit()
+    connection.close()
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        assert [(one.ask, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("a", "b", 1)]
+        assert cache.verify() == (2, 1)
+        assert cache.prune() == 1
+        assert cache.get(["k"]) == {"k": Answer("text")}
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])
+def test_links_where_the_cache_writes_are_refused_and_their_targets_kept(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / f"c.sqlite{ending}").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="remove it"), open_cache(tmp_path / "c.sqlite"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_journal_that_names_a_file_to_remove_is_refused(tmp_path: Path) -> None:
+    """SQLite removes the file that such a journal names."""
+    with open_cache(tmp_path / "c.sqlite"):
+        pass
+    name = str(tmp_path / "precious").encode()
+    (tmp_path / "precious").write_text("kept")
+    ending = len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + bytes.fromhex("d9d505f920a163d7")
+    (tmp_path / "c.sqlite-journal").write_bytes(b"\0" * 512 + b"\0\0\0\1" + name + ending)
+    with pytest.raises(StorageError, match="names a file of another database"), open_cache(tmp_path / "c.sqlite"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"

@@ -31,14 +31,13 @@ from mllmrec.errors import ConfigError, EngineError
 from mllmrec.foundation.storage import hash_file, hash_value
 from mllmrec.pipeline import run
 from mllmrec.reason.cache import open_cache
-from mllmrec.reason.chat import ChatRequest, Reply
 from mllmrec.reason.describe import describe_items
+from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
 from mllmrec.reason.engines.transformers import TransformersChat
-from mllmrec.reason.generate import Asking, LimitReached
-from mllmrec.reason.plan import plan
-from mllmrec.reason.profile import tell
-from mllmrec.reason.select import Engines
-from mllmrec.views import RunView
+from mllmrec.reason.generate import GenerationLimits, LimitReached
+from mllmrec.reason.profile import newest_items
+from mllmrec.reason.requests import Engines, plan_requests
+from mllmrec.runs import Run
 
 Tiny = Callable[[str], Path]
 
@@ -101,8 +100,8 @@ import torch; torch.set_num_threads(1)
 from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec_cli.main import main
 complete, asked = TransformersChat.complete, Path(sys.argv.pop(1))
-def counted(self, requests):
-    replies = complete(self, requests)
+def counted(self, requests, *report):
+    replies = complete(self, requests, *report)
     with asked.open("a") as file:
         file.write(f"{len(requests)}\\n")
     return replies
@@ -216,20 +215,20 @@ def test_a_finished_stage_loads_no_model_and_a_changed_one_asks_again(
     run(small, tmp_path / "run", config(tiny("idefics3")), until="profile", cache=whole / "c.sqlite")
     with open_cache(whole / "c.sqlite") as cache:
         for change in ("describe.template=shopper", "describe.words=50", "transformers.temperature=0.7", "seed=1"):
-            planned = plan(small, config(tiny("idefics3"), change), cache, ["describe"])[0]
+            planned = plan_requests(small, config(tiny("idefics3"), change), cache, ["describe"])[0]
             # Greedy decoding has no seed; the other changes ask for everything again.
             assert planned.calls == (0 if change == "seed=1" else small.n_items), change
 
 
 def test_a_dry_run_counts_what_a_run_would_ask(small: Dataset, whole: Path, tiny: Tiny, tmp_path: Path) -> None:
     with open_cache(tmp_path / "c.sqlite") as cache:
-        described, profiled = plan(small, config(tiny("idefics3")), cache, ["describe", "profile"])
+        described, profiled = plan_requests(small, config(tiny("idefics3")), cache, ["describe", "profile"])
     assert (described.calls, described.cached, described.seconds) == (small.n_items, 0, None)
     assert described.new_tokens == 10 * small.n_items and described.prompt_tokens > 100 * small.n_items
     assert described.memory is not None and described.memory > 100_000
     assert profiled.calls >= 0.8 * small.n_users and "descriptions are not there yet" in profiled.note
     with open_cache(whole / "c.sqlite") as cache:
-        done = plan(small, config(tiny("idefics3")), cache, ["describe", "profile"])
+        done = plan_requests(small, config(tiny("idefics3")), cache, ["describe", "profile"])
         assert [(one.calls, one.seconds, one.note) for one in done] == [(0, 0.0, "")] * 2
         assert sum(one.cached for one in done) == held(whole)
         timed = [held.seconds for held in cache.holdings()]
@@ -237,14 +236,14 @@ def test_a_dry_run_counts_what_a_run_would_ask(small: Dataset, whole: Path, tiny
 
 
 def test_a_limit_stops_with_samples_and_loses_nothing(small: Dataset, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(LimitReached, match="stopped after 6 requests as asked, 18 are left") as caught:
+    with pytest.raises(LimitReached, match="stopped after 6 requests by --limit, 18 are left") as caught:
         run(
             small,
             tmp_path / "run",
             config(tiny("idefics3")),
             until="describe",
             cache=tmp_path / "c.sqlite",
-            asking=Asking(limit=6),
+            limits=GenerationLimits(limit=6),
         )
     assert len(caught.value.samples) == 5 and held(tmp_path) == 6
     assert not (tmp_path / "run" / "describe" / "stage.json").exists()
@@ -258,7 +257,7 @@ class Mood:
     def __init__(self, answer: Callable[[ChatRequest], Reply]) -> None:
         self.answer, self.asked, self.fingerprint = answer, list[ChatRequest](), "mood"
 
-    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
         self.asked += requests
         return [self.answer(request) for request in requests]
 
@@ -297,7 +296,14 @@ def test_failures_are_recorded_counted_stopped_and_asked_again(
     with_mood(monkeypatch, healthy)
     run(small, tmp_path / "run", config(model), until="describe", cache=cache)
     assert healthy.asked == []
-    made = run(small, tmp_path / "run", config(model), until="describe", cache=cache, asking=Asking(retry_failed=True))
+    made = run(
+        small,
+        tmp_path / "run",
+        config(model),
+        until="describe",
+        cache=cache,
+        limits=GenerationLimits(retry_failed=True),
+    )
     assert set(made.describe.table["status"]) == {"ok"} and len(healthy.asked) == 3
 
 
@@ -354,7 +360,7 @@ def test_what_is_held_out_is_in_no_prompt(small: Dataset, tmp_path: Path, monkey
             described = describe_items(marked, config(Path("any")).describe, cache, engine=mine.describer)
         profiler = mine.profiler(described)
         for scope, seen in (("train", False), ("all", True)):
-            history = tell(marked.histories(scope), described, 100)[user]  # type: ignore[arg-type]
+            history = newest_items(marked.histories(scope), described, 100)[user]  # type: ignore[arg-type]
             assert ("yxmarker" in json.dumps(profiler.material(history)).lower()) is seen  # type: ignore[union-attr]
 
 
@@ -370,7 +376,7 @@ def test_equal_pictures_and_equal_histories_are_asked_once(
     # Other bytes under the same path are another picture.
     elsewhere = load(small.folder)
     with open_cache(tmp_path / "c.sqlite") as cache:
-        assert plan(elsewhere, config(Path("any")), cache, ["describe"])[0].calls == small.n_items - 2
+        assert plan_requests(elsewhere, config(Path("any")), cache, ["describe"])[0].calls == small.n_items - 2
 
 
 def test_other_bytes_under_the_same_path_are_another_picture(
@@ -381,7 +387,7 @@ def test_other_bytes_under_the_same_path_are_another_picture(
     run(copy, tmp_path / "run", config(Path("any")), until="describe", cache=tmp_path / "c.sqlite")
     Image.new("RGB", (40, 40), "purple").save(copy.folder / copy.items["images"][0][0])
     with open_cache(tmp_path / "c.sqlite") as cache:
-        assert plan(copy, config(Path("any")), cache, ["describe"])[0].calls == 1
+        assert plan_requests(copy, config(Path("any")), cache, ["describe"])[0].calls == 1
 
 
 def test_hidden_states_are_the_users_vectors_of_their_own_width(small: Dataset, tiny: Tiny, tmp_path: Path) -> None:
@@ -392,13 +398,13 @@ def test_hidden_states_are_the_users_vectors_of_their_own_width(small: Dataset, 
     assert made.encode.items.shape[1] == 384 and made.encode.users.shape == (small.n_users, 64)
     np.testing.assert_allclose(np.linalg.norm(made.encode.users, axis=1), 1, atol=1e-5)
     assert "40 hidden states of width 64" in made.stages["profile"]["summary"]
-    assert set(RunView(tmp_path / "run").profiles.table["status"]) == {"hidden"}
+    assert set(Run(tmp_path / "run").profiles.table["status"]) == {"hidden"}
     states = made.profile.vectors
     assert states is not None
     # A user's own row is what the model makes of that user's own prompt, alone.
     engines = Engines(hidden, small)
     reader: Any = engines.profiler(made.describe)
-    told = tell(small.histories(), made.describe, 100)
+    told = newest_items(small.histories(), made.describe, 100)
     chat: TransformersChat = reader.model
     np.testing.assert_allclose(chat.hidden_states([reader.request(told[7])])[0], states[7], atol=1e-5)
     (tmp_path / "run" / "profile" / "profiles.npy").write_bytes(b"")

@@ -23,14 +23,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.progress import silent
 from mllmrec.foundation.web import retry
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import ChatRequest, Reply
-from mllmrec.reason.engine import Answer
-from mllmrec.reason.engines.openai import ChatServer, identity
-from mllmrec.reason.engines.openai_config import ChatServerConfig
+from mllmrec.reason.engine import Answer, ChatRequest, Reply
+from mllmrec.reason.engines.openai import ChatServer
+from mllmrec.reason.engines.openai_format import model_identity
 from mllmrec.reason.generate import generate
 from tests.servers import Exchange, LoopbackServer, free_port, serve, wait_until
 
@@ -167,9 +167,9 @@ def test_a_bad_request_is_not_repeated_and_endings_are_told_apart() -> None:
         replies = server_at(server.url).complete(questions(5))
         assert len(server.seen) == 5
     assert replies == [
-        Reply("", "failed", "HTTP status 400: too long [2J"),
+        Reply("", "refused", "HTTP status 400: too long [2J"),
         Reply("cut her", "length"),
-        Reply("", "failed", "the server ended with 'content_filter'"),
+        Reply("", "refused", "the server ended with 'content_filter'"),
         Reply("", "failed", "the server says: no memory"),
         Reply("nul  and ? gone"),
     ]
@@ -242,7 +242,7 @@ def test_a_server_that_dies_midway_costs_what_it_had_not_answered(tmp_path: Path
     cache = GenerationCache(tmp_path / "c.sqlite")
 
     def run(engine: ChatServer) -> list[Answer]:
-        def ask(requests: object) -> list[Answer]:
+        def complete(requests: object, report: object) -> list[Answer]:
             replies = engine.complete(requests)  # type: ignore[arg-type]
             return [Answer(r.text, "failed" if r.finish == "failed" else "ok", r.reason) for r in replies]
 
@@ -250,7 +250,7 @@ def test_a_server_that_dies_midway_costs_what_it_had_not_answered(tmp_path: Path
         return generate(
             keys=[request.text for request in requests],
             requests=requests,
-            ask=ask,
+            complete=complete,
             batch_size=lambda: 20,
             cache=cache,
             progress=silent,
@@ -335,8 +335,11 @@ def test_the_identity_is_the_model_and_never_the_address() -> None:
             assert server_at(server.url, max_tokens=7).fingerprint != server_at(server.url).fingerprint
     with serve(lambda x: x.send(401)) as server, pytest.raises(EngineError, match="without a key; set api_key_env"):
         server_at(server.url).complete(questions(1))
-    assert identity({"data": [{"id": "m", "meta": {"n_params": 7, "size": 9}}]}, "m") == {"n_params": 7, "size": 9}
-    assert [identity(odd, "m") for odd in (None, [], {"data": 3}, {"data": [None, {"id": "m", "root": []}]})] == [
+    assert model_identity({"data": [{"id": "m", "meta": {"n_params": 7, "size": 9}}]}, "m") == {
+        "n_params": 7,
+        "size": 9,
+    }
+    assert [model_identity(odd, "m") for odd in (None, [], {"data": 3}, {"data": [None, {"id": "m", "root": []}]})] == [
         {}
     ] * 4
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.converted_model import cache_folder, missing
-from mllmrec.reason.chat import ChatRequest
-from mllmrec.reason.engines import openvino_model
+from mllmrec.reason.engine import ChatRequest
+from mllmrec.reason.engines import transformers_model
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
 from tests.reason.tiny_models import noise_pictures
 
@@ -76,7 +76,9 @@ def test_what_openvino_cannot_do_is_one_line(tiny: Tiny, monkeypatch: pytest.Mon
     with pytest.raises(EngineError, match="reads a model's states, which OpenVINO keeps to itself"):
         _ = chat(tiny("idefics3"), "openvino").states_fingerprint
     with pytest.raises(EngineError, match="converts no janus model"):
-        openvino_model.check({"model_type": "janus", "vision_config": {}}, TransformersConfig(backend="openvino"))
-    monkeypatch.setattr(openvino_model, "version", {"transformers": "99", "optimum-intel": "2"}.get)
+        transformers_model.check_backend(
+            {"model_type": "janus", "vision_config": {}}, TransformersConfig(backend="openvino")
+        )
+    monkeypatch.setattr(transformers_model, "version", {"transformers": "99", "optimum-intel": "2"}.get)
     with pytest.raises(EngineError, match=r"converts idefics3 models up to transformers [\d.]+, and 99 is installed"):
         chat(tiny("idefics3"), "openvino")

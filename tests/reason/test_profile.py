@@ -14,7 +14,7 @@ from mllmrec.errors import MismatchError
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import HistoryItem, Item
-from mllmrec.reason.engines.extractive_profile import ExtractiveProfiler
+from mllmrec.reason.engines.extractive import ExtractiveProfiler
 from mllmrec.reason.profile import Profiles, profile_users
 
 

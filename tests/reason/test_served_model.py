@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.reason.chat import ChatRequest, Reply
+from mllmrec.engine_config import ChatServerConfig
+from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
-from mllmrec.reason.engines.openai_config import ChatServerConfig
 from mllmrec.reason.engines.openai_format import chat_body
 from tests.reason import tiny_models
 from tests.servers import free_port, wait_until

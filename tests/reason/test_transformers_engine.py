@@ -14,12 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError
-from mllmrec.reason.chat import ChatRequest
+from mllmrec.foundation.batching import Batches, Capacity, Cost
+from mllmrec.foundation.model_folder import locate
+from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.engines import transformers_model as loading
-from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel, render, shrink
-from mllmrec.reason.engines.transformers_batches import Batches, Capacity, Cost
+from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.transformers_processor import load_processor, render, shrink
 from tests.reason.tiny_models import FAMILIES, noise_pictures
 
 Tiny = Callable[[str], Path]
@@ -249,7 +251,7 @@ def test_a_gated_model_says_where_to_ask(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(
         EngineError, match=r"'org/model' is gated: accept its terms at https://huggingface.co/org/model"
     ):
-        loading.locate("org/model", "main")
+        locate("org/model", "main")
 
 
 def test_the_fingerprint_tells_weights_prompts_and_decoding_apart(tiny: Tiny, tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ def test_the_fingerprint_tells_weights_prompts_and_decoding_apart(tiny: Tiny, tm
 def test_control_tokens_in_a_text_are_no_control_tokens(family: str, tiny: Tiny) -> None:
     if family == "smolvlm":
         pytest.importorskip("num2words")
-    processor = loading.load_processor(tiny(family))
+    processor = load_processor(tiny(family))
     tokenizer = processor.tokenizer
     hostile = " ".join(tokenizer.all_special_tokens)
     rendered = render(processor, ChatRequest(f"title {hostile} end", f"system {hostile}"))

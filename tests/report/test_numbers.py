@@ -15,10 +15,9 @@ from mllmrec.evaluation import metrics
 from mllmrec.evaluation.bootstrap import intervals, mean_intervals, resampled_sums
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.recommend import Recommendations
-from mllmrec.report.headline import headline, named
-from mllmrec.report.lists import measure_lists, spread
-from mllmrec.report.settings import differences, settings
-from mllmrec.report.slices import by_activity, by_popularity, label, ranges
+from mllmrec.report.sections.inputs import setting_differences, settings
+from mllmrec.report.sections.lists import measure_lists, spread
+from mllmrec.report.sections.results import by_activity, by_popularity, label, ranges, results_table
 
 # Four items with 3, 2, 1 and 0 training interactions; user d has none, and is not judged.
 TRAIN = {"a": "wxy", "b": "wx", "c": "w", "d": ""}
@@ -72,15 +71,19 @@ def test_an_interval_holds_the_mean_and_narrows_as_users_come() -> None:
     assert math.isnan(empty.low) and math.isnan(empty.value)
 
 
-def test_the_headline_pairs_the_model_with_the_yardstick_that_validation_puts_first() -> None:
-    made = headline(judged({"popularity": [9, 9, 9], "item-kNN": [0, 0, 0], "MLLMRec": [9, 9, 1]}))
+def test_the_table_pairs_the_model_with_the_baseline_that_validation_puts_first() -> None:
+    made = results_table(judged({"popularity": [9, 9, 9], "item-kNN": [0, 0, 0], "MLLMRec": [9, 9, 1]}))
     assert made.metrics == ("recall@1", "recall@2", "ndcg@1", "ndcg@2") and made.judged_by == "ndcg@2"
-    assert made.rival == "item-kNN" and made.standing == "behind" and made.own.model == "MLLMRec"
+    assert made.rival == "item-kNN" and made.verdict == "behind" and made.own.model == "MLLMRec"
     assert made.difference and made.difference.value == pytest.approx((1 / math.log2(3) - 3) / 3)
     assert made.own.cells[1].value == pytest.approx(1 / 3)
-    assert headline(judged({"popularity": [9, 9, 9], "MLLMRec": [0, 0, 0]})).standing == "ahead"
-    assert headline(judged({"popularity": [0, 9, 9], "MLLMRec": [9, 0, 9]})).standing == "level"
-    assert (named("ndcg@20"), named("recall@10")) == ("NDCG@20", "Recall@10")
+    assert results_table(judged({"popularity": [9, 9, 9], "MLLMRec": [0, 0, 0]})).verdict == "ahead"
+    assert results_table(judged({"popularity": [0, 9, 9], "MLLMRec": [9, 0, 9]})).verdict == "level"
+    assert made.sentence == (
+        "NDCG@2 of MLLMRec less that of item-kNN, the baseline that validation puts first: -0.7897 [-1.0000, -0.3691], "
+        "paired over 3 test users. MLLMRec is behind."
+    )
+    assert (metrics.written("ndcg@20"), metrics.written("recall@10")) == ("NDCG@20", "Recall@10")
 
 
 def test_how_places_lie_over_the_catalogue() -> None:
@@ -132,16 +135,18 @@ def test_settings_that_were_changed_and_that_runs_differ_in() -> None:
     first, other = (load_config(None, [f"graph.threshold={t}"]).model_dump(mode="json") for t in (0.6, 0.5))
     assert [one.key for one in settings(other) if one.changed] == ["graph.threshold"]
     shared = {"dataset": "d", "dataset_digest": "0" * 64, "versions": {"torch": "1"}, "machine": {"cores": 2}}
-    found = differences([{**shared, "config": first}, {**shared, "config": other}])
+    found = setting_differences([{**shared, "config": first}, {**shared, "config": other}])
     assert [(row.key, row.values) for row in found] == [("graph.threshold", (("0.6", False), ("0.5", True)))]
-    assert differences([{**shared, "config": first}] * 2) == []
+    assert setting_differences([{**shared, "config": first}] * 2) == []
 
 
 def test_nothing_held_out_and_nothing_listed_is_still_a_page(tiny: Dataset) -> None:
     made = judged({"popularity": [0, 1, 9], "MLLMRec": [9, 0, 1]})
     nobody = replace(made, users={"valid": 0, "test": 0}, per_user=made.per_user.head(0), heldout=made.heldout.head(0))
-    assert headline(nobody).own.cells[0].value == 0 and headline(nobody).standing == "level"
+    made = results_table(nobody)
+    assert math.isnan(made.own.cells[0].value) and made.verdict == "level" and made.sentence == ""
+    assert made.unjudged.startswith("nobody can be judged on the test split") and made.plots() == []
     assert by_activity(nobody, tiny).groups == () and by_popularity(nobody, tiny).groups == ()
     schema = {"user": pl.String, "rank": pl.Int32, "item": pl.String, "score": pl.Float32, "source": pl.String}
     lists = measure_lists(tiny, Recommendations(pl.DataFrame(schema=schema), pl.DataFrame(), "parquet"))
-    assert lists.shown.places == 0 and "nan" in lists.rows()[2][1] and "<svg" in lists.plot()
+    assert lists.shown.places == 0 and lists.rows()[2][1] == "-" and "<svg" in lists.plot()

@@ -17,9 +17,9 @@ from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError
 from mllmrec.pipeline import run
 from mllmrec.report import write_report
-from mllmrec.report.people import People, Shelf
-from mllmrec.report.standing import standings
-from mllmrec.views import RunView
+from mllmrec.report.sections.cards import Cards, Thumbnails
+from mllmrec.report.sections.stages import stage_status
+from mllmrec.runs import Run
 from tests.browser import chromium
 from tests.report.conftest import Variant
 from tests.report.large_run import make_large_run
@@ -70,14 +70,14 @@ def test_hostile_text_is_shown_harmless(hostile: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_whole_says_what_is_missing(hostile: Path, variant: Variant, tmp_path: Path) -> None:
     changed = variant("changed", "graph.threshold=0.5", until="graph")
-    standing = standings(RunView(changed))
-    assert [standing[stage] for stage in ("graph", "train", "evaluate", "recommend")] == ["done"] + ["outdated"] * 3
+    status = stage_status(Run(changed))
+    assert [status[stage] for stage in ("graph", "train", "evaluate", "recommend")] == ["done"] + ["outdated"] * 3
     text = write_report([changed]).read_text()
     assert "evaluate was made under other settings" in text and "Some stages were made under other settings" in text
     (changed / "train" / "stage.json").unlink()
     (changed / "profile" / "profiles.parquet").write_bytes(b"cut")
-    standing = standings(RunView(changed))
-    assert (standing["train"], standing["profile"], standing["graph"]) == ("missing", "damaged", "outdated")
+    status = stage_status(Run(changed))
+    assert (status["train"], status["profile"], status["graph"]) == ("missing", "damaged", "outdated")
     text = write_report([changed, hostile], page=tmp_path / "both.html").read_text()
     assert "not evaluated" in text and "A: not evaluated" in text and "B: blend" in text
     assert "changed after it was written" in write_report([changed]).read_text()
@@ -86,12 +86,17 @@ def test_a_run_that_is_not_whole_says_what_is_missing(hostile: Path, variant: Va
 def test_runs_of_one_split_are_paired_and_differences_named(hostile: Path, variant: Variant) -> None:
     same, leaky = variant("same"), hostile.parent / "leaky"
     config = load_config(None, ["train.epochs=1", "profile.kind=mean", "profile.history=all", "encode.max_pieces=48"])
-    run(RunView(hostile).dataset, leaky, config, cache=hostile.parent / "c.sqlite")
+    run(Run(hostile).dataset, leaky, config, cache=hostile.parent / "c.sqlite")
     made = write_report([same, hostile])
     assert made.name == "comparison.html" and "+0.0000 <span" in made.read_text()
     assert "The runs have the same settings" in made.read_text()
     text = write_report([leaky]).read_text()
-    assert "<strong>LEAKY:</strong>" in text and "has no profile texts" in text and "is behind" not in text
+    assert (
+        "<strong>LEAKY:</strong>" in text
+        and "has no profile texts" in text
+        and "is behind" not in text
+        and "the baseline that validation puts first" not in text
+    )
     made = write_report([hostile, leaky])
     assert made.name == "comparison.LEAKY.html" and "Run B is LEAKY" in made.read_text()
     with pytest.raises(InputError, match="a run is named twice"):
@@ -99,17 +104,17 @@ def test_runs_of_one_split_are_paired_and_differences_named(hostile: Path, varia
 
 
 def test_pictures_end_with_their_budget(hostile: Path) -> None:
-    view = RunView(hostile)
-    shelf = Shelf(budget=5_000)
-    shown = People(view, shelf, ()).show(range(10))
-    pictures = [item.picture for person in shown for item in person.history]
+    view = Run(hostile)
+    cards = Cards(view, Thumbnails(budget=5_000), ())
+    shown = cards.users(view.dataset.users[:10].to_list())
+    pictures = [item.thumbnail for user in shown for item in user.history]
     assert sum(len(picture or "") for picture in pictures) < 10_000 and pictures[-1] is None
 
 
 def test_the_verb_says_where_the_page_is(hostile: Path, tmp_path: Path) -> None:
     cli = CliRunner(env={"COLUMNS": "80"})
     done = cli.invoke(app, ["report", str(hostile), "--html", str(tmp_path / "page.html")])
-    assert done.exit_code == 0 and done.output.strip() == f"page: {tmp_path / 'page.html'}"
+    assert done.exit_code == 0 and done.stdout.strip() == f"page: {tmp_path / 'page.html'}"
     told = cli.invoke(app, ["report", "--help"]).output
     assert "mllmrec report run" in told and all(len(line) <= 80 for line in told.splitlines())
     with pytest.raises(InputError, match="is not a run"):

@@ -1,4 +1,4 @@
-"""Optimisation steps: their mean loss and, on a GPU, that replaying them is taking them."""
+"""Optimization steps: their mean loss and, on a GPU, that replaying them is taking them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from mllmrec_kernels import CSR
 from torch import Tensor
 
 from mllmrec.config import TrainConfig
-from mllmrec.models.collaborative import BPRMF, VBPR
-from mllmrec.models.mllmrec import MLLMRec
-from mllmrec.models.network import Network
+from mllmrec.models.bpr import BPRNetwork
+from mllmrec.models.mllmrec import MLLMRecNetwork
+from mllmrec.models.vbpr import VBPRNetwork
 from mllmrec.training.loop import Steps
+from mllmrec.training.network import Network
 
 USERS, ITEMS, WIDTH, DIM = 50, 40, 12, 8
 CONFIG = TrainConfig(dim=DIM, batch_size=64)
@@ -29,14 +30,14 @@ def network(kind: str) -> Network:
     users, items = torch.randn(USERS, WIDTH), torch.randn(ITEMS, WIDTH)
     match kind:
         case "bpr":
-            return BPRMF(USERS, ITEMS, DIM, 0.01)
+            return BPRNetwork(USERS, ITEMS, DIM, 0.01)
         case "vbpr":
-            return VBPR(USERS, items, DIM, 0.01)
+            return VBPRNetwork(USERS, items, DIM, 0.01)
         case "walks":
             seen = CSR.from_pairs(np.arange(USERS), np.arange(USERS) % ITEMS, (USERS, ITEMS))
-            return MLLMRec(users, items, DIM, user_items=seen, user_item_layers=1)
+            return MLLMRecNetwork(users, items, DIM, user_items=seen, user_item_layers=1)
         case _:
-            return MLLMRec(users, items, DIM, ids=kind == "ids")
+            return MLLMRecNetwork(users, items, DIM, ids=kind == "ids")
 
 
 def test_the_loss_is_the_mean_over_all_triples() -> None:
@@ -61,8 +62,8 @@ def test_replayed_steps_are_the_steps(kind: str) -> None:
     for _ in range(3):
         assert steps.run(everything) == pytest.approx(plain.run(everything), rel=1e-5)
     assert sorted(steps._recorded) == ([] if kind == "walks" else [16, 64])
-    for mine, theirs in zip(replayed.parameters(), taken.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=0 if kind == "mllmrec" else 1e-6)
+    for left, right in zip(replayed.parameters(), taken.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=0 if kind == "mllmrec" else 1e-6)
 
 
 @pytest.mark.gpu

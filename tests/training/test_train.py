@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,17 @@ from mllmrec_kernels.mlp import cpu
 from numba import get_num_threads, set_num_threads
 from safetensors.torch import save
 
-from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
+from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, LeakError, MismatchError, TrainingError
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
-from mllmrec.models.embedding_model import Trained
-from mllmrec.training.trainer import _Trainer, fit_model, train_model
+from mllmrec.models import registry
+from mllmrec.models.base import FitContext
+from mllmrec.models.fitting import fit_model
+from mllmrec.models.network_model import NetworkModel
+from mllmrec.models.registry import read_settings
+from mllmrec.training.trainer import Trainer, Training
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
 
@@ -34,8 +39,16 @@ def inputs(dataset: Dataset, vectors: np.ndarray) -> tuple[Features, ItemGraph, 
     return features, build_graph(vectors, seen, GraphConfig(threshold=0.2)), seen, dataset.matrix("valid")
 
 
-def weights(trained: Trained) -> bytes:
-    return save(trained.weights)
+def weights(trained: NetworkModel) -> bytes:
+    return save(trained.parameters)
+
+
+def train_model(*inputs: object, **options: object) -> NetworkModel:
+    """Train MLLMRec; the last of the inputs is a TrainConfig."""
+    *artefacts, config = inputs
+    fitted = fit_model(*artefacts, read_settings({"kind": "mllmrec"}), config, **options)
+    assert isinstance(fitted, NetworkModel)
+    return fitted
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(inputs) -> None:
@@ -87,19 +100,19 @@ def test_a_damaged_checkpoint_is_refused(inputs, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(inputs, tmp_path: Path, monkeypatch) -> None:
-    from mllmrec.models.mllmrec import MLLMRec
+    from mllmrec.models.mllmrec import MLLMRecNetwork
 
-    file, healthy, calls = tmp_path / "checkpoint.safetensors", MLLMRec.loss, []
+    file, healthy, calls = tmp_path / "checkpoint.safetensors", MLLMRecNetwork.loss, []
 
-    def sick(self: MLLMRec, *rows: torch.Tensor) -> torch.Tensor:
+    def sick(self: MLLMRecNetwork, *rows: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         loss = healthy(self, *rows)
         return loss * float("nan") if file.exists() else loss
 
-    monkeypatch.setattr(MLLMRec, "loss", sick)
+    monkeypatch.setattr(MLLMRecNetwork, "loss", sick)
     with pytest.raises(TrainingError, match=r"the loss is nan in epoch 2; the last checkpoint is kept"):
         train_model(*inputs, QUICK, seed=1, checkpoint=file)
-    monkeypatch.setattr(MLLMRec, "loss", healthy)
+    monkeypatch.setattr(MLLMRecNetwork, "loss", healthy)
     assert train_model(*inputs, QUICK, seed=1, checkpoint=file).curve[0].epoch == 1
 
 
@@ -119,14 +132,17 @@ def test_features_of_another_size_are_refused(inputs) -> None:
 
 @pytest.mark.parametrize("kind", ["mllmrec", "bpr"])
 def test_an_epoch_holds_every_pair_once_and_negatives_are_of_others(inputs, kind: str) -> None:
-    trainer = _Trainer(*inputs, ModelConfig(kind=kind), QUICK, 1)
-    users, positives, negatives = trainer._triples(np.random.default_rng(3)).cpu().numpy()
-    R = inputs[2].user_items()
+    features, graph, seen, valid = inputs
+    R = seen.user_items()
+    model = registry.find(kind)(context=FitContext(QUICK, graph, seen))
+    task = Training(R, valid, (R.rows(), R.indices.astype(np.int64)), QUICK, 1, {})
+    trainer = Trainer(lambda: model.build(R, features.items, features.users), task)
+    users, positives, negatives = trainer.triples(np.random.default_rng(3)).cpu().numpy()
     order = np.lexsort((positives, users))
     assert users[order].tolist() == R.rows().tolist() and positives[order].tolist() == R.indices.tolist()
     assert not set(zip(users, negatives, strict=True)) & set(zip(users, positives, strict=True))
     runs = 1 + np.count_nonzero(np.diff(users))  # stretches of one user
-    assert (runs == len(np.unique(users))) == trainer.network.whole_users == (kind == "mllmrec")
+    assert (runs == len(np.unique(users))) == trainer.network.shuffles_users == (kind == "mllmrec")
     assert not (np.diff(users) >= 0).all()
 
 
@@ -192,13 +208,13 @@ def test_compiling_where_there_is_no_compiler_says_so(inputs, monkeypatch) -> No
         train_model(*inputs, QUICK.model_copy(update={"compile": True}), seed=1)
 
 
-@pytest.mark.parametrize("kind", ["mllmrec", "ridge", "blend"])
+@pytest.mark.parametrize("kind", ["mllmrec", "ridge", "ensemble"])
 def test_a_gpu_that_is_not_there_is_refused_in_a_line(inputs, kind: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     features, graph, seen, valid = inputs
     wanted = QUICK.model_copy(update={"device": "cuda"})
-    with pytest.raises(ConfigError, match=r"train\.device=cuda asks for a GPU, and torch sees none here"):
-        fit_model(features, graph, seen, valid, ModelConfig(kind=kind), wanted, seed=1)
+    with pytest.raises(ConfigError, match=r"train\.device=cuda wants a GPU, and torch sees none here"):
+        fit_model(features, graph, seen, valid, read_settings({"kind": kind}), wanted, seed=1)
 
 
 def test_an_empty_validation_split_is_refused(inputs) -> None:
@@ -221,3 +237,34 @@ def test_features_of_another_split_are_refused(inputs, dataset: Dataset) -> None
     leaky = Features(features.items, features.users, dataset.histories("all").digest, features.cuts)
     with pytest.raises(MismatchError, match="made from other histories"):
         train_model(leaky, graph, dataset.histories(), valid, QUICK, seed=1)
+
+
+@pytest.mark.parametrize("kind", registry.kinds())
+def test_no_kind_is_fitted_on_held_out_interactions_or_on_features_of_others(
+    inputs, dataset: Dataset, kind: str
+) -> None:
+    features, graph, seen, valid = inputs
+    model, everything = read_settings({"kind": kind}), dataset.histories("all")
+    with pytest.raises(LeakError, match="a model may be built from training interactions only"):
+        fit_model(features, graph, everything, valid, model, QUICK, seed=1)
+    leaky = Features(features.items, features.users, everything.digest, features.cuts)
+    with pytest.raises(MismatchError, match="made from other histories"):
+        fit_model(leaky, graph, seen, valid, model, QUICK, seed=1)
+
+
+@pytest.mark.parametrize("kind", registry.kinds())
+def test_one_fit_builds_the_training_matrix_once(inputs, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Of any kind; other matrices, such as the user-item graph, have other shapes."""
+    features, graph, seen, valid = inputs
+    fresh, built = replace(seen), []
+    build = CSR.from_pairs
+
+    def counted(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> CSR:
+        built.append(shape)
+        return build(rows, columns, shape)
+
+    monkeypatch.setattr(CSR, "from_pairs", staticmethod(counted))
+    config = QUICK.model_copy(update={"epochs": 1})
+    fit_model(features, graph, fresh, valid, read_settings({"kind": kind}), config, seed=1)
+    pruned = 1 if kind == "freedom" else 0  # an epoch's edges
+    assert built.count((seen.n_users, seen.n_items)) == 1 + pruned

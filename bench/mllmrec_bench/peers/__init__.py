@@ -1,16 +1,13 @@
-"""Each kernel beside what a user would otherwise pick, one file an op.
+"""Each kernel beside the libraries that do the same work.
 
-A peer does the same work on the same input, prepared as its own users would have it (an index built, a matrix
-converted), and returns what it found; where its result is not the same thing, `differs` says so.
+A peer does the same work on the same input, prepared as in its own documentation (an index built, a matrix
+converted), and returns its result; where that is not the same, `differs` says so.
 """
 
 from mllmrec_bench.peers.case import Case, Peer
-from mllmrec_bench.peers.cooccurrence import cooccurrence_topk
-from mllmrec_bench.peers.neighbours import topk_cosine
-from mllmrec_bench.peers.propagation import one_layer, propagate, with_gradient
-from mllmrec_bench.peers.ranking import rank_heldout, topk_dot
-from mllmrec_bench.peers.ridge import ridge_weights
-from mllmrec_bench.peers.sampling import sample_negatives
+from mllmrec_bench.peers.graph import one_layer, propagate, ridge_weights, with_gradient
+from mllmrec_bench.peers.neighbors import cooccurrence_topk, topk_cosine
+from mllmrec_bench.peers.ranking import rank_heldout, sample_negatives, topk_dot
 
 __all__ = [
     "Case",

@@ -1,4 +1,7 @@
-"""One op on one input, and the peers that do the same."""
+"""One op on one input, and the peers that do the same.
+
+Peers beside torch and scipy come with the extra `bench`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mllmrec.errors import ConfigError
+
+INSTALL = "pip install 'mllmrec[bench]'"  # brings every peer
 BLOCK_SCORES = 1 << 24  # scores that a chunked torch peer holds at a time: 64 MiB
 
 
@@ -17,15 +23,13 @@ class Peer:
 
     Attributes:
         name: as it is reported.
-        module: what must be importable.
-        install: the command that brings it.
+        module: must be importable.
         prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: how its result is not the same, empty where it is.
+        differs: the difference of its result, empty where it is the same.
     """
 
     name: str
     module: str
-    install: str
     prepare: Callable[[], Callable[[], Any]]
     differs: str = ""
 
@@ -38,7 +42,7 @@ class Case:
         op: the verb's name.
         name: sizes and settings.
         run: calls the verb.
-        peers: who else can do it.
+        peers: others that can do it.
         about: one line on the input, for a person.
     """
 
@@ -50,27 +54,34 @@ class Case:
 
 
 def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """A peer that needs torch alone."""
-    return Peer(name, "torch", "pip install torch", prepare, differs)
+    """Return a peer that needs torch alone."""
+    return Peer(name, "torch", prepare, differs)
 
 
 def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """A peer that needs NumPy and scipy alone."""
-    return Peer(name, "scipy", "pip install scipy", prepare, differs)
+    """Return a peer that needs NumPy and scipy alone."""
+    return Peer(name, "scipy", prepare, differs)
 
 
 def library(name: str) -> Any:
-    """Import a peer's module; what it says of itself while it loads (deprecations, BLAS threads) is kept quiet."""
+    """Import a peer's module; its warnings while it loads (deprecations, BLAS threads) are hidden.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"{name.partition('.')[0]} is not installed, which this peer needs: {INSTALL}") from error
 
 
 def block_rows(columns: int) -> int:
-    """Rows of a block of scores with so many columns."""
+    """Return the rows of a block of scores with so many columns."""
     return max(1, BLOCK_SCORES // max(1, columns))
 
 
 def sizes(**named: int) -> str:
-    """`N=50,000 d=384`, the beginning of a case's name."""
+    """Return `N=50,000 d=384`, the beginning of a case's name."""
     return " ".join(f"{name}={value:,}" for name, value in named.items())

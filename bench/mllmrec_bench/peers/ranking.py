@@ -1,4 +1,4 @@
-"""rank_heldout and topk_dot beside chunked torch and implicit."""
+"""rank_heldout, topk_dot and sample_negatives beside chunked torch, implicit, NumPy and Python."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import mllmrec_kernels as kernels
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors
-from mllmrec_bench.peers.case import Case, Peer, block_rows, library, sizes, torch_peer
+from mllmrec_bench.peers.case import Case, Peer, block_rows, library, scipy_peer, sizes, torch_peer
 
 _LISTS = "lists only: ranks beyond them stay unknown"
 
@@ -19,7 +20,7 @@ _LISTS = "lists only: ranks beyond them stay unknown"
 def rank_heldout(
     users: Vectors, items: Vectors, exclude: CSR, heldout: CSR, k: int, *, threads: int, data: str
 ) -> Case:
-    """The rank of every held-out item; the peers make the top-k lists that Recall@k is read from.
+    """Compare the ranking of every held-out item; the peers make the top-k lists that Recall@k is read from.
 
     Args:
         users: float32 [U, d].
@@ -28,7 +29,7 @@ def rank_heldout(
         heldout: [U, I], to be ranked.
         k: length of the peers' lists.
         threads: for the peers that take a number.
-        data: what the vectors are, for the case's name.
+        data: name of the vectors, for the case.
     """
     return Case(
         "rank_heldout",
@@ -39,7 +40,16 @@ def rank_heldout(
 
 
 def topk_dot(users: Vectors, items: Vectors, exclude: CSR, k: int, *, threads: int, data: str) -> Case:
-    """The k items of highest inner product for every user, those of `exclude` left out; as above."""
+    """Compare the search of the k items of highest inner product for every user, those of `exclude` left out.
+
+    Args:
+        users: float32 [U, d].
+        items: float32 [I, d].
+        exclude: [U, I], not to be listed.
+        k: length of the lists.
+        threads: for the peers that take a number.
+        data: name of the vectors, for the case.
+    """
     return Case(
         "topk_dot",
         f"{data} {_name(users, items)} k={k}",
@@ -58,7 +68,6 @@ def _list_peers(users: Vectors, items: Vectors, exclude: CSR, k: int, threads: i
         Peer(
             "implicit topk",
             "implicit",
-            "pip install implicit",
             lambda: _implicit(users, items, exclude, k, threads),
             differs,
         ),
@@ -92,3 +101,63 @@ def _implicit(users: Vectors, items: Vectors, exclude: CSR, k: int, threads: int
     indptr = exclude.indptr.astype(np.int32)
     liked = sp.csr_matrix((exclude.values(), exclude.indices, indptr), shape=exclude.shape)
     return lambda: topk(items, users, min(k, len(items)), filter_query_items=liked, num_threads=threads)
+
+
+def sample_negatives(user_items: CSR, users: NDArray[np.int64], *, data: str) -> Case:
+    """Compare the drawing of one unseen item for each of `users`.
+
+    Args:
+        user_items: binary [U, I].
+        users: int64 [B]; none of them may have seen everything, or the peers would never end.
+        data: name of the interactions, for the case.
+    """
+    generator = np.random.default_rng(0)
+    return Case(
+        "sample_negatives",
+        f"{data} {sizes(U=user_items.n_rows, I=user_items.n_columns, B=len(users))}",
+        lambda: kernels.sample_negatives(user_items, users, generator=generator),
+        (
+            scipy_peer("NumPy, vectorised rejection", lambda: _vectorized(user_items, users)),
+            scipy_peer("Python rejection loop", lambda: _loop(user_items, users)),
+        ),
+    )
+
+
+def _seen(user_items: CSR) -> NDArray[np.int64]:
+    return np.unique(user_items.indices).astype(np.int64)
+
+
+def _vectorized(user_items: CSR, users: NDArray[np.int64]) -> Callable[[], NDArray[np.int64]]:
+    seen, rng = _seen(user_items), np.random.default_rng(1)
+    pairs = user_items.rows() * user_items.n_columns + user_items.indices
+
+    def run() -> NDArray[np.int64]:
+        negatives = rng.choice(seen, len(users))
+        open_ = np.arange(len(users))
+        while len(open_):
+            keys = users[open_] * user_items.n_columns + negatives[open_]
+            places = np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)
+            open_ = open_[pairs[places] == keys]
+            negatives[open_] = rng.choice(seen, len(open_))
+        return negatives
+
+    return run
+
+
+def _loop(user_items: CSR, users: NDArray[np.int64]) -> Callable[[], Any]:
+    import random
+
+    seen, rng = _seen(user_items).tolist(), random.Random(1)
+    own = [set(user_items.row(user).tolist()) for user in range(user_items.n_rows)]
+    rows = users.tolist()
+
+    def run() -> NDArray[np.int64]:
+        negatives = []
+        for user in rows:
+            item = rng.choice(seen)
+            while item in own[user]:
+                item = rng.choice(seen)
+            negatives.append(item)
+        return np.array(negatives)
+
+    return run

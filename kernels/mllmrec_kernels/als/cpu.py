@@ -12,12 +12,11 @@ A batched Cholesky of LAPACK, which torch and NumPy call, factorizes small matri
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
@@ -25,7 +24,7 @@ _FAST = {"contract", "reassoc"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_products(Q: Any, columns: Any, U: Any, right: Any) -> None:
+def _add_products(Q: Float32Array, columns: Int32Array, U: Float32Array, right: Float32Array) -> None:
     """Add q q^T to the upper triangle and q to the right side, for each q of a row."""
     rank, whole = Q.shape[1], len(columns) - len(columns) % 4
     for n in range(0, whole, 4):
@@ -44,7 +43,7 @@ def _add_products(Q: Any, columns: Any, U: Any, right: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _factorize(U: Any) -> None:
+def _factorize(U: Float32Array) -> None:
     """U^T U = A, which stands in the upper triangle of U and is overwritten; NaN or infinity where it fails."""
     rank = len(U)
     for a in range(rank):
@@ -62,7 +61,7 @@ def _factorize(U: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _substitute(U: Any, x: Any) -> None:
+def _substitute(U: Float32Array, x: Float32Array) -> None:
     """U^T U x = the right side, which x holds before."""
     rank = len(U)
     for a in range(rank):
@@ -77,7 +76,10 @@ def _substitute(U: Any, x: Any) -> None:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _all_rows(indptr: Any, indices: Any, Q: Any, gram: Any, regularization: Any, threads: int, solved: Any) -> None:
+def _all_rows(
+    indptr: Int64Array, indices: Int32Array, Q: Float32Array, gram: Float32Array, regularization: Float32Array,
+    threads: int, solved: Float32Array,
+) -> None:  # fmt: skip
     for thread in prange(threads):
         U = np.empty_like(gram)
         for u in range(thread, len(solved), threads):

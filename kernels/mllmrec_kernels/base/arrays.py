@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     ArrayLike: TypeAlias = NDArray[Any] | Tensor
 
+Int8Array: TypeAlias = NDArray[np.int8]
+Int32Array: TypeAlias = NDArray[np.int32]
+Int64Array: TypeAlias = NDArray[np.int64]
+Float32Array: TypeAlias = NDArray[np.float32]
+Float64Array: TypeAlias = NDArray[np.float64]
+
 MAX_BYTES = 64 * 2**20  # working memory on the CPU where the caller names none
 _NAMED_ROWS = 3
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from mllmrec_kernels.base.arrays import Int32Array, Int64Array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -29,7 +29,7 @@ def unique_rows(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 @njit(cache=True, nogil=True)
-def _unique_rows(ids: Any, table: Any, shift: Any, rows: Any, inverse: Any) -> int:
+def _unique_rows(ids: Int64Array, table: Int32Array, shift: np.uint64, rows: Int64Array, inverse: Int64Array) -> int:
     count, last = 0, len(table) - 1
     for b in range(len(ids)):
         slot = np.int64((np.uint64(ids[b]) * _GOLDEN) >> shift)

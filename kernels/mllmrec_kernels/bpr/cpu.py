@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from mllmrec_kernels.base.arrays import Float32Array, Int64Array
+
 # The inner product may be summed in any order, to fill vector registers; the order is fixed when it is compiled.
 _FAST = {"contract", "reassoc"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _difference(u: Any, p: Any, n: Any) -> Any:
+def _difference(u: Float32Array, p: Float32Array, n: Float32Array) -> Any:
     total = np.float32(0)
     for c in range(len(u)):
         total += u[c] * (p[c] - n[c])
@@ -29,8 +31,9 @@ def _difference(u: Any, p: Any, n: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def bpr_loss(
-    users: Any, items: Any, of_user: Any, positives: Any, negatives: Any, by_users: Any, by_items: Any
-) -> float:
+    users: Float32Array, items: Float32Array, of_user: Int64Array, positives: Int64Array, negatives: Int64Array,
+    by_users: Float32Array, by_items: Float32Array,
+) -> float:  # fmt: skip
     """Return the loss, and write the gradients to by_users [U, d] and by_items [I, d].
 
     Args:

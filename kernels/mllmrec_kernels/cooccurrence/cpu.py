@@ -10,6 +10,8 @@ number of threads changes nothing.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
@@ -21,11 +23,13 @@ from mllmrec_kernels.base.prefetch import prefetch
 _AHEAD = 4  # users whose rows are prefetched: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little
 _MAX_BYTES = 2**24  # unless it is too little for the counters
+Ids: TypeAlias = NDArray[np.int32]
+Offsets: TypeAlias = NDArray[np.int64]
 MEASURES = {"count": 0, "cosine": 1, "jaccard": 2}
 
 
 @njit(cache=True)
-def _degrees(indices, n_items):  # type: ignore[no-untyped-def]
+def _degrees(indices: Ids, n_items: int) -> Ids:
     degrees = np.zeros(n_items, np.int32)
     for e in range(len(indices)):
         degrees[indices[e]] += 1
@@ -33,7 +37,9 @@ def _degrees(indices, n_items):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _transpose_block(indptr, indices, low, high, cursor, users, entries):  # type: ignore[no-untyped-def]
+def _transpose_block(
+    indptr: Offsets, indices: Ids, low: int, high: int, cursor: Offsets, users: Ids, entries: Offsets,
+) -> None:  # fmt: skip
     """Write the users of the items in [low, high), item by item; their entries too where `entries` has room."""
     for u in range(len(indptr) - 1):
         for e in range(indptr[u], indptr[u + 1]):
@@ -46,7 +52,7 @@ def _transpose_block(indptr, indices, low, high, cursor, users, entries):  # typ
 
 
 @njit(cache=True)
-def _key(measure, c, d_i, d_j):  # type: ignore[no-untyped-def]
+def _key(measure: int, c: int, d_i: int, d_j: int) -> np.float64:
     if measure == 0:
         return np.float64(c)
     if measure == 1:
@@ -55,7 +61,7 @@ def _key(measure, c, d_i, d_j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _is_below(measure, c, d_i, d_j, threshold):  # type: ignore[no-untyped-def]
+def _is_below(measure: int, c: int, d_i: int, d_j: int, threshold: float) -> bool | np.bool_:
     """Tell if the key is surely below `threshold`, by a product instead of the division, with room for rounding."""
     low = threshold * (1 - 1e-9)
     if measure == 0:
@@ -66,7 +72,7 @@ def _is_below(measure, c, d_i, d_j, threshold):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _insert(keys, ids, filled, key, j):  # type: ignore[no-untyped-def]
+def _insert(keys: NDArray[np.float64], ids: Ids, filled: int, key: float, j: int) -> None:
     """Insert (key, j) into the descending list; the caller has checked that it belongs there."""
     at = min(filled, len(keys) - 1)
     while at > 0 and (key > keys[at - 1] or (key == keys[at - 1] and j < ids[at - 1])):
@@ -78,7 +84,10 @@ def _insert(keys, ids, filled, key, j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _keep_best(i, touched, n_touched, counter, degrees, measure, keys, ids, scores):  # type: ignore[no-untyped-def]
+def _keep_best(
+    i: int, touched: Ids, n_touched: int, counter: Ids, degrees: Ids, measure: int, keys: NDArray[np.float64],
+    ids: Ids, scores: NDArray[np.float32],
+) -> None:  # fmt: skip
     """Empty the counter into the item's top-k."""
     k = len(keys)
     filled = 0
@@ -100,10 +109,11 @@ def _keep_best(i, touched, n_touched, counter, degrees, measure, keys, ids, scor
 
 
 @njit(cache=True, parallel=True)
-def _count_block(  # type: ignore[no-untyped-def]
-    low, high, starts, users, entries, indptr, indices, times, window, degrees, measure, counters, touched,
-    keys, ids, scores
-):  # fmt: skip
+def _count_block(
+    low: int, high: int, starts: Offsets, users: Ids, entries: Offsets, indptr: Offsets, indices: Ids, times: Offsets,
+    window: int, degrees: Ids, measure: int, counters: Ids, touched: Ids, keys: NDArray[np.float64], ids: Ids,
+    scores: NDArray[np.float32],
+) -> None:  # fmt: skip
     n_threads = len(counters)
     for thread in prange(n_threads):
         counter, seen = counters[thread], touched[thread]
@@ -114,7 +124,7 @@ def _count_block(  # type: ignore[no-untyped-def]
             for p in range(starts[i - low], stop):
                 u = users[p]
                 if p + 2 * _AHEAD < stop:
-                    prefetch(indptr, users[p + 2 * _AHEAD])  # type: ignore[call-arg]
+                    prefetch(indptr, users[p + 2 * _AHEAD])
                     prefetch(indices, indptr[users[p + _AHEAD]])
                 for e in range(indptr[u], indptr[u + 1]):
                     if len(times) and abs(times[e] - times[entries[p]]) > window:

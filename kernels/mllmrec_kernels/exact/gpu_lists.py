@@ -24,7 +24,7 @@ PACK = 16  # numbers that one branch is for: of one thread
 
 
 @triton.jit
-def pack(score, item):  # type: ignore[no-untyped-def]
+def pack(score: tl.tensor, item: tl.tensor) -> tl.tensor:
     """Return the key of a float32 score and an int32 id; -0 sorts with +0."""
     bits = tl.where(score == 0.0, 0.0, score).to(tl.int32, bitcast=True)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -32,14 +32,14 @@ def pack(score, item):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def key_score(key):  # type: ignore[no-untyped-def]
+def key_score(key: tl.tensor) -> tl.tensor:
     """Return the float32 score of a key; NaN for EMPTY."""
     ordered = (key >> 32).to(tl.int32)
     return (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def key_item(key):  # type: ignore[no-untyped-def]
+def key_item(key: tl.tensor) -> tl.tensor:
     """Return the id of a key."""
     return key.to(tl.int32) ^ 0x7FFFFFFF
 
@@ -136,7 +136,10 @@ TOGETHER = tl.constexpr(PACK)
 
 
 @triton.jit
-def append(keys, counts, tile, low, place, item, capacity):  # type: ignore[no-untyped-def]
+def append(
+    keys: tl.tensor, counts: tl.tensor, tile: tl.tensor, low: tl.tensor, place: tl.tensor, item: tl.tensor,
+    capacity: tl.tensor,
+) -> None:  # fmt: skip
     """Append the key of each number of the tile that is at least `low`, with its item, to list `place`.
 
     A full list takes no more, and its count goes on. NaN is appended nowhere.
@@ -154,7 +157,10 @@ def append(keys, counts, tile, low, place, item, capacity):  # type: ignore[no-u
 
 
 @triton.jit
-def append_between(keys, counts, tile, low, high, place, item, capacity):  # type: ignore[no-untyped-def]
+def append_between(
+    keys: tl.tensor, counts: tl.tensor, tile: tl.tensor, low: tl.tensor, high: tl.tensor, place: tl.tensor,
+    item: tl.tensor, capacity: tl.tensor,
+) -> None:  # fmt: skip
     """Append as `append` does, the numbers from `low` to `high`, both included."""
     if INTERPRETED:
         _append(keys, counts, tile, (tile >= low) & (tile <= high), place, item, capacity)
@@ -167,7 +173,10 @@ def append_between(keys, counts, tile, low, high, place, item, capacity):  # typ
 
 
 @triton.jit
-def append_both(keys, counts, tile, by_row, by_column, row, column, capacity):  # type: ignore[no-untyped-def]
+def append_both(
+    keys: tl.tensor, counts: tl.tensor, tile: tl.tensor, by_row: tl.tensor, by_column: tl.tensor, row: tl.tensor,
+    column: tl.tensor, capacity: tl.tensor,
+) -> None:  # fmt: skip
     """Append to the lists of both sides: column to list row from by_row on, row to list column from by_column on.
 
     Where row and column are the same, they go to their list once. by_row float32, row int32: [M, 1]; by_column, column:
@@ -185,13 +194,16 @@ def append_both(keys, counts, tile, by_row, by_column, row, column, capacity):  
 
 
 @triton.jit
-def _append(keys, counts, tile, hit, place, item, capacity):  # type: ignore[no-untyped-def]
+def _append(
+    keys: tl.tensor, counts: tl.tensor, tile: tl.tensor, hit: tl.tensor, place: tl.tensor, item: tl.tensor,
+    capacity: tl.tensor,
+) -> None:  # fmt: skip
     at = place + tl.zeros_like(hit).to(tl.int32)
     slot = tl.atomic_add(counts + at, 1, mask=hit, sem="relaxed")
     tl.store(keys + at.to(tl.int64) * capacity + slot, pack(tile, item), mask=hit & (slot < capacity))
 
 
 @triton.jit
-def room(counts, place, live, capacity):  # type: ignore[no-untyped-def]
+def room(counts: tl.tensor, place: tl.tensor, live: tl.tensor, capacity: tl.tensor) -> tl.tensor:
     """Tell where `live` lists have not overflowed; tested before a tile, this bounds how far a count runs on."""
     return live & (tl.load(counts + place, mask=live, other=0, cache_modifier=".cg") <= capacity)

@@ -38,7 +38,7 @@ FUSED = {"enable_fp_fusion": True}
 
 
 @triton.jit
-def exact_dot(x, y, live, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def exact_dot(x: tl.tensor, y: tl.tensor, live: tl.tensor, d: tl.tensor, B: tl.constexpr) -> tl.tensor:
     """Return float64 inner products of the rows that start at pointers x [B] and y [B], in the order of score.py."""
     lanes = tl.arange(0, 8)[None, :]
     sums = tl.zeros([B, 8], tl.float64)
@@ -57,7 +57,10 @@ def exact_dot(x, y, live, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def pair_dots(x, y, x_rows, y_rows, out, n, d, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def pair_dots(
+    x: tl.tensor, y: tl.tensor, x_rows: tl.tensor, y_rows: tl.tensor, out: tl.tensor, n: tl.tensor, d: tl.tensor,
+    B: tl.constexpr,
+) -> None:  # fmt: skip
     """Write out[p] = dot(x[x_rows[p]], y[y_rows[p]]), float64; x, y float32 [., d], rows int32 [n]."""
     p = tl.program_id(0) * B + tl.arange(0, B)
     live = p < n
@@ -67,7 +70,10 @@ def pair_dots(x, y, x_rows, y_rows, out, n, d, B: tl.constexpr):  # type: ignore
 
 
 @triton.jit
-def encode_rows(x, scale, half, rest, n, d, D: tl.constexpr, B: tl.constexpr, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
+def encode_rows(
+    x: tl.tensor, scale: tl.tensor, half: tl.tensor, rest: tl.tensor, n: tl.tensor, d: tl.tensor, D: tl.constexpr,
+    B: tl.constexpr, STEP: tl.constexpr,
+) -> None:  # fmt: skip
     """Write half [n, D] = float16(x scale), zeros beyond d, and rest [n] = |x scale - half|, float64."""
     row = tl.program_id(0) * B + tl.arange(0, B)
     live = row < n
@@ -86,7 +92,10 @@ def encode_rows(x, scale, half, rest, n, d, D: tl.constexpr, B: tl.constexpr, ST
 
 
 @triton.jit
-def product(x, y, x_rows, y_rows, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr):  # type: ignore[no-untyped-def]
+def product(
+    x: tl.tensor, y: tl.tensor, x_rows: tl.tensor, y_rows: tl.tensor, D: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
     """Return rows x_rows of x times rows y_rows of y, both float16 [., D]; float32 [BM, BN]."""
     c = tl.arange(0, BK)
     left = x + x_rows.to(tl.int64)[:, None] * D + c[None, :]

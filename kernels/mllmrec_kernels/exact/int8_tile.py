@@ -15,13 +15,22 @@ subtracts the 128s again.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from mllmrec_kernels.base.jit import CodeGenerator, intrinsic
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing.context import Context
+    from numba.core.typing.templates import Signature
+
+Depth = tuple[int, int, int]  # of a product before the shift and in all, in groups of 4 bytes, and the shift
 
 ROWS = 12
 COLUMNS = 32
@@ -45,21 +54,23 @@ def supported() -> bool:
 class _Tile:
     """Builder of the instructions of one tile."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+    def __init__(
+        self, context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value]
+    ) -> None:
         self._context, self._types, self._arguments = context, signature.args, arguments
         self._b = builder
 
-    def pointer(self, n: int) -> Any:
+    def pointer(self, n: int) -> ir.Value:
         """Return the data pointer of array argument n."""
         return self._context.make_array(self._types[n])(self._context, self._b, self._arguments[n]).data
 
-    def splat(self, value: Any) -> Any:
+    def splat(self, value: ir.Value) -> ir.Value:
         """Repeat one int32 in all lanes."""
         one = self._b.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(_I32, 0))
         zeros = ir.Constant(_VECTOR, [0] * _LANES)
         return self._b.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), zeros)
 
-    def row_value(self, n: int, at: Any, row: int) -> Any:
+    def row_value(self, n: int, at: ir.Value, row: int) -> ir.Value:
         """Load an int32 into all lanes.
 
         Args:
@@ -69,16 +80,16 @@ class _Tile:
         """
         return self.splat(self._b.load(self._b.gep(self.pointer(n), [self.offset(at, row)])))
 
-    def vectors(self, n: int, at: Any) -> list[Any]:
+    def vectors(self, n: int, at: ir.Value) -> list[ir.Value]:
         """Load 32 entries of int32 array argument n from `at` on."""
         start = self._b.bitcast(self._b.gep(self.pointer(n), [at]), _VECTOR.as_pointer())
         return [self._b.load(self._b.gep(start, [ir.Constant(_I64, v)]), align=4) for v in range(_VECTORS)]
 
-    def offset(self, at: Any, by: int) -> Any:
+    def offset(self, at: ir.Value, by: int) -> ir.Value:
         """Return at + by."""
         return self._b.add(at, ir.Constant(_I64, by))
 
-    def product(self, left: int, starts: int, right: int, depth: int) -> list[Any]:
+    def product(self, left: int, starts: int, right: int, depth: int) -> list[ir.Value]:
         """Return the tile's sums, row by row, vector by vector.
 
         Args:
@@ -91,7 +102,7 @@ class _Tile:
         row, stride, at = arguments[left + 1], arguments[left + 2], arguments[right + 1]
         first, groups, shift = arguments[depth], arguments[depth + 1], arguments[depth + 2]
         # Stack slots that the optimiser turns into registers.
-        sums = [cgutils.alloca_once_value(b, ir.Constant(_VECTOR, [0] * _LANES)) for _ in range(ROWS * _VECTORS)]  # type: ignore[no-untyped-call]
+        sums = [cgutils.alloca_once_value(b, ir.Constant(_VECTOR, [0] * _LANES)) for _ in range(ROWS * _VECTORS)]
         rows = [
             b.bitcast(b.gep(self.pointer(left), [b.mul(self.offset(row, r), stride)]), _I32.as_pointer())
             for r in range(ROWS)
@@ -107,7 +118,7 @@ class _Tile:
         begun = [self.row_value(starts, row, r) for r in range(ROWS)]
         return [b.add(b.load(slot), begun[n // _VECTORS]) for n, slot in enumerate(sums)]
 
-    def _multiply(self, sums: list[Any], rows: list[Any], columns: Any, group: Any) -> None:
+    def _multiply(self, sums: list[ir.Value], rows: list[ir.Value], columns: ir.Value, group: ir.Value) -> None:
         """Add four bytes of every row times those of every column."""
         b = self._b
         at = b.mul(group, ir.Constant(_I64, _VECTORS))
@@ -117,7 +128,9 @@ class _Tile:
                 bytes_of_row = self.splat(b.load(b.gep(rows[n // _VECTORS], [group]), align=1))
             b.store(b.call(_DOT, [b.load(slot), loaded[n % _VECTORS], bytes_of_row]), slot)
 
-    def count(self, found: list[Any], row: Any, *, entries: int, high: int, low: int, above: int) -> list[Any]:
+    def count(
+        self, found: list[ir.Value], row: ir.Value, *, entries: int, high: int, low: int, above: int
+    ) -> list[ir.Value]:
         """Count one row's sums above each of its limits; return the masks of those between two of them.
 
         Args:
@@ -130,7 +143,7 @@ class _Tile:
         """
         b = self._b
         popcount = b.module.declare_intrinsic("llvm.ctpop", [_I16])
-        near = [cgutils.alloca_once_value(b, ir.Constant(_I16, 0)) for _ in found]  # type: ignore[no-untyped-call]
+        near = [cgutils.alloca_once_value(b, ir.Constant(_I16, 0)) for _ in found]
         start, stop = (b.load(b.gep(self.pointer(entries), [self.offset(row, n)])) for n in range(2))
         with cgutils.for_range(b, stop, start=start) as loop:
             high_limit, low_limit = self.row_value(high, loop.index, 0), self.row_value(low, loop.index, 0)
@@ -144,7 +157,7 @@ class _Tile:
             b.store(total, counter)
         return [b.load(slot) for slot in near]
 
-    def report(self, sums: list[Any], masks: list[Any], sums_out: int, masks_out: int) -> Any:
+    def report(self, sums: list[ir.Value], masks: list[ir.Value], sums_out: int, masks_out: int) -> ir.Value:
         """Write sums and masks if any lane is set; return int32 1 if so, else 0.
 
         Args:
@@ -167,23 +180,12 @@ class _Tile:
 
 
 @intrinsic
-def candidates(  # type: ignore[no-untyped-def]
-    typing_context,
-    left,
-    row,
-    stride,
-    starts,
-    right,
-    at,
-    first,
-    groups,
-    shift,
-    row_thresholds,
-    column_thresholds,
-    column,
-    sums,
-    masks,
-):
+def candidates(
+    typing_context: Context, left: types.Array, row: types.Type, stride: types.Type, starts: types.Array,
+    right: types.Array, at: types.Type, first: types.Type, groups: types.Type, shift: types.Type,
+    row_thresholds: types.Array, column_thresholds: types.Array, column: types.Type, sums: types.Array,
+    masks: types.Array,
+) -> tuple[Signature, CodeGenerator]:  # fmt: skip
     """Find the sums that reach the threshold of their row or of their column.
 
     Args:
@@ -211,7 +213,9 @@ def candidates(  # type: ignore[no-untyped-def]
         row_thresholds, column_thresholds, types.int64, sums, masks,
     )  # fmt: skip
 
-    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(
+        context: BaseContext, b: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value],
+    ) -> ir.Value:  # fmt: skip
         tile = _Tile(context, b, signature, arguments)
         found = tile.product(left=0, starts=3, right=4, depth=6)
         columns = tile.vectors(10, arguments[11])
@@ -226,18 +230,30 @@ def candidates(  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def count_above(  # type: ignore[no-untyped-def]
-    typing_context, left, row, stride, starts, right, at, first, groups, shift, entries, high, low, above, sums, masks
-):
+def count_above(
+    typing_context: Context, left: types.Array, row: types.Type, stride: types.Type, starts: types.Array,
+    right: types.Array, at: types.Type, first: types.Type, groups: types.Type, shift: types.Type, entries: types.Array,
+    high: types.Array, low: types.Array, above: types.Array, sums: types.Array, masks: types.Array,
+) -> tuple[Signature, CodeGenerator]:  # fmt: skip
     """Count the sums above each upper limit of their row, and find those between its two limits.
 
     Args:
-        typing_context: Numba's, as for `candidates`, whose other arguments these are as well:
-            left, row, stride, starts, right, at, first, groups, shift, sums, masks.
+        typing_context: Numba's; a caller passes the other arguments alone.
+        left: int8 rows.
+        row: the tile's first row.
+        stride: bytes a row.
+        starts: int32, one a row of `left`.
+        right: uint8 columns.
+        at: offset of the tile's group of 32 columns in `right`.
+        first: the depth before the shift, / 4.
+        groups: the depth in all, / 4.
+        shift: the shift.
         entries: int64, one a row of `left` and one more: the limits of row r are entries[r] to entries[r + 1].
         high: int32, upper limits.
         low: int32, lower limits.
         above: int32, one a limit, added to.
+        sums: int32 (12 * 32,), written only where a sum lies between limits.
+        masks: uint32 (12,), likewise.
 
     Returns:
         int32, 1 if any sum lies from the `low` to the `high` of its row, else 0.
@@ -247,7 +263,9 @@ def count_above(  # type: ignore[no-untyped-def]
         entries, high, low, above, sums, masks,
     )  # fmt: skip
 
-    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(
+        context: BaseContext, b: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value],
+    ) -> ir.Value:  # fmt: skip
         tile = _Tile(context, b, signature, arguments)
         found = tile.product(left=0, starts=3, right=4, depth=6)
         between = []
@@ -260,11 +278,13 @@ def count_above(  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
+def lowest_bit(typing_context: Context, mask: types.Type) -> tuple[Signature, CodeGenerator]:
     """Return the place of the lowest set bit of a uint32 that is not 0."""
     signature = types.int64(types.uint32)
 
-    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(
+        context: BaseContext, b: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value],
+    ) -> ir.Value:  # fmt: skip
         return b.zext(b.cttz(arguments[0], ir.Constant(ir.IntType(1), 1)), _I64)
 
     return signature, _generate

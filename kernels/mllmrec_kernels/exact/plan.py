@@ -17,11 +17,11 @@ Where too many pass for every m, as with nearly equal rows, there is no plan and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Float64Array
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.base.parallel import single_threaded_blas
 from mllmrec_kernels.exact.int8_tile import DEPTH
@@ -109,13 +109,9 @@ class _Sample:
     list_ends: NDArray[np.float32]  # [Q], scores at which lists are likely to end
 
 
+@single_threaded_blas()
 def make_plan(problem: TopKProblem) -> RotationPlan | None:
     """Return the cheapest plan; None where the float32 product is cheaper than any."""
-    with single_threaded_blas():
-        return _cheapest(problem)
-
-
-def _cheapest(problem: TopKProblem) -> RotationPlan | None:
     itself = problem.queries is problem.items
     sample = _draw_sample(problem)
     d = problem.queries.shape[1]
@@ -153,7 +149,7 @@ def unrotated_plan(problem: TopKProblem, *, two_bytes: bool) -> RotationPlan:
 
 
 @jit
-def _largest(rows: Any, scale: Any) -> float:
+def _largest(rows: Float32Array, scale: Float64Array) -> float:
     """Return the largest |coordinate| of the rows times their scale."""
     largest = 0.0
     for r in range(len(rows)):

@@ -6,12 +6,13 @@ of threads shows in the result.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.score import FLUSHED, TINY, dot_rows, float32_error, inverse_norms
@@ -148,7 +149,7 @@ def _largest_norm(vectors: NDArray[np.float32]) -> float:
 
 
 @jit
-def score_pair(problem: Any, q: Any, i: Any) -> np.float32:
+def score_pair(problem: TopKProblem, q: int, i: int) -> np.float32:
     """Return the exact score of query q and item i, as score.py defines it."""
     return np.float32(
         dot_rows(problem.queries, q, problem.items, i) * (problem.query_weights[q] * problem.item_weights[i])
@@ -156,7 +157,7 @@ def score_pair(problem: Any, q: Any, i: Any) -> np.float32:
 
 
 @jit
-def is_excluded(problem: Any, q: Any, i: Any) -> bool:
+def is_excluded(problem: TopKProblem, q: int, i: int) -> bool:
     """Tell if the pair has no score or must not be listed."""
     if problem.query_weights[q] * problem.item_weights[i] == 0.0 or (problem.exclude_self and i == q):
         return True
@@ -164,7 +165,7 @@ def is_excluded(problem: Any, q: Any, i: Any) -> bool:
 
 
 @jit
-def is_stored(indptr: Any, indices: Any, q: Any, i: Any) -> bool:
+def is_stored(indptr: Int64Array, indices: Int32Array, q: int, i: int) -> bool:
     """Tell if row q of a CSR holds column i, by binary search."""
     low, high = indptr[q], indptr[q + 1]
     stop = high
@@ -178,15 +179,15 @@ def is_stored(indptr: Any, indices: Any, q: Any, i: Any) -> bool:
 
 
 @jit
-def ranks_before(score: Any, item: Any, other_score: Any, other_item: Any) -> bool:
+def ranks_before(score: np.float32, item: int, other_score: np.float32, other_item: int) -> bool:
     """Tell if (score, item) precedes the other: higher score, then lower id."""
     return bool(score > other_score or (score == other_score and item < other_item))
 
 
 @jit
 def push(
-    ids: NDArray[np.int32], scores: NDArray[np.float32], q: int, size: int, limit: int, score: Any, item: int
-) -> int:
+    ids: NDArray[np.int32], scores: NDArray[np.float32], q: int, size: int, limit: int, score: np.float32, item: int,
+) -> int:  # fmt: skip
     """Offer one entry to the heap of at most `limit` in row q; return the heap's size."""
     if size == limit:
         if ranks_before(score, item, scores[q, 0], ids[q, 0]):
@@ -202,7 +203,7 @@ def push(
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def sort_heaps(ids: Any, scores: Any, sizes: Any) -> None:
+def sort_heaps(ids: Int32Array, scores: Float32Array, sizes: Int64Array) -> None:
     """Sort each heap in place: move the root, last in order, to the end, again and again."""
     for q in prange(len(ids)):
         for size in range(sizes[q] - 1, 0, -1):

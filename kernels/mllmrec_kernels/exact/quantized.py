@@ -8,6 +8,7 @@ import numpy as np
 from numba import get_num_threads, njit
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Float64Array, Int8Array, Int32Array
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS
@@ -145,8 +146,9 @@ def quantize(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _quantize_rows(
-    source: Any, picked: Any, factor: Any, at: Any, m: Any, two_bytes: Any, tail_bytes: Any, step: Any, out: Any
-) -> None:
+    source: Float32Array, picked: Int32Array, factor: Float64Array, at: int, m: int, two_bytes: bool, tail_bytes: int,
+    step: float, out: QuantizedRows,
+) -> None:  # fmt: skip
     """Quantize the picked rows of `source` times their factor, zeros for -1, to row `at` on."""
     stride = len(out.column_codes) // len(out.ids)
     z, left, right = np.zeros(source.shape[1], np.float32), np.zeros(stride, np.int8), np.zeros(stride, np.int8)
@@ -164,7 +166,9 @@ def _quantize_rows(
 
 # Sums of squares in any order: _UPWARD covers it.
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _quantize_one_byte(z: Any, row: Any, m: Any, tail_bytes: Any, step: Any, codes: Any, out: Any) -> None:
+def _quantize_one_byte(
+    z: Float32Array, row: int, m: int, tail_bytes: int, step: float, codes: Int8Array, out: QuantizedRows,
+) -> None:  # fmt: skip
     """Round one row's coordinates to int8, and bound what it lost."""
     tail_codes = out.tail_codes
     total, tail_scale = 0, 0
@@ -195,7 +199,9 @@ def _quantize_one_byte(z: Any, row: Any, m: Any, tail_bytes: Any, step: Any, cod
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _quantize_two_bytes(z: Any, row: Any, step: Any, left: Any, right: Any, out: Any) -> None:
+def _quantize_two_bytes(
+    z: Float32Array, row: int, step: float, left: Int8Array, right: Int8Array, out: QuantizedRows,
+) -> None:  # fmt: skip
     """Round one row to two bytes a coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
     width = len(left) // 3
     upper, lower = 0, 0
@@ -219,12 +225,12 @@ def _quantize_two_bytes(z: Any, row: Any, step: Any, left: Any, right: Any, out:
 
 
 @jit
-def _rounded(value: Any, step: Any) -> int:
+def _rounded(value: float, step: float) -> int:
     return int(min(max(np.rint(value / step), -MAX_CODE), MAX_CODE))
 
 
 @jit
-def _lay_out(left: Any, right: Any, row: Any, out: Any) -> None:
+def _lay_out(left: Int8Array, right: Int8Array, row: int, out: QuantizedRows) -> None:
     """Write one row in both layouts of the tile."""
     rows, columns, stride = out.row_codes, out.column_codes, len(left)
     if len(rows):

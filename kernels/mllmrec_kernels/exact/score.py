@@ -13,14 +13,21 @@ supplies a score. `float32_error` is that bound for a float32 product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
-from numpy.typing import NDArray
 
-from mllmrec_kernels.base.jit import jit
+from mllmrec_kernels.base.jit import CodeGenerator, intrinsic, jit
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing.context import Context
+    from numba.core.typing.templates import Signature
+from numpy.typing import NDArray
 
 LANES = 8
 # Half of the last float32 step above zero, and the step that flushing to zero would make of it.
@@ -29,22 +36,26 @@ FLUSHED = 2.0**-126
 
 
 @intrinsic
-def _dot_at(typing_context, x, x_at, y, y_at, d):  # type: ignore[no-untyped-def]
+def _dot_at(
+    typing_context: Context, x: types.Array, x_at: types.Type, y: types.Array, y_at: types.Type, d: types.Type,
+) -> tuple[Signature, CodeGenerator]:  # fmt: skip
     """Sum d float32 products from entry x_at of array x and entry y_at of array y on, in the order of `dot`.
 
     Written as instructions: the compiler's own vectorizer keeps the eight sums apart, at three times the time.
     """
     signature = types.float64(x, types.int64, y, types.int64, types.int64)
 
-    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(
+        context: BaseContext, b: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value],
+    ) -> ir.Value:  # fmt: skip
         single, wide = (ir.VectorType(kind, LANES) for kind in (ir.FloatType(), ir.DoubleType()))
         starts = [
             b.gep(context.make_array(signature.args[n])(context, b, arguments[n]).data, [arguments[n + 1]])
             for n in (0, 2)
         ]
         kind = ir.FunctionType(wide, [wide] * 3)
-        add = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f64")  # type: ignore[no-untyped-call]
-        sums = cgutils.alloca_once_value(b, ir.Constant(wide, [0.0] * LANES))  # type: ignore[no-untyped-call]
+        add = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{LANES}f64")
+        sums = cgutils.alloca_once_value(b, ir.Constant(wide, [0.0] * LANES))
         with cgutils.for_range(b, b.sdiv(arguments[4], ir.Constant(ir.IntType(64), LANES))) as loop:
             left, right = (
                 b.fpext(b.load(b.gep(b.bitcast(p, single.as_pointer()), [loop.index]), align=4), wide) for p in starts
@@ -67,7 +78,7 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
         x: float32, shape (d,), contiguous.
         y: float32, shape (d,), contiguous.
     """
-    total: float = _dot_at(x, 0, y, 0, len(x))  # type: ignore[call-arg]
+    total: float = _dot_at(x, 0, y, 0, len(x))
     for j in range(len(x) - len(x) % LANES, len(x)):
         total += np.float64(x[j]) * np.float64(y[j])
     return total
@@ -77,7 +88,7 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
 def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> float:
     """Return `dot` of row i of x and row j of y, both contiguous float32 [., d], without a view of either."""
     d = x.shape[1]
-    total: float = _dot_at(x, i * d, y, j * d, d)  # type: ignore[call-arg]
+    total: float = _dot_at(x, i * d, y, j * d, d)
     for c in range(d - d % LANES, d):
         total += np.float64(x[i, c]) * np.float64(y[j, c])
     return total

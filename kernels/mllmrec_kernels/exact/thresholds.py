@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from mllmrec_kernels.base.arrays import Int32Array
 from mllmrec_kernels.base.jit import jit
-from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, candidates, lowest_bit
 from mllmrec_kernels.exact.plan import RotationPlan
-from mllmrec_kernels.exact.problem import TopKProblem
+from mllmrec_kernels.exact.problem import Heaps, TopKProblem
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
 
 _HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
@@ -61,7 +62,7 @@ def bounds_between(left: QuantizedRows, right: QuantizedRows, plan: RotationPlan
 
 
 @jit
-def min_sum(score: Any, score_unit: Any, margin: Any, step: Any) -> int:
+def min_sum(score: np.float32 | float, score_unit: float, margin: float, step: float) -> int:
     """Return the least tile sum with which a pair may enter a list that ends at `score`."""
     if score == -np.inf or margin == np.inf:
         return _LOWEST
@@ -70,7 +71,7 @@ def min_sum(score: Any, score_unit: Any, margin: Any, step: Any) -> int:
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def init_thresholds(side: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+def init_thresholds(side: QuantizedRows, problem: TopKProblem, heaps: Heaps, bounds: Bounds) -> None:
     """Set the score units, margins and thresholds of a side's rows from their lists."""
     for row in prange(len(side.ids)):
         _init_threshold(side, row, problem, heaps, bounds)
@@ -78,7 +79,7 @@ def init_thresholds(side: Any, problem: Any, heaps: Any, bounds: Any) -> None:
 
 # What writes to a tuple's arrays stays out of prange bodies: Numba loses such writes there.
 @jit
-def _init_threshold(side: Any, row: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+def _init_threshold(side: QuantizedRows, row: int, problem: TopKProblem, heaps: Heaps, bounds: Bounds) -> None:
     q = side.ids[row]
     if q < 0:
         side.thresholds[row] = _HIGHEST
@@ -113,7 +114,10 @@ def raise_thresholds(
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _raise_all(left: Any, right: Any, problem: Any, bounds: Any, depth: Any, panels: Any, own: Any, never: Any) -> None:
+def _raise_all(
+    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, bounds: Bounds, depth: Depth, panels: int,
+    own: bool, never: Int32Array,
+) -> None:  # fmt: skip
     for n in prange(len(left.ids) // ROWS):
         row = n * ROWS
         panel = row // PANEL if own and panels == 1 else 0
@@ -122,8 +126,9 @@ def _raise_all(left: Any, right: Any, problem: Any, bounds: Any, depth: Any, pan
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _raise_rows(
-    left: Any, right: Any, row: Any, start: Any, stop: Any, problem: Any, bounds: Any, depth: Any, never: Any
-) -> None:
+    left: QuantizedRows, right: QuantizedRows, row: int, start: int, stop: int, problem: TopKProblem, bounds: Bounds,
+    depth: Depth, never: Int32Array,
+) -> None:  # fmt: skip
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     highest, least = np.full((ROWS, _LONGEST_RAISED), _LOWEST, np.int32), np.full(ROWS, _HIGHEST, np.int32)
     row_codes, sum_offsets, column_codes, users, items, thresholds, margin = (
@@ -139,7 +144,7 @@ def _raise_rows(
             if counts[r] <= _LONGEST_RAISED:
                 least[r] = _LOWEST + 1
     for column in range(start, stop, COLUMNS):
-        if candidates(  # type: ignore[call-arg]
+        if candidates(
             row_codes[row * stride :], 0, stride, sum_offsets[row:], column_codes, column * stride, first, groups,
             shift, least, never, 0, sums, masks,
         ):  # fmt: skip
@@ -156,11 +161,12 @@ def _raise_rows(
 
 @jit
 def _keep_highest(
-    highest: Any, count: Any, least: Any, mask: Any, sums: Any, sums_at: Any, itself: Any, items: Any, column: Any
-) -> Any:
+    highest: Int32Array, count: int, least: int, mask: np.uint32, sums: Int32Array, sums_at: int, itself: int,
+    items: Int32Array, column: int,
+) -> Any:  # fmt: skip
     """Insert a row's marked sums into its falling list of the `count` highest; return the least sum that enters."""
     while mask:
-        bit: int = lowest_bit(mask)  # type: ignore[call-arg]
+        bit: int = lowest_bit(mask)
         mask &= mask - np.uint32(1)
         total, i = sums[sums_at + bit], items[column + bit]
         if total < least or i < 0 or i == itself:

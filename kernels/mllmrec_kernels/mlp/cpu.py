@@ -12,7 +12,6 @@ Bytes: x and z of all rows where a gradient is needed, CHUNK of them a thread ot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -106,7 +105,7 @@ def backward(gradient: Single, activations: Activations, net: Perceptron) -> tup
 
 
 @njit(cache=True, nogil=True)
-def _rectify(hidden: Any, bias: Any, slope: Any) -> None:
+def _rectify(hidden: Single, bias: Single, slope: np.float32) -> None:
     """Set hidden = leaky(hidden + bias), in place."""
     for r in range(hidden.shape[0]):
         for c in range(hidden.shape[1]):
@@ -115,7 +114,7 @@ def _rectify(hidden: Any, bias: Any, slope: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _rectify_backward(by_hidden: Any, hidden: Any, slope: Any, by_bias: Any) -> None:
+def _rectify_backward(by_hidden: Single, hidden: Single, slope: np.float32, by_bias: Single) -> None:
     """Multiply the gradient by leaky', in place, and add its column sums to by_bias."""
     for r in range(by_hidden.shape[0]):
         for c in range(by_hidden.shape[1]):

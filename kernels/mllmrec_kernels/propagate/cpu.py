@@ -12,18 +12,24 @@ through the cache once an entry. The columns needed two entries later are prefet
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.jit import CodeGenerator, intrinsic
 from mllmrec_kernels.base.prefetch import emit_prefetch
 from mllmrec_kernels.propagate.reference import Floats
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing.context import Context
+    from numba.core.typing.templates import Signature
 
 # contract: a multiply-add may be one instruction; nothing is reordered, so results stay reproducible.
 _FAST = {"contract"}
@@ -31,12 +37,15 @@ _ROWS = 64  # a thread takes at a time
 _VECTOR_BYTES, _VECTORS, _LINE_BYTES = 64, 4, 64
 _STRETCH_BYTES = _VECTOR_BYTES * _VECTORS
 _AHEAD = 2  # entries
+Ids: TypeAlias = NDArray[np.int32]
+Offsets: TypeAlias = NDArray[np.int64]
+Weights: TypeAlias = NDArray[np.float32]
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 
 
 @njit(cache=True)
-def _row_sums(indptr, data):  # type: ignore[no-untyped-def]
+def _row_sums(indptr: Offsets, data: Weights) -> NDArray[np.float64]:
     sums = np.zeros(len(indptr) - 1, np.float64)
     for i in range(len(sums)):
         for e in range(indptr[i], indptr[i + 1]):
@@ -45,7 +54,9 @@ def _row_sums(indptr, data):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _scale(indptr, indices, data, inverse, symmetric, out):  # type: ignore[no-untyped-def]
+def _scale(
+    indptr: Offsets, indices: Ids, data: Weights, inverse: NDArray[np.float64], symmetric: bool, out: Weights,
+) -> None:  # fmt: skip
     for i in range(len(indptr) - 1):
         for e in range(indptr[i], indptr[i + 1]):
             factor = np.sqrt(inverse[i] * inverse[indices[e]]) if symmetric else inverse[i]
@@ -63,7 +74,10 @@ def normalize(graph: CSR, how: str) -> NDArray[np.float32]:
 
 
 @intrinsic
-def _gather(typing_context, indices, data, start, stop, source, column, out):  # type: ignore[no-untyped-def]
+def _gather(
+    typing_context: Context, indices: types.Array, data: types.Array, start: types.Type, stop: types.Type,
+    source: types.Array, column: types.Type, out: types.Array,
+) -> tuple[Signature, CodeGenerator]:  # fmt: skip
     """Sum a row's entries over one stretch of columns: out[c] = sum_e data[e] source[indices[e], c], in their order.
 
     Args:
@@ -81,12 +95,14 @@ def _gather(typing_context, indices, data, start, stop, source, column, out):  #
     number: Any = ir.FloatType() if single else ir.DoubleType()
     vector = ir.VectorType(number, _VECTOR_BYTES // (4 if single else 8))
 
-    def _generate(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def _generate(
+        context: BaseContext, b: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value],
+    ) -> ir.Value:  # fmt: skip
         arrays = {n: context.make_array(signature.args[n])(context, b, arguments[n]) for n in (0, 1, 4, 6)}
         start, stop, column = arguments[2], arguments[3], arguments[5]
-        width = cgutils.unpack_tuple(b, arrays[4].shape)[1]  # type: ignore[no-untyped-call]
+        width = cgutils.unpack_tuple(b, arrays[4].shape)[1]
         weighted = b.icmp_signed(">", arrays[1].nitems, ir.Constant(_I64, 0))
-        total = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        total = cgutils.get_or_insert_function(
             b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{vector.count}f{32 if single else 64}"
         )
 
@@ -94,7 +110,7 @@ def _gather(typing_context, indices, data, start, stop, source, column, out):  #
             row = b.sext(b.load(b.gep(arrays[0].data, [entry])), _I64)
             return b.gep(arrays[4].data, [b.add(b.mul(row, width), column)])
 
-        sums = [cgutils.alloca_once_value(b, ir.Constant(vector, [0.0] * vector.count)) for _ in range(_VECTORS)]  # type: ignore[no-untyped-call]
+        sums = [cgutils.alloca_once_value(b, ir.Constant(vector, [0.0] * vector.count)) for _ in range(_VECTORS)]
         last = b.sub(stop, ir.Constant(_I64, 1))
         with cgutils.for_range(b, stop, start=start) as loop:
             ahead = b.add(loop.index, ir.Constant(_I64, _AHEAD))
@@ -127,12 +143,12 @@ def _gather(typing_context, indices, data, start, stop, source, column, out):  #
 
 
 @njit(cache=True, fastmath=_FAST)
-def _row(indptr, indices, data, current, i, total):  # type: ignore[no-untyped-def]
+def _row(indptr: Offsets, indices: Ids, data: Weights, current: Floats, i: int, total: Floats) -> None:
     """Write total = row i of A current."""
     width = current.shape[1]
     whole = width - width % (_STRETCH_BYTES // total.itemsize)
     for column in range(0, whole, _STRETCH_BYTES // total.itemsize):
-        _gather(indices, data, indptr[i], indptr[i + 1], current, column, total)  # type: ignore[call-arg]
+        _gather(indices, data, indptr[i], indptr[i + 1], current, column, total)
     total[whole:] = 0
     for e in range(indptr[i], indptr[i + 1] if whole < width else indptr[i]):
         weight = data[e] if len(data) else np.float32(1)
@@ -141,7 +157,10 @@ def _row(indptr, indices, data, current, i, total):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, fastmath=_FAST)
-def _rows(indptr, indices, data, current, base, scale, keep, following, out, start, stop):  # type: ignore[no-untyped-def]
+def _rows(
+    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, scale: float, keep: bool,
+    following: Floats, out: Floats, start: int, stop: int,
+) -> None:  # fmt: skip
     total = np.empty(current.shape[1], current.dtype)
     for i in range(start, stop):
         _row(indptr, indices, data, current, i, total)
@@ -156,7 +175,10 @@ def _rows(indptr, indices, data, current, base, scale, keep, following, out, sta
 
 
 @njit(cache=True, parallel=True)
-def _layer(indptr, indices, data, current, base, scale, keep, following, out):  # type: ignore[no-untyped-def]
+def _layer(
+    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, scale: float, keep: bool,
+    following: Floats, out: Floats,
+) -> None:  # fmt: skip
     """Write out = (base + A current) scale, base left out where it is empty, and following = A current where kept."""
     n = len(indptr) - 1
     for block in prange((n + _ROWS - 1) // _ROWS):

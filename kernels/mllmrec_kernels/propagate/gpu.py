@@ -24,10 +24,11 @@ COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes a thread and edge in flight
 
 
 @triton.jit
-def layer_rows(  # type: ignore[no-untyped-def]
-    indptr, indices, data, current, base, following, out, width, parts,
-    WEIGHTED: tl.constexpr, BASE: tl.constexpr, KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+def layer_rows(
+    indptr: tl.tensor, indices: tl.tensor, data: tl.tensor, current: tl.tensor, base: tl.tensor, following: tl.tensor,
+    out: tl.tensor, width: tl.tensor, parts: tl.tensor, WEIGHTED: tl.constexpr, BASE: tl.constexpr,
+    KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
+) -> None:  # fmt: skip
     """Write row program_id(0), panel program_id(1) of a layer: out = (base + A current) / parts, following = A current.
 
     indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or unread; the rest float32 or float64 [N, width].

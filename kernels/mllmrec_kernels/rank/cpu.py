@@ -10,12 +10,11 @@ Bytes: one tile of products a thread, and both sides of it in float32, within `m
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.float32_tile import for_each_tile
@@ -97,8 +96,9 @@ def _count_by_float32(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _score_heldout(
-    users: Any, items: Any, ex_indptr: Any, ex_indices: Any, indptr: Any, indices: Any, scores: Any, ranks: Any
-) -> None:
+    users: Float32Array, items: Float32Array, ex_indptr: Int64Array, ex_indices: Int32Array, indptr: Int64Array,
+    indices: Int32Array, scores: Float32Array, ranks: Int32Array,
+) -> None:  # fmt: skip
     """Score the held-out items, and subtract from their ranks the excluded items that are ahead of them."""
     for u in prange(len(users)):
         for n in range(indptr[u], indptr[u + 1]):
@@ -115,8 +115,9 @@ def _score_heldout(
 
 @jit
 def _count_tile(
-    tile: Any, users: Any, first_item: Any, problem: Any, indptr: Any, indices: Any, scores: Any, ranks: Any, limit: Any
-) -> None:
+    tile: Float32Array, users: Int64Array, first_item: int, problem: TopKProblem, indptr: Int64Array,
+    indices: Int32Array, scores: Float32Array, ranks: Int32Array, limit: int,
+) -> None:  # fmt: skip
     vectors, items, unit, error = problem.queries, problem.items, problem.score_unit, problem.rounding_error
     for r in range(len(users)):
         u = users[r]
@@ -144,7 +145,9 @@ def _count_tile(
 
 
 @jit
-def shared_entries(exclude_indptr: Any, exclude: Any, heldout_indptr: Any, heldout: Any) -> tuple[int, int, int]:
+def shared_entries(
+    exclude_indptr: Int64Array, exclude: Int32Array, heldout_indptr: Int64Array, heldout: Int32Array,
+) -> tuple[int, int, int]:  # fmt: skip
     """Return (row, column, count): the first entry that two patterns of ascending rows share, and their number."""
     row, column, count = -1, -1, 0
     for u in range(len(heldout_indptr) - 1):

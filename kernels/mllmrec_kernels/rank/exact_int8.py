@@ -16,14 +16,14 @@ With a limit, the first blocks of items are small. Before each block the users l
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, count_above, lowest_bit
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, count_above, lowest_bit
 from mllmrec_kernels.exact.plan import MAX_TWO_BYTE_COLUMNS, RotationPlan, unrotated_plan
 from mllmrec_kernels.exact.problem import TopKProblem, ranks_before
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, quantize, row_bytes
@@ -140,8 +140,8 @@ def _sum_limits(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _count_panels(
-    left: Any, right: Any, starts: Any, low: Any, high: Any, above: Any, heldout: Any, scores: Any, problem: Any,
-    depth: Any,
+    left: QuantizedRows, right: QuantizedRows, starts: Int64Array, low: Int32Array, high: Int32Array,
+    above: Int32Array, heldout: Int32Array, scores: Float32Array, problem: TopKProblem, depth: Depth,
 ) -> None:  # fmt: skip
     for panel in prange(len(left.ids) // PANEL):
         _count_panel(panel * PANEL, left, right, starts, low, high, above, heldout, scores, problem, depth)
@@ -149,8 +149,8 @@ def _count_panels(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _count_panel(
-    start: Any, left: Any, right: Any, starts: Any, low: Any, high: Any, above: Any, heldout: Any, scores: Any,
-    problem: Any, depth: Any,
+    start: int, left: QuantizedRows, right: QuantizedRows, starts: Int64Array, low: Int32Array, high: Int32Array,
+    above: Int32Array, heldout: Int32Array, scores: Float32Array, problem: TopKProblem, depth: Depth,
 ) -> None:  # fmt: skip
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     row_codes, sum_offsets, column_codes, users, items = (
@@ -161,7 +161,7 @@ def _count_panel(
     stride = groups * DEPTH
     for column in range(0, len(items), COLUMNS):
         for row in range(start, start + PANEL, ROWS):
-            if not count_above(  # type: ignore[call-arg]
+            if not count_above(
                 row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, starts, high,
                 low, above, sums, masks,
             ):  # fmt: skip

@@ -34,10 +34,11 @@ LISTED = 64  # list entries that a program scores at a time
 
 
 @triton.jit
-def count_ahead(  # type: ignore[no-untyped-def]
-    x, y, indptr, low, high, ahead, near, lists, n_users, n_items, first_item, capacity,
+def count_ahead(
+    x: tl.tensor, y: tl.tensor, indptr: tl.tensor, low: tl.tensor, high: tl.tensor, ahead: tl.tensor, near: tl.tensor,
+    lists: tl.tensor, n_users: tl.tensor, n_items: tl.tensor, first_item: tl.tensor, capacity: tl.tensor,
     GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Add to ahead[h] the items whose product is above high[h]; list the keys of those in [low[h], high[h]].
 
     x float16 [n_users, D]; y float16 [n_items, D], the items first_item...; user p of x holds out h = indptr[p] to
@@ -67,9 +68,10 @@ def count_ahead(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def count_before(  # type: ignore[no-untyped-def]
-    x, y, users, scores, items, ids, starts, stops, out, d, B: tl.constexpr
-):  # fmt: skip
+def count_before(
+    x: tl.tensor, y: tl.tensor, users: tl.tensor, scores: tl.tensor, items: tl.tensor, ids: tl.tensor,
+    starts: tl.tensor, stops: tl.tensor, out: tl.tensor, d: tl.tensor, B: tl.constexpr,
+) -> None:  # fmt: skip
     """Write out[h], the number of ids[starts[h]:stops[h]] ahead of items[h] of score scores[h] for users[h].
 
     x, y float32 [., d]; scores float32; users, items, out int32; ids int32, or keys int64; starts, stops int64.

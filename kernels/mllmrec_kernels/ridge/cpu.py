@@ -18,12 +18,11 @@ products (k² d).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.ridge.reference import Strengths, count_members
 
@@ -32,7 +31,10 @@ _FAST = {"contract", "reassoc"}
 
 
 @njit(cache=True, nogil=True)
-def _count_shared(rows: Any, indptr: Any, users: Any, last: Any, before: Any, owner: Any, G: Any) -> None:
+def _count_shared(
+    rows: Int32Array, indptr: Int64Array, users: Int32Array, last: Int32Array, before: Int32Array, owner: Int32Array,
+    G: Float64Array,
+) -> None:  # fmt: skip
     """Add the number of shared users to each pair of `rows`; `last` holds -1 on entry and on return."""
     n = 0
     for a in range(len(rows)):
@@ -51,7 +53,7 @@ def _count_shared(rows: Any, indptr: Any, users: Any, last: Any, before: Any, ow
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _products(X: Any, G: Any) -> None:
+def _products(X: Float64Array, G: Float64Array) -> None:
     """G = X X^T, its lower triangle."""
     d = X.shape[1]
     for a in range(len(X)):
@@ -77,7 +79,7 @@ def _products(X: Any, G: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _solve(G: Any, k: int, out: Any) -> None:
+def _solve(G: Float64Array, k: int, out: Float32Array) -> None:
     """Solve G[:k, :k] b = G[k, :k] by Cholesky in the lower triangle of G, which is overwritten; NaN where it fails.
 
     Row k is taken through the same elimination as the rows above it, which is the forward solve.
@@ -96,7 +98,7 @@ def _solve(G: Any, k: int, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _system(shared: Any, content: Any, weight: float, regularization: float, G: Any) -> None:
+def _system(shared: Float64Array, content: Float64Array, weight: float, regularization: float, G: Float64Array) -> None:
     """G = shared + weight content + regularization I, lower triangles; without the last in row k."""
     k = len(G) - 1
     for a in range(k + 1):
@@ -108,8 +110,8 @@ def _system(shared: Any, content: Any, weight: float, regularization: float, G: 
 
 @njit(cache=True, nogil=True, parallel=True)
 def _all_rows(
-    support: Any, columns: Any, indptr: Any, users: Any, vectors: Any, strengths: Any, last: Any, longest: int,
-    widest: int, out: Any,
+    support: Int64Array, columns: Int32Array, indptr: Int64Array, users: Int32Array, vectors: Float32Array,
+    strengths: Float64Array, last: Int32Array, longest: int, widest: int, out: Float32Array,
 ) -> None:  # fmt: skip
     n_threads, any_content = len(last), strengths[:, 0].max() > 0
     for thread in prange(n_threads):

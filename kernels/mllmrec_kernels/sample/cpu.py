@@ -34,7 +34,7 @@ def number_items(user_items: CSR) -> tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 @njit(cache=True)
-def _random_bits(seed, b):  # type: ignore[no-untyped-def]
+def _random_bits(seed: np.uint64, b: int) -> np.uint64:
     z = seed + np.uint64(b + 1) * _G
     z = (z ^ (z >> np.uint64(30))) * _M1
     z = (z ^ (z >> np.uint64(27))) * _M2
@@ -42,7 +42,7 @@ def _random_bits(seed, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _scaled(bits, n):  # type: ignore[no-untyped-def]
+def _scaled(bits: np.uint64, n: int) -> np.int64:
     """floor(bits n / 2^64) for n < 2^31, in two halves that each fit 64 bits."""
     high = (bits >> np.uint64(32)) * np.uint64(n)
     low = ((bits & _LOW) * np.uint64(n)) >> np.uint64(32)
@@ -50,7 +50,10 @@ def _scaled(bits, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _sample(indptr, indices, users, seed, seen, number, out):  # type: ignore[no-untyped-def]
+def _sample(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], users: NDArray[np.integer], seed: np.uint64,
+    seen: NDArray[np.int32], number: NDArray[np.int32], out: NDArray[np.int32],
+) -> None:  # fmt: skip
     for b in prange(len(users)):
         start, stop = indptr[users[b]], indptr[users[b] + 1]
         choices = len(seen) - (stop - start)

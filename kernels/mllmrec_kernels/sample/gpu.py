@@ -23,9 +23,10 @@ SAMPLES = 256
 
 
 @triton.jit
-def sample_rows(  # type: ignore[no-untyped-def]
-    indptr, indices, users, seed, seen, number, out, n, n_seen, search_steps, B: tl.constexpr
-):  # fmt: skip
+def sample_rows(
+    indptr: tl.tensor, indices: tl.tensor, users: tl.tensor, seed: tl.tensor, seen: tl.tensor, number: tl.tensor,
+    out: tl.tensor, n: tl.tensor, n_seen: tl.tensor, search_steps: tl.tensor, B: tl.constexpr,
+) -> None:  # fmt: skip
     """Write out[b], a seen item that users[b] has not seen, -1 where there is none; int32 [n].
 
     indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen, number int32 [n_seen], [I].

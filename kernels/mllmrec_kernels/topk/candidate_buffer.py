@@ -12,13 +12,12 @@ about k (1 + ln(N / 4k)) entries a query, none of which is scored before the end
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from mllmrec_kernels.base.arrays import Int32Array
 from mllmrec_kernels.base.jit import jit
-from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, candidates, lowest_bit
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, push, score_pair
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
@@ -51,15 +50,19 @@ def fill(left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps:
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _fill_panels(left: Any, right: Any, problem: Any, heaps: Any, step: Any, depth: Any, size: Any, never: Any) -> None:
+def _fill_panels(
+    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, step: float, depth: Depth,
+    size: int, never: Int32Array,
+) -> None:  # fmt: skip
     for panel in prange(len(left.ids) // PANEL):
         _fill_panel(panel * PANEL, left, right, problem, heaps, step, depth, size, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fill_panel(
-    start: Any, left: Any, right: Any, problem: Any, heaps: Any, step: Any, depth: Any, size: Any, never: Any
-) -> None:
+    start: int, left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, step: float,
+    depth: Depth, size: int, never: Int32Array,
+) -> None:  # fmt: skip
     indptr, excluded, exclude_self = problem.indptr, problem.excluded, problem.exclude_self
     row_codes, sum_offsets, column_codes, thresholds, users, items = (
         left.row_codes, left.sum_offsets, right.column_codes, left.thresholds, left.ids, right.ids,
@@ -71,7 +74,7 @@ def _fill_panel(
     stride = groups * DEPTH
     for column in range(0, len(items), COLUMNS):
         for row in range(start, start + PANEL, ROWS):
-            if not candidates(  # type: ignore[call-arg]
+            if not candidates(
                 row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, thresholds,
                 never, 0, sums, masks,
             ):  # fmt: skip
@@ -96,15 +99,16 @@ def _fill_panel(
 
 @jit
 def _keep(
-    mask: Any, sums: Any, sums_at: Any, column: Any, items: Any, itself: Any, excluded: Any, cursor: Any, stop: Any,
-    buffer_sums: Any, buffer_columns: Any, at: Any, count: Any,
+    mask: np.uint32, sums: Int32Array, sums_at: int, column: int, items: Int32Array, itself: int,
+    excluded: Int32Array, cursor: int, stop: int, buffer_sums: Int32Array, buffer_columns: Int32Array, at: int,
+    count: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Append the marked sums of a tile's row to buffer `at`; return its count and the row's place in `excluded`.
 
     Columns rise from call to call, so a query's excluded items, up to `stop`, are passed once.
     """
     while mask:
-        bit: int = lowest_bit(mask)  # type: ignore[call-arg]
+        bit: int = lowest_bit(mask)
         mask &= mask - np.uint32(1)
         i = items[column + bit]
         while cursor < stop and excluded[cursor] < i:
@@ -117,7 +121,10 @@ def _keep(
 
 
 @jit
-def _drop(sums: Any, columns: Any, count: Any, row: Any, left: Any, problem: Any, step: Any) -> int:
+def _drop(
+    sums: Int32Array, columns: Int32Array, count: int, row: int, left: QuantizedRows, problem: TopKProblem,
+    step: float,
+) -> int:  # fmt: skip
     """Put the k highest sums first, raise the row's threshold by the k-th, drop lower ones; return the count left."""
     k = problem.k
     if count <= k:
@@ -138,7 +145,7 @@ def _drop(sums: Any, columns: Any, count: Any, row: Any, left: Any, problem: Any
 
 
 @jit
-def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
+def _select(sums: Int32Array, columns: Int32Array, count: int, k: int) -> None:
     """Move the k highest of `count` sums to the front, in any order, by quickselect; k < count."""
     low, high = 0, count - 1
     while low < high:
@@ -163,8 +170,9 @@ def _select(sums: Any, columns: Any, count: Any, k: Any) -> None:
 
 @jit
 def _score(
-    sums: Any, columns: Any, count: Any, row: Any, left: Any, right: Any, problem: Any, heaps: Any, step: Any
-) -> None:
+    sums: Int32Array, columns: Int32Array, count: int, row: int, left: QuantizedRows, right: QuantizedRows,
+    problem: TopKProblem, heaps: Heaps, step: float,
+) -> None:  # fmt: skip
     """Offer `count` entries to the row's list by their scores, without those that its rising end rules out."""
     q, items = left.ids[row], right.ids
     min_score, k = problem.min_score, problem.k

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Float32Array
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.float32_tile import for_each_tile
 from mllmrec_kernels.exact.int8_tile import supported
@@ -69,13 +68,13 @@ def _fill_by_float32(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> None
 
 
 @jit
-def _offer_tile(tile: Any, first_query: Any, first_item: Any, problem: Any, heaps: Any) -> None:
+def _offer_tile(tile: Float32Array, first_query: int, first_item: int, problem: TopKProblem, heaps: Heaps) -> None:
     for r in range(len(tile)):
         _offer_row(tile[r], first_query + r, first_item, problem, heaps)
 
 
 @jit
-def _offer_row(products: Any, q: Any, first_item: Any, problem: Any, heaps: Any) -> None:
+def _offer_row(products: Float32Array, q: int, first_item: int, problem: TopKProblem, heaps: Heaps) -> None:
     threshold = np.float32(_threshold(problem, heaps, q))
     for start in range(0, len(products), _SCAN):
         stop = min(start + _SCAN, len(products))
@@ -93,7 +92,7 @@ def _offer_row(products: Any, q: Any, first_item: Any, problem: Any, heaps: Any)
 
 
 @jit
-def _threshold(problem: Any, heaps: Any, q: Any) -> float:
+def _threshold(problem: TopKProblem, heaps: Heaps, q: int) -> float:
     """Return the least float32 product with which a pair may enter the list of q, error included."""
     score = heaps.scores[q, 0] if heaps.sizes[q] == problem.k else problem.min_score
     if score == -np.inf or problem.rounding_error[q] == np.inf:

@@ -23,21 +23,21 @@ Work: N^2 / 2 (m + tail_bytes) multiply-adds of int8.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
+from mllmrec_kernels.base.arrays import Int32Array
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.base.parallel import chunks, parallel_for
-from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, candidates, lowest_bit
+from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, candidates, lowest_bit
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, is_excluded, push, score_pair
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, padded, quantize, row_bytes
 from mllmrec_kernels.exact.score import unit_rows
-from mllmrec_kernels.exact.thresholds import NEVER, bounds_between, init_thresholds, min_sum, raise_thresholds
+from mllmrec_kernels.exact.thresholds import NEVER, Bounds, bounds_between, init_thresholds, min_sum, raise_thresholds
 from mllmrec_kernels.topk import candidate_buffer
+from mllmrec_kernels.topk.rounds import circle, shifts
 
 _MAX_CENTERS = 512
 _QUERY_PANELS = 4  # a thread, quantized at a time
@@ -108,10 +108,10 @@ def _fill_self(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, blocks: B
     other_memory = allocate(len(blocks[0]), d, plan, as_rows=False) if len(blocks) > 1 else memory
     for n, block in enumerate(blocks):
         left = quantize(memory, problem.items, problem.item_scale, problem.item_weights, block, plan, step)
-        _offer_rounds(left, left, problem, heaps, plan, _circle(padded(len(block)) // PANEL))
+        _offer_rounds(left, left, problem, heaps, plan, circle(padded(len(block)) // PANEL))
         for other in blocks[n + 1 :]:
             right = quantize(other_memory, problem.items, problem.item_scale, problem.item_weights, other, plan, step)
-            rounds = _shifts(padded(len(block)) // PANEL, padded(len(other)) // PANEL)
+            rounds = shifts(padded(len(block)) // PANEL, padded(len(other)) // PANEL)
             _offer_rounds(left, right, problem, heaps, plan, rounds)
 
 
@@ -156,30 +156,10 @@ def _fill_queries(
                 _offer_all_panels(left, right, problem, heaps, bounds, plan.depth, plan.tail_bytes, NEVER)
 
 
-def _circle(players: int) -> Blocks:
-    """Return rounds of disjoint pairs of panels, all pairs met once; the first round is each panel with itself."""
-    seats = players + players % 2
-    rounds = [np.repeat(np.arange(players), 2).reshape(-1, 2)]
-    for shift in range(seats - 1):
-        moving = (np.arange(seats - 1) + shift) % (seats - 1)
-        ring = np.concatenate([[seats - 1], moving])
-        pairs = np.stack([ring[: seats // 2], ring[: seats // 2 - 1 : -1]], axis=1)
-        rounds.append(pairs[(pairs < players).all(axis=1)])
-    return [pairs.astype(np.int32) for pairs in rounds]
-
-
-def _shifts(left: int, right: int) -> Blocks:
-    """Return rounds of disjoint pairs, every left panel with every right one."""
-    longer = max(left, right)
-    panels = np.arange(left)
-    rounds = [np.stack([panels, (panels + shift) % longer], axis=1) for shift in range(longer)]
-    return [pairs[pairs[:, 1] < right].astype(np.int32) for pairs in rounds]
-
-
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _offer_panel_pairs(
-    left: Any, right: Any, pairs: Any, problem: Any, heaps: Any, left_bounds: Any, right_bounds: Any, depth: Any,
-    tail_bytes: Any, never: Any,
+    left: QuantizedRows, right: QuantizedRows, pairs: Int32Array, problem: TopKProblem, heaps: Heaps,
+    left_bounds: Bounds, right_bounds: Bounds, depth: Depth, tail_bytes: int, never: Int32Array,
 ) -> None:  # fmt: skip
     for n in prange(len(pairs)):
         # A panel with itself is a full square: each of its lists is offered the pair from its own side.
@@ -192,8 +172,9 @@ def _offer_panel_pairs(
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _offer_all_panels(
-    left: Any, right: Any, problem: Any, heaps: Any, bounds: Any, depth: Any, tail_bytes: Any, never: Any
-) -> None:
+    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, bounds: Bounds, depth: Depth,
+    tail_bytes: int, never: Int32Array,
+) -> None:  # fmt: skip
     for one in prange(len(left.ids) // PANEL):
         for other in range(len(right.ids) // PANEL):
             _offer_panels(left, right, one, other, False, problem, heaps, bounds, bounds, depth, tail_bytes, never)
@@ -201,8 +182,8 @@ def _offer_all_panels(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _offer_panels(
-    left: Any, right: Any, one: Any, other: Any, both: Any, problem: Any, heaps: Any, left_bounds: Any,
-    right_bounds: Any, depth: Any, tail_bytes: Any, never: Any,
+    left: QuantizedRows, right: QuantizedRows, one: int, other: int, both: bool, problem: TopKProblem, heaps: Heaps,
+    left_bounds: Bounds, right_bounds: Bounds, depth: Depth, tail_bytes: int, never: Int32Array,
 ) -> None:  # fmt: skip
     """Offer every row of panel `other` to every row of panel `one`, and the other way round where `both`."""
     found = np.empty((PANEL * COLUMNS, 3), np.int32)  # row, column, sum of the pairs that pass the tile
@@ -217,8 +198,9 @@ def _offer_panels(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _multiply_strip(
-    left: Any, right: Any, start: Any, column: Any, depth: Any, thresholds: Any, thresholds_at: Any, found: Any
-) -> int:
+    left: QuantizedRows, right: QuantizedRows, start: int, column: int, depth: Depth, thresholds: Int32Array,
+    thresholds_at: int, found: Int32Array,
+) -> int:  # fmt: skip
     """Multiply a panel of rows with 32 columns; write the pairs that meet a threshold, and return their number."""
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     first, groups, shift = depth
@@ -227,7 +209,7 @@ def _multiply_strip(
     )  # fmt: skip
     n, stride = 0, groups * DEPTH
     for row in range(start, start + PANEL, ROWS):
-        if not candidates(  # type: ignore[call-arg]
+        if not candidates(
             row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, row_thresholds,
             thresholds, thresholds_at, sums, masks,
         ):  # fmt: skip
@@ -243,7 +225,10 @@ def _multiply_strip(
 
 
 @jit
-def _offer_pairs(found: Any, left: Any, right: Any, both: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+def _offer_pairs(
+    found: Int32Array, left: QuantizedRows, right: QuantizedRows, both: bool, problem: TopKProblem, heaps: Heaps,
+    bounds: Bounds,
+) -> None:  # fmt: skip
     """Score the pairs whose sum still meets a threshold, and offer them to their lists."""
     for n in range(len(found)):
         row, column, total = found[n, 0], found[n, 1], found[n, 2]
@@ -262,7 +247,9 @@ def _offer_pairs(found: Any, left: Any, right: Any, both: Any, problem: Any, hea
 
 
 @jit
-def _offer(side: Any, row: Any, score: Any, item: Any, problem: Any, heaps: Any, bounds: Any) -> None:
+def _offer(
+    side: QuantizedRows, row: int, score: np.float32, item: int, problem: TopKProblem, heaps: Heaps, bounds: Bounds,
+) -> None:  # fmt: skip
     """Offer `item` to the list of a side's row, and raise the row's threshold."""
     q = side.ids[row]
     size = push(heaps.ids, heaps.scores, q, heaps.sizes[q], problem.k, score, item)
@@ -274,8 +261,9 @@ def _offer(side: Any, row: Any, score: Any, item: Any, problem: Any, heaps: Any,
 
 @jit
 def _bound_by_all_axes(
-    found: Any, left: Any, right: Any, both: Any, left_bounds: Any, right_bounds: Any, tail_bytes: Any
-) -> int:
+    found: Int32Array, left: QuantizedRows, right: QuantizedRows, both: bool, left_bounds: Bounds,
+    right_bounds: Bounds, tail_bytes: int,
+) -> int:  # fmt: skip
     """Move the pairs that the int8 of all coordinates cannot rule out to the front; return their number.
 
     Thresholds are for sums of a tile, with the tile's margin subtracted. So that they serve here too, the sum written

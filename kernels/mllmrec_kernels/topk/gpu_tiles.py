@@ -10,10 +10,10 @@ from mllmrec_kernels.exact.gpu_score import exact_dot, product
 
 
 @triton.jit
-def sample_thresholds(  # type: ignore[no-untyped-def]
-    x, sample, places, out, n_rows, n_sample, largest,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+def sample_thresholds(
+    x: tl.tensor, sample: tl.tensor, places: tl.tensor, out: tl.tensor, n_rows: tl.tensor, n_sample: tl.tensor,
+    largest: tl.tensor, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+) -> None:  # fmt: skip
     """Write out[q], the places[q]-th largest of BN group maxima; group g is the sampled items g, g + BN, ...
 
     x float16 [n_rows, D]; sample float16 [n_sample, D], NaN for an item that has no score; places int32 [n_rows], at
@@ -38,11 +38,12 @@ def sample_thresholds(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def collect(  # type: ignore[no-untyped-def]
-    x, y, rows, thresholds, keys, counts, n_rows, n_items, first_item, first_block, capacity,
-    SYMMETRIC: tl.constexpr, GROUP: tl.constexpr,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+def collect(
+    x: tl.tensor, y: tl.tensor, rows: tl.tensor, thresholds: tl.tensor, keys: tl.tensor, counts: tl.tensor,
+    n_rows: tl.tensor, n_items: tl.tensor, first_item: tl.tensor, first_block: tl.tensor, capacity: tl.tensor,
+    SYMMETRIC: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr,
+) -> None:  # fmt: skip
     """Append to list p the key of every item whose product with row rows[p] of x is at least thresholds[p].
 
     x float16 [., D]; y float16 [n_items, D], the items first_item..., NaN for one that has no score; rows int32 and
@@ -89,10 +90,11 @@ def collect(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def drop(  # type: ignore[no-untyped-def]
-    keys, counts, rows, indptr, excluded, first_query, n, width, search_steps,
-    EXCLUDE_SELF: tl.constexpr, EXCLUDE: tl.constexpr, B: tl.constexpr,
-):  # fmt: skip
+def drop(
+    keys: tl.tensor, counts: tl.tensor, rows: tl.tensor, indptr: tl.tensor, excluded: tl.tensor,
+    first_query: tl.tensor, n: tl.tensor, width: tl.tensor, search_steps: tl.tensor, EXCLUDE_SELF: tl.constexpr,
+    EXCLUDE: tl.constexpr, B: tl.constexpr,
+) -> None:  # fmt: skip
     """Set to EMPTY the slots past the count, the query itself, and its excluded items.
 
     keys int64 [n / width, width]; counts, rows int32 [n / width]: list p is of query first_query + rows[p];
@@ -123,16 +125,17 @@ def drop(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def sort_rows(keys, stride, W: tl.constexpr):  # type: ignore[no-untyped-def]
+def sort_rows(keys: tl.tensor, stride: tl.tensor, W: tl.constexpr) -> None:
     """Sort the first W keys of each row, falling, in place."""
     at = keys + tl.program_id(0).to(tl.int64) * stride + tl.arange(0, W)
     tl.store(at, tl.sort(tl.load(at), descending=True))
 
 
 @triton.jit
-def rescore(  # type: ignore[no-untyped-def]
-    keys, thresholds, rows, x, y, a, b, min_score, n, width, d, B: tl.constexpr
-):  # fmt: skip
+def rescore(
+    keys: tl.tensor, thresholds: tl.tensor, rows: tl.tensor, x: tl.tensor, y: tl.tensor, a: tl.tensor, b: tl.tensor,
+    min_score: tl.tensor, n: tl.tensor, width: tl.tensor, d: tl.tensor, B: tl.constexpr,
+) -> None:  # fmt: skip
     """Replace the fast score in each key by the exact one; EMPTY where the threshold or the least score is not met.
 
     keys int64 [n / width, width]; thresholds float32, rows int32 [n / width]; x, y float32 [., d] and a, b float64 [.]

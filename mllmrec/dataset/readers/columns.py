@@ -1,84 +1,211 @@
-"""Which column is which: the names that shops and datasets use, and an error that names the near miss."""
+"""Find the columns that play a role, by the names that shops and datasets use or by name."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from mllmrec.dataset.readers.source import TableName
 from mllmrec.errors import ConfigError, InputError, near_miss
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "user_id", "userid", "reviewerid", "customer", "customer_id", "uid", "session_id"),
-    "item": (
-        "item",
-        "item_id",
-        "itemid",
-        "asin",
-        "parent_asin",
-        "product",
-        "product_id",
-        "sku",
-        "movieid",
-        "iid",
-    ),
-    "rating": ("rating", "overall", "score", "stars"),
-    "timestamp": ("timestamp", "time", "unixreviewtime", "unix_time", "position", "order", "ts"),
-    "split": ("split", "x_label"),
-    "title": ("title", "name", "product_name"),
-    "brand": ("brand", "store", "manufacturer"),
-    "categories": ("categories", "category", "genres", "tags"),
-    "description": ("description", "text", "body"),
-    "price": ("price",),
-    "images": ("images", "image", "image_path", "imurl", "imageurl", "imageurlhighres"),
+_ITEM = (
+    "item",
+    "item_id",
+    "itemid",
+    "parent_asin",
+    "asin",
+    "product",
+    "product_id",
+    "productid",
+    "sku",
+    "movieid",
+    "movie_id",
+    "article_id",
+    "iid",
+)
+_ALIASES: dict[TableName, dict[str, tuple[str, ...]]] = {
+    "interactions": {
+        "user": (
+            "user",
+            "user_id",
+            "userid",
+            "reviewerid",
+            "customer",
+            "customer_id",
+            "customerid",
+            "client_id",
+            "visitor_id",
+            "visitorid",
+            "uid",
+            "session_id",
+        ),
+        "item": _ITEM,
+        "rating": ("rating", "overall", "score", "stars"),
+        "timestamp": (
+            "timestamp",
+            "time",
+            "unixreviewtime",
+            "unix_time",
+            "position",
+            "order",
+            "ts",
+            "datetime",
+            "event_time",
+            "created_at",
+        ),
+        "split": ("split", "x_label"),
+    },
+    "items": {
+        "item": (*_ITEM, "id"),
+        "title": ("title", "name", "product_name", "item_name", "product_title", "movie_title"),
+        "brand": ("brand", "store", "manufacturer"),
+        "categories": ("categories", "category", "genres", "genre", "tags", "main_category"),
+        "description": ("description", "text", "body"),
+        "features": ("features", "feature"),
+        "price": ("price",),
+        "images": (
+            "images",
+            "image",
+            "image_path",
+            "imageurlhighres",
+            "imageurl",
+            "imurl",
+            "image_url",
+            "image_urls",
+            "imageurls",
+            "img",
+            "img_url",
+            "picture",
+            "pictures",
+            "picture_url",
+            "photo",
+            "poster",
+            "poster_url",
+        ),
+    },
 }
+_ROLES = tuple(dict.fromkeys(role for roles in _ALIASES.values() for role in roles))
+_IDS = ("user", "item")
+_KNOWN_HEADERS = 10_000  # objects may have any keys; more than this are not remembered
 
 
 def parse_columns(assignments: Iterable[str]) -> dict[str, str]:
-    """`--column role=name` flags as a mapping.
+    """Return `--column` flags, `role=name` or `table.role=name`, as a mapping; an empty name leaves a role out.
 
     Raises:
         ConfigError: one cannot be read, or names a role that does not exist.
     """
-    found = {}
+    columns = {}
     for assignment in assignments:
-        role, equals, name = assignment.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"cannot read --column {assignment!r}; write it as user=customer_no")
-        if role not in ALIASES:
+        key, equals, name = assignment.partition("=")
+        table, dot, role = key.rpartition(".")
+        roles = _ALIASES.get(table, {}) if dot else _ROLES  # type: ignore[call-overload]
+        if not equals or (not name and role in _IDS):
+            raise ConfigError(f"cannot read --column {assignment!r}; write it as user=customer_no or items.item=id")
+        if role not in roles:
             raise ConfigError(
-                f"--column {assignment!r}: no role {role!r}{near_miss(role, ALIASES)}; roles are {', '.join(ALIASES)}"
+                f"--column {assignment!r}: no role {key!r}{near_miss(role, roles)}; roles are {', '.join(_ROLES)}, "
+                "each also as interactions.ROLE or items.ROLE"
             )
-        found[role] = name
-    return found
+        columns[key] = name
+    return columns
 
 
-def find(role: str, names: Sequence[str], chosen: Mapping[str, str]) -> str | None:
-    """The column that plays a role, or None.
+@dataclass
+class TableColumns:
+    """The columns of one table by role.
 
-    Raises:
-        InputError: a column was named for the role, and there is none of that name.
+    Attributes:
+        table: "interactions" or "items".
+        where: file:line of the header, for messages.
+        assignments: names chosen by the user, of `parse_columns`.
+        used: names that played a role so far, by role.
+        header: all names so far.
     """
-    if role in chosen:
-        if chosen[role] not in names:
+
+    table: TableName
+    where: str
+    assignments: Mapping[str, str]
+    used: dict[str, dict[str, None]] = field(default_factory=dict)
+    header: dict[str, None] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def roles(self, header: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the columns of a header for each role, the preferred one first; for an id there is at most one.
+
+        Raises:
+            InputError: a name that plays a role stands twice.
+        """
+        key = tuple(header)
+        if key not in self._known:
+            if len(self._known) > _KNOWN_HEADERS:
+                self._known.clear()
+            self.header |= dict.fromkeys(key)
+            self._known[key] = {role: self._find(role, key) for role in _ALIASES[self.table]}
+        return self._known[key]
+
+    def _find(self, role: str, header: Sequence[str]) -> tuple[str, ...]:
+        chosen = self.assignments.get(f"{self.table}.{role}", self.assignments.get(role))
+        if chosen is not None and (chosen in header or f"{self.table}.{role}" in self.assignments or not chosen):
+            names = [name for name in header if name == chosen]
+        elif chosen is not None and chosen in self.header:
+            names = []
+        else:
+            by_alias = {alias: n for n, alias in enumerate(_ALIASES[self.table][role])}
+            names = sorted(
+                (name for name in header if _plain(name) in by_alias), key=lambda name: by_alias[_plain(name)]
+            )
+        twice = [name for name, count in Counter(map(_plain, names)).items() if count > 1]
+        if twice:
+            raise InputError(f"{self.where}: the column {twice[0]!r} stands twice in the header; rename one of them")
+        if role in _IDS:
+            names = names[:1]
+        self.used.setdefault(role, {}).update(dict.fromkeys(names))
+        return tuple(names)
+
+    def check(self) -> None:
+        """Refuse a table that lacks an id, or a column that was named for this table.
+
+        Raises:
+            InputError: it does; the text names the near miss and the fix.
+        """
+        names = list(self.header)
+        there = f"there are: {', '.join(names)[:500]}"
+        own = {role: self.assignments.get(f"{self.table}.{role}") for role in _ALIASES[self.table]}
+        missing = [role for role in _IDS if role in own and not self.used.get(role)]
+        chosen = [name for name in own.values() if name and name not in self.header]
+        chosen += [name for role in missing if (name := self.assignments.get(role))]
+        if chosen:
+            raise InputError(f"{self.where}: no column {chosen[0]!r}{near_miss(chosen[0], names)}; {there}")
+        if missing:
+            close = {role: self._near(role) for role in missing}
+            flags = " ".join(f"--column {role}={name or 'NAME'}" for role, name in close.items())
+            hint = " and ".join(f"(is it {name!r}?)" for name in close.values() if name)
             raise InputError(
-                f"no column {chosen[role]!r}{near_miss(chosen[role], names)}; there are: {', '.join(names)}"
+                f"{self.where}: no column for the {' and the '.join(missing)}{' ' if hint else ''}{hint}; {there}; "
+                f"name it with {flags} (or {self.table}.{missing[0]}=... for this table alone)"
             )
-        return chosen[role]
-    lower = {name.strip().lower(): name for name in names}
-    return next((lower[alias] for alias in ALIASES[role] if alias in lower), None)
+
+    def _near(self, role: str) -> str | None:
+        return next((name for name in self.header if near_miss(name, _ALIASES[self.table][role])), None)
+
+    def used_names(self) -> dict[str, str]:
+        """Return the names that played each role, for a message."""
+        return {role: ", ".join(names) for role, names in self.used.items() if names}
 
 
-def require(role: str, names: Sequence[str], chosen: Mapping[str, str], where: str) -> str:
-    """The column that plays a role.
+def check_assignments(assignments: Mapping[str, str], tables: Sequence[TableColumns]) -> None:
+    """Refuse a column that was named for a role and stands in no table.
 
     Raises:
-        InputError: there is none; the text names the near miss and the fix.
+        InputError: there is one.
     """
-    found = find(role, names, chosen)
-    if found is None:
-        close = next((name for name in names if near_miss(name, ALIASES[role])), None)
-        hint = f" (is it {close!r}?)" if close else ""
-        raise InputError(
-            f"{where}: no column for the {role}{hint}; there are: {', '.join(names)}; name it with "
-            f"--column {role}={close or 'NAME'}"
-        )
-    return found
+    for role, name in assignments.items():
+        if name and "." not in role and not any(name in table.used.get(role, {}) for table in tables):
+            names = [column for table in tables for column in table.header]
+            raise InputError(f"no column {name!r}{near_miss(name, names)}; there are: {', '.join(names)[:500]}")
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")

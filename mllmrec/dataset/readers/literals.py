@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterator
 from typing import Any
 
 LITERAL_CHARACTERS = 1 << 20
 LITERAL_DEPTH = 32
+_CELL_CHARACTERS = 1 << 16  # the tokenizer takes 10 us a string
+_NEIGHBORS = re.compile(r"['\"]\s+[bBuU]?['\"]")
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 _BLANK_TOKENS = frozenset({tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT})
 
@@ -64,16 +67,20 @@ def unpack_cell(value: Any) -> Any:
     if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
         return value
     try:
-        found = parse_literal(_separate_strings(text))
+        parsed = parse_literal(_separate_strings(text))
     except ValueError:
         return value
-    return list(found) if isinstance(found, (tuple, set)) else found if isinstance(found, (list, dict)) else value
+    if isinstance(parsed, (tuple, set)):
+        return list(parsed)
+    return parsed if isinstance(parsed, (list, dict)) else value
 
 
 def _separate_strings(text: str) -> str:
     """Put commas between neighboring strings: Python would join `['a' 'b']`, NumPy's print of two, into one."""
-    if len(text) > LITERAL_CHARACTERS:
-        raise ValueError("too long")
+    if not _NEIGHBORS.search(text):
+        return text
+    if len(text) > _CELL_CHARACTERS:
+        raise ValueError(f"a list of over {_CELL_CHARACTERS >> 10} KiB without commas")
     lines = text.splitlines(keepends=True)
     for row, column in reversed(list(_string_gaps(text))):
         lines[row - 1] = f"{lines[row - 1][:column]}, {lines[row - 1][column:]}"

@@ -1,7 +1,7 @@
-"""Reader of the MMRec toolbox's layout (method section 5): a .inter file, feature arrays, id maps.
+"""Read what a folder of the MMRec toolbox has beside its .inter file: feature arrays and maps of ids.
 
-An item's index is its itemID, with or without interactions, for the feature rows go by it. Ids of the shop
-come from u_id_mapping.csv and i_id_mapping.csv where they lie beside; otherwise the numbers are the ids.
+An item's number is its itemID, with or without interactions, for the feature rows go by it. Ids of the shop come from
+u_id_mapping.csv and i_id_mapping.csv; without them the numbers are the ids.
 """
 
 from __future__ import annotations
@@ -12,109 +12,133 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllmrec.dataset.readers.reading import read_table
-from mllmrec.dataset.readers.source import INTERACTIONS, ITEMS, Source
+from mllmrec.dataset.readers.delimited import read_delimited
+from mllmrec.dataset.readers.reading import LINE_BYTES, open_text
+from mllmrec.dataset.readers.source import ITEMS, Rejects
+from mllmrec.dataset.readers.values import read_ids
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
 
-_COLUMNS = ("userID", "itemID", "x_label")
-_SPLITS = {"0": "train", "1": "valid", "2": "test"}
 USER_PROFILES = "user_preferences_feat"
+_MAP = "{}_id_mapping.csv"
+_HEADER = ("userID", "itemID", "x_label")
+_MOST_UNNAMED = 1_000_000  # items that numbers alone may bring into being, whatever the rows
 
 
-def looks_like_mmrec(folder: Path) -> bool:
-    """Whether the folder holds a .inter file."""
-    return any(folder.glob("*.inter"))
-
-
-def read_mmrec(folder: Path) -> Source:
-    """A folder of the MMRec toolbox.
-
-    `user_preferences_feat.npy` is left where it is: nothing shows that its profiles saw training items only.
+def is_numbered(folder: Path, path: Path) -> bool:
+    """Return whether the ids of a .inter file are the toolbox's numbers; otherwise they are the shop's ids.
 
     Raises:
-        InputError: there is no .inter file, a column is missing, ids are no numbers, or features do not fit.
+        InputError: a column of the toolbox's header is missing.
     """
-    path = next(iter(sorted(folder.glob("*.inter"))), None)
-    if path is None:
-        raise InputError(f"{folder} holds no .inter file")
-    raw = read_table(path)
-    for name in _COLUMNS:
-        if name not in raw.columns:
-            raise InputError(
-                f"{path.name}:1: no column {name!r}{near_miss(name, raw.columns)}; there are: {', '.join(raw.columns)}"
-            )
-    numbers = {name: _numbers(raw[name], path.name) for name in _COLUMNS}
-    features = _features(folder)
-    n_items = max([int(numbers["itemID"].max()) + 1, *(len(array) for array in features.values())])
+    with open_text(path) as file:
+        header = file.readline(LINE_BYTES).decode("utf-8", "replace").strip().split("\t")
+    if not {"userID", "itemID"} & set(header):
+        return any(folder.glob("*_feat.npy")) or any((folder / _MAP.format(side)).is_file() for side in "ui")
+    for name in _HEADER:
+        if name not in header:
+            there = ", ".join(header)
+            raise InputError(f"{path.name}:1: no column {name!r}{near_miss(name, header)}; there are: {there}")
+    return True
+
+
+def name_ids(
+    folder: Path, table: pl.DataFrame, features: dict[str, NDArray[np.float32]]
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Replace the toolbox's numbers by the shop's ids.
+
+    Args:
+        folder: where the maps lie.
+        table: interactions; user and item are numbers from 0, as text.
+        features: float32 [I, d] each; their rows are the items.
+
+    Returns:
+        The interactions, and the ids of all items by number.
+
+    Raises:
+        InputError: a number has no id, an id has two numbers, or the sizes do not agree.
+    """
+    users, items = (_read_map(folder / _MAP.format(side)) for side in "ui")
+    largest = int(table["item"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    n_items = next((len(array) for array in features.values()), len(items) if items is not None else largest + 1)
     for name, array in features.items():
-        if len(array) != n_items:
-            raise InputError(f"{name}.npy has {len(array)} rows for {n_items} items; rows go by itemID")
-    user_names = _names(folder / "u_id_mapping.csv", int(numbers["userID"].max()) + 1)
-    item_names = _names(folder / "i_id_mapping.csv", n_items)
-    profiles = (folder / f"{USER_PROFILES}.npy").exists()
-    return Source(
-        name=path.stem,
-        kind="mmrec",
-        interactions=_interactions(raw, numbers, user_names, item_names),
-        items=pl.DataFrame({"item": item_names}, schema={"item": ITEMS["item"]}).with_columns(
-            pl.lit(None, dtype).alias(name) for name, dtype in ITEMS.items() if name != "item"
-        ),
-        features=features,
-        rows_read=len(raw),
-        warnings=(f"{USER_PROFILES}.npy is not read: its profiles may have seen held-out items",) if profiles else (),
-    )
+        if len(array) != n_items or largest >= n_items:
+            size = max(largest + 1, n_items)
+            raise InputError(f"{name}.npy has {len(array)} rows for {size} items; rows go by itemID")
+    if largest >= n_items:
+        raise InputError(f"an interaction has the itemID {largest}, but i_id_mapping.csv has {n_items} ids")
+    if not features and items is None and n_items > max(_MOST_UNNAMED, 10 * len(table)):
+        raise InputError(
+            f"the largest itemID is {largest} in {len(table)} rows; ids must be numbers from 0 without large gaps"
+        )
+    if items is None:
+        items = {str(n): str(n) for n in range(n_items)}
+    elif len(items) != n_items or str(n_items - 1) not in items:
+        raise InputError(f"i_id_mapping.csv maps {len(items)} ids; wanted one for each number below {n_items}")
+    names = pl.Series("item", [items[str(n)] for n in range(n_items)], ITEMS["item"])
+    return table.with_columns(_named(table["user"], users, "u"), _named(table["item"], items, "i")), names
 
 
-def _interactions(
-    raw: pl.DataFrame, numbers: dict[str, NDArray[np.int64]], users: list[str], items: list[str]
-) -> pl.DataFrame:
-    def optional(name: str, dtype: pl.DataType) -> pl.Series:
-        given = raw[name].cast(pl.Float64, strict=False) if name in raw.columns else pl.Series([None] * len(raw))
-        return given.cast(dtype, strict=False)
-
-    return pl.DataFrame(
-        {
-            "user": [users[n] for n in numbers["userID"]],
-            "item": [items[n] for n in numbers["itemID"]],
-            "rating": optional("rating", pl.Float64()),
-            "timestamp": optional("timestamp", pl.Int64()),
-            "split": [_SPLITS.get(str(n), str(n)) for n in numbers["x_label"]],
-        },
-        schema=INTERACTIONS,
-    )
+def _named(numbers: pl.Series, names: dict[str, str] | None, side: str) -> pl.Series:
+    if names is None:
+        return numbers
+    missing = [number for number in numbers.unique().to_list() if number not in names]
+    if missing:
+        raise InputError(
+            f"{side}_id_mapping.csv has no id for {len(missing)} numbers of the .inter file, as {missing[0]}"
+        )
+    return numbers.replace_strict(names, return_dtype=pl.String)
 
 
-def _numbers(column: pl.Series, where: str) -> NDArray[np.int64]:
-    values = column.cast(pl.Int64, strict=False)
-    bad = column.filter(values.is_null() | (values < 0))
-    if len(bad):
-        raise InputError(f"{where}: {column.name} holds {bad[0]!r}; wanted numbers from 0")
-    return values.to_numpy()
+def _read_map(path: Path) -> dict[str, str] | None:
+    """Return the shop's id of each number, or None without a file."""
+    if not path.is_file():
+        return None
+    rejects = Rejects()
+    cells = read_delimited(path, "\t", rejects)
+    if len(cells.names) < 2:
+        raise InputError(
+            f"{path.name}:1: one column, {cells.names[0]!r}; wanted the id and its number, divided by a tab"
+        )
+    number_at = next((n for n, name in enumerate(cells.names) if name in ("userID", "itemID")), 1)
+    ids = read_ids(cells.frame[str(1 - number_at if number_at < 2 else 0)])
+    numbers = read_ids(cells.frame[str(number_at)], numbered=True)
+    names: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, number, name in zip(cells.lines, numbers, ids, strict=True):
+        if number is None or name is None:
+            rejects.add(path.name, line, "no id and number")
+        elif name in lines or number in names:
+            twice = f"the id {name!r}" if name in lines else f"the number {number}"
+            raise InputError(f"{path.name}:{line}: {twice} stands twice; one id has one number")
+        else:
+            names[number], lines[name] = name, line
+    if rejects.listed:
+        raise InputError(f"{rejects.listed[0].where}: {rejects.listed[0].reason}")
+    return names
 
 
-def _features(folder: Path) -> dict[str, NDArray[np.float32]]:
-    found = {}
+def read_features(folder: Path) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+    """Return the feature arrays of a folder and warnings; profiles of users are left where they are.
+
+    Raises:
+        InputError: an array is no table of finite numbers.
+    """
+    features, warnings = {}, []
+    if (folder / f"{USER_PROFILES}.npy").exists():
+        warnings.append(f"{USER_PROFILES}.npy is not read: its profiles may have seen held-out items")
     for path in sorted(folder.glob("*_feat.npy")):
         if path.stem == USER_PROFILES:
             continue
         array = storage.read_array(path)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}; wanted floats, a row an item")
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = np.asarray(array, dtype=np.float32)
+        bad = np.flatnonzero(~np.isfinite(narrow).all(axis=1))
         if len(bad):
             raise InputError(f"{path.name}: {len(bad)} rows hold NaN or infinity, the first is item {bad[0]}")
-        found[path.stem] = np.asarray(array, dtype=np.float32)
-    return found
-
-
-def _names(path: Path, n: int) -> list[str]:
-    """[n] the shop's ids by number: a mapping's first column is the id, its second the number."""
-    if not path.is_file():
-        return [str(number) for number in range(n)]
-    table = read_table(path, delimiter="\t")
-    names, numbers = table[table.columns[0]].to_list(), _numbers(table[table.columns[1]], path.name)
-    found = {int(number): name for name, number in zip(names, numbers, strict=True)}
-    if sorted(found) != list(range(n)):
-        raise InputError(f"{path.name} maps {len(found)} ids; wanted one for each number below {n}")
-    return [found[number] for number in range(n)]
+        if zeros := int((~narrow.any(axis=1)).sum()):
+            warnings.append(f"{path.name}: {zeros} of {len(narrow)} rows are zero; these items have no feature")
+        features[path.stem] = narrow
+    return features, warnings

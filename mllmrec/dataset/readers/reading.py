@@ -1,94 +1,135 @@
-"""Tables from disk as strings: csv, tsv, parquet, JSON lines, each also gzipped where it is text.
-
-Nothing is guessed from values: every id stays the string that it was, "007" is not 7.
-"""
+"""Open text files: plain or gzipped, UTF-8 or UTF-16, any line end, never more than a limit of unpacked bytes."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import polars as pl
+from typing import IO, Any, Protocol
 
 from mllmrec.dataset.readers.source import Rejected
-from mllmrec.errors import InputError
+from mllmrec.errors import InputError, first_line
 
 LINE_BYTES = 4 << 20  # a longer line is no row of a table
-_DELIMITERS = ",\t;|"
+BLANK_LINES = 1_000_000  # in one file
+_LEAST_LIMIT = 256 << 20  # bytes that any file may unpack to
+_PACKING = 100  # real tables pack less well than this
+_SAMPLE_BYTES = 4096
+_NUL_SHARE = 0.3  # of every second byte, in UTF-16 text of western languages
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+_FOREIGN = {
+    b"PK\x03\x04": "an Excel workbook or a zip archive; save the sheet as .csv, or unpack it",
+    b"PAR1": "a parquet file; name it .parquet",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save the sheet as .csv",
+}
+
+
+class _Rejecting(Protocol):
+    def append(self, row: Rejected, /) -> None: ...
 
 
 def suffix(path: Path) -> str:
-    """The kind of a file by its name, .gz set aside: "csv", "tsv", "parquet", "jsonl", "json" ..."""
+    """Return the format that a file's name gives, .gz set aside: "csv", "tsv", "parquet", "jsonl", ..."""
     parts = path.name.lower().split(".")
-    return parts[-2] if parts[-1] == "gz" and len(parts) > 1 else parts[-1]
+    return parts[-2] if parts[-1] == "gz" and len(parts) > 2 else parts[-1]
 
 
-def open_text(path: Path) -> IO[bytes]:
-    """The bytes of a text file, unpacked where it is gzipped."""
-    return gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+def unpacked_limit(path: Path, max_bytes: int | None) -> int:
+    """Return the bytes that a file may unpack to: `max_bytes`, or a hundred times its size, at least 256 MiB."""
+    return max_bytes or max(_LEAST_LIMIT, _PACKING * path.stat().st_size)
 
 
-def read_table(path: Path, delimiter: str | None = None) -> pl.DataFrame:
-    """A table; text columns as strings, parquet columns with their types.
+def refuse_unpacked(path: Path, size: str) -> InputError:
+    """Return the error of a file that unpacks to too much."""
+    packed = f"{path.stat().st_size / (1 << 20):.1f} MiB"
+    return InputError(
+        f"{path.name} has {packed} and unpacks to {size}; if it is no accident, permit it with --max-unpacked GIB"
+    )
 
-    The delimiter goes by the file's name where it is not given.
+
+class _Limited(io.RawIOBase):
+    """The unpacked bytes of a gzip file, up to a limit."""
+
+    def __init__(self, path: Path, file: IO[bytes], limit: int) -> None:
+        self._path, self._stream, self._left, self._limit = path, gzip.GzipFile(fileobj=file), limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._stream.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise refuse_unpacked(self._path, f"over {self._limit >> 20} MiB")
+        return count
+
+
+@contextmanager
+def open_text(path: Path, max_bytes: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a text file as UTF-8 bytes with "\\n" or "\\r\\n" at the end of lines.
+
+    Args:
+        path: plain or gzipped, by its content.
+        max_bytes: limit of the unpacked bytes; None: by the file's size.
 
     Raises:
-        InputError: the file cannot be read as what its name says; file:line where it is a row.
+        InputError: the file cannot be read, is damaged, unpacks to too much or is no text.
     """
     try:
-        if suffix(path) == "parquet":
-            return pl.read_parquet(path)
-        return _read_csv(path, delimiter or ("\t" if suffix(path) in ("tsv", "inter") else ","))
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        raise InputError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from error
+        with path.open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            limit = unpacked_limit(path, max_bytes)
+            stream = io.BufferedReader(_Limited(path, file, limit), 1 << 17) if packed else file
+            head = stream.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES]
+            for magic, kind in _FOREIGN.items():
+                if head.startswith(magic):
+                    raise InputError(f"{path.name} is {kind}")
+            encoding = _encoding(head)
+            if encoding == "utf-8-sig":
+                encoding, _ = "utf-8", stream.read(3)
+            if encoding != "utf-8" or (b"\r" in head and b"\n" not in head):
+                yield io.BytesIO(_rewritten(path, stream.read(), encoding))
+            else:
+                yield stream
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path.name} cannot be read, it is cut off, damaged or closed: {first_line(error)}"
+        ) from error
 
 
-def _read_csv(path: Path, delimiter: str) -> pl.DataFrame:
-    with open_text(path) as file:
-        data = file.read()
-    if not data.strip():
-        raise InputError(f"{path.name} is empty")
-    try:
-        header = data[: data.find(b"\n") if b"\n" in data else None].decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}:1: not UTF-8 text ({error.reason})") from error
-    if delimiter not in header:
-        other = max(_DELIMITERS, key=header.count)
-        if header.count(other):
+def _encoding(head: bytes) -> str:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    low, high = head[0::2], head[1::2]
+    if high and high.count(0) > _NUL_SHARE * len(high) and not low.count(0):
+        return "utf-16-le"
+    if low and low.count(0) > _NUL_SHARE * len(low) and not high.count(0):
+        return "utf-16-be"
+    return "utf-8"
+
+
+def _rewritten(path: Path, data: bytes, encoding: str) -> bytes:
+    if encoding != "utf-8":
+        try:
+            data = data.decode(encoding).encode("utf-8")
+        except UnicodeError as error:
             raise InputError(
-                f"{path.name}:1: wanted columns divided by {delimiter!r}, but the header has {other!r}; "
-                f"save it with {delimiter!r}, or rename it to .{'tsv' if other == chr(9) else 'csv'}"
-            )
-    try:
-        return pl.read_csv(data, separator=delimiter, infer_schema=False, encoding="utf8", null_values=[""])
-    except pl.exceptions.PolarsError as error:
-        raise InputError(_locate(path, data, delimiter, error)) from error
+                f"{path.name} looks like UTF-16 but is damaged ({first_line(error)}); save it as UTF-8"
+            ) from error
+    return data if b"\n" in data else data.replace(b"\r", b"\n")
 
 
-def _locate(path: Path, data: bytes, delimiter: str, error: Exception) -> str:
-    """The file:line of the first row that has too many fields or is not text."""
-    try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=delimiter)
-        width = len(next(reader))
-        for row in reader:
-            if len(row) > width:
-                return f"{path.name}:{reader.line_num}: {len(row)} fields, wanted {width}; quote or mend it"
-    except UnicodeDecodeError as wrong:
-        line = data.count(b"\n", 0, wrong.start) + 1
-        return f"{path.name}:{line}: not UTF-8 text; save the file as UTF-8"
-    except csv.Error as wrong:
-        return f"{path.name}: {wrong}"
-    return f"{path.name} cannot be read: {str(error).splitlines()[0]}"
+def read_lines(path: Path, rejected: _Rejecting) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a JSON-lines file; any other line goes to `rejected` with file:line.
 
-
-def read_lines(path: Path, rejected: list[Rejected]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSON-lines file; what is no object goes to `rejected` with file:line."""
+    Raises:
+        InputError: the file cannot be read or is damaged.
+    """
     for number, line in lines(path, rejected):
         try:
             value = json.loads(line)
@@ -101,22 +142,21 @@ def read_lines(path: Path, rejected: list[Rejected]) -> Iterator[tuple[int, dict
             rejected.append(Rejected(f"{path.name}:{number}", f"wanted an object, got {type(value).__name__}"))
 
 
-def lines(path: Path, rejected: list[Rejected]) -> Iterator[tuple[int, bytes]]:
-    """(line number, bytes) of a text file's lines that are not blank; over-long ones are rejected.
+def lines(path: Path, rejected: _Rejecting, max_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, bytes) of a text file's lines that are not blank; too long ones are rejected.
 
     Raises:
-        InputError: the file is cut off, as a broken download is.
+        InputError: the file cannot be read or is damaged.
     """
-    number = 0
-    try:
-        with open_text(path) as file:
-            while line := file.readline(LINE_BYTES):
-                number += 1
-                if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
-                    rejected.append(Rejected(f"{path.name}:{number}", f"a line of over {LINE_BYTES >> 20} MiB"))
-                    while (rest := file.readline(LINE_BYTES)) and not rest.endswith(b"\n"):
-                        pass
-                elif line.strip():
-                    yield number, line.removeprefix(b"\xef\xbb\xbf")
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path.name}:{number}: the file is cut off or damaged: {error}") from error
+    number = blank = 0
+    with open_text(path, max_bytes) as file:
+        while line := file.readline(LINE_BYTES):
+            number += 1
+            if len(line) >= LINE_BYTES and not line.endswith(b"\n"):
+                rejected.append(Rejected(f"{path.name}:{number}", f"a line of over {LINE_BYTES >> 20} MiB"))
+                while (rest := file.readline(LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+            elif line.strip():
+                yield number, line
+            elif (blank := blank + 1) > BLANK_LINES:
+                raise InputError(f"{path.name}:{number}: over {BLANK_LINES:,} blank lines")

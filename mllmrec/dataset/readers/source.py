@@ -1,19 +1,26 @@
-"""What every reader hands over: raw tables with string ids, nothing filtered yet."""
+"""Define the result of reading: raw tables with string ids, and the rows that were left out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllmrec.errors import InputError
+
+TableName = Literal["interactions", "items"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
 INTERACTIONS: dict[str, pl.DataType] = {
     "user": pl.String(),
     "item": pl.String(),
     "rating": pl.Float64(),  # null where the source has none
-    "timestamp": pl.Int64(),  # unix seconds, or any integer that orders a user's rows; null where unknown
+    "timestamp": pl.Int64(),  # since 1970 in Source.time_unit, or a number that orders rows; null where unknown
     "split": pl.String(),  # as the source names it; null where it gives no split
 }
 ITEMS: dict[str, pl.DataType] = {
@@ -26,28 +33,108 @@ ITEMS: dict[str, pl.DataType] = {
     "images": pl.List(pl.String()),  # local files, absolute
     "image_urls": pl.List(pl.String()),  # not fetched
 }
+LISTED_REJECTS = 10_000
+_HOPELESS_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One row that was left out, and why."""
+    """A row that was left out, and the reason."""
 
     where: str  # file:line
     reason: str
 
 
+class Rejects:
+    """The rows left out of each file: all are counted, the first are listed.
+
+    Args:
+        max_share: share of a file's rows that may be left out, in [0, 1].
+
+    Attributes:
+        listed: the first LISTED_REJECTS of them.
+        counts: number by file.
+        first: the first of each file.
+    """
+
+    def __init__(self, max_share: float = 1.0) -> None:
+        self.listed: list[Rejected] = []
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, Rejected] = {}
+        self._max_share = max_share
+
+    def append(self, row: Rejected) -> None:
+        """Count a row and list it.
+
+        Raises:
+            InputError: so many rows of the file cannot be read that going on is of no use.
+        """
+        file, _, line = row.where.rpartition(":")
+        self.counts[file] += 1
+        self.first.setdefault(file, row)
+        if len(self.listed) < LISTED_REJECTS:
+            self.listed.append(row)
+        elif self._max_share < _HOPELESS_SHARE and self.counts[file] > _HOPELESS_SHARE * int(line):
+            self.check(file, int(line), of="the first ")
+
+    def add(self, file: str, line: int, reason: str) -> None:
+        """Count and list the row of a line."""
+        self.append(Rejected(f"{file}:{line}", reason))
+
+    def check(self, file: str, rows: int, of: str = "") -> None:
+        """Refuse a file of which too many rows were left out.
+
+        Args:
+            file: name of the file.
+            rows: its rows, those left out included.
+            of: words before the number of rows.
+
+        Raises:
+            InputError: more than the permitted share was left out.
+        """
+        count = self.counts[file]
+        if count > self._max_share * rows:
+            first = self.first[file]
+            raise InputError(
+                f"{count:,} of {of}{rows:,} rows of {file} cannot be read, the first at {first.where}: {first.reason}; "
+                "correct them, or permit more with --max-rejected"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """A file that was read.
+
+    Attributes:
+        name: path inside the shop's folder.
+        table: "interactions" or "items".
+        rows: data rows, those left out included.
+        rejected: rows left out.
+        columns: the file's column for each role.
+    """
+
+    name: str
+    table: TableName
+    rows: int
+    rejected: int
+    columns: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A shop as it came: two tables in file order, and what had to be left out of them.
+    """A shop as its files describe it: two tables in file order.
 
     Attributes:
         name: short name of the data, from its folder.
-        kind: which reader read it: "tables", "amazon" or "mmrec".
+        kind: "tables", "amazon" or "mmrec".
         interactions: columns INTERACTIONS, rows in file order.
-        items: columns ITEMS, one row an item, in file order; missing text is null.
+        items: columns ITEMS, one row per item, in file order; missing text is null.
+        rejects: rows left out.
+        files: the files that were read.
+        unread: names of the other tables in the folder.
+        time_unit: unit of the timestamps.
+        time_form: the form that the timestamps had, in words; "" where there are none.
         features: item features that came with the data, float32 [rows of items, d] each.
-        rejected: rows left out by the reader.
-        rows_read: data rows seen, rejected ones included.
         warnings: one line each, for the person who runs prepare.
     """
 
@@ -55,7 +142,10 @@ class Source:
     kind: str
     interactions: pl.DataFrame
     items: pl.DataFrame
+    rejects: Rejects
+    files: tuple[FileRead, ...]
+    unread: tuple[str, ...] = ()
+    time_unit: TimeUnit = "s"
+    time_form: str = ""
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    rejected: tuple[Rejected, ...] = ()
-    rows_read: int = 0
     warnings: tuple[str, ...] = ()

@@ -12,18 +12,18 @@ Item = TypeVar("Item")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result, from an event loop in a thread of its own.
+    """Return a coroutine's result, from an event loop in a thread of its own.
 
     A caller that has a loop already (a notebook) may call this too. Whatever interrupts the caller cancels the
     coroutine, and is raised once that has cleaned up.
     """
     cancel: Future[Callable[[], object]] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="web") as thread:
-        done = thread.submit(asyncio.run, _cancellable(main, cancel))
+        outcome = thread.submit(asyncio.run, _cancellable(main, cancel))
         try:
-            return done.result()
+            return outcome.result()
         except BaseException:
-            if not done.done():
+            if not outcome.done():
                 cancel.result()()
             raise
 
@@ -36,7 +36,13 @@ async def _cancellable(main: Coroutine[Any, Any, T], cancel: Future[Callable[[],
 
 
 async def for_each(items: Sequence[Item], work: Callable[[int, Item], Awaitable[None]], *, workers: int) -> None:
-    """Call `work(n, item)` for every item, at most `workers` at once; the first error cancels the others."""
+    """Call `work(n, item)` for every item; the first error cancels the others and is raised.
+
+    Args:
+        items: the items, in the order in which they are started.
+        work: called with each item's number and the item.
+        workers: the most calls at once.
+    """
     pending = iter(enumerate(items))
 
     async def loop() -> None:

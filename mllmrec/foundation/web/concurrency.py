@@ -1,4 +1,4 @@
-"""How many requests at once: grown while that pays, halved when the server says no.
+"""Limit the requests at once: grow the limit while that pays, halve it when the server refuses.
 
 Additive increase, multiplicative decrease, with a slow start. A round is as many replies as the limit. Its
 throughput by Little's law is limit / mean latency; a step up must gain at least half of what it would on an
@@ -21,7 +21,11 @@ _ROUND = 4  # replies that a round has at least
 
 
 class ConcurrencyPolicy:
-    """The limit; knows no clock but the times that it is told."""
+    """The limit of requests at once; it has no clock, the callers pass the times.
+
+    Args:
+        most: the limit's own limit.
+    """
 
     def __init__(self, most: int) -> None:
         self.limit = min(_START, most)
@@ -33,9 +37,14 @@ class ConcurrencyPolicy:
         self._replies, self._seconds = 0, 0.0  # of this round
 
     def succeeded(self, sent: float, now: float) -> None:
-        """A request sent at `sent`, with as many under way as the limit allows, was answered at `now`."""
+        """Record a request that was sent while the limit was used up, and was answered.
+
+        Args:
+            sent: when it was sent, in seconds.
+            now: when it was answered.
+        """
         if sent < self._since:
-            return  # it tells of an earlier limit
+            return  # it was sent under an earlier limit
         self._replies += 1
         self._seconds += now - sent
         if self._replies >= max(self.limit, _ROUND):
@@ -45,7 +54,7 @@ class ConcurrencyPolicy:
             self._since = now if self.limit != before else self._since
 
     def _turn(self, throughput: float) -> None:
-        if self._below is not None and throughput < self._wanted(*self._below):
+        if self._below is not None and throughput < self._least_throughput(*self._below):
             self.limit, self._below = self._below[0], None
             self._doubling, self._hold = False, _HOLD
         elif self._hold:
@@ -55,11 +64,16 @@ class ConcurrencyPolicy:
             step = self.limit if self._doubling else max(1, self._most // _STEPS)
             self.limit = min(self._most, self.limit + step)
 
-    def _wanted(self, limit: int, throughput: float) -> float:
+    def _least_throughput(self, limit: int, throughput: float) -> float:
         return throughput * (1 + _GAIN * (self.limit / limit - 1))
 
     def overloaded(self, sent: float, now: float) -> None:
-        """A request sent at `sent` was refused for want of capacity, or timed out, at `now`."""
+        """Record a request that was refused for want of capacity, or timed out.
+
+        Args:
+            sent: when it was sent, in seconds.
+            now: when it failed.
+        """
         if sent < self._since:
             return
         self.limit = max(1, self.limit // 2)
@@ -69,7 +83,7 @@ class ConcurrencyPolicy:
 
 @dataclass(slots=True)
 class Ticket:
-    """The right to one request.
+    """Permission for one request.
 
     Attributes:
         sent: when it was let through, seconds of the event loop.
@@ -81,7 +95,7 @@ class Ticket:
 
 
 class Gate:
-    """Lets requests through, as many at once as the policy allows; belongs to one event loop."""
+    """Let requests through, as many at once as the policy allows; it belongs to one event loop."""
 
     def __init__(self, policy: ConcurrencyPolicy) -> None:
         self._policy = policy
@@ -113,5 +127,5 @@ class Gate:
         self._policy.overloaded(ticket.sent, asyncio.get_running_loop().time())
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for so long."""
+        """Let nothing through for `seconds`."""
         self._opens = max(self._opens, asyncio.get_running_loop().time() + seconds)

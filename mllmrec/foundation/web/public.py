@@ -1,8 +1,8 @@
-"""HTTP that reaches public addresses only: no metadata service, no host of the inner network.
+"""Call public addresses only: no metadata service, no host of the inner network.
 
-A name is resolved once a connection; every address it has is checked, and the connection goes to a checked
-address, never to the name again. So neither a redirect nor a name that changes its mind (DNS rebinding) leads
-inside. A proxy would resolve names by itself, therefore none is used.
+A name is resolved once a connection. Every address of it is checked, and the connection goes to a checked address,
+never to the name again. So neither a redirect nor a name that changes its address (DNS rebinding) leads inside. A proxy
+would resolve names by itself, therefore none is used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,27 @@ import httpx
 from mllmrec.errors import MllmrecError
 from mllmrec.foundation.web.tls import certificates
 
+PORTS = (80, 443, 8080, 8443)
+"""Ports that are called: those of HTTP and their usual alternates. Pictures lie nowhere else on the public network, and
+a request to another port reaches a service of another kind: mail, a data base, a router's own page."""
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV6_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Addresses that route globally by their registry's tables, and yet serve the inside of a cloud or nobody.
+_NOT_PUBLIC = (
+    ipaddress.IPv4Network("192.0.0.0/24"),  # IETF protocols; 192.0.0.192 is Oracle Cloud's metadata service
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's platform service, with metadata and keys
+    ipaddress.IPv4Network("192.88.99.0/24"),  # the former 6to4 relays
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+)
 
 
 class AddressRefusedError(MllmrecError):
-    """A host that lies at an address that is not public; the text is the reason."""
+    """A host at an address that is not public, or a port that is not called; the text is the reason."""
 
 
 def is_public(address: str, *, allow_loopback: bool = False) -> bool:
-    """Whether an IP address may be called: globally routable, as is the IPv4 address that it may carry."""
+    """Return whether an IP address may be called: globally routable, as is the IPv4 address that it may carry."""
     given = ipaddress.ip_address(address)
     if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped:
         given = given.ipv4_mapped
@@ -41,20 +53,23 @@ def is_public(address: str, *, allow_loopback: bool = False) -> bool:
 
 
 def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    if address.version == 6 and address not in _IPV6_UNICAST:
+        return False
+    listed = any(address in network for network in _NOT_PUBLIC if network.version == address.version)
+    return address.is_global and not address.is_multicast and not address.is_reserved and not listed
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The IP addresses of a name, each once.
+    """Return the IP addresses of a name, each once.
 
     Raises:
         httpcore.ConnectError: it has none.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"no address for {host!r}") from error
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    return list(dict.fromkeys(str(info[4][0]) for info in entries))
 
 
 class _PublicBackend(httpcore.AsyncNetworkBackend):
@@ -76,6 +91,8 @@ class _PublicBackend(httpcore.AsyncNetworkBackend):
         for address in addresses:
             if not is_public(address, allow_loopback=self._allow_loopback):
                 raise AddressRefusedError(f"{host} is at {address}, which is no public address")
+            if port not in PORTS and not ipaddress.ip_address(address).is_loopback:
+                raise AddressRefusedError(f"port {port} of {host}; only {', '.join(map(str, PORTS))} are called")
         failed: Exception = httpcore.ConnectError(f"no address for {host!r}")
         for address in addresses:
             try:
@@ -98,7 +115,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class PublicTransport(httpx.AsyncBaseTransport):
-    """An httpx transport over such connections; its errors are httpcore's, or AddressRefusedError.
+    """An httpx transport that calls public addresses only.
 
     Args:
         connections: the most connections at once.
@@ -114,7 +131,12 @@ class PublicTransport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request."""
+        """Send one request.
+
+        Raises:
+            AddressRefusedError: the host's address or port may not be called.
+            httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError: the exchange failed.
+        """
         response = await self._pool.handle_async_request(
             httpcore.Request(
                 method=request.method,

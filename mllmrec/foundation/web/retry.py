@@ -1,4 +1,4 @@
-"""When to ask again: what the server says, or a growing wait that spreads the callers."""
+"""Decide how long to wait before a request is repeated."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _MOST_SECONDS = 30.0
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by the Retry-After header (seconds or an HTTP date), None where there is none to read.
+    """Return the seconds of the Retry-After header (seconds or an HTTP date), None where it cannot be read.
 
-    A date is taken against the server's own clock where it tells it, so that a wrong clock on this side does
-    no harm.
+    A date is compared with the server's own Date header where there is one, so that a wrong clock here does no harm.
     """
     value = headers.get("retry-after", "").strip()
     try:
@@ -43,9 +42,17 @@ def _moment(value: str) -> datetime | None:
 
 
 def backoff(attempt: int, *, seed: int, name: object) -> float:
-    """Seconds to wait after failed attempt 0, 1, ...: doubled each time, a random part between half and all of it.
+    """Return the seconds to wait after a failed attempt: doubled each time, of which a random half is taken off.
 
-    The random part is a hash of seed, name and attempt: equal runs wait equally, unlike requests apart.
+    The random part is a hash: equal runs wait equally, and different requests wait differently.
+
+    Args:
+        attempt: the number of the failed attempt, from 0.
+        seed: of the hash.
+        name: the request.
+
+    Returns:
+        Seconds, between half and all of min(30, 0.5 * 2^attempt).
     """
     digest = hashlib.sha256(f"{seed} {name} {attempt}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""The certificates that servers are checked against, read once a process: that takes longer than a request."""
+"""Load the certificates of authorities once a process: that takes longer than a request."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import httpx
 
 @cache
 def certificates() -> ssl.SSLContext:
-    """httpx's own choice: certifi's, or those that SSL_CERT_FILE or SSL_CERT_DIR name."""
+    """Return httpx's own choice: certifi's, or those that SSL_CERT_FILE or SSL_CERT_DIR name."""
     return httpx.create_ssl_context()

@@ -6,25 +6,37 @@ place; what would fail every request stops with one line, but never loses a repl
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
 
+import httpx
+
+from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
+from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.foundation.web import background
-from mllmrec.foundation.web.concurrency import ConcurrencyPolicy
-from mllmrec.reason.chat import ChatRequest, Reply
+from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, read_body
+from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate, Ticket
+from mllmrec.foundation.web.redaction import Redactor
+from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
+from mllmrec.foundation.web.tls import certificates
+from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
 from mllmrec.reason.engines import openai_format as form
-from mllmrec.reason.engines.openai_config import ChatServerConfig
-from mllmrec.reason.engines.openai_session import FatalError, Session, TransientError
+from mllmrec.reason.engines.openai_format import FatalError, TransientError
 
+T = TypeVar("T")
 _CALL = 8  # requests a call for each that is under way: few places stay empty towards its end
-_SIZES = ("n_params", "size", "n_vocab")  # what llama.cpp tells of the weights
 _START_ATTEMPTS = 3  # at a server that is not there, nobody should wait long to hear it
+_CONNECT_SECONDS = 10.0
+_NO_LIST = frozenset({400, 404, 405, 500, 501})  # of models; servers that keep none answer chats all the same
 
 
 class ChatServer:
-    """A `ChatModel` that asks a server.
+    """A `ChatModel` behind a server.
 
     Args:
         config: which server, which model, and how.
@@ -38,32 +50,32 @@ class ChatServer:
             raise EngineError("no model is named for the chat server; set its model to what the server calls it")
         self.config = config
         self._policy = ConcurrencyPolicy(config.concurrency)
-        self._told: dict[str, str | int] | None = None  # what the server tells of its model
+        self._identity: dict[str, str | int] | None = None
         self._confirmed = False
         self._fatal = ""
 
     @property
     def batch_size(self) -> int:
-        """How many requests one call should hold; grows with what the server turns out to bear."""
+        """Return how many requests one call should hold; it grows with the server's capacity."""
         return max(2 * self.config.concurrency, _CALL * self._policy.limit)
 
     @property
     def fingerprint(self) -> str:
-        """The model by its name and by what the server tells of its weights, and the decoding; never the address.
+        """Return the model's name, the server's words on its weights, and the decoding; never the address.
 
-        A server that is not there is taken to tell no more than the name: what is in the cache can be used
-        without it. `complete` makes sure of that before it asks anything.
+        A server that is not there counts as one that tells only the name, so the cache can be used without it.
+        `complete` makes sure of that before it sends anything.
         """
-        if self._told is None:
+        if self._identity is None:
             try:
-                self._told = background.run(self._identify(attempts=1))
+                self._identity = background.run(self._identify(attempts=1))
                 self._confirmed = True
             except EngineError:
-                self._told = {}
-        return fingerprint(self.config, self._told)
+                self._identity = {}
+        return form.fingerprint(self.config, self._identity)
 
-    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
-        """One reply a request, in order.
+    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+        """Return one reply a request, in order.
 
         Raises:
             EngineError: the server cannot be reached, or refuses the key, the model or the address, before any
@@ -72,42 +84,43 @@ class ChatServer:
         """
         if self._fatal:
             raise EngineError(self._fatal)
-        return background.run(self._complete(requests)) if requests else []
+        return background.run(self._complete(requests, report)) if requests else []
 
-    async def _complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
+    async def _complete(self, requests: Sequence[ChatRequest], report: Report) -> list[Reply]:
         await self._confirm()
-        replies: list[Reply | None] = [None] * len(requests)
+        replies: dict[int, Reply] = {}
         async with self._session() as session:
 
-            async def ask(n: int, request: ChatRequest) -> None:
+            async def send(n: int, request: ChatRequest) -> None:
                 if not self._fatal:
                     try:
-                        replies[n] = await session.ask(n, request)
+                        replies[n] = await session.chat(n, request)
+                        report(len(replies))
                     except FatalError as error:
                         self._fatal = str(error)
 
-            await background.for_each(requests, ask, workers=self.config.concurrency)
-        if self._fatal and all(reply is None or reply.finish == "failed" for reply in replies):
+            await background.for_each(requests, send, workers=self.config.concurrency)
+        if self._fatal and all(reply.finish == "failed" for reply in replies.values()):
             raise EngineError(self._fatal)
         # Some were answered before the server began to refuse: theirs are kept, the next call raises.
-        return [reply or Reply("", "failed", self._fatal) for reply in replies]
+        return [replies.get(n) or Reply("", "failed", self._fatal) for n in range(len(requests))]
 
     async def _confirm(self) -> None:
-        """Make sure, once, that the server is there and tells of its model what the fingerprint says."""
+        """Make sure, once, that the server is there and describes its model as the fingerprint does."""
         if self._confirmed:
             return
-        told = await self._identify(attempts=_START_ATTEMPTS)
-        if self._told not in (None, told):
+        identity = await self._identify(attempts=_START_ATTEMPTS)
+        if self._identity not in (None, identity):
             raise EngineError(
                 f"the chat server at {self.config.base_url} could not be asked about {self.config.model!r} when this "
                 "command began, and now can; start the command again, so that its answers are kept under the right name"
             )
-        self._told, self._confirmed = told, True
+        self._identity, self._confirmed = identity, True
 
     async def _identify(self, attempts: int) -> dict[str, str | int]:
         async with self._session() as session:
             try:
-                return identity(await session.models(attempts), self.config.model)
+                return form.model_identity(await session.models(attempts), self.config.model)
             except FatalError as error:
                 raise EngineError(str(error)) from error
             except TransientError as error:
@@ -119,33 +132,155 @@ class ChatServer:
         return Session(self.config, _key(self.config.api_key_env), self._policy)
 
 
-def fingerprint(config: ChatServerConfig, told: Mapping[str, str | int]) -> str:
-    """Everything beside the request that shapes a reply: the model and the decoding, not where it runs.
+class Session:
+    """Connections to one server, open for one call; belongs to one event loop.
 
     Args:
-        config: model and decoding.
-        told: what the server tells of the model, see `identity`; nothing for a batch file.
+        config: which server, and the limits of an exchange.
+        key: the API key, empty for none; it is blotted out of all that the server says.
+        policy: how many requests may be under way.
     """
-    names = ("model", "revision", "max_tokens", "temperature", "seed", "image_side")
-    parts = {name: getattr(config, name) for name in names} | dict(told)
-    return " ".join([form.VERSION, *(f"{name}={value!r}" for name, value in parts.items())])
 
+    def __init__(self, config: ChatServerConfig, key: str, policy: ConcurrencyPolicy) -> None:
+        self._config, self._key = config, key
+        self._redact = Redactor(key)
+        self._gate = Gate(policy)
+        self._down = False  # a request has used up its attempts without reaching the server
+        self._client = httpx.AsyncClient(
+            verify=certificates(),
+            headers={**PLAIN, **({"Authorization": f"Bearer {key}"} if key else {})},
+            timeout=httpx.Timeout(config.request_seconds, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
+        )
 
-def identity(listed: Any, model: str) -> dict[str, str | int]:
-    """What a server's list of models tells of a model's weights, beside its name.
+    async def __aenter__(self) -> Session:
+        return self
 
-    vLLM names the folder or repository that an alias stands for (`root`), llama.cpp the sizes of the weights
-    (`meta`); both shape replies. Times and owners do not.
-    """
-    rows = listed.get("data") if isinstance(listed, Mapping) else None
-    rows = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-    found = [row for row in rows if row.get("id") == model]
-    if not found:
-        return {}
-    meta = found[0].get("meta")
-    sizes = {name: meta.get(name) for name in _SIZES} if isinstance(meta, Mapping) else {}
-    told = {"root": found[0].get("root"), **sizes}
-    return {name: value for name, value in told.items() if isinstance(value, str | int) and value != model}
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def chat(self, n: int, request: ChatRequest) -> Reply:
+        """Return the reply to one request, failed where it cannot be had; `n` tells requests apart.
+
+        Raises:
+            FatalError: no request can be answered.
+        """
+        try:
+            body = await asyncio.to_thread(form.chat_body, request, self._config)
+            content = json.dumps(body).encode()
+            return await self._persist(lambda: self._chat(content), n, self._config.attempts)
+        except ImageRefusedError as error:
+            return Reply("", "failed", f"picture: {error}")
+        except TransientError as error:
+            return Reply("", "failed", str(error))
+
+    async def models(self, attempts: int) -> object:
+        """Return the server's list of models, None where it keeps none.
+
+        Raises:
+            FatalError: it refuses the key.
+            TransientError: it cannot be reached.
+        """
+        return await self._persist(self._list, "models", attempts)
+
+    async def _persist(self, exchange: Callable[[], Awaitable[T]], name: object, attempts: int) -> T:
+        """Return the result of an exchange, tried again while that may help and there is time."""
+        now = asyncio.get_running_loop().time
+        end = 0.0
+        for attempt in range(attempts):
+            try:
+                async with self._gate.enter() as ticket:
+                    end = end or now() + self._config.total_seconds
+                    result = await self._limited(exchange, ticket, end - now())
+                self._down = False
+                return result
+            except TransientError as error:
+                wait = error.wait if error.wait is not None else backoff(attempt, seed=self._config.seed, name=name)
+                reason = f"{error} (attempt {attempt + 1})"
+                if now() + wait > end:
+                    raise TransientError(f"{reason}; a wait of {wait:.0f} s would be over the total time") from error
+                if attempt + 1 == attempts or (self._down and error.unreachable):
+                    self._down = error.unreachable
+                    raise TransientError(reason) from error
+                if error.wait and error.overloaded:
+                    self._gate.pause(error.wait)
+                await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _limited(self, exchange: Callable[[], Awaitable[T]], ticket: Ticket, left: float) -> T:
+        """Make one attempt within its time; every way in which it may fail becomes one error."""
+        seconds = min(self._config.request_seconds, left)
+        if seconds <= 0:
+            raise TransientError("the total time went by in waiting for the server")
+        try:
+            async with asyncio.timeout(seconds):
+                return await exchange()
+        except TransientError as error:
+            if error.overloaded:
+                self._gate.overloaded(ticket)
+            raise
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise TransientError(f"no connection: {self._line(error)}", unreachable=True) from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            self._gate.overloaded(ticket)
+            raise TransientError(f"no complete answer within {seconds:g} s") from error
+        except (httpx.HTTPError, OSError, ValueError, BodyRefusedError) as error:
+            raise TransientError(f"no usable answer: {self._line(error)}") from error
+
+    def _line(self, error: Exception) -> str:
+        return form.one_line(self._redact(str(error) or type(error).__name__))
+
+    async def _chat(self, content: bytes) -> Reply:
+        status, raw = await self._send("POST", form.CHAT_PATH, content)
+        if status != httpx.codes.OK:
+            finish: Finish = "refused" if status in form.REFUSED_FOR_GOOD else "failed"
+            return Reply("", finish, f"HTTP status {status}: {form.error_text(raw)}")
+        return form.read_completion(form.parse(raw))
+
+    async def _list(self) -> object:
+        status, raw = await self._send("GET", "/models", None, tolerated=_NO_LIST)
+        try:
+            return form.parse(raw) if status == httpx.codes.OK else None
+        except form.NotACompletionError:
+            return None
+
+    async def _send(
+        self, method: str, path: str, content: bytes | None, tolerated: frozenset[int] = frozenset()
+    ) -> tuple[int, str]:
+        """Return status and text of the answer, without the key where the server gives it back."""
+        address = self._config.base_url.rstrip("/") + path
+        headers = {"Content-Type": "application/json"} if content else {}
+        async with self._client.stream(method, address, content=content, headers=headers) as response:
+            raw = self._redact(await self._text(response))
+        if response.status_code not in tolerated:
+            self._check(response, raw)
+        return response.status_code, raw
+
+    async def _text(self, response: httpx.Response) -> str:
+        try:
+            return (await read_body(response, self._config.response_bytes)).decode("utf-8", "replace")
+        except BodyRefusedError:
+            if response.is_success:
+                raise
+            return ""  # the status says enough
+
+    def _check(self, response: httpx.Response, raw: str) -> None:
+        status, config = response.status_code, self._config
+        reason = f"HTTP status {status}: {form.error_text(raw)}"
+        if status in (401, 403):
+            key = f"the key in {config.api_key_env}" if self._key else "requests without a key; set api_key_env"
+            raise FatalError(f"the chat server refuses {key} ({reason})")
+        if status == httpx.codes.NOT_FOUND:
+            raise FatalError(f"no model {config.model!r} at {config.base_url} ({reason}); check model and base_url")
+        if response.has_redirect_location:
+            where = form.one_line(self._redact(response.headers["location"].split("?")[0]))
+            raise FatalError(f"{config.base_url} leads elsewhere ({where}); set that as base_url")
+        if "insufficient_quota" in raw and status == httpx.codes.TOO_MANY_REQUESTS:
+            raise FatalError(f"the account behind the chat server is used up ({reason})")
+        if status in BUSY:
+            raise TransientError(reason, wait=retry_after(response.headers), overloaded=status in OVERLOADED)
 
 
 def _key(variable: str) -> str:

@@ -1,4 +1,4 @@
-"""The `transformers` engine: any image-text-to-text model in this process, batched to what the machine holds.
+"""The `transformers` engine: any image-text-to-text model in this process, in batches that the machine can hold.
 
 Requests go by length in batches under a token budget, padded on the left; pictures are decoded and preprocessed
 on threads while the model works on the batch before. Greedy by default, so a text does not depend on what else
@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
-from mllmrec.foundation import storage
-from mllmrec.foundation.images import open_image
-from mllmrec.reason.chat import ChatRequest, Finish, Reply
-from mllmrec.reason.engines import openvino_model
+from mllmrec.foundation import model_folder, storage
+from mllmrec.foundation.batching import Batches, Capacity, Cost, is_out_of_memory
+from mllmrec.reason.answer_text import has_thought_marks
+from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
 from mllmrec.reason.engines import transformers_model as loading
-from mllmrec.reason.engines.transformers_batches import Batches, Capacity, Cost, is_out_of_memory
-from mllmrec.reason.engines.transformers_model import Loaded
-from mllmrec.reason.quote import estimate_tokens
+from mllmrec.reason.engines.transformers_model import Loaded, text_settings
+from mllmrec.reason.engines.transformers_processor import Prepared, prepare
+from mllmrec.reason.token_budget import estimate_tokens
 
 R = TypeVar("R")
 _VERSION = "transformers 1"
@@ -39,7 +34,7 @@ _ON_CPU, _ON_GPU = (16, 16_384), (128, 1 << 20)  # requests, tokens at once
 _BATCHES_A_CALL = 4  # so that there is something to sort, and a batch to prepare ahead
 _KV_SHARE = 0.5  # of the free memory of a GPU that keys and values may take
 _PIXELS_PER_TOKEN = 28 * 28  # of most current families; an estimate, for the order of work only
-_DECODERS = 8
+_THOUGHT = "<think>"  # put before a reply whose prompt ends in an open thought
 
 
 class TransformersModel:
@@ -55,43 +50,43 @@ class TransformersModel:
 
     def __init__(self, name: str, config: TransformersConfig) -> None:
         self.config = config
-        self.folder = loading.locate(name, config.revision)
+        self.folder = model_folder.locate(name, config.revision)
         self.settings = loading.read_config(self.folder)
         loading.check_backend(self.settings, config)
         self.dtype, self.device = loading.dtype_of(config), loading.device_of(config)
 
     @cached_property
     def identity(self) -> str:
-        """What tells this model from others, its precision and the size of its pictures included."""
+        """Return what tells this model from others, its precision and the size of its pictures included."""
         config = self.config
         backend = "" if config.backend == "torch" else f" backend={config.backend}"
         return (
-            f"{_VERSION}{backend} model={loading.identity(self.folder)} dtype={self.dtype} quantise={config.quantise} "
-            f"pixels={config.max_pixels}"
+            f"{_VERSION}{backend} model={model_folder.identity(self.folder)} dtype={self.dtype} "
+            f"quantise={config.quantise} pixels={config.max_pixels}"
         )
 
     @cached_property
     def loaded(self) -> Loaded:
-        """Model and processor."""
+        """Return model and processor."""
         return loading.load(self.folder, self.config)
 
     @cached_property
     def capacity(self) -> Capacity:
-        """How much goes at once on this machine; remembers what did not fit."""
+        """Return how much goes at once on this machine; it remembers what did not fit."""
         requests, tokens = _ON_CPU if self.device == "cpu" else _ON_GPU
         if self.device == "cuda":
             tokens = min(tokens, self._free_tokens())
-        if self.config.backend == "openvino" and not openvino_model.pads(self.settings):
+        if self.config.backend == "openvino" and not loading.pads(self.settings):
             return Capacity(1, self.config.batch_tokens or tokens)
         return Capacity(self.config.batch_size or requests, self.config.batch_tokens or tokens)
 
     @property
     def batch_size(self) -> int:
-        """Requests a call."""
+        """Return how many requests a call holds."""
         return _BATCHES_A_CALL * (self.config.batch_size or (_ON_CPU if self.device == "cpu" else _ON_GPU)[0])
 
     def memory(self, tokens: int) -> int:
-        """About how many bytes weights take, and the keys and values of a full batch of so many tokens a request."""
+        """Estimate the bytes of weights, keys and values of a full batch with `tokens` tokens a request."""
         requests, most = _ON_CPU if self.device == "cpu" else _ON_GPU
         at_once = min(self.config.batch_tokens or most, (self.config.batch_size or requests) * tokens)
         width = 2 if self.dtype == "float32" else 1
@@ -104,15 +99,6 @@ class TransformersModel:
         _ = self.loaded  # what is free is known once the weights are there
         free, _total = torch.cuda.mem_get_info()
         return max(int(_KV_SHARE * free) // kv_bytes_per_token(self.settings), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A batch as the model takes it: `kept` numbers its rows, `refused` says why a request is not among them."""
-
-    inputs: Any
-    kept: list[int]
-    refused: dict[int, str]
 
 
 class TransformersChat:
@@ -129,7 +115,7 @@ class TransformersChat:
 
     @property
     def fingerprint(self) -> str:
-        """Model, revision, precision, and how it decodes."""
+        """Return model, revision, precision, and how it decodes."""
         config = self._model.config
         sampled = f" temperature={config.temperature} top_p={config.top_p} seed={self._seed}"
         return (
@@ -139,7 +125,7 @@ class TransformersChat:
 
     @property
     def states_fingerprint(self) -> str:
-        """Model, revision and precision; how it decodes does not matter to its states.
+        """Return model, revision and precision; how it decodes does not matter to its states.
 
         Raises:
             EngineError: the backend gives no states.
@@ -153,16 +139,16 @@ class TransformersChat:
 
     @property
     def width(self) -> int:
-        """The hidden size."""
-        return int(_text_settings(self._model.settings)["hidden_size"])
+        """Return the hidden size."""
+        return int(text_settings(self._model.settings)["hidden_size"])
 
     @property
     def batch_size(self) -> int:
-        """Requests a call: a few batches."""
+        """Return how many requests a call holds: a few batches."""
         return self._model.batch_size
 
-    def complete(self, requests: Sequence[ChatRequest]) -> list[Reply]:
-        """One reply a request, in order.
+    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+        """Return one reply a request, in order.
 
         Raises:
             EngineError: the weights cannot be loaded.
@@ -173,15 +159,15 @@ class TransformersChat:
             failed=lambda error: Reply("", "failed", _reason(error)),
             free=_free_memory,
         )
-        return self._run(batches, requests)
+        return self._run(batches, requests, report)
 
     def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
-        """The mean of the last layer's states over a request's tokens, float32 [len(requests), hidden size].
+        """Return the mean of the last layer's states over a request's tokens, float32 [len(requests), hidden size].
 
         One prefill and no decoding. The row of a request that cannot be read is NaN.
         """
         nothing = np.full(self.width, np.nan, np.float32)
-        batches: Batches[_Prepared, NDArray[np.float32]] = Batches(
+        batches: Batches[Prepared, NDArray[np.float32]] = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
             compute=lambda numbers, prepared: self._pool(numbers, prepared, nothing),
             failed=lambda _: nothing,
@@ -190,52 +176,37 @@ class TransformersChat:
         rows = self._run(batches, requests)
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
-    def _run(self, batches: Batches[_Prepared, R], requests: Sequence[ChatRequest]) -> list[R]:
+    def _run(
+        self, batches: Batches[Prepared, R], requests: Sequence[ChatRequest], report: Report = no_report
+    ) -> list[R]:
         if not requests:
             return []
         _ = self._model.loaded  # here, where a fault stops the stage; in a batch it would be that of its requests
-        return batches.run([self._cost(request) for request in requests], self._model.capacity)
+        return batches.run([self._cost(request) for request in requests], self._model.capacity, report)
 
     def _cost(self, request: ChatRequest) -> Cost:
         pictures = len(request.images) * (self._model.config.max_pixels // _PIXELS_PER_TOKEN)
-        said = estimate_tokens(request.system) + estimate_tokens(request.text)
-        return Cost(len(request.images), said + pictures + self._max_new_tokens)
+        prompt = estimate_tokens(request.system) + estimate_tokens(request.text)
+        return Cost(len(request.images), prompt + pictures + self._max_new_tokens)
 
-    def _prepare(self, requests: Sequence[ChatRequest], numbers: Sequence[int]) -> _Prepared:
-        """Pictures decoded and shrunk, prompts rendered, both through the processor."""
-        loaded, kept, refused, pictures = self._model.loaded, [], {}, []
-        with ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1)) as decoders:
-            opened = list(decoders.map(lambda n: _open(requests[n].images, self._model.config.max_pixels), numbers))
-        for n, found in zip(numbers, opened, strict=True):
-            if isinstance(found, str):
-                refused[n] = found
-            else:
-                kept.append(n)
-                pictures.append(found)
-        if not kept:
-            return _Prepared(None, kept, refused)
-        texts = [render(loaded.processor, requests[n]) for n in kept]
-        inputs = loaded.processor(
-            text=texts,
-            images=pictures if any(pictures) else None,
-            padding=True,
-            return_tensors="pt",
-            add_special_tokens=not begins(loaded.processor.tokenizer, texts[0]),
-        )
-        self._check_length(int(inputs["input_ids"].shape[1]))
-        return _Prepared(inputs, kept, refused)
+    def _prepare(self, requests: Sequence[ChatRequest], numbers: Sequence[int]) -> Prepared:
+        prepared = prepare(self._model.loaded.processor, requests, numbers, self._model.config.max_pixels)
+        if prepared.rows:
+            self._check_length(int(prepared.inputs["input_ids"].shape[1]))
+        return prepared
 
     def _check_length(self, longest: int) -> None:
-        limit = _text_settings(self._model.settings).get("max_position_embeddings")
+        limit = text_settings(self._model.settings).get("max_position_embeddings")
         if limit and longest + self._max_new_tokens > limit:
             raise MllmrecError(
                 f"the prompt has {longest:,} tokens, and with {self._max_new_tokens} new ones the model reads {limit:,}"
             )
 
-    def _generate(self, numbers: Sequence[int], prepared: _Prepared) -> list[Reply]:
+    def _generate(self, numbers: Sequence[int], prepared: Prepared) -> list[Reply]:
         replies = {n: Reply("", "failed", why) for n, why in prepared.refused.items()}
-        if prepared.kept:
-            replies |= zip(prepared.kept, self._decode(prepared.inputs), strict=True)
+        if prepared.rows:
+            for n, reply, thinking in zip(prepared.rows, self._decode(prepared.inputs), prepared.thinking, strict=True):
+                replies[n] = replace(reply, text=f"{_THOUGHT}{reply.text}") if thinking else reply
         return [replies[n] for n in numbers]
 
     def _decode(self, inputs: Any) -> list[Reply]:
@@ -247,18 +218,22 @@ class TransformersChat:
         devices = [torch.cuda.current_device()] if self._model.device == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
             torch.manual_seed(int(seed[:15], 16))
-            made = loaded.model.generate(**self._placed(inputs), generation_config=decoding)
-        new = made[:, inputs["input_ids"].shape[1] :].tolist()
+            tokens = loaded.model.generate(**self._placed(inputs), generation_config=decoding)
+        new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._reply(row, decoding.eos_token_id) for row in new]
 
     def _reply(self, tokens: list[int], ends: int | list[int] | None) -> Reply:
         last = {ends} if isinstance(ends, int) else set(ends or ())
         finish: Finish = "stop" if last & set(tokens) else "length"
-        text = self._model.loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+        tokenizer = self._model.loaded.processor.tokenizer
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        marked = tokenizer.decode(tokens, skip_special_tokens=False)
+        if has_thought_marks(marked) and not has_thought_marks(text):
+            text = marked  # some tokenizers call the marks of a thought special, and drop them
         return Reply(text.strip(), finish)
 
     def _decoding(self) -> Any:
-        """The model's own generation config, but greedy or sampled as ours says."""
+        """Return the model's own generation config, but greedy or sampled as ours says."""
         config, loaded = self._model.config, self._model.loaded
         decoding = copy.deepcopy(loaded.model.generation_config)
         decoding.max_new_tokens, decoding.max_length = self._max_new_tokens, None
@@ -275,7 +250,7 @@ class TransformersChat:
         return decoding
 
     def _placed(self, inputs: Any) -> dict[str, Any]:
-        """Inputs on the model's device, floats in its precision, without what its family does not read."""
+        """Return inputs on the model's device, floats in its precision, without what its family does not read."""
         import torch
 
         placed = inputs.to(self._model.device, dtype=getattr(torch, self._model.dtype))
@@ -283,80 +258,25 @@ class TransformersChat:
         return {name: value for name, value in placed.items() if name != "token_type_ids" or name in known}
 
     def _pool(
-        self, numbers: Sequence[int], prepared: _Prepared, nothing: NDArray[np.float32]
+        self, numbers: Sequence[int], prepared: Prepared, nothing: NDArray[np.float32]
     ) -> list[NDArray[np.float32]]:
         import torch
 
         rows = dict.fromkeys(prepared.refused, nothing)
-        if prepared.kept:
+        if prepared.rows:
             placed = self._placed(prepared.inputs)
             with torch.inference_mode():
                 states = self._model.loaded.model.base_model(**placed, use_cache=False).last_hidden_state
                 mask = placed["attention_mask"].unsqueeze(-1)  # [B, T, 1]
                 # In float32: a sum over thousands of states in half precision would lose the small ones.
                 pooled = (states.float() * mask).sum(1) / mask.sum(1)
-            rows |= zip(prepared.kept, pooled.cpu().numpy(), strict=True)
+            rows |= zip(prepared.rows, pooled.cpu().numpy(), strict=True)
         return [rows[n] for n in numbers]
 
 
-def render(processor: Any, request: ChatRequest) -> str:
-    """The prompt by the model's own chat template; its special tokens are taken out of what we put in.
-
-    Templates without a system role get the system text at the head of the user's turn.
-    """
-    from jinja2 import TemplateError
-
-    text, system = (_plain(processor.tokenizer, part) for part in (request.text, request.system))
-    try:
-        return _render(processor, text, system, len(request.images))
-    except TemplateError:
-        return _render(processor, f"{system}\n\n{text}".strip(), "", len(request.images))
-
-
-def _render(processor: Any, text: str, system: str, pictures: int) -> str:
-    content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": text}]
-    turns = [{"role": "user", "content": content}]
-    if system:
-        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-
-
-def begins(tokenizer: Any, text: str) -> bool:
-    """Whether a rendered prompt has its beginning-of-text token already; tokenizers would add a second one."""
-    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-
-
-def _plain(tokenizer: Any, text: str) -> str:
-    for token in sorted(tokenizer.all_special_tokens, key=len, reverse=True):
-        text = text.replace(token, " ")
-    return text
-
-
-def _open(paths: Sequence[Path], most: int) -> list[Image.Image] | str:
-    """The pictures, none with more than `most` pixels, or why one of them cannot be used."""
-    try:
-        return [shrink(open_image(path, side=2 * math.isqrt(most)), most) for path in paths]
-    except MllmrecError as error:
-        return str(error)
-
-
-def shrink(image: Image.Image, most: int) -> Image.Image:
-    """A picture of at most so many pixels, its aspect kept."""
-    width, height = image.size
-    if width * height <= most:
-        return image
-    scale = math.sqrt(most / (width * height))
-    return image.resize((max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.BICUBIC)
-
-
-def _text_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = settings.get("text_config") or settings
-    return nested
-
-
 def kv_bytes_per_token(settings: dict[str, Any]) -> int:
-    """Bytes of keys and values that one token takes in half precision, all layers."""
-    text = _text_settings(settings)
+    """Return the bytes of keys and values of one token in half precision, all layers."""
+    text = text_settings(settings)
     heads = text.get("num_attention_heads", 1)
     width = text.get("head_dim") or text.get("hidden_size", 1) // heads
     return int(2 * 2 * text.get("num_hidden_layers", 1) * (text.get("num_key_value_heads") or heads) * width)

@@ -1,29 +1,39 @@
-"""A model folder found, told apart from others, and loaded: weights, processor, precision, quantisation.
+"""Load a model of the `transformers` engine: weights, processor, precision, quantization, backend.
 
-Whatever the hub, the files or the machine refuse comes out as one line. Code that comes with a model is never
-run; weights are read from safetensors only.
+Whatever the files or the machine refuse comes out as one line. Code that comes with a model is never run; weights are
+read from safetensors only.
+
+With the OpenVINO backend, optimum-intel converts the model once, into the cache of converted models. It then generates
+through transformers, with the same tokens in float32. optimum-intel converts a family up to some version of
+transformers, which is checked before anything is loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mllmrec.config import TransformersConfig
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
-from mllmrec.reason.engines import openvino_model
+from mllmrec.foundation.converted_model import converted, quiet, require
+from mllmrec.foundation.model_folder import count_weights, identity
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 
-_WANTED = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 # What transformers loads such weights with; other methods say themselves what they need.
 _LOADED_BY = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel", "accelerate")}
+
+_OPENVINO = 'transformers.backend = "openvino"'
+# By itself the CPU plugin would take bfloat16, and keys, values and activations of eight bits.
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+# Families whose padded batches were seen to give the tokens of single requests. Those of llava do not (optimum-intel
+# 2.2.0), so whatever is not listed here is asked one request at a time.
+_PADDED = ("idefics3", "smolvlm", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,77 +51,11 @@ class Loaded:
     device: Any
 
 
-def locate(name: str, revision: str) -> Path:
-    """The local folder of a model: a path as it is, a hub name through the hub's cache, downloaded if need be.
-
-    What the cache holds is used without asking the hub, so a run does not change because a model moved on.
-
-    Raises:
-        EngineError: there is no such folder or model, it is gated, or the hub cannot be reached.
-    """
-    if Path(name).is_dir():
-        folder = Path(name)
-        if not (folder / "config.json").is_file():
-            raise EngineError(
-                f"{folder} is no model: it has no config.json; give the folder that save_pretrained wrote"
-            )
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
-        raise EngineError(f"there is no model folder {name!r}; give a Hugging Face name such as org/model, or a folder")
-    return _from_hub(name, revision)
-
-
-def _from_hub(name: str, revision: str) -> Path:
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    def snapshot(*, local: bool) -> Path:
-        return Path(
-            hub.snapshot_download(name, revision=revision, allow_patterns=list(_WANTED), local_files_only=local)
-        )
-
-    fetch = f"on a machine with access run: hf download {name} --revision {revision}"
-    try:
-        return snapshot(local=True)
-    except FileNotFoundError:
-        pass
-    try:
-        return snapshot(local=False)
-    except errors.GatedRepoError as error:
-        raise EngineError(
-            f"the model {name!r} is gated: accept its terms at https://huggingface.co/{name}, then log in with "
-            "hf auth login, or set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise EngineError(
-            f"the hub has no model {name!r}, or it is private; check the name, or set HF_TOKEN"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise EngineError(f"the model {name!r} has no revision {revision!r}; check transformers.revision") from error
-    except Exception as error:  # whatever the network raises
-        raise EngineError(
-            f"the files of the model {name!r} (config.json and weights, revision {revision!r}) are not in the local "
-            f"cache, and the hub cannot be reached ({first_line(error)}); {fetch}, and copy the cache, or give a "
-            "folder"
-        ) from error
-
-
-def identity(folder: Path) -> str:
-    """What tells models apart: small files by their whole content, weights by size and samples of their bytes."""
-    hasher = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".jinja", ".txt", ".model"):
-            hasher.update(f"{file.name} {storage.hash_file(file)}\n".encode())
-        elif file.suffix == ".safetensors":
-            hasher.update(f"{file.name} {storage.hash_samples(file)}\n".encode())
-    return hasher.hexdigest()[:24]
-
-
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json, checked for what would stop a run before any weight is read.
+    """Return the model's config.json, checked for faults that would stop a run before any weight is read.
 
     Raises:
-        EngineError: this transformers does not know the model, or it wants code of its own.
+        EngineError: this transformers does not know the model, or it needs code of its own.
     """
     config: dict[str, Any] = storage.read_json(folder / "config.json")
     from transformers import CONFIG_MAPPING
@@ -124,14 +68,14 @@ def read_config(folder: Path) -> dict[str, Any]:
                 'version that transformers knows, or serve it elsewhere and use engine = "openai"'
             )
         raise EngineError(
-            f"transformers {importlib.metadata.version('transformers')} does not know the model type {kind!r} of "
+            f"transformers {version('transformers')} does not know the model type {kind!r} of "
             f"{folder}; pip install -U transformers"
         )
     return config
 
 
 def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
-    """Refuse a backend or a quantisation that is not installed, before anything is loaded.
+    """Refuse a backend or a quantization that is not installed, before anything is loaded.
 
     Args:
         settings: the model's config.json.
@@ -141,15 +85,15 @@ def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
         EngineError: a package is missing, broken or does not fit, or the backend does not run this model.
     """
     if config.backend == "openvino":
-        openvino_model.check(settings, config)
-    elif stored := stored_quantisation(settings):
+        _check_openvino(settings, config)
+    elif stored := stored_quantization(settings):
         _check_stored(stored, config)
     elif config.quantise != "none":
         _check_quanto(config)
 
 
-def stored_quantisation(settings: dict[str, Any]) -> str:
-    """How a checkpoint's weights are quantised already, such as gptq or awq; empty where they are not."""
+def stored_quantization(settings: dict[str, Any]) -> str:
+    """Return how a checkpoint's weights are quantized already, such as gptq or awq; empty where they are not."""
     return str((settings.get("quantization_config") or {}).get("quant_method", ""))
 
 
@@ -175,10 +119,10 @@ def _check_quanto(config: TransformersConfig) -> None:
 
 
 def device_of(config: TransformersConfig) -> str:
-    """The device that is asked for, or the one that is there.
+    """Return the device of the settings, or the one that is there.
 
     Raises:
-        EngineError: CUDA is asked for and no GPU answers.
+        EngineError: the settings name CUDA and no GPU answers.
     """
     import torch
 
@@ -191,10 +135,16 @@ def device_of(config: TransformersConfig) -> str:
 
 
 def dtype_of(config: TransformersConfig) -> str:
-    """float32 on a CPU, bfloat16 on a GPU, unless another is asked for."""
+    """Return float32 on a CPU and bfloat16 on a GPU, unless the settings name another."""
     if config.dtype != "auto":
         return config.dtype
     return "bfloat16" if device_of(config) == "cuda" else "float32"
+
+
+def text_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model's language half."""
+    nested: dict[str, Any] = settings.get("text_config") or settings
+    return nested
 
 
 def load(folder: Path, config: TransformersConfig) -> Loaded:
@@ -212,7 +162,7 @@ def load(folder: Path, config: TransformersConfig) -> Loaded:
             processor = load_processor(folder)
             cap_pixels(processor, config.max_pixels)
             if config.backend == "openvino":
-                model = openvino_model.load(folder, settings, config, identity(folder))
+                model = _load_openvino(folder, settings, config)
                 return Loaded(model, processor, device)
             model = _load_weights(folder, config)
             return Loaded(model.to(device), processor, device)
@@ -234,7 +184,7 @@ def _load_weights(folder: Path, config: TransformersConfig) -> Any:
     )
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has a progress of its own
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has its own
     sees = type(AutoConfig.from_pretrained(folder, trust_remote_code=False)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     model = kind.from_pretrained(
@@ -244,11 +194,11 @@ def _load_weights(folder: Path, config: TransformersConfig) -> Any:
         use_safetensors=True,
         **_attention(config),
     )
-    return _quantised(model.eval(), config.quantise)
+    return _quantized(model.eval(), config.quantise)
 
 
 def _attention(config: TransformersConfig) -> dict[str, str]:
-    """flash-attn where it is installed and fits; else what transformers picks (SDPA, or eager where that is all)."""
+    """Return flash-attn where it is installed and fits; else transformers picks (SDPA, or eager where that is all)."""
     if config.attention != "auto":
         return {"attn_implementation": config.attention}
     fits = device_of(config) == "cuda" and dtype_of(config) in ("bfloat16", "float16")
@@ -257,8 +207,8 @@ def _attention(config: TransformersConfig) -> dict[str, str]:
     return {}
 
 
-def _quantised(model: Any, quantise: str) -> Any:
-    """Weights of the linear layers as int8 or int4; the head stays as it is, where a rounding costs most."""
+def _quantized(model: Any, quantise: str) -> Any:
+    """Quantize the linear layers to int8 or int4; the head stays as it is, where a rounding costs most."""
     if quantise == "none":
         return model
     from optimum.quanto import freeze, qint4, qint8, quantize
@@ -269,28 +219,83 @@ def _quantised(model: Any, quantise: str) -> Any:
 
 
 def weight_bytes(folder: Path, settings: dict[str, Any], config: TransformersConfig) -> int:
-    """About how much memory the weights take: by the files' headers; by their sizes where quantised already."""
-    if stored_quantisation(settings):
+    """Estimate the bytes of the weights by the files' headers; by their sizes where quantized already.
+
+    Args:
+        folder: of the model.
+        settings: its config.json.
+        config: of the engine.
+    """
+    if stored_quantization(settings):
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    values = sum(_count_values(file) for file in folder.glob("*.safetensors"))
+    values = sum(count_weights(file) for file in folder.glob("*.safetensors"))
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(config)]
     return int(values * {"none": width, "int8": 1, "int4": 0.56}[config.quantise])
 
 
-def _count_values(file: Path) -> int:
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        if size > 100 << 20:
-            raise EngineError(f"{file} is no safetensors file: its header claims {size >> 20} MiB")
-        try:
-            header = json.loads(opened.read(size))
-        except ValueError as error:
-            raise EngineError(f"{file} is no safetensors file: its header is not JSON") from error
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in entry["shape"]:
-                count *= side
-            total += count
-    return total
+def _check_openvino(settings: Mapping[str, Any], config: TransformersConfig) -> None:
+    """Refuse what OpenVINO cannot do here, before anything is loaded."""
+    require("openvino", "transformers.backend")
+    if config.device == "cuda" or config.dtype not in ("auto", "float32") or config.kv_cache != "dynamic":
+        raise EngineError(
+            f"{_OPENVINO} runs on the CPU in float32 with a cache of its own; leave transformers.device, .dtype and "
+            ".kv_cache as they are by default"
+        )
+    _check_family(str(settings["model_type"]), _task(settings))
+
+
+def _load_openvino(folder: Path, settings: Mapping[str, Any], config: TransformersConfig) -> Any:
+    """Load the compiled model; convert it first where the cache has no conversion of it."""
+    from optimum.intel.openvino import OVModelForCausalLM, OVModelForVisualCausalLM
+
+    kind: Any = OVModelForVisualCausalLM if _task(settings) == "image-text-to-text" else OVModelForCausalLM
+
+    def convert(target: Path) -> None:
+        model = kind.from_pretrained(
+            folder, export=True, compile=False, trust_remote_code=False, **_openvino_weights(config.quantise)
+        )
+        model.save_pretrained(target)
+
+    with quiet():
+        compiled = converted("openvino", {"model": identity(folder), "weights": config.quantise}, convert)
+        return kind.from_pretrained(compiled, export=False, trust_remote_code=False, ov_config=_EXACT)
+
+
+def pads(settings: Mapping[str, Any]) -> bool:
+    """Return whether OpenVINO takes requests of uneven length in one batch."""
+    return "vision_config" not in settings or settings["model_type"] in _PADDED
+
+
+def _task(settings: Mapping[str, Any]) -> str:
+    return "image-text-to-text" if "vision_config" in settings else "text-generation-with-past"
+
+
+def _openvino_weights(quantise: str) -> dict[str, Any]:
+    """Return settings for weights as they are, or compressed by nncf, which optimum-intel brings."""
+    if quantise == "none":
+        return {"load_in_8bit": False}
+    from optimum.intel.openvino import OVWeightQuantizationConfig
+
+    return {"quantization_config": OVWeightQuantizationConfig(bits={"int8": 8, "int4": 4}[quantise])}
+
+
+def _check_family(family: str, task: str) -> None:
+    import optimum.exporters.openvino.model_configs  # noqa: F401 - registers what can be converted
+    from optimum.exporters.tasks import TasksManager
+    from packaging.version import Version
+
+    try:
+        exporter: Any = TasksManager.get_exporter_config_constructor(
+            "openvino", model_type=family, task=task, library_name="transformers"
+        )
+    except (KeyError, ValueError) as error:
+        raise EngineError(
+            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts no {family} model; leave it at torch"
+        ) from error
+    most = getattr(getattr(exporter, "func", exporter), "MAX_TRANSFORMERS_VERSION", None)
+    if most and Version(version("transformers")) > Version(str(most)):
+        raise EngineError(
+            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts {family} models up to transformers "
+            f"{most}, and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at "
+            "torch"
+        )

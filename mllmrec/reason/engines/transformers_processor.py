@@ -1,4 +1,4 @@
-"""The processor of a model: loaded without its video half where that cannot load, its pictures capped.
+"""Load the processor of a model, and bring prompts and pictures into its shape.
 
 Several families (Qwen-VL, SmolVLM) load no processor without torchvision, which only their video half needs. No
 video is ever given to it here, so it is put together without.
@@ -7,16 +7,27 @@ video is ever given to it here, so it is put together without.
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mllmrec.errors import EngineError
+from PIL import Image
+
+from mllmrec.errors import EngineError, MllmrecError
 from mllmrec.foundation import storage
+from mllmrec.foundation.images import open_image
+from mllmrec.reason.answer_text import opens_thought
+from mllmrec.reason.engine import ChatRequest
+
+_DECODERS = 8
 
 
 def load_processor(folder: Path) -> Any:
-    """Tokenizer, chat template and picture preprocessing of a model folder, pads on the left.
+    """Load tokenizer, chat template and picture preprocessing of a model folder; padding goes on the left.
 
     Raises:
         EngineError: the model has no chat template.
@@ -50,12 +61,12 @@ class TextOnly:
         self.tokenizer, self.chat_template = tokenizer, tokenizer.chat_template
 
     def apply_chat_template(self, turns: list[dict[str, Any]], **settings: Any) -> str:
-        """The prompt; templates of text models want the content of a turn as one string."""
+        """Return the prompt; templates of text models take the content of a turn as one string."""
         plain = [turn | {"content": "".join(part.get("text", "") for part in turn["content"])} for turn in turns]
         return str(self.tokenizer.apply_chat_template(plain, **settings))
 
     def __call__(self, *, text: list[str], images: Any, **settings: Any) -> Any:
-        """Token ids.
+        """Return token ids.
 
         Raises:
             EngineError: there are pictures.
@@ -82,21 +93,19 @@ def _without_video(folder: Path) -> Any:
     return _pictures_only(kind)(
         image_processor=pictures.from_pretrained(folder, trust_remote_code=False),
         tokenizer=transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-        video_processor=SimpleNamespace(
-            num_frames=None, fps=None
-        ),  # asked by templates, whether or not there is a video
+        video_processor=SimpleNamespace(num_frames=None, fps=None),  # templates read them without a video too
         chat_template=_chat_template(folder, settings),
         **own,
     )
 
 
 def _attributes(kind: Any) -> list[str]:
-    """The parts of a processor class; transformers 4 lists them, 5 derives them."""
+    """Return the parts of a processor class; transformers 4 lists them, 5 derives them."""
     return list(kind.get_attributes() if hasattr(kind, "get_attributes") else kind.attributes)
 
 
 def _pictures_only(kind: type[Any]) -> type[Any]:
-    """A processor class that takes anything for its video half."""
+    """Return a processor class that takes anything for its video half."""
 
     class PicturesOnly(kind):  # type: ignore[misc]  # the class is known at run time only
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
@@ -116,7 +125,7 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
 
 
 def cap_pixels(processor: Any, most: int) -> None:
-    """Hold back processors that enlarge or tile pictures: what they make has at most `most` pixels, or one tile.
+    """Hold back processors that enlarge or tile pictures: the result has at most `most` pixels, or one tile.
 
     Pictures themselves are shrunk before; this is for those that would be blown up again.
     """
@@ -131,3 +140,101 @@ def cap_pixels(processor: Any, most: int) -> None:
         size["longest_edge"] = min(size["longest_edge"], tile * max(1, math.isqrt(most) // tile))
     if getattr(images, "crop_to_patches", False) and size.get("height"):  # InternVL
         images.max_patches = max(1, min(images.max_patches, most // (size["height"] * size["width"])))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch as the model takes it.
+
+    Attributes:
+        inputs: of the processor, None where no request is left.
+        rows: the number of the request behind each row.
+        thinking: whether the prompt of each row ends in an open thought.
+        refused: why a request has no row.
+    """
+
+    inputs: Any
+    rows: list[int]
+    thinking: list[bool]
+    refused: dict[int, str]
+
+
+def prepare(processor: Any, requests: Sequence[ChatRequest], numbers: Sequence[int], max_pixels: int) -> Prepared:
+    """Decode and shrink pictures, render prompts, and put both through the processor.
+
+    Args:
+        processor: of the model.
+        requests: of the whole call.
+        numbers: of the requests of this batch.
+        max_pixels: of a picture.
+    """
+    with ThreadPoolExecutor(min(_DECODERS, os.cpu_count() or 1)) as decoders:
+        opened = list(decoders.map(lambda n: open_pictures(requests[n].images, max_pixels), numbers))
+    rows, refused, pictures = list[int](), dict[int, str](), []
+    for n, result in zip(numbers, opened, strict=True):
+        if isinstance(result, str):
+            refused[n] = result
+        else:
+            rows.append(n)
+            pictures.append(result)
+    if not rows:
+        return Prepared(None, rows, [], refused)
+    texts = [render(processor, requests[n]) for n in rows]
+    inputs = processor(
+        text=texts,
+        images=pictures if any(pictures) else None,
+        padding=True,
+        return_tensors="pt",
+        add_special_tokens=not begins(processor.tokenizer, texts[0]),
+    )
+    return Prepared(inputs, rows, [opens_thought(text) for text in texts], refused)
+
+
+def render(processor: Any, request: ChatRequest) -> str:
+    """Return the prompt by the model's own chat template; its special tokens are taken out of the request.
+
+    Templates without a system role get the system text at the head of the user's turn.
+    """
+    from jinja2 import TemplateError
+
+    text, system = (_plain(processor.tokenizer, part) for part in (request.text, request.system))
+    try:
+        return _render(processor, text, system, len(request.images))
+    except TemplateError:
+        return _render(processor, f"{system}\n\n{text}".strip(), "", len(request.images))
+
+
+def _render(processor: Any, text: str, system: str, pictures: int) -> str:
+    content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": text}]
+    turns = [{"role": "user", "content": content}]
+    if system:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def begins(tokenizer: Any, text: str) -> bool:
+    """Return whether a rendered prompt has its beginning-of-text token; tokenizers would add a second one."""
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+
+
+def _plain(tokenizer: Any, text: str) -> str:
+    for token in sorted(tokenizer.all_special_tokens, key=len, reverse=True):
+        text = text.replace(token, " ")
+    return text
+
+
+def open_pictures(paths: Sequence[Path], most: int) -> list[Image.Image] | str:
+    """Return the pictures, none with more than `most` pixels, or why one of them cannot be used."""
+    try:
+        return [shrink(open_image(path, side=2 * math.isqrt(most)), most) for path in paths]
+    except MllmrecError as error:
+        return str(error)
+
+
+def shrink(image: Image.Image, most: int) -> Image.Image:
+    """Return a picture of at most `most` pixels, its aspect kept."""
+    width, height = image.size
+    if width * height <= most:
+        return image
+    scale = math.sqrt(most / (width * height))
+    return image.resize((max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.BICUBIC)

@@ -1,1 +1,1 @@
-"""Measurements of pixels: colours, texture, shape, layout. No weights, no guesses."""
+"""Measure pixels: colors, texture, shape, layout; no weights, no guesses."""

@@ -51,7 +51,7 @@ NAMES: dict[str, tuple[int, int, int]] = {
 
 
 def to_lab(pixels: Pixels) -> Lab:
-    """sRGB to CIELAB (D65), float32."""
+    """Convert sRGB pixels to CIELAB (D65), float32 [..., 3]."""
     srgb = pixels.astype(np.float32) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -67,7 +67,7 @@ def _palette() -> Lab:
 
 
 def nearest_names(lab: Lab) -> NDArray[np.intp]:
-    """The index in NAMES of each pixel's nearest colour.
+    """Return the index in NAMES of each pixel's nearest color, [...].
 
     Lightness counts half: a red in the shade is still called red.
     """
@@ -79,7 +79,15 @@ def nearest_names(lab: Lab) -> NDArray[np.intp]:
 
 
 def shares(names: NDArray[np.intp], *, least: float = 0.06, most: int = 4) -> list[tuple[str, float]]:
-    """The commonest colours and their share of the pixels, largest first; those below `least` are left out.
+    """Return the commonest colors and their share of the pixels, largest first.
+
+    Args:
+        names: indices in NAMES, of any shape.
+        least: the smallest share that is listed, 0..1; the first color is listed in any case.
+        most: the number of colors.
+
+    Returns:
+        (color, share) each.
 
     >>> shares(np.array([0, 0, 0, 4]))
     [('black', 0.75), ('white', 0.25)]
@@ -87,29 +95,34 @@ def shares(names: NDArray[np.intp], *, least: float = 0.06, most: int = 4) -> li
     counts = np.bincount(names.ravel(), minlength=len(NAMES))
     order = np.argsort(-counts, kind="stable")[:most]
     known, total = list(NAMES), max(1, names.size)
-    found = [(known[n], float(counts[n] / total)) for n in order]
-    return [(name, share) for name, share in found if share >= least] or found[:1]
+    commonest = [(known[n], float(counts[n] / total)) for n in order]
+    return [(name, share) for name, share in commonest if share >= least] or commonest[:1]
 
 
 def accents(names: NDArray[np.intp], lab: Lab, known: Sequence[str]) -> list[tuple[str, float, str]]:
-    """Vivid colours too small to be among the `known` ones, which the eye goes to all the same.
+    """Return vivid colors that catch the eye, although they are too small to be among the `known` ones.
+
+    Args:
+        names: [h, w] indices in NAMES.
+        lab: [h, w, 3] the same pixels in CIELAB.
+        known: names of the picture's main colors.
 
     Returns:
-        At most two of (colour, share of all pixels, the third of the picture that holds most of it or "").
+        At most two of (color, share of all pixels, the third of the picture that holds most of it or "").
     """
     vivid = np.hypot(lab[..., 1], lab[..., 2]) > _VIVID
     counts = np.bincount(names[vivid], minlength=len(NAMES))
     order = [int(n) for n in np.argsort(-counts, kind="stable") if counts[n] >= _LEAST_ACCENT * names.size]
-    found = [(n, name) for n in order if (name := list(NAMES)[n]) not in known]
-    return [(name, float(counts[n] / names.size), _third((names == n) & vivid)) for n, name in found[:2]]
+    others = [(n, name) for n in order if (name := list(NAMES)[n]) not in known]
+    return [(name, float(counts[n] / names.size), _third((names == n) & vivid)) for n, name in others[:2]]
 
 
 def _third(mask: NDArray[np.bool_]) -> str:
-    held = [int(band.sum()) for band in np.array_split(mask, 3, axis=0)]
-    most = int(np.argmax(held))
-    return ("top", "middle", "bottom")[most] if held[most] > 0.6 * sum(held) else ""
+    counts = [int(band.sum()) for band in np.array_split(mask, 3, axis=0)]
+    most = int(np.argmax(counts))
+    return ("top", "middle", "bottom")[most] if counts[most] > 0.6 * sum(counts) else ""
 
 
 def colourfulness(lab: Lab) -> float:
-    """Mean chroma of the pixels: 0 is grey, above 40 is vivid."""
+    """Return the mean chroma of the pixels: 0 is grey, above 40 is vivid."""
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())

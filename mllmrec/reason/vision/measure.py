@@ -1,4 +1,4 @@
-"""Everything that is measured of one picture, at one small size, whatever the size of the file."""
+"""Measure a picture at one small size, whatever the size of the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FEW_COLOURS = 0.75  # share that an object's two main colours must hold; a scen
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """One picture in numbers and names.
+    """Numbers and names of one picture.
 
     Attributes:
         palette: (colour, share) of the whole picture, largest first.
@@ -55,7 +55,7 @@ class Measurements:
 
 
 def measure(image: Image.Image) -> Measurements:
-    """Measure an RGB picture; deterministic, about 10 ms."""
+    """Return the measurements of an RGB picture; deterministic, about 10 ms."""
     scale = SIDE / max(image.size)
     size = tuple(max(24, round(side * scale)) for side in image.size)
     pixels = np.asarray(

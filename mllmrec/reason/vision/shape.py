@@ -1,4 +1,4 @@
-"""A single thing on a plain ground: how much of the picture it fills, where, in what outline and pattern."""
+"""Find a single thing on a plain ground, and name its size, outline and pattern."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from mllmrec.reason.vision.colours import Lab
 
 Mask = NDArray[np.bool_]  # [h, w]
-_FAR = 14.0  # CIELAB distance at which a pixel is no longer the ground
+_GROUND_DISTANCE = 14.0  # CIELAB distance at which a pixel is no longer the ground
 _PLAIN = 0.95  # share of the border that must be one colour
 _SINGLE = 0.9  # share of what is not ground that one thing must hold: a scene or a page of type is no object
 _DIRECTIONS = ("vertical", "diagonal", "horizontal", "diagonal")  # of stripes, by gradient angle
@@ -19,7 +19,7 @@ _DIRECTIONS = ("vertical", "diagonal", "horizontal", "diagonal")  # of stripes, 
 
 @dataclass(frozen=True, slots=True)
 class Foreground:
-    """What stands on a plain ground.
+    """A thing on a plain ground.
 
     Attributes:
         mask: its pixels, holes of the drawing filled.
@@ -36,14 +36,21 @@ class Foreground:
 
 
 def find_foreground(lab: Lab) -> tuple[Foreground | None, NDArray[np.float32] | None]:
-    """(the largest thing that differs from a plain border, the border's colour), or Nones where it is not plain."""
+    """Return the largest thing that differs from a plain border, and the border's color.
+
+    Args:
+        lab: [h, w, 3] pixels in CIELAB.
+
+    Returns:
+        The thing, None where there is no single one, and the color as [3] CIELAB, None where the border is not plain.
+    """
     border = np.concatenate(
         [lab[:2].reshape(-1, 3), lab[-2:].reshape(-1, 3), lab[:, :2].reshape(-1, 3), lab[:, -2:].reshape(-1, 3)]
     )
     ground = np.median(border, axis=0)
-    if (np.linalg.norm(border - ground, axis=1) < _FAR).mean() < _PLAIN:
+    if (np.linalg.norm(border - ground, axis=1) < _GROUND_DISTANCE).mean() < _PLAIN:
         return None, None
-    labels, count = ndimage.label(np.linalg.norm(lab - ground, axis=2) >= _FAR)
+    labels, count = ndimage.label(np.linalg.norm(lab - ground, axis=2) >= _GROUND_DISTANCE)
     if count == 0:
         return None, ground
     sizes = np.bincount(labels.ravel())[1:]
@@ -73,7 +80,7 @@ def _outline(filled: Mask, body: Mask) -> str:
 
 
 def _pointed(filled: Mask, extent: float, spread: float, balance: float) -> str:
-    """Outlines with corners: many that stand out, or a half-filled box that stands on its base or on its tip."""
+    """Return an outline with corners: a star, or a half-filled box on its base or on its tip."""
     if spread > 0.14 and _corners(filled) >= 5:
         return "star-shaped"
     if 0.42 < extent < 0.62:
@@ -82,7 +89,7 @@ def _pointed(filled: Mask, extent: float, spread: float, balance: float) -> str:
 
 
 def _central_hole(holes: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> int:
-    """Pixels of the hole in the middle, where it is as wide as high: a gap between stripes is not."""
+    """Return the pixels of the hole in the middle, where it is as wide as high: a gap between stripes is not."""
     labels, _ = ndimage.label(holes)
     middle = labels[int(rows.mean()), int(columns.mean())]
     if middle == 0:
@@ -95,15 +102,15 @@ def _central_hole(holes: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]
 def _profile(
     filled: Mask, rows: NDArray[np.intp] | None = None, columns: NDArray[np.intp] | None = None
 ) -> NDArray[np.float64]:
-    """[72] distance from the centre of mass to the outline, every five degrees, over its mean."""
+    """Return [72] distances from the center of mass to the outline, every five degrees, over their mean."""
     if rows is None or columns is None:
         rows, columns = np.nonzero(filled)
-    centre = rows.mean(), columns.mean()
-    angle = np.degrees(np.arctan2(rows - centre[0], columns - centre[1])) % 360
-    radius = np.hypot(rows - centre[0], columns - centre[1])
-    reach = np.zeros(72)
-    np.maximum.at(reach, (angle // 5).astype(int) % 72, radius)
-    profile: NDArray[np.float64] = reach / max(float(reach.mean()), 1e-9)
+    center = rows.mean(), columns.mean()
+    angle = np.degrees(np.arctan2(rows - center[0], columns - center[1])) % 360
+    distance = np.hypot(rows - center[0], columns - center[1])
+    radius = np.zeros(72)
+    np.maximum.at(radius, (angle // 5).astype(int) % 72, distance)
+    profile: NDArray[np.float64] = radius / max(float(radius.mean()), 1e-9)
     return profile
 
 
@@ -112,18 +119,18 @@ def _radial_spread(filled: Mask, rows: NDArray[np.intp], columns: NDArray[np.int
 
 
 def _corners(filled: Mask) -> int:
-    reach = ndimage.gaussian_filter1d(_profile(filled), 1.5, mode="wrap")
-    peaks = (reach > np.roll(reach, 1)) & (reach >= np.roll(reach, -1)) & (reach > 1.06)
+    radius = ndimage.gaussian_filter1d(_profile(filled), 1.5, mode="wrap")
+    peaks = (radius > np.roll(radius, 1)) & (radius >= np.roll(radius, -1)) & (radius > 1.06)
     return int(peaks.sum())
 
 
 def _pattern(lab: Lab, filled: Mask) -> str:
-    """The pattern inside the outline, from the directions of its edges."""
+    """Return the pattern inside the outline, from the directions of its edges."""
     inner = ndimage.binary_erosion(filled, iterations=4)
     if inner.sum() < 150:
         return "plain"
-    usual = np.median(lab[inner], axis=0)
-    light = ndimage.gaussian_filter(np.linalg.norm(lab - usual, axis=2), 0.7)
+    main = np.median(lab[inner], axis=0)
+    light = ndimage.gaussian_filter(np.linalg.norm(lab - main, axis=2), 0.7)
     gy, gx = ndimage.sobel(light, axis=0), ndimage.sobel(light, axis=1)
     strength = np.hypot(gy, gx)
     edges = inner & (strength > 25)
@@ -141,7 +148,7 @@ def _pattern(lab: Lab, filled: Mask) -> str:
 
 
 def _blobs(light: NDArray[np.float32], inner: Mask) -> int:
-    """Small islands that differ from what most of the inside looks like."""
+    """Count small islands that differ from the most of the inside."""
     labels, count = ndimage.label(inner & (light > 12))
     sizes = np.bincount(labels.ravel())[1:] if count else np.empty(0)
     return int(((sizes >= 4) & (sizes < 0.12 * inner.sum())).sum())

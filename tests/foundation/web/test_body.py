@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -66,6 +67,52 @@ def test_a_bomb_never_unfolds_in_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
+
+
+class EndlessAfter(httpx.AsyncByteStream):
+    """A body, and whatever follows it for ever."""
+
+    def __init__(self, data: bytes, rest: bytes) -> None:
+        self._data, self._rest, self.parts = data, rest, 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._data
+        while self.parts < 1_000_000:
+            self.parts += 1
+            yield self._rest
+
+
+@pytest.mark.parametrize(("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
+def test_reading_stops_at_the_end_of_the_packed_stream(pack: Callable[[bytes], bytes], encoding: str) -> None:
+    stream = EndlessAfter(pack(PLAIN), b"x" * 65536)
+    response = httpx.Response(200, headers={"content-encoding": encoding}, stream=stream)
+    assert asyncio.run(read_body(response, LIMIT)) == PLAIN
+    assert stream.parts == 0
+
+
+def test_packed_bytes_that_unpack_to_nothing_are_limited() -> None:
+    stream = EndlessAfter(gzip.compress(b"")[:10], b"\0\0\0\xff\xff" * 1000)  # stored blocks of no bytes
+    response = httpx.Response(200, headers={"content-encoding": "gzip"}, stream=stream)
+    with pytest.raises(BodyRefusedError, match="more than 100,000 bytes"):
+        asyncio.run(read_body(response, LIMIT))
+    assert stream.parts <= 34
+
+
+def test_bytes_that_do_not_shrink_may_be_packed() -> None:
+    noise = random.Random(0).randbytes(LIMIT)
+    packed = gzip.compress(noise)
+    assert len(packed) > LIMIT
+    assert read(packed, content_encoding="gzip") == noise
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "\u00b2", "-1", "x"])
+def test_an_odd_declared_length_is_no_error_of_ours(length: str) -> None:
+    response = httpx.Response(200, headers={b"content-length": length.encode("latin-1")}, stream=Parts(PLAIN, 999))
+    if length.startswith("9"):
+        with pytest.raises(BodyRefusedError, match="more than 100,000"):
+            asyncio.run(read_body(response, LIMIT))
+    else:
+        assert asyncio.run(read_body(response, LIMIT)) == PLAIN
 
 
 @pytest.mark.parametrize(

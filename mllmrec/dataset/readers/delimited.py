@@ -1,0 +1,223 @@
+"""Read csv and tsv into text cells with their line.
+
+A field may be quoted as in RFC 4180; a quote inside an unquoted field is text. A csv field may span lines, unless the
+lines that it would take in look like rows. A tsv file is quoted only if every field that opens with a quote closes
+in its line; otherwise its quotes are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mllmrec.dataset.readers.reading import open_text
+from mllmrec.dataset.readers.source import Rejects
+from mllmrec.errors import InputError
+
+_DELIMITERS = ",\t;|"
+_FIELD_LINES = 1000  # that one quoted field may span
+_PIECE_BYTES = 256 << 20  # a text of polars has at most 4 GiB
+_TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")  # a header of RecBole
+UNCLOSED, MALFORMED = "a quote opens and is not closed", "text follows a closing quote"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The data rows of a table as text.
+
+    Attributes:
+        names: of the columns, as in the header.
+        frame: one text column per name, called by its position: "0", "1", ...; empty cells are null.
+        lines: the line of each row.
+    """
+
+    names: tuple[str, ...]
+    frame: pl.DataFrame
+    lines: pl.Series
+
+
+def read_delimited(
+    path: Path, delimiter: str, rejects: Rejects, *, header: Sequence[str] = (), max_bytes: int | None = None
+) -> Cells:
+    """Read a table whose columns are divided by one character.
+
+    Args:
+        path: the file.
+        delimiter: "," or the tab, as the file's name says.
+        rejects: takes the rows of another width, with a stray quote or in another encoding.
+        header: names of the columns, where the file's first line is data already.
+        max_bytes: limit of the unpacked bytes.
+
+    Returns:
+        The rows that are left, in file order.
+
+    Raises:
+        InputError: the file is empty, its header is no header, or it cannot be read at all.
+    """
+    with open_text(path, max_bytes) as file:
+        data = file.read()
+    if not data.strip(b"\x00 \t\r\n"):
+        raise InputError(f"{path.name} is empty" + (": it holds zero bytes alone" if data.strip() else ""))
+    frame = _lines(path, data, rejects)
+    delimiter = _delimiter(path, frame["text"][0], delimiter)
+    names = tuple(header) or _header(frame["text"][0], delimiter)
+    body = (frame if header else frame.slice(1)).with_row_index("place").select("line", "text", "place")
+    cells = _Body(path, delimiter, rejects, len(names), body).cells()
+    return Cells(names, cells.drop("line"), cells["line"])
+
+
+def _lines(path: Path, data: bytes, rejects: Rejects) -> pl.DataFrame:
+    """Return line (from 1) and text of the lines that hold more than blanks and delimiters."""
+    pieces, at = [], 0
+    while at < len(data):
+        end = data.find(b"\n", at + _PIECE_BYTES) + 1 or len(data)
+        try:
+            piece = data[at:end].decode("utf-8")
+        except UnicodeDecodeError:
+            piece = _decoded(path, data[at:end], data.count(b"\n", 0, at), rejects)
+        pieces.append(pl.Series("text", [piece.removesuffix("\n")]).str.split("\n").explode())
+        at = end
+    frame = pl.DataFrame([pl.concat(pieces).str.strip_chars_end("\r")]).with_row_index("line", offset=1)
+    return frame.filter(pl.col("text").str.strip_chars(_DELIMITERS + " ") != "")
+
+
+def _decoded(path: Path, data: bytes, lines_before: int, rejects: Rejects) -> str:
+    texts = []
+    for number, line in enumerate(data.split(b"\n"), start=lines_before + 1):
+        try:
+            texts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            if number == 1:
+                raise InputError(f"{path.name}:1: the header is not UTF-8 text; save the file as UTF-8") from error
+            rejects.add(path.name, number, f"not UTF-8 text ({error.reason}); save the file as UTF-8")
+            texts.append("")
+    return "\n".join(texts)
+
+
+def _delimiter(path: Path, header: str, delimiter: str) -> str:
+    """Return the character that divides a header: of a csv file also ; or |, where it has no comma.
+
+    Raises:
+        InputError: another character divides it.
+    """
+    other = max(_DELIMITERS, key=header.count)
+    if delimiter in header or not header.count(other):
+        return delimiter
+    if delimiter == "," and other != "\t":
+        return other
+    name = "csv" if delimiter == "\t" else "tsv"
+    raise InputError(
+        f"{path.name}:1: wanted columns divided by {delimiter!r}, but the header has {other!r}; "
+        f"rename the file to .{name}"
+    )
+
+
+def _header(line: str, delimiter: str) -> tuple[str, ...]:
+    fields, fault = split_fields(line, delimiter)
+    names = [name.strip() for name in (line.split(delimiter) if fault else fields)]
+    typed = [_TYPED.fullmatch(name) for name in names]
+    return tuple(match[1] for match in typed if match) if all(typed) else tuple(names)
+
+
+def split_fields(record: str, delimiter: str) -> tuple[list[str], str]:
+    """Return the fields of a record, quotes undone, and its fault: "" where the quotes are in order."""
+    quoted, at = _quoted(delimiter), 0
+    fields: list[str] = []
+    while True:
+        if match := quoted.match(record, at):
+            if match["close"] is None:
+                return fields, UNCLOSED if match.end() >= len(record) else MALFORMED
+            fields.append(match["field"].replace('""', '"'))
+            at = match.end()
+        else:
+            end = record.find(delimiter, at)
+            fields.append(record[at : end if end >= 0 else None])
+            at = end if end >= 0 else len(record)
+        if at >= len(record):
+            return fields, ""
+        at += 1
+        if at == len(record):
+            return [*fields, ""], ""
+
+
+def _quoted(delimiter: str) -> re.Pattern[str]:
+    # Possessive: a hostile run of quotes is scanned once. `re` keeps compiled patterns.
+    return re.compile(rf' *"(?P<field>(?:[^"]++|"")*+)(?P<close>" *(?={re.escape(delimiter)}|\Z))?')
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The lines below a header, on their way to cells: line, text and place of each."""
+
+    path: Path
+    delimiter: str
+    rejects: Rejects
+    width: int
+    frame: pl.DataFrame
+
+    def cells(self) -> pl.DataFrame:
+        """Return line and cells of the rows that can be read."""
+        quoted = self.frame.filter(pl.col("text").str.contains('"', literal=True) & self._is_quoted())
+        records, inside = self._records(quoted)
+        plain = self.frame.filter(~pl.col("line").is_in([*quoted["line"], *inside]))
+        fits = plain["text"].str.count_matches(self.delimiter, literal=True) == self.width - 1
+        others = ((line, text.split(self.delimiter)) for line, text, _ in plain.filter(~fits).iter_rows())
+        rows = [(line, *fields[: self.width]) for line, fields in (*records, *others) if self._has_width(line, fields)]
+        split = plain.filter(fits)["text"].str.split_exact(self.delimiter, self.width - 1)
+        simple = split.struct.rename_fields([str(n) for n in range(self.width)]).struct.unnest()
+        schema = {"line": pl.UInt32, **dict.fromkeys(simple.columns, pl.String)}
+        odd = pl.DataFrame(rows, schema=schema, orient="row")
+        cells = pl.concat([plain.filter(fits).select("line").hstack(simple), odd]).sort("line")
+        stripped = pl.col(pl.String).str.strip_chars()
+        return cells.with_columns(pl.when(stripped != "").then(stripped))
+
+    def _is_quoted(self) -> bool:
+        if self.delimiter != "\t":
+            return True
+        opening = self.frame.filter(pl.col("text").str.contains(r'(?:^|\t) *"'))["text"]
+        return not any(split_fields(text, self.delimiter)[1] for text in opening)
+
+    def _records(self, quoted: pl.DataFrame) -> tuple[list[tuple[int, list[str]]], list[int]]:
+        """Return (line, fields) of the rows with quotes, and the further lines that these rows span."""
+        records, inside, end = [], [], -1
+        for line, text, place in quoted.iter_rows():
+            if place <= end:
+                continue
+            fields, fault = split_fields(text, self.delimiter)
+            last = place
+            if fault == UNCLOSED:
+                fields, fault, last = self._join(text, place)
+            if fault:
+                self.rejects.add(self.path.name, line, f"{fault}; double the quote, or remove it")
+                continue
+            records.append((line, fields))
+            inside += self.frame["line"][place + 1 : last + 1].to_list()
+            end = last
+        return records, inside
+
+    def _join(self, text: str, place: int) -> tuple[list[str], str, int]:
+        """Return fields, fault and last place of a row whose quoted field goes on in the next lines."""
+        texts, are_rows = [text], self._looks_like_row(text)
+        for last, line in enumerate(self.frame["text"][place + 1 : place + _FIELD_LINES], start=place + 1):
+            texts.append(line)
+            are_rows = are_rows and self._looks_like_row(line)
+            if '"' in line:
+                fields, fault = split_fields("\n".join(texts), self.delimiter)
+                if not fault and are_rows:
+                    return [], f"a quoted field takes in what look like rows, to line {self.frame['line'][last]}", place
+                if fault != UNCLOSED:
+                    return fields, fault, last
+        return [], UNCLOSED, place
+
+    def _looks_like_row(self, line: str) -> bool:
+        return line.count(self.delimiter) == self.width - 1
+
+    def _has_width(self, line: int, fields: list[str]) -> bool:
+        if len(fields) == self.width or (len(fields) > self.width and not any(map(str.strip, fields[self.width :]))):
+            return True
+        self.rejects.add(self.path.name, line, f"{len(fields)} fields, wanted {self.width}; quote or correct it")
+        return False

@@ -1,0 +1,287 @@
+"""The results table of an experiment: a row a grid point, paired differences with errors, as CSV and JSON."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from mllmrec.config import LEAKY
+from mllmrec.evaluation.bootstrap import Interval, mean_intervals
+from mllmrec.evaluation.evaluate import HeldOut
+from mllmrec.evaluation.metrics import short
+from mllmrec.experiments.grid import GridPoint
+from mllmrec.experiments.trial import JUDGED_BY, SHOWN, Trial
+from mllmrec.foundation import storage
+
+Floats = NDArray[np.float64]
+_UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference of two rows and its standard error; NaN where nobody is judged."""
+
+    value: float
+    error: float
+
+    @property
+    def significant(self) -> bool:
+        """Return whether it is more than two standard errors."""
+        return abs(self.value) > 2 * self.error
+
+    def __str__(self) -> str:
+        """Return +.0123 ± .0020."""
+        return f"{short(self.value, signed=True)} ± {short(self.error)}"
+
+    @staticmethod
+    def between(one: Floats, other: Floats) -> Difference:
+        """Return `one` less `other`, each float64 [seeds, users], paired by user, and by seed where both have as many.
+
+        The standard error has two parts, added as variances: that of the mean over users, of differences averaged
+        over seeds, and that of the mean over seeds, of differences averaged over users. The second is 0 for one
+        seed, which cannot tell of it.
+        """
+        if one.shape[1] == 0:
+            return Difference(np.nan, np.nan)
+        by_user = one.mean(axis=0) - other.mean(axis=0)
+        if len(one) == len(other):
+            of_seeds = _error((one - other).mean(axis=1))
+        else:
+            of_seeds = np.hypot(_error(one.mean(axis=1)), _error(other.mean(axis=1)))
+        return Difference(float(by_user.mean()), float(np.hypot(_error(by_user), of_seeds)))
+
+
+def _error(values: Floats) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Connectivity:
+    """The connectivity of an item graph.
+
+    Attributes:
+        items: I.
+        edges: entries of A off its diagonal.
+        components: weakly connected ones, isolated items among them.
+        largest: share of the items in the largest.
+        isolated: items without any edge.
+    """
+
+    items: int
+    edges: int
+    components: int
+    largest: float
+    isolated: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One line: a model of a comparison, or a setting of a study.
+
+    Attributes:
+        point: the grid point.
+        valid, test: metric -> mean over users and seeds; NaN for a split without values.
+        spread: metric -> standard deviation over seeds of the judged split's mean; 0 for one seed.
+        values: NDCG@20 of the judged split, float64 [seeds, users].
+        seconds, mib: median time to fit, and memory that fitting took on top; None where it is unknown.
+        graph: of the item graph, where the experiment is about it.
+        against: name of the row that it is set against; empty where there is none.
+        interval: the difference to that row with its 95 % interval over resampled users.
+    """
+
+    point: GridPoint
+    valid: Mapping[str, float]
+    test: Mapping[str, float]
+    spread: Mapping[str, float]
+    values: Floats
+    seconds: float
+    mib: float | None
+    graph: Connectivity | None = None
+    against: str = ""
+    interval: Interval = _UNKNOWN
+
+    @property
+    def seeds(self) -> int:
+        """Return the number of fitted seeds."""
+        return len(self.values)
+
+    @property
+    def score(self) -> float:
+        """Return the mean NDCG@20 of the judged split."""
+        return float(self.values.mean()) if self.values.size else float("nan")
+
+    def less(self, other: Row) -> Difference:
+        """Return the difference to another row in NDCG@20 of the judged split."""
+        return Difference.between(self.values, other.values)
+
+    @staticmethod
+    def of(point: GridPoint, trials: Sequence[Trial], split: HeldOut, graph: Connectivity | None = None) -> Row:
+        """Return the row of a grid point.
+
+        Args:
+            point: the grid point.
+            trials: its trials, one a seed.
+            split: the judged split.
+            graph: of its item graph.
+        """
+        means = {
+            part: {name: float(np.mean([trial.mean(part, name) for trial in trials])) for name in SHOWN}
+            for part in ("valid", "test")
+        }  # fmt: skip
+        by_seed = {name: np.array([trial.mean(split, name) for trial in trials]) for name in SHOWN}
+        memory = [trial.mib for trial in trials if trial.mib is not None]
+        return Row(
+            point,
+            valid=means["valid"],
+            test=means["test"],
+            spread={name: float(v.std(ddof=1)) if len(trials) > 1 else 0.0 for name, v in by_seed.items()},
+            values=np.array([trial.values(split)[JUDGED_BY] for trial in trials]),
+            seconds=float(np.median([trial.seconds for trial in trials])),
+            mib=float(np.median(memory)) if memory else None,
+            graph=graph,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The results table of an experiment.
+
+    Attributes:
+        name: "comparison", or the study's.
+        dataset: its name.
+        split: the judged split.
+        rows: in the order of the grid.
+        reference: the best row of a comparison, or the row that a study's others are set against; None where nobody
+            can be judged.
+        sentence: the verdict.
+    """
+
+    name: str
+    dataset: str
+    split: HeldOut
+    rows: tuple[Row, ...]
+    reference: Row | None
+    sentence: str
+
+    @property
+    def judged(self) -> bool:
+        """Return whether there is a user to judge by."""
+        return all(row.values.shape[1] > 0 for row in self.rows)
+
+    @property
+    def leaky(self) -> bool:
+        """Return whether a row is leaky."""
+        return any(row.point.leaky for row in self.rows)
+
+    @property
+    def stem(self) -> str:
+        """Return the name of the files without their endings; a leaky study has LEAKY in it."""
+        return f"{self.name}.{LEAKY}" if self.leaky and self.split == "valid" else self.name
+
+    @property
+    def as_good(self) -> list[bool]:
+        """Return for each row whether it lies within one standard error of the reference, or above it."""
+        if self.reference is None:
+            return [False] * len(self.rows)
+        differences = [row.less(self.reference) for row in self.rows]
+        return [difference.value + difference.error >= 0 for difference in differences]
+
+    def row(self, name: str) -> Row | None:
+        """Return the row of that name, or None."""
+        return next((row for row in self.rows if row.point.name == name), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the table JSON-like; NaN where nobody is judged."""
+        return {
+            "name": self.name,
+            "dataset": self.dataset,
+            "split": self.split,
+            "leaky": self.leaky,
+            "sentence": self.sentence,
+            "reference": self.reference.point.name if self.reference else None,
+            "rows": [self._as_dict(row) for row in self.rows],
+        }
+
+    def _as_dict(self, row: Row) -> dict[str, Any]:
+        other = self.row(row.against)
+        difference = row.less(other) if other else Difference(np.nan, np.nan)
+        return {
+            "name": row.point.name,
+            "title": row.point.title or row.point.name,
+            "settings": list(row.point.settings),
+            "leaky": row.point.leaky,
+            "seeds": row.seeds,
+            "valid": dict(row.valid),
+            "test": dict(row.test) if self.split == "test" else {},
+            "spread": dict(row.spread),
+            "against": row.against,
+            "difference": difference.value,
+            "error": difference.error,
+            "low": row.interval.low,
+            "high": row.interval.high,
+            "significant": difference.significant,
+            "graph": asdict(row.graph) if row.graph else {},
+            "seconds": row.seconds,
+            "mib": row.mib,
+        }
+
+    def save(self, out: Path) -> None:
+        """Write NAME.json (null for NaN) and NAME.csv."""
+        storage.write_json(out / f"{self.stem}.json", storage.nulled(self.as_dict()))
+        text = io.StringIO()
+        pl.DataFrame([_flat(self._as_dict(row)) for row in self.rows]).write_csv(text)
+        storage.write_text(out / f"{self.stem}.csv", text.getvalue())
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as cells of a table: "valid ndcg@20" for a nested value."""
+    line: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            line |= value if key == "graph" else {f"{key} {name}": inner for name, inner in value.items()}
+        else:
+            line[key] = " ".join(value) if isinstance(value, list) else value
+    return line
+
+
+def conclude(
+    name: str,
+    dataset: str,
+    split: HeldOut,
+    rows: Sequence[Row],
+    verdict: Callable[[Result], str],
+    *,
+    reference: Row | None = None,
+) -> Result:
+    """Return the results table with its differences and its verdict.
+
+    Args:
+        name: of the experiment.
+        dataset: its name.
+        split: the judged split.
+        rows: without differences.
+        verdict: writes the sentence.
+        reference: the row that the others are set against; without it each row's rival is the leak-free row that
+            validation puts first, and that row's rival is the second.
+    """
+    judged = all(row.values.shape[1] for row in rows)
+    ranked = sorted((row for row in rows if not row.point.leaky), key=lambda row: -row.valid[JUDGED_BY])
+    rivals = [reference or next((other for other in ranked if other is not row), None) for row in rows]
+    by_user = np.column_stack([row.values.mean(axis=0) for row in rows])
+    of_rivals = np.column_stack([(rival or row).values.mean(axis=0) for row, rival in zip(rows, rivals, strict=True)])
+    intervals = mean_intervals(by_user - of_rivals)
+    paired = [
+        replace(row, against=rival.point.name, interval=interval) if rival and rival is not row else row
+        for row, rival, interval in zip(rows, rivals, intervals, strict=True)
+    ]
+    first = reference or (ranked[0] if ranked else None)
+    best = next((new for new, row in zip(paired, rows, strict=True) if row is first), None)
+    result = Result(name, dataset, split, tuple(paired), best if judged else None, "")
+    return replace(result, sentence=verdict(result))

@@ -1,0 +1,253 @@
+"""The contract of every model: fit, score, recommend, find similar items, save, load.
+
+A model is built from its settings, `EASE(regularization=100)`, and fitted on a matrix of interactions, so it works in
+a notebook without a dataset folder. What a run knows beside that matrix comes by `FitContext`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import CSR
+from numpy.typing import ArrayLike, NDArray
+
+from mllmrec.config import ModelConfig, TrainConfig
+from mllmrec.dataset import Histories
+from mllmrec.errors import InputError, TrainingError
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models.registry import read_settings
+from mllmrec.models.scoring import Lists, ranks_by_block, top_by_user
+
+Matrix: TypeAlias = CSR | sp.sparray | sp.spmatrix
+Candidate = tuple[str, ...]
+FilePath = Callable[[str], Path]  # from a file's name to where it lies
+_SETTINGS, _INTERACTIONS = "model.json", "interactions.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class FitContext:
+    """What a run adds to the arguments of `fit`.
+
+    Attributes:
+        train: the device of every model, and the settings of networks.
+        item_graph: for models that read one; None: they build it from the item features.
+        histories: the training histories behind the matrix; networks train their pairs in this order.
+        checkpoint: file from which a killed training goes on; None: no checkpoints.
+        progress: called while a fit goes on.
+    """
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    item_graph: ItemGraph | None = None
+    histories: Histories | None = None
+    checkpoint: Path | None = None
+    progress: Progress = silent
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the training histories; empty outside a run."""
+        return self.histories.digest if self.histories else ""
+
+
+class Recommender(ABC):
+    """A model that ranks items for users.
+
+    Attributes:
+        Config: its settings.
+        title: the name that tables print.
+        candidates: settings that `mllmrec compare` chooses from by validation; the first are the defaults.
+        is_random: whether a fit depends on the seed.
+        config: the settings of this instance.
+        context: what a run adds.
+        user_items: binary [U, I], the training interactions; None before a fit.
+    """
+
+    Config: ClassVar[type[ModelConfig]]
+    title: ClassVar[str]
+    candidates: ClassVar[Sequence[Candidate]] = ((),)
+    is_random: ClassVar[bool] = False
+    user_items: CSR | None = None
+
+    def __init__(
+        self, config: ModelConfig | None = None, *, context: FitContext | None = None, **settings: Any
+    ) -> None:
+        """Take settings as a config or by name.
+
+        Raises:
+            ConfigError: the kind has no such setting, or a value does not fit.
+        """
+        kind = self.Config.model_fields["kind"].default
+        self.config = config or read_settings({"kind": kind, **settings})
+        self.context = context or FitContext()
+
+    @abstractmethod
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit the model.
+
+        Args:
+            user_items: [U, I], scipy sparse or CSR; every entry but 0 is an interaction.
+            item_features: float32 [I, d], a vector an item.
+            user_features: float32 [U, d], a vector a user.
+            valid: [U, I], validation interactions, to stop by or to choose by.
+            seed: seed of what is random.
+
+        Returns:
+            The model itself.
+        """
+
+    @abstractmethod
+    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Score every item for some users.
+
+        Args:
+            users: int [B], rows of the fitted matrix.
+
+        Returns:
+            float32 [B, I], the caller's to change.
+        """
+
+    @abstractmethod
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return the k items most like each of some items, best first.
+
+        Args:
+            items: int [B].
+            k: items a list.
+
+        Returns:
+            ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
+        """
+
+    @abstractmethod
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write what a fit has left; return the names of the files."""
+
+    @abstractmethod
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        return self.title
+
+    def recommend(self, users: ArrayLike, k: int, *, exclude: Matrix | None = None) -> Lists:
+        """Return the k items of highest score for each of some users, best first; of equal scores the lower id.
+
+        Args:
+            users: int [B], rows of the fitted matrix.
+            k: items a user.
+            exclude: [B, I], items not to list, a row a user; None: the users' training items.
+
+        Returns:
+            ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
+
+        Raises:
+            InputError: there are no training items to exclude, for the model was read from a run's files.
+        """
+        rows = user_rows(users)
+        return self._top(rows, k, self._excluded(rows, exclude))
+
+    def _excluded(self, users: NDArray[np.int64], exclude: Matrix | None) -> CSR:
+        if exclude is not None:
+            return as_interactions(exclude)
+        if self.user_items is None:
+            raise InputError(
+                "this model knows no training interactions; fit it, or pass exclude= with items to leave out"
+            )
+        return self.user_items.take_rows(users)
+
+    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        return top_by_user(self, users, k, exclude)
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the 0-based rank of each held-out item among the items that are not excluded.
+
+        Args:
+            exclude: [U, I], items that are not ranked; disjoint from `heldout`.
+            heldout: [U, I], items to rank; of equal scores the lower id ranks first.
+            progress: called after each block of users.
+
+        Returns:
+            int32 [heldout.nnz], in the order of `heldout`.
+        """
+        return ranks_by_block(self, exclude, heldout, progress)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the settings, the training interactions and the fitted model into a folder.
+
+        Raises:
+            InputError: the model is not fitted.
+            StorageError: the folder cannot be written.
+        """
+        if self.user_items is None:
+            raise InputError("this model is not fitted; call fit() before save()")
+        target = storage.make_folder(Path(folder))
+        self.write_files(lambda name: target / name)
+        with storage.atomic(target / _INTERACTIONS) as temporary, temporary.open("wb") as file:
+            sp.save_npz(file, sp.csr_matrix(self.user_items.to_scipy()))
+        storage.write_json(target / _SETTINGS, self.config.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the folder holds no such model.
+        """
+        source = Path(folder)
+        model = cls(read_settings(storage.read_json(source / _SETTINGS)))
+        model.read_files(lambda name: source / name)
+        model.user_items = as_interactions(sp.load_npz(source / _INTERACTIONS))
+        return model
+
+    def _begin(self, user_items: Matrix, *features: Vectors | None) -> CSR:
+        """Keep and return the training matrix; check that features fit it.
+
+        Raises:
+            TrainingError: there are no interactions.
+            InputError: features have another number of rows than there are items (first) or users (second).
+        """
+        self.user_items = matrix = as_interactions(user_items)
+        if matrix.nnz == 0:
+            raise TrainingError("there are no training interactions; prepare the dataset with another split")
+        for what, count, vectors in zip(("item", "user"), reversed(matrix.shape), features, strict=False):
+            if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
+                raise InputError(f"{what}_features must have shape ({count}, d); got {vectors.shape}")
+        return matrix
+
+
+def as_interactions(matrix: Matrix) -> CSR:
+    """Return the pattern of a matrix: a binary CSR; explicit zeros are no entries."""
+    if isinstance(matrix, CSR):
+        return matrix if matrix.data is None else CSR.from_scipy(matrix.to_scipy(), binary=True)
+    if not sp.issparse(matrix):
+        raise InputError(f"user_items must be a sparse matrix of scipy or a CSR; got {type(matrix).__name__}")
+    csr = sp.csr_array(matrix)
+    return CSR.from_scipy(csr if csr.data.all() else csr != 0, binary=True)
+
+
+def user_rows(users: ArrayLike) -> NDArray[np.int64]:
+    """Return ids as int64 [B]."""
+    return np.atleast_1d(np.asarray(users, dtype=np.int64))
+
+
+def vectors_or_zeros(vectors: Vectors | None, n: int) -> Vectors:
+    """Return float32 [n, d] vectors; zeros [n, 1], like nothing at all, where there are none."""
+    return np.zeros((n, 1), np.float32) if vectors is None else np.ascontiguousarray(vectors, np.float32)

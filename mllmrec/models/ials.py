@@ -1,0 +1,145 @@
+"""iALS: two tables of factors by alternating least squares.
+
+Rendle et al., Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022, equations 3-5. With
+p_u, q_i of width r, n_u items of user u, n_i users of item i, and a = w |R| / (U I), so that all pairs together weigh
+w times what the observed ones do, it minimizes
+
+    sum over R of (1 - p_u q_i)² + a sum over all (u, i) of (p_u q_i)²
+        + lambda (sum over u of (n_u + a I) |p_u|² + sum over i of (n_i + a U) |q_i|²);   score_ui = p_u q_i.
+
+Given one table, each row of the other is one r x r system (als_factors). Memory: (U + I) r.
+
+As a part of the ensemble, |q_i|² becomes |q_i - m_i|², where m_i is what q_i should be by its vector and the other
+items' factors (content_regression.py, solved anew each iteration): regression-based latent factors (Agarwal and Chen,
+KDD 2009) for implicit data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from mllmrec_kernels import CSR, als_factors
+from pydantic import Field
+
+from mllmrec.config import ModelConfig, Positive
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.base import FilePath, Matrix
+from mllmrec.models.content_regression import LeaveOneOutRegression
+from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.scoring import VectorScorer
+
+_START = 0.1  # standard deviation of the first item factors, over sqrt(r)
+_STRENGTHS = tuple((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
+
+
+class IALSConfig(ModelConfig):
+    """Settings of iALS."""
+
+    kind: Literal["ials"] = "ials"
+    factors: Positive = 64  # r
+    unobserved_weight: Annotated[float, Field(ge=0)] = 1.0  # w, of all pairs together, over that of the observed
+    regularization: Annotated[float, Field(gt=0)] = 0.05  # lambda
+    iterations: Positive = 16  # how often both tables are solved
+
+
+class IALS(EmbeddingModel):
+    """See the module."""
+
+    Config = IALSConfig
+    config: IALSConfig
+    title = "iALS"
+    is_random = True
+    candidates = tuple((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in _STRENGTHS)
+
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit both tables; see Recommender."""
+        R, config = self._begin(user_items), self.config
+        self.vectors = alternate(
+            R,
+            factors=config.factors,
+            unobserved_weight=config.unobserved_weight,
+            regularization=config.regularization,
+            iterations=config.iterations,
+            seed=seed,
+            progress=self.context.progress,
+        )
+        return self
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        return f"iALS, {self.items.shape[1]} factors"
+
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write user_factors.npy, item_factors.npy and factors.json."""
+        storage.write_array(path("user_factors.npy"), self.users)
+        storage.write_array(path("item_factors.npy"), self.items)
+        storage.write_json(path("factors.json"), {"histories": self.context.digest})
+        return ["user_factors.npy", "item_factors.npy", "factors.json"]
+
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
+        users, items = (np.array(storage.read_array(path(f"{side}_factors.npy"))) for side in ("user", "item"))
+        self.vectors = VectorScorer(users, items)
+        return self
+
+
+def alternate(
+    user_items: CSR,
+    *,
+    factors: int,
+    unobserved_weight: float,
+    regularization: float,
+    iterations: int,
+    seed: int,
+    content: LeaveOneOutRegression | None = None,
+    progress: Progress = silent,
+    label: str = "fit iALS",
+) -> VectorScorer:
+    """Solve both tables in turn.
+
+    Args:
+        user_items: R, binary [U, I].
+        factors: r.
+        unobserved_weight: w >= 0.
+        regularization: lambda > 0.
+        iterations: how often both tables are solved.
+        seed: of the first item factors.
+        content: predicts item factors from vectors of the items; None: they shrink to 0.
+        progress: called after each iteration.
+        label: name of the work to `progress`.
+
+    Returns:
+        p, float32 [U, r], and q, float32 [I, r].
+    """
+    by_user, by_item = user_items, user_items.transpose()
+    density = by_user.nnz / max(1, by_user.n_rows * by_user.n_columns)
+    share = unobserved_weight * density  # a
+    start = torch.Generator().manual_seed(seed)
+    items = (torch.randn(by_user.n_columns, factors, generator=start) * (_START / factors**0.5)).numpy()
+    users = np.zeros((by_user.n_rows, factors), np.float32)
+    prior = None
+    for n in range(iterations):
+        users = _solve(by_user, items, share, regularization)
+        items = _solve(by_item, users, share, regularization, prior)
+        prior = content.predict(items) if content else None
+        progress(label, n + 1, iterations)
+    return VectorScorer(users, items)
+
+
+def _solve(rows: CSR, factors: Vectors, share: float, regularization: float, prior: Vectors | None = None) -> Vectors:
+    """Return the best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
+    shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
+    return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)

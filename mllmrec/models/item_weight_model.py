@@ -1,0 +1,109 @@
+"""Models that are one I x I matrix of weights: row i is what owning item i adds to each item's score."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import CSR
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load_file, save_file
+
+from mllmrec.errors import InputError
+from mllmrec.foundation import storage
+from mllmrec.models.base import FilePath, Recommender, user_rows
+from mllmrec.models.scoring import Lists, WeightsScorer
+
+Weights = CSR | NDArray[np.float32]
+
+
+class ItemWeightModel(Recommender):
+    """A recommender that scores by R_u W.
+
+    Attributes:
+        weights: W, [I, I], sparse, or dense float32; None before a fit, and where a subclass scores without W.
+    """
+
+    weights: Weights | None = None
+
+    @cached_property
+    def scorer(self) -> WeightsScorer:
+        """The fitted matrices.
+
+        Raises:
+            InputError: the model is not fitted.
+        """
+        if self.weights is None or self.user_items is None:
+            raise InputError("this model is not fitted; call fit() first")
+        return WeightsScorer.of(self.user_items, self.weights)
+
+    def set_weights(self, user_items: CSR, weights: Weights | None) -> Self:
+        """Keep fitted matrices in the place of earlier ones; return the model."""
+        self.__dict__.pop("scorer", None)
+        self.user_items, self.weights = user_items, weights
+        return self
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        weights = self.scorer.weights
+        n = weights.shape[0]
+        if sp.issparse(weights):
+            return f"{weights.nnz:,} item-item weights, {weights.nnz / max(1, n):.0f} an item"
+        return f"{n:,} x {n:,} item-item weights, dense"
+
+    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
+        """Return sums of weights, float32 [B, I]; see Recommender."""
+        return self.scorer.scores(user_rows(users))
+
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return the k items whose weights add most to each item's score; see Recommender."""
+        incoming = sp.csr_array(self.scorer.weights).T.tocsr()
+        return best_of_rows(incoming[user_rows(items)], k)
+
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write weights.safetensors and train.json."""
+        if self.user_items is None:
+            raise InputError("this model is not fitted; call fit() first")
+        tensors: dict[str, NDArray[Any]] = {
+            "user_indptr": self.user_items.indptr,
+            "user_indices": self.user_items.indices,
+        }
+        if isinstance(self.weights, CSR):
+            tensors |= {"indptr": self.weights.indptr, "indices": self.weights.indices}
+            tensors["weights"] = self.weights.values()
+        elif self.weights is not None:
+            tensors["weights"] = self.weights
+        with storage.atomic(path("weights.safetensors")) as temporary:
+            save_file(tensors, temporary)
+        notes = {"histories": self.context.digest, "n_items": self.user_items.n_columns}
+        storage.write_json(path("train.json"), notes)
+        return ["weights.safetensors", "train.json"]
+
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
+        tensors, notes = load_file(path("weights.safetensors")), storage.read_json(path("train.json"))
+        user_items = CSR(tensors["user_indptr"], tensors["user_indices"], None, notes["n_items"])
+        weights: Weights | None = tensors.get("weights")
+        if "indptr" in tensors:
+            weights = CSR(tensors["indptr"], tensors["indices"], tensors["weights"], notes["n_items"])
+        return self.set_weights(user_items, weights)
+
+
+def best_of_rows(weights: sp.csr_array, k: int) -> Lists:
+    """Return the k largest entries above 0 of each row [B, I], largest first; of equal ones the lower ids first.
+
+    Returns:
+        ids int32 [B, k], padded with -1, and weights float32 [B, k], padded with -inf.
+    """
+    ids = np.full((weights.shape[0], k), -1, np.int32)
+    values = np.full(ids.shape, -np.inf, np.float32)
+    for n in range(len(ids)):
+        row = slice(weights.indptr[n], weights.indptr[n + 1])
+        columns, data = weights.indices[row], weights.data[row]
+        best = np.lexsort((columns, -data))[:k]
+        best = best[data[best] > 0]
+        ids[n, : len(best)], values[n, : len(best)] = columns[best], data[best]
+    return ids, values

@@ -1,0 +1,168 @@
+"""Recommenders that are networks trained by BPR."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Self
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from mllmrec.config import GraphConfig
+from mllmrec.dataset import Histories
+from mllmrec.errors import InputError, TrainingError
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.graph.item_graph import build_graph
+from mllmrec.models.base import Candidate, FilePath, Matrix, as_interactions
+from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.training.checkpoint import Epoch, Parameters
+from mllmrec.training.network import Network
+from mllmrec.training.trainer import Training, train_network
+
+
+def rate_candidates(
+    setting: str, values: Sequence[float], rates: Sequence[float] = (1e-3, 3e-3, 1e-2)
+) -> tuple[Candidate, ...]:
+    """Return one setting crossed with the learning rate, for `Recommender.candidates`."""
+    return tuple((f"{setting}={value}", f"train.learning_rate={rate}") for value in values for rate in rates)
+
+
+class NetworkModel(EmbeddingModel):
+    """A network, stopped early by validation Recall@20.
+
+    Attributes:
+        parameters: the network's parameters at the chosen epoch.
+        curve: one entry an epoch.
+        best_epoch: the chosen epoch, counted from 1.
+    """
+
+    is_random = True
+    parameters: Parameters
+    curve: tuple[Epoch, ...] = ()
+    best_epoch: int = 0
+
+    @abstractmethod
+    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+        """Return the untrained network; its first parameters come from torch's generator.
+
+        Args:
+            user_items: R, binary [U, I].
+            items: float32 [I, d_e], frozen; None where there are none.
+            users: float32 [U, d_e], frozen; None where there are none.
+        """
+
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Train the network; see Recommender.
+
+        Raises:
+            TrainingError: nothing to train on or to stop by, or the loss is not finite.
+            MismatchError: the checkpoint belongs to other data or settings.
+        """
+        R = self._begin(user_items, item_features, user_features)
+        if valid is None or valid.nnz == 0:
+            raise TrainingError(
+                "the validation split is empty, so training would not know when to stop; prepare the dataset "
+                "with a split that holds some interactions out, or pass valid="
+            )
+        task = Training(
+            user_items=R,
+            valid=as_interactions(valid),
+            pairs=self._pairs(R),
+            config=self.context.train,
+            seed=seed,
+            identity=self._identity(R, item_features, user_features),
+        )
+        trained = train_network(
+            lambda: self.build(R, item_features, user_features),
+            task,
+            checkpoint=self.context.checkpoint,
+            progress=self.context.progress,
+        )
+        self.vectors = VectorScorer(trained.users, trained.items)
+        self.parameters, self.curve, self.best_epoch = trained.parameters, trained.curve, trained.best_epoch
+        return self
+
+    def _pairs(self, user_items: CSR) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return users and items of all pairs, int64 each; oldest first within a user where a run knows the order."""
+        histories = self.context.histories
+        if histories is None:
+            return user_items.rows(), user_items.indices.astype(np.int64)
+        users = np.repeat(np.arange(histories.n_users), np.diff(histories.indptr))
+        return users, histories.items.astype(np.int64)
+
+    def _identity(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> dict[str, object]:
+        """Return what a checkpoint must have been made from to go on with it, JSON-like."""
+        graph = self.context.item_graph
+        edges = () if graph is None else (graph.normalised.indices, graph.normalised.values())
+        arrays = [user_items.indptr, user_items.indices, *(v for v in (users, items) if v is not None), *edges]
+        return {
+            "histories": self.context.digest,
+            "arrays": [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays],
+            "model": self.config.identity(),
+        }
+
+    def _required(self, items: Vectors | None) -> Vectors:
+        """Return the item features.
+
+        Raises:
+            InputError: there are none.
+        """
+        if items is None:
+            raise InputError(f"{self.title} needs item vectors: fit(user_items, item_features=...)")
+        return items
+
+    def _graph(self, items: Vectors, user_items: CSR, config: GraphConfig | None = None) -> CSR:
+        """Return a normalized item graph: the run's, or one that is built here.
+
+        Args:
+            items: float32 [I, d_e].
+            user_items: R, binary [U, I].
+            config: of a graph that is built here whatever the run has; None: the run's, else the default one.
+        """
+        if config is None and self.context.item_graph is not None:
+            return self.context.item_graph.normalised
+        histories = self.context.histories or Histories(
+            user_items.indptr, user_items.indices, None, user_items.n_columns, "train"
+        )
+        return build_graph(items, histories, config or GraphConfig()).normalised
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        best = self.curve[self.best_epoch - 1]
+        return f"epoch {self.best_epoch} of {len(self.curve)}, validation Recall@20 {best.recall:.4f}"
+
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write model.safetensors, users.npy, items.npy, curve.csv and train.json."""
+        with storage.atomic(path("model.safetensors")) as temporary:
+            save_file(self.parameters, temporary)
+        storage.write_array(path("users.npy"), self.users)
+        storage.write_array(path("items.npy"), self.items)
+        with storage.atomic(path("curve.csv")) as temporary:
+            pl.DataFrame([asdict(epoch) for epoch in self.curve]).write_csv(temporary)
+        notes = {"best_epoch": self.best_epoch, "histories": self.context.digest}
+        storage.write_json(path("train.json"), notes)
+        return ["model.safetensors", "users.npy", "items.npy", "curve.csv", "train.json"]
+
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
+        self.best_epoch = storage.read_json(path("train.json"))["best_epoch"]
+        users, items = (np.array(storage.read_array(path(name))) for name in ("users.npy", "items.npy"))
+        self.vectors, self.parameters = VectorScorer(users, items), load_file(path("model.safetensors"))
+        self.curve = tuple(Epoch(**row) for row in pl.read_csv(path("curve.csv")).iter_rows(named=True))
+        return self

@@ -1,0 +1,145 @@
+"""Item-graph ridge: each item regressed on its neighbors alone (docs/method.md, section 7).
+
+The support S_j of item j is its K_c nearest items by shared users (Jaccard) and its K_s nearest by cosine. With
+G = R^T R + w V V^T over interactions R [U, I] and item vectors V [I, d], column j of W is, on S_j,
+
+    W[S_j, j] = (G[S_j, S_j] + lambda I)^-1 G[S_j, j],
+
+and 0 elsewhere; score_u = R_u W. With all items in S_j it is EASE. Memory: I x (K_c + K_s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from mllmrec_kernels import CSR, ridge_path
+from pydantic import Field
+
+from mllmrec.config import Count, ModelConfig
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.graph import neighbors
+from mllmrec.models.base import Candidate, Matrix, vectors_or_zeros
+from mllmrec.models.item_weight_model import ItemWeightModel
+
+Strengths = Sequence[tuple[float, float]]  # w and lambda
+_CPU = torch.device("cpu")
+_BLOCK = 4096  # items solved between two calls of progress
+
+
+def strength_candidates(*strengths: tuple[int, int]) -> tuple[Candidate, ...]:
+    """Return pairs of content weight and regularization, for `Recommender.candidates`."""
+    return tuple((f"model.content_weight={w}", f"model.regularization={lam}") for w, lam in strengths)
+
+
+class RidgeConfig(ModelConfig):
+    """Settings of the item-graph ridge."""
+
+    kind: Literal["ridge"] = "ridge"
+    cooccurrence_support: Count = 100  # K_c, neighbors by Jaccard
+    semantic_support: Count = 100  # K_s, neighbors by cosine
+    content_weight: Annotated[float, Field(ge=0)] = 20.0  # w
+    regularization: Annotated[float, Field(gt=0)] = 50.0  # lambda
+
+
+class ItemGraphRidge(ItemWeightModel):
+    """See the module; without item features, neighbors are those by shared users."""
+
+    Config = RidgeConfig
+    config: RidgeConfig
+    title = "item-graph ridge"
+    candidates = strength_candidates((20, 50), (20, 100), (40, 100))
+
+    def fit(
+        self,
+        user_items: Matrix,
+        *,
+        item_features: Vectors | None = None,
+        user_features: Vectors | None = None,
+        valid: Matrix | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit W; see Recommender.
+
+        Raises:
+            ConfigError: train.device asks for a GPU that is not there.
+            KernelError: lambda is too small beside w for float64.
+        """
+        R, config, progress = self._begin(user_items, item_features), self.config, self.context.progress
+        device = resolve_device(self.context.train.device, "train.device")
+        V = vectors_or_zeros(item_features, R.n_columns)
+        progress("search neighbors", 0, 1)
+        support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device)
+        progress("search neighbors", 1, 1)
+        (W,) = ridge_weights(V, R, support, [(config.content_weight, config.regularization)], device, progress)
+        return self.set_weights(R, W)
+
+
+def ridge_weights(
+    vectors: Vectors,
+    user_items: CSR,
+    support: CSR,
+    strengths: Strengths,
+    device: torch.device = _CPU,
+    progress: Progress = silent,
+    label: str = "fit ridge",
+) -> list[CSR]:
+    """Return W for each (w, lambda), all on the same support.
+
+    Args:
+        vectors: V, float32 [I, d].
+        user_items: R, binary [U, I].
+        support: binary [I, I]; row j is S_j.
+        strengths: w and lambda.
+        device: where the regressions are solved.
+        progress: called after each block of items.
+        label: name of the work to `progress`.
+    """
+    V, n = torch.from_numpy(vectors).to(device), support.n_rows
+    blocks: list[list[CSR]] = [[] for _ in strengths]
+    progress(label, 0, n)
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        fitted = ridge_path(user_items, V, _only_rows(support, start, stop), strengths)
+        for kept, rows in zip(blocks, fitted, strict=True):
+            kept.append(rows)
+        progress(label, stop, n)
+    return [_stack(parts, support).transpose() for parts in blocks]
+
+
+def _only_rows(matrix: CSR, start: int, stop: int) -> CSR:
+    """Return a matrix of the same shape with the rows start..stop-1 alone."""
+    first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
+    return CSR(np.clip(matrix.indptr, first, last) - first, matrix.indices[first:last], None, matrix.n_columns)
+
+
+def _stack(parts: Sequence[CSR], support: CSR) -> CSR:
+    """Return one matrix on `support` from matrices of consecutive rows."""
+    values = np.concatenate([part.values() for part in parts]) if parts else np.empty(0, np.float32)
+    return CSR(support.indptr, support.indices, values, support.n_columns)
+
+
+def ridge_support(
+    vectors: Vectors, user_items: CSR, cooccurrence: int, semantic: int, device: torch.device = _CPU
+) -> CSR:
+    """Return the items that each item is regressed on, binary [I, I]; row j is S_j.
+
+    Args:
+        vectors: V, float32 [I, d].
+        user_items: R, binary [U, I].
+        cooccurrence: K_c; 0: none.
+        semantic: K_s; 0: none.
+        device: where neighbors are searched.
+    """
+    n, lists = len(vectors), []
+    if cooccurrence:
+        lists.append(neighbors.by_audiences(user_items, cooccurrence, device)[0])
+    if semantic:
+        lists.append(neighbors.by_vectors(vectors, semantic, device)[0])
+    ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)
+    rows, columns = np.nonzero(ids >= 0)
+    return CSR.from_pairs(rows, ids[rows, columns], (n, n))

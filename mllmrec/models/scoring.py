@@ -1,0 +1,154 @@
+"""Scores of every item for some users, and the ranks and lists that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import CSR, rank_heldout, topk_cosine, topk_dot
+from numpy.typing import NDArray
+
+from mllmrec.foundation.progress import Progress, silent
+
+_BLOCK_BYTES = 64 << 20  # of a block of scores, where a model has no vectors
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+class Scorer(Protocol):
+    """Scores a block of users at once."""
+
+    def scores(self, users: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Return the scores of users [B] for every item, float32 [B, I], the caller's to change."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VectorScorer:
+    """Scores that are inner products.
+
+    Attributes:
+        users: float32 [U, d].
+        items: float32 [I, d].
+    """
+
+    users: NDArray[np.float32]
+    items: NDArray[np.float32]
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks."""
+        ranks: NDArray[np.int32] = rank_heldout(self.users, self.items, exclude, heldout)
+        return ranks
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        return np.asarray(self.users[users] @ self.items.T)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user."""
+        ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
+        return ids, scores
+
+    def similar(self, items: NDArray[np.int64], k: int) -> Lists:
+        """Return the k nearest items of each item by cosine: ids int32 [B, k], cosines float32 [B, k]."""
+        if np.array_equal(items, np.arange(len(self.items))):
+            ids, cosines = topk_cosine(self.items, k)
+            return ids, cosines
+        ids, cosines = topk_cosine(self.items, k + 1, queries=self.items[items])
+        own = ids == items[:, None]
+        own[~own.any(axis=1), -1] = True  # of more equal rows than places, the item itself may not be listed
+        return ids[~own].reshape(-1, k), cosines[~own].reshape(-1, k)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsScorer:
+    """Scores that are sums of item-item weights over the user's items, R_u W.
+
+    Attributes:
+        user_items: R, binary [U, I].
+        weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense.
+    """
+
+    user_items: sp.csr_array
+    weights: Any
+
+    @staticmethod
+    def of(user_items: CSR, weights: CSR | NDArray[np.float32]) -> WeightsScorer:
+        """Return the scorer of matrices in the kernels' container."""
+        return WeightsScorer(user_items.to_scipy(), weights.to_scipy() if isinstance(weights, CSR) else weights)
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        block = self.user_items[users] @ self.weights
+        return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
+
+    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks."""
+        return ranks_by_block(self, exclude, heldout, progress)
+
+
+def block_rows(n_items: int) -> int:
+    """Return the number of users whose scores are held at once."""
+    return max(1, _BLOCK_BYTES // (4 * max(1, n_items)))
+
+
+def ranks_by_block(model: Scorer, exclude: CSR, heldout: CSR, progress: Progress = silent) -> NDArray[np.int32]:
+    """Return the ranks of held-out items, a block of users at a time; see Recommender.ranks.
+
+    Args:
+        model: scores a block of users at once.
+        exclude: [U, I], items that are not ranked.
+        heldout: [U, I], items to rank.
+        progress: called after each block.
+    """
+    block = block_rows(heldout.n_columns)
+    ranks = np.empty(heldout.nnz, dtype=np.int32)
+    for start in range(0, heldout.n_rows, block):
+        stop = min(start + block, heldout.n_rows)
+        scores = model.scores(np.arange(start, stop))
+        for user in range(start, stop):
+            row = scores[user - start]
+            row[exclude.row(user)] = -np.inf
+            at = slice(int(heldout.indptr[user]), int(heldout.indptr[user + 1]))
+            ranks[at] = [_rank(row, item) for item in heldout.indices[at]]
+        progress("rank users", stop, heldout.n_rows)
+    return ranks
+
+
+def _rank(scores: NDArray[np.float32], item: int) -> int:
+    return int((scores > scores[item]).sum() + (scores[:item] == scores[item]).sum())
+
+
+def top_by_user(model: Scorer, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+    """Return the k best items of each named user, best first, ties to the lower id.
+
+    Args:
+        model: scores a block of users at once.
+        users: int64 [B].
+        k: items a user.
+        exclude: [B, I] items not to list, a row a named user.
+
+    Returns:
+        ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
+    """
+    ids = np.full((len(users), k), -1, np.int32)
+    values = np.full((len(users), k), -np.inf, np.float32)
+    block = block_rows(exclude.n_columns)
+    for start in range(0, len(users), block):
+        for n, scores in enumerate(model.scores(users[start : start + block]), start):
+            best, row = _best(scores, exclude.row(n), k)
+            ids[n, : len(best)], values[n, : len(best)] = best, row
+    return ids, values
+
+
+def _best(scores: NDArray[np.float32], exclude: NDArray[np.int32], k: int) -> Lists:
+    """Return ids and scores of the k best, ties to the lower id; `scores` [I] is overwritten."""
+    scores[exclude] = -np.inf
+    k = min(k, len(scores))
+    if not k:
+        return np.empty(0, np.int32), np.empty(0, np.float32)
+    lowest = np.partition(scores, len(scores) - k)[len(scores) - k]  # the k-th highest
+    candidates = np.flatnonzero((scores >= lowest) & (scores > -np.inf))
+    best = candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
+    return best.astype(np.int32), scores[best]

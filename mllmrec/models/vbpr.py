@@ -1,0 +1,90 @@
+"""VBPR: BPR-MF with item features.
+
+He and McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016, equation 4. With frozen
+features f_i, ids g and tastes t,
+
+    y_ui = b_i + g_u . g_i + t_u . E f_i + B . f_i.
+
+The decay weighs the L2 norms of a batch's ids and tastes, of E and of B.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from mllmrec_kernels import CSR
+from mllmrec_kernels.bpr.torch_op import bpr_of_rows
+from pydantic import Field
+from torch import Tensor, nn
+
+from mllmrec.config import ModelConfig
+from mllmrec.features.encode import Vectors
+from mllmrec.models.layers import embedding, squares
+from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.training.network import Network
+
+
+class VBPRConfig(ModelConfig):
+    """Settings of VBPR."""
+
+    kind: Literal["vbpr"] = "vbpr"
+    decay: Annotated[float, Field(ge=0)] = 1e-4  # weight of the L2 penalty
+
+
+class VBPR(NetworkModel):
+    """See the module."""
+
+    Config = VBPRConfig
+    config: VBPRConfig
+    title = "VBPR"
+    candidates = rate_candidates("model.decay", (1e-4, 1e-3, 1e-2))
+
+    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+        """Return the untrained network; see NetworkModel."""
+        features = torch.from_numpy(self._required(items))
+        return VBPRNetwork(user_items.n_rows, features, self.context.train.dim, self.config.decay)
+
+
+class VBPRNetwork(Network):
+    """Ids, tastes, E and B.
+
+    Args:
+        users: number of users.
+        features: f, float32 [I, d_e], frozen.
+        dim: d; g and t have half of it each.
+        decay: weight of the L2 penalty.
+    """
+
+    replayable = True
+    features: Tensor
+
+    def __init__(self, users: int, features: Tensor, dim: int, decay: float) -> None:
+        super().__init__()
+        half = max(1, dim // 2)
+        self.register_buffer("features", features, persistent=False)
+        self.user_ids, self.item_ids = embedding(users, half), embedding(len(features), half)
+        self.user_tastes = embedding(users, half)
+        self.project = embedding(features.shape[1], half)  # E, transposed
+        self.feature_bias = nn.Parameter(torch.zeros(features.shape[1], 1))  # B
+        self.bias = nn.Parameter(torch.zeros(len(features), 1))
+        self._decay = decay
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Return the loss of a batch; see Network."""
+        tables = self.user_ids[users], self.user_tastes[users], self.item_ids[positives], self.item_ids[negatives]
+        shrink = squares(*tables) + (self.project.square().sum() + self.feature_bias.square().sum()) / 2
+        return bpr_of_rows(self._users(users), self._items(positives), self._items(negatives)) + self._decay * shrink
+
+    def _users(self, rows: Tensor) -> Tensor:
+        ones = torch.ones(len(rows), 1, device=rows.device)
+        return torch.cat([self.user_ids[rows], self.user_tastes[rows], ones], dim=1)
+
+    def _items(self, rows: Tensor) -> Tensor:
+        f = self.features[rows]
+        return torch.cat([self.item_ids[rows], f @ self.project, self.bias[rows] + f @ self.feature_bias], dim=1)
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Return [g, t, 1] and [g, E f, b + B f]; see Network."""
+        users = torch.arange(len(self.user_ids), device=self.features.device)
+        return self._users(users), self._items(torch.arange(len(self.features), device=self.features.device))

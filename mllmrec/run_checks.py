@@ -1,0 +1,162 @@
+"""What a run's artefacts must have in common with the dataset that the run was made from.
+
+A seal says that a file is the one that its stage wrote. These checks hold where the seal was forged too: sizes,
+columns, types and ids, so that no reader of a run meets an index out of range or a column of another type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+
+from mllmrec.dataset import Dataset
+from mllmrec.errors import MismatchError
+from mllmrec.run_record import Stage
+
+_TEXTS = {"id": pl.String(), "status": pl.String(), "reason": pl.String()}
+_SPLITS = ("valid", "test")
+
+
+def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> None:
+    """Refuse a table of descriptions or profiles that is not one row an item or user of the dataset.
+
+    Raises:
+        MismatchError: rows, ids or columns are others.
+    """
+    _check_columns(name, table, _TEXTS | {column: pl.String()})
+    if len(table) != len(ids) or not (table["id"] == ids).all():
+        raise MismatchError(f"{name} has rows of others than the {len(ids):,} of the dataset")
+
+
+def check_vectors(name: str, vectors: Any, rows: int) -> None:
+    """Refuse vectors that are not finite float32 of one row an item or user.
+
+    Raises:
+        MismatchError: dtype, shape or a value is another.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise MismatchError(f"{name} holds no matrix of float32")
+    if len(vectors) != rows or not vectors.shape[1]:
+        raise MismatchError(f"{name} has shape {vectors.shape}; the dataset wants {rows:,} rows")
+    if not np.isfinite(vectors).all():
+        raise MismatchError(f"{name} holds numbers that are not finite")
+
+
+def check_ids(name: str, values: NDArray[np.integer[Any]] | pl.Series, known: pl.Series) -> None:
+    """Refuse ids that the dataset has not.
+
+    Raises:
+        MismatchError: one is unknown.
+    """
+    unknown = pl.Series(values).unique().filter(~pl.Series(values).unique().is_in(known.implode()))
+    if len(unknown):
+        raise MismatchError(f"{name} names {len(unknown):,} ids that the dataset has not, such as {unknown[0]!r:.80}")
+
+
+def check_lists(users: pl.DataFrame, items: pl.DataFrame, dataset: Dataset) -> None:
+    """Refuse recommendations whose columns or ids are not those of the dataset.
+
+    Raises:
+        MismatchError: one is another.
+    """
+    tables = (("recommendations", users, "user", "item"), ("similar_items", items, "item", "similar"))
+    for name, table, owner, other in tables:
+        wanted = {owner: pl.String(), other: pl.String(), "score": None, "rank": None}
+        _check_columns(name, table, wanted)
+        check_ids(f"{name}.{owner}", table[owner], dataset.users if owner == "user" else dataset.item_ids)
+        check_ids(f"{name}.{other}", table[other], dataset.item_ids)
+    _check_columns("recommendations", users, {"source": pl.String()})
+
+
+def check_evaluation(evaluation: Any, dataset: Dataset) -> None:
+    """Refuse an evaluation whose tables are not split -> model -> metric -> number, or not of the dataset.
+
+    Raises:
+        MismatchError: a table, column or id is another.
+    """
+    means, users = evaluation.means, evaluation.users
+    if not all(isinstance(table, Mapping) and set(_SPLITS) <= set(table) for table in (means, users)):
+        raise MismatchError("metrics.json lacks the splits valid and test")
+    if not all(isinstance(count, int) and 0 <= count <= dataset.n_users for count in users.values()):
+        raise MismatchError("metrics.json counts other users than the dataset has")
+    rows = [row for models in means.values() if isinstance(models, Mapping) for row in models.values()]
+    if not rows or not all(isinstance(row, Mapping) and set(row) == set(rows[0]) for row in rows):
+        raise MismatchError("metrics.json has not the same metrics for every model")
+    if not all(_is_mean(value) for row in rows for value in row.values()) or len({*map(len, means.values())}) != 1:
+        raise MismatchError("metrics.json holds a mean that is no number from 0 to 1")
+    models, metrics = list(means["test"]), list(rows[0])
+    text, number = pl.String(), pl.Float64()
+    wanted = {"id": text, "split": text, "model": text} | dict.fromkeys(metrics, number)
+    _check_columns("per_user", evaluation.per_user, wanted)
+    _check_columns("heldout", evaluation.heldout, {"user": text, "item": text})
+    _check_columns("heldout", evaluation.heldout, dict.fromkeys(models, None))
+    check_ids("per_user.id", evaluation.per_user["id"], dataset.users)
+    check_ids("heldout.user", evaluation.heldout["user"], dataset.users)
+    check_ids("heldout.item", evaluation.heldout["item"], dataset.item_ids)
+
+
+def _is_mean(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and (math.isnan(value) or 0 <= value <= 1)
+
+
+def _check_columns(name: str, table: pl.DataFrame, columns: Mapping[str, Any]) -> None:
+    """Refuse a table without these columns; a dtype of None stands for any number."""
+    for column, dtype in columns.items():
+        found = table.schema.get(column)
+        if found is None or not (found.is_numeric() if dtype is None else found == dtype):
+            raise MismatchError(f"{name}: column {column!r} is {found or 'missing'}; wanted {dtype or 'numbers'}")
+        if table[column].null_count():
+            raise MismatchError(f"{name} has rows without {column!r}")
+
+
+def check_artefact(stage: Stage, artefact: Any, dataset: Dataset) -> None:
+    """Refuse an artefact of a stage that does not belong to the dataset.
+
+    Args:
+        stage: the stage that made it.
+        artefact: what the stage's `load` returned.
+        dataset: the dataset of the run.
+
+    Raises:
+        MismatchError: a size, column, type or id is another than the dataset's.
+    """
+    match stage:
+        case "describe":
+            check_texts("descriptions", artefact.table, dataset.item_ids, "description")
+        case "profile":
+            check_texts("profiles", artefact.table, dataset.users, "profile")
+        case "encode":
+            check_vectors("encode/items", artefact.items, dataset.n_items)
+            check_vectors("encode/users", artefact.users, dataset.n_users)
+        case "graph":
+            _check_shape("graph", artefact.adjacency, (dataset.n_items, dataset.n_items))
+        case "train":
+            _check_model(artefact.model, dataset)
+        case "evaluate":
+            check_evaluation(artefact, dataset)
+        case "recommend":
+            check_lists(artefact.users, artefact.items, dataset)
+
+
+def _check_model(model: Any, dataset: Dataset) -> None:
+    """Check what kinds of models may have: vectors of both sides, a matrix of users, weights between items."""
+    for name, rows in (("users", dataset.n_users), ("items", dataset.n_items)):
+        if (vectors := getattr(model, name, None)) is not None:
+            check_vectors(f"train/{name}", vectors, rows)
+    for name, rows in (("user_items", dataset.n_users), ("weights", dataset.n_items)):
+        matrix = getattr(model, name, None)
+        if isinstance(matrix, CSR | np.ndarray):
+            _check_shape(f"train/{name}", matrix, (rows, dataset.n_items))
+    if (inner := getattr(model, "ridge", None)) is not None:
+        _check_model(inner, dataset)
+
+
+def _check_shape(name: str, matrix: Any, shape: tuple[int, int]) -> None:
+    if matrix.shape != shape:
+        raise MismatchError(f"{name} has shape {matrix.shape}; the dataset wants {shape}")
