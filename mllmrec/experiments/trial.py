@@ -256,7 +256,7 @@ def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: Eval
     """
     heldout, exclude = protocol(dataset, split, config)
     users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(model.ranks(exclude, heldout), heldout.indptr, _CUTOFFS)
+    values = metrics.per_user(model.ranks(exclude, heldout, limit=max(_CUTOFFS)), heldout.indptr, _CUTOFFS)
     return {name: values[name][users] for name in SHOWN}
 
 

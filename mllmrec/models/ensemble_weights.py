@@ -24,9 +24,7 @@ from torch import Tensor
 
 from mllmrec.evaluation import metrics
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.scoring import Scorer, VectorScorer, block_rows
-
-Entries = tuple[Tensor, Tensor]  # rows and columns of a matrix's entries, int64 [nnz] each
+from mllmrec.models.scoring import Part, VectorScorer, block_rows
 
 CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
@@ -79,7 +77,9 @@ class _Lists:
 class Ranked(Protocol):
     """A model that ranks held-out items."""
 
-    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
         """Return the rank of each held-out item; see Recommender.ranks."""
         ...
 
@@ -93,7 +93,7 @@ def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = 
         valid: binary [U, I], items to rank.
         progress: called while users are ranked.
     """
-    ranks = model.ranks(train, valid, progress=progress)
+    ranks = model.ranks(train, valid, limit=CUTOFF, progress=progress)
     values = metrics.per_user(ranks, valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
     return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
 
@@ -116,7 +116,7 @@ def standardize(part: VectorScorer) -> VectorScorer:
 
 
 def choose_weights(
-    firsts: Sequence[Scorer], others: Sequence[Scorer], train: CSR, valid: CSR, progress: Progress = silent
+    firsts: Sequence[Part], others: Sequence[Part], train: CSR, valid: CSR, progress: Progress = silent
 ) -> tuple[int, tuple[float, ...]]:
     """Choose one of the first parts, and the weights of it (1) and of each other part.
 
@@ -164,51 +164,43 @@ def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
     return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
 
 
-def _short_lists(parts: Sequence[Scorer], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
+def _short_lists(parts: Sequence[Part], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
     """Return the lists of all users to search on, made a run at a time; see choose_weights."""
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
     runs = _sample(train, valid, 4 * len(parts) * width)
     users = np.concatenate([np.empty(0, np.int64), *runs])
-    seen, held = train.take_rows(users), valid.take_rows(users)
+    held = valid.take_rows(users)
     scores = torch.empty(len(parts), len(users), width)
     columns, start = [torch.empty(0, dtype=torch.int64)], 0
     for n, run in enumerate(runs, start=1):
         stop = start + len(run)
         own = scores[:, start:stop]
-        columns.append(_list_run(parts, firsts, run, _entries(seen, start, stop), _entries(held, start, stop), own))
+        columns.append(_list_run(parts, firsts, run, train.take_rows(run), valid.take_rows(run), own))
         start = stop
         progress("list items", n, len(runs))
     return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
 
 
 def _list_run(
-    parts: Sequence[Scorer],
+    parts: Sequence[Part],
     firsts: int,
     run: NDArray[np.int64],
-    seen_at: Entries,
-    held_at: Entries,
+    seen: CSR,
+    held: CSR,
     scores: Tensor,
 ) -> Tensor:
     """Fill the scores [parts, b, C] of a run's lists; return the columns of its held-out items, in their order."""
-    rows, items = held_at
-    tables = [torch.from_numpy(part.scores(run)) for part in parts]  # [b, I] each
-    seen = torch.zeros_like(tables[0], dtype=torch.bool).index_put(seen_at, torch.tensor(True))
-    listed = min(_LISTED, seen.shape[1])
-    best = [table.masked_fill(seen, -torch.inf).topk(listed, dim=1).indices for table in tables]
-    held = torch.zeros(len(run), scores.shape[2] - listed * len(parts), dtype=torch.int64)
-    held[rows, torch.arange(len(rows)) - torch.searchsorted(rows, rows)] = items
-    ids = torch.cat([*best, held], dim=1).sort(dim=1).values
-    for k, table in enumerate(tables):
-        scores[k] = table.gather(1, ids)
-    excluded = seen.gather(1, ids)
-    excluded[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
-    scores[:firsts].masked_fill_(excluded, -torch.inf)
-    return torch.searchsorted(ids[rows], items[:, None])[:, 0]
-
-
-def _entries(matrix: CSR, start: int, stop: int) -> Entries:
-    """Return the entries of the rows start..stop-1, which count from 0."""
-    ends = matrix.indptr[start : stop + 1]
-    rows = np.repeat(np.arange(stop - start), np.diff(ends))
-    return torch.from_numpy(rows), torch.from_numpy(matrix.indices[ends[0] : ends[-1]].astype(np.int64))
+    listed = min(_LISTED, seen.n_columns)
+    best = np.concatenate([part.top(run, listed, seen)[0] for part in parts], axis=1)
+    rows, columns = np.nonzero(best >= 0)
+    owners, items = np.concatenate([rows, held.rows()]), np.concatenate([best[rows, columns], held.indices])
+    lists = CSR.from_pairs(owners, items, seen.shape)  # an item that stands twice counts once
+    at = lists.rows(), np.arange(lists.nnz) - lists.indptr[lists.rows()]
+    scores.zero_()
+    scores[:firsts] = -torch.inf
+    for part, table in zip(parts, scores, strict=True):
+        table[at] = torch.from_numpy(part.scores_of(run, lists))
+    keys = lists.rows() * seen.n_columns + lists.indices
+    entries = np.searchsorted(keys, held.rows() * seen.n_columns + held.indices)
+    return torch.from_numpy(at[1][entries])

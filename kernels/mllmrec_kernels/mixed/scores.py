@@ -48,6 +48,16 @@ class MixedScores:
     user_vectors: ArrayLike | None = None
     item_vectors: ArrayLike | None = None
 
+    def take(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of some users, int64 [B], in that order."""
+        return MixedScores(
+            as_csr("user_items", self.user_items).take_rows(users),
+            self.item_weights,
+            None if self.scale is None else self.scale[users],
+            None if self.user_vectors is None else self.user_vectors[users],
+            self.item_vectors,
+        )
+
 
 class SparsePart(NamedTuple):
     """R and W; a tuple, because compiled code takes it as it is.
