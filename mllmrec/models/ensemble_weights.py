@@ -33,7 +33,7 @@ _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
 _SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
 _LIST_BYTES = 1 << 29  # of the lists' scores; likewise
-_RUN = 64  # users that are sampled and scored together
+_RUN = 64  # users that are sampled together
 _COMPARED = 1 << 24  # scores compared at once
 
 
@@ -125,7 +125,7 @@ def choose_weights(
         others: standardized.
         train: [U, I] items that are not ranked.
         valid: [U, I] items to rank high.
-        progress: called after each run of users that is listed, and after each climb.
+        progress: called after each part that is listed or scored, and after each climb.
 
     Returns:
         The index of the first part, and the weights.
@@ -165,42 +165,34 @@ def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
 
 
 def _short_lists(parts: Sequence[Part], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
-    """Return the lists of all users to search on, made a run at a time; see choose_weights."""
+    """Return the lists of all users to search on; see choose_weights."""
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
-    runs = _sample(train, valid, 4 * len(parts) * width)
-    users = np.concatenate([np.empty(0, np.int64), *runs])
-    held = valid.take_rows(users)
-    scores = torch.empty(len(parts), len(users), width)
-    columns, start = [torch.empty(0, dtype=torch.int64)], 0
-    for n, run in enumerate(runs, start=1):
-        stop = start + len(run)
-        own = scores[:, start:stop]
-        columns.append(_list_run(parts, firsts, run, train.take_rows(run), valid.take_rows(run), own))
-        start = stop
-        progress("list items", n, len(runs))
-    return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
-
-
-def _list_run(
-    parts: Sequence[Part],
-    firsts: int,
-    run: NDArray[np.int64],
-    seen: CSR,
-    held: CSR,
-    scores: Tensor,
-) -> Tensor:
-    """Fill the scores [parts, b, C] of a run's lists; return the columns of its held-out items, in their order."""
-    listed = min(_LISTED, seen.n_columns)
-    best = np.concatenate([part.top(run, listed, seen)[0] for part in parts], axis=1)
-    rows, columns = np.nonzero(best >= 0)
-    owners, items = np.concatenate([rows, held.rows()]), np.concatenate([best[rows, columns], held.indices])
-    lists = CSR.from_pairs(owners, items, seen.shape)  # an item that stands twice counts once
-    at = lists.rows(), np.arange(lists.nnz) - lists.indptr[lists.rows()]
-    scores.zero_()
+    users = np.concatenate([np.empty(0, np.int64), *_sample(train, valid, 4 * len(parts) * width)])
+    seen, held = train.take_rows(users), valid.take_rows(users)
+    best = []
+    for n, part in enumerate(parts, start=1):
+        best.append(part.top(users, listed, seen)[0])
+        progress("list items", n, 2 * len(parts))
+    lists = _union(np.concatenate(best, axis=1), held)
+    rows = lists.rows()
+    at = rows, np.arange(lists.nnz) - lists.indptr[rows]
+    scores = torch.zeros(len(parts), len(users), int(np.diff(lists.indptr).max(initial=0)))
     scores[:firsts] = -torch.inf
-    for part, table in zip(parts, scores, strict=True):
-        table[at] = torch.from_numpy(part.scores_of(run, lists))
-    keys = lists.rows() * seen.n_columns + lists.indices
-    entries = np.searchsorted(keys, held.rows() * seen.n_columns + held.indices)
-    return torch.from_numpy(at[1][entries])
+    for n, part in enumerate(parts):
+        scores[n][at] = torch.from_numpy(part.scores_of(users, lists))
+        progress("list items", len(parts) + n + 1, 2 * len(parts))
+    return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(at[1][_places(lists, held)]), held.indptr)
+
+
+def _union(ids: NDArray[np.int32], held: CSR) -> CSR:
+    """Return what is listed or held out, once each, for lists [B, k] padded with -1."""
+    rows, places = np.nonzero(ids >= 0)
+    owners, items = np.concatenate([rows, held.rows()]), np.concatenate([ids[rows, places], held.indices])
+    return CSR.from_pairs(owners, items, held.shape)
+
+
+def _places(lists: CSR, entries: CSR) -> NDArray[np.int64]:
+    """Return where in `lists` each of `entries` is stored, which are among them."""
+    keys, sought = (matrix.rows() * matrix.n_columns + matrix.indices for matrix in (lists, entries))
+    return np.asarray(np.searchsorted(keys, sought), np.int64)

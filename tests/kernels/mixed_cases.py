@@ -50,7 +50,7 @@ class MixedCase:
             vectors["item_vectors"] = RECIPES[self.recipe](rng, self.items, self.d)
         scale = None
         if self.scaled:
-            scale = (rng.integers(1, 4, self.users) if self.weights == "integer" else rng.random(self.users) * 3)
+            scale = rng.integers(1, 4, self.users) if self.weights == "integer" else rng.random(self.users) * 3
             scale[1:2] = 0
         return MixedScores(R, self._weights(rng), scale if scale is None else scale.astype(np.float32), **vectors)
 

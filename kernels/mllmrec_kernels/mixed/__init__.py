@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
 
-MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: a catalogue in two bytes, and lists
+MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: items in two bytes, and lists
 
 
 def rank_mixed(
@@ -128,9 +128,7 @@ def topk_mixed(
     return _like(scores, lists[0]), _like(scores, lists[1])
 
 
-def score_mixed(
-    scores: MixedScores, pairs: SparseLike, *, backend: str = "auto", max_bytes: int | None = None
-) -> Any:
+def score_mixed(scores: MixedScores, pairs: SparseLike, *, backend: str = "auto", max_bytes: int | None = None) -> Any:
     """Return the scores of chosen items.
 
     Args:
@@ -140,7 +138,8 @@ def score_mixed(
         max_bytes: as in rank_mixed; a GPU's alone.
 
     Returns:
-        float32 [entries of pairs], user by user, a user's items in rising order of their ids; a tensor as in rank_mixed.
+        float32 [entries of pairs], user by user, a user's items in rising order of their ids; a tensor as in
+        rank_mixed.
     """
     max_bytes, chosen = arrays.as_bytes(max_bytes), _choose(backend, scores)
     if chosen == "triton":

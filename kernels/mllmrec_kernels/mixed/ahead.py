@@ -39,7 +39,9 @@ def correct_ranks(
     cursors = few.indptr[:-1].copy()
     for start in range(0, len(problem.items), block):
         for p in range(len(cursors)):
-            cursors[p] = _correct_block(problem, rows, few, p, cursors[p], start + block, indptr, heldout, scores, ranks)
+            cursors[p] = _correct_block(
+                problem, rows, few, p, cursors[p], start + block, indptr, heldout, scores, ranks
+            )
 
 
 @jit

@@ -133,7 +133,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
 def _offer(
     problem: Problem, rows: Int8Rows, span: Span, heaps: Heaps, k: int, exclude: CSR
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Offer the few of the users from span[0] to span[1], and return the CSR of what is not to be offered after them."""
+    """Offer the few of users span[0] to span[1]; return the CSR of what is not to be offered after them."""
     (first, last), width = span, rows.codes.shape[1]
     counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
 

@@ -167,6 +167,7 @@ def check_lengths(n_users: int, n_items: int, shape: tuple[int, int]) -> None:
 
 
 def as_scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
+    """Return the scale as float32 [U], checked; ones for None."""
     if scale is None:
         return np.ones(n_users, np.float32)
     array = np.ascontiguousarray(arrays.as_numpy("scale", scale), np.float32)

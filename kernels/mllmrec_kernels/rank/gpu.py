@@ -143,9 +143,7 @@ def rank_heldout(
     return rank_by_scores(x, y, exclude, heldout, gpu_score.dots(x, y, users, items).to(torch.float32), max_bytes)
 
 
-def rank_by_scores(
-    x: Tensor, y: Tensor, exclude: CSR, heldout: CSR, scores: Tensor, max_bytes: int | None
-) -> Tensor:
+def rank_by_scores(x: Tensor, y: Tensor, exclude: CSR, heldout: CSR, scores: Tensor, max_bytes: int | None) -> Tensor:
     """Count the items whose inner product is ahead of a held-out item's score, excluded ones left out; int32 [nnz].
 
     Args:
