@@ -119,10 +119,8 @@ def test_a_user_without_items_is_ranked_by_the_inner_product() -> None:
     weights = CSR.from_pairs(np.array([0]), np.array([1]), (3, 3))
     vectors = np.ones((1, 1), np.float32), np.array([[1], [2], [1]], np.float32)
     heldout = CSR.from_pairs(np.zeros(3, int), np.arange(3), (1, 3))
-    empty, owner = (
-        MixedScores(nothing, weights, None, *vectors),
-        CSR.from_pairs(np.zeros(1, int), np.zeros(1, int), (1, 3)),
-    )
+    owner = CSR.from_pairs(np.zeros(1, int), np.zeros(1, int), (1, 3))
+    empty = MixedScores(nothing, weights, None, *vectors)
     assert rank_mixed(empty, nothing, heldout).tolist() == [1, 0, 2]
     assert topk_mixed(MixedScores(owner, weights, np.array([-9.0]), *vectors), 2)[0].tolist() == [[0, 2]]
     assert score_mixed(MixedScores(owner, weights, np.array([-9.0]), *vectors), heldout).tolist() == [1, -7, 1]

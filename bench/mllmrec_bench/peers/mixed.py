@@ -70,13 +70,16 @@ def _ranks(scores: MixedScores, exclude: CSR, heldout: CSR) -> Callable[[], Any]
     blocks = _blocks(scores, exclude)
 
     def run() -> NDArray[np.int32]:
-        ranks = []
+        ranks = list[int]()
         for user, row in blocks():
-            for item in heldout.row(user):
-                ranks.append(np.count_nonzero(row > row[item]) + np.count_nonzero(row[:item] == row[item]))
+            ranks += [_rank(row, item) for item in heldout.row(user)]
         return np.array(ranks, np.int32)
 
     return run
+
+
+def _rank(row: NDArray[np.float32], item: int) -> int:
+    return int(np.count_nonzero(row > row[item]) + np.count_nonzero(row[:item] == row[item]))
 
 
 def _lists(scores: MixedScores, exclude: CSR, k: int) -> Callable[[], Any]:
