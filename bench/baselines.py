@@ -35,7 +35,7 @@ from mllmrec.evaluation.metrics import short
 from mllmrec.experiments import choose_entries
 from mllmrec.experiments.trial import Trial, Values, evaluate_users, keep_trial
 from mllmrec.foundation.storage import hash_value, make_folder
-from mllmrec.training.trainer import fit_model
+from mllmrec.models.fitting import fit_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +133,7 @@ class Sides:
                 *self._nothing, self._training, self.dataset.matrix("valid"), config.model, config.train,
                 seed=seed, checkpoint=checkpoint,
             )  # fmt: skip
-            return fitted.scorer, fitted.summary
+            return fitted, fitted.summary
 
         model, train = config.model, config.train
         return self._kept({"model": model.identity(), "train": train.identity(model.kind)}, seed, fit)

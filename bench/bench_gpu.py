@@ -21,8 +21,7 @@ import torch
 from mllmrec_kernels import CSR, available, cooccurrence_topk, propagate, rank_heldout, ridge_weights, topk_cosine
 
 from bench.bench_training import BATCH, DIM, Data, PaperLikeLoop
-from mllmrec.config import ModelConfig, TrainConfig
-from mllmrec.training.trainer import _Trainer
+from mllmrec.config import TrainConfig
 
 RUNS, K, WIDTH = 5, 10, 384
 Call = Callable[[], object]
@@ -211,7 +210,7 @@ def bench_training() -> None:
     """An epoch and its validation beside the loop of bench_training.py, both on the device."""
     data, epochs = Data(lambda n: n), count(1)
     config = TrainConfig(dim=DIM, batch_size=BATCH, device="cuda")
-    trainer = _Trainer(data.features, data.graph, data.histories, data.valid, ModelConfig(kind="mllmrec"), config, 0)
+    trainer = data.trainer(config)
     loop, by_sets = PaperLikeLoop(data, np.array, "cuda"), PaperLikeLoop(data, set, "cuda")
     users, items = data.train.shape
     methods: dict[str, Call] = {

@@ -22,11 +22,13 @@ from mllmrec_bench.embeddings import isotropic
 from mllmrec_bench.peers import Case
 from mllmrec_bench.peers.case import sizes, torch_peer
 
-from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
+from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
-from mllmrec.training.trainer import _Trainer
+from mllmrec.models import FitContext, MLLMRec
+from mllmrec.models.base import FitData
+from mllmrec.training.trainer import Trainer
 
 USERS, ITEMS, PAIRS, HELD_OUT = 19_445, 7_050, 118_551, 20_559
 WIDTH, DIM = 384, 64
@@ -44,11 +46,17 @@ class Data:
         self.features = Features(items, mean_of_items(items, self.histories), self.histories.digest, Cuts(0, 0, 0, 0))
         self.graph: ItemGraph = build_graph(items, self.histories, GraphConfig(threshold=-1))
 
+    def trainer(self, config: TrainConfig) -> Trainer:
+        """Return the trainer of MLLMRec on these features."""
+        model, train = MLLMRec(context=FitContext(config, self.graph)), self.train
+        data = FitData(train, self.features.items, self.features.users, self.valid)
+        return Trainer(lambda: model.build(data), model.training(data))
+
 
 def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> None:
     data, epochs = Data(sized), count(1)
     config = TrainConfig(dim=DIM, batch_size=BATCH)
-    trainer = _Trainer(data.features, data.graph, data.histories, data.valid, ModelConfig(kind="mllmrec"), config, 0)
+    trainer = data.trainer(config)
     users, items = data.train.shape
     case = Case(
         "train",
@@ -78,7 +86,7 @@ class PaperLikeLoop:
         self.items, self.users = (
             torch.from_numpy(rows).to(device) for rows in (data.features.items, data.features.users)
         )
-        A = data.graph.normalised.to_scipy().tocoo()
+        A = data.graph.normalized.to_scipy().tocoo()
         ends = torch.from_numpy(np.stack(A.coords).astype(np.int64))
         graph = torch.sparse_coo_tensor(ends, torch.from_numpy(A.data), A.shape, check_invariants=True).coalesce()
         self.graph = graph.to(device)

@@ -35,7 +35,7 @@ ROUNDS = 5
 GATES = {op.name: op.tests for op in OPS} | {
     "rank_mixed": "test_mixed.py",
     "topk_mixed": "test_mixed.py",
-    "train": "../test_train.py",
+    "train": "../training/test_train.py",
 }  # beside the ops' tests
 LEFT_OUT: dict[str, str] = {}
 REPORT: list[str] = []

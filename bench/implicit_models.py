@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import scipy.sparse as sp
-from mllmrec.models.scorer import Scorer, VectorScorer, WeightsScorer
 from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
+from mllmrec.evaluation.evaluate import Ranker
+from mllmrec.models.scoring import VectorScorer, WeightsScorer
 
 FACTORS, ALL, EPOCHS, LOOK_EVERY = 64, 1 << 30, 300, 10
 Options = dict[str, float]
@@ -31,15 +32,15 @@ GRIDS: dict[str, list[tuple[str, Options]]] = {
 
 
 def fit_theirs(
-    kind: str, options: Options, histories: Histories, reached: Callable[[Scorer], float], seed: int
-) -> Scorer:
+    kind: str, options: Options, histories: Histories, validated: Callable[[Ranker], float], seed: int
+) -> Ranker:
     """A fitted model.
 
     Args:
         kind: a class of implicit, one of GRIDS.
         options: of it.
         histories: training histories.
-        reached: what a model reaches on validation; to stop by, where epochs are many.
+        validated: what a model reaches on validation; to stop by, where epochs are many.
         seed: of the first factors and of what is drawn.
     """
     user_items = sp.csr_matrix(histories.user_items().to_scipy())
@@ -49,12 +50,12 @@ def fit_theirs(
             case "AlternatingLeastSquares":
                 return _least_squares(options, user_items, seed)
             case "BayesianPersonalizedRanking":
-                return _pairwise(options, user_items, reached, seed)
+                return _pairwise(options, user_items, validated, seed)
             case _:
-                return _neighbours(kind, options, user_items)
+                return _neighbors(kind, options, user_items)
 
 
-def _neighbours(kind: str, options: Options, user_items: sp.csr_matrix) -> WeightsScorer:
+def _neighbors(kind: str, options: Options, user_items: sp.csr_matrix) -> WeightsScorer:
     """Row i of `similarity`, [I, I], is what owning item i adds; its K nearest have itself among them."""
     k = min(int(options["K"]), user_items.shape[1])
     model = getattr(library("implicit.nearest_neighbours"), kind)(K=k, num_threads=1)
@@ -70,7 +71,7 @@ def _least_squares(options: Options, user_items: sp.csr_matrix, seed: int) -> Ve
 
 
 def _pairwise(
-    options: Options, user_items: sp.csr_matrix, reached: Callable[[Scorer], float], seed: int
+    options: Options, user_items: sp.csr_matrix, validated: Callable[[Ranker], float], seed: int
 ) -> VectorScorer:
     """The best by validation of every tenth epoch, for our BPR-MF is stopped by validation as well.
 
@@ -82,7 +83,7 @@ def _pairwise(
     def look(epoch: int, *_: object) -> None:
         if (epoch + 1) % LOOK_EVERY == 0:
             scorer = VectorScorer(model.user_factors.copy(), model.item_factors.copy())
-            best[:] = [max([*best, (reached(scorer), scorer)], key=lambda seen: seen[0])]
+            best[:] = [max([*best, (validated(scorer), scorer)], key=lambda seen: seen[0])]
 
     model.fit(user_items, show_progress=False, callback=look)
     return best[0][1]

@@ -94,7 +94,7 @@ class EncodeConfig(BaseModel):
 
 
 class GraphConfig(BaseModel):
-    """Vectors and training interactions -> item graph."""
+    """Settings of the item graph (docs/method.md, section 2)."""
 
     model_config = _FROZEN
     mode: Literal["fixed", "paper"] = "fixed"

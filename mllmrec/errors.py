@@ -1,11 +1,11 @@
 """Every error that mllmrec raises on purpose.
 
     MllmrecError
-    ├── InputError      a file or a row is not what was wanted
+    ├── InputError      a file or a row has another form than expected
     ├── ConfigError     a setting is unknown or out of range
     ├── LeakError       held-out interactions would reach training, a profile, a graph or a statistic
     ├── MismatchError   two artefacts do not belong together
-    ├── StorageError    the disk or its permissions refuse
+    ├── StorageError    a file cannot be read or written
     ├── EngineError     a generation or encoding engine cannot start
     └── TrainingError   training cannot go on
 
@@ -24,7 +24,7 @@ class MllmrecError(Exception):
 
 
 class InputError(MllmrecError):
-    """A file or a row is not what was wanted."""
+    """A file or a row has another form than expected."""
 
 
 class ConfigError(MllmrecError):
@@ -40,7 +40,7 @@ class MismatchError(MllmrecError):
 
 
 class StorageError(MllmrecError):
-    """The disk or its permissions refuse."""
+    """A file cannot be read or written."""
 
 
 class EngineError(MllmrecError):
@@ -52,12 +52,12 @@ class TrainingError(MllmrecError):
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the known name nearest to `name`, or nothing."""
+    """Return ' (did you mean X?)' for the known name nearest to `name`, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line of bounded length."""
+    """Return an error's text in one line of bounded length."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

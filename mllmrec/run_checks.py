@@ -1,4 +1,4 @@
-"""What a run's artefacts must have in common with the dataset that the run was made from.
+"""Check that a run's artefacts fit the dataset that the run was made from.
 
 A seal says that a file is the one that its stage wrote. These checks hold where the seal was forged too: sizes,
 columns, types and ids, so that no reader of a run meets an index out of range or a column of another type.
@@ -26,6 +26,12 @@ _SPLITS = ("valid", "test")
 def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> None:
     """Refuse a table of descriptions or profiles that is not one row an item or user of the dataset.
 
+    Args:
+        name: of the table, for the error.
+        table: columns id, status, reason and `column`.
+        ids: [rows] the dataset's ids.
+        column: name of the text column.
+
     Raises:
         MismatchError: rows, ids or columns are others.
     """
@@ -36,6 +42,11 @@ def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> 
 
 def check_vectors(name: str, vectors: Any, rows: int) -> None:
     """Refuse vectors that are not finite float32 of one row an item or user.
+
+    Args:
+        name: of the vectors, for the error.
+        vectors: anything.
+        rows: items or users of the dataset.
 
     Raises:
         MismatchError: dtype, shape or a value is another.
@@ -51,6 +62,11 @@ def check_vectors(name: str, vectors: Any, rows: int) -> None:
 def check_ids(name: str, values: NDArray[np.integer[Any]] | pl.Series, known: pl.Series) -> None:
     """Refuse ids that the dataset has not.
 
+    Args:
+        name: of the column, for the error.
+        values: [n] ids.
+        known: the dataset's ids.
+
     Raises:
         MismatchError: one is unknown.
     """
@@ -62,13 +78,18 @@ def check_ids(name: str, values: NDArray[np.integer[Any]] | pl.Series, known: pl
 def check_lists(users: pl.DataFrame, items: pl.DataFrame, dataset: Dataset) -> None:
     """Refuse recommendations whose columns or ids are not those of the dataset.
 
+    Args:
+        users: table of recommendations.
+        items: table of similar items.
+        dataset: the dataset of the run.
+
     Raises:
         MismatchError: one is another.
     """
     tables = (("recommendations", users, "user", "item"), ("similar_items", items, "item", "similar"))
     for name, table, owner, other in tables:
-        wanted = {owner: pl.String(), other: pl.String(), "score": None, "rank": None}
-        _check_columns(name, table, wanted)
+        columns = {owner: pl.String(), other: pl.String(), "score": None, "rank": None}
+        _check_columns(name, table, columns)
         check_ids(f"{name}.{owner}", table[owner], dataset.users if owner == "user" else dataset.item_ids)
         check_ids(f"{name}.{other}", table[other], dataset.item_ids)
     _check_columns("recommendations", users, {"source": pl.String()})
@@ -92,8 +113,8 @@ def check_evaluation(evaluation: Any, dataset: Dataset) -> None:
         raise MismatchError("metrics.json holds a mean that is no number from 0 to 1")
     models, metrics = list(means["test"]), list(rows[0])
     text, number = pl.String(), pl.Float64()
-    wanted = {"id": text, "split": text, "model": text} | dict.fromkeys(metrics, number)
-    _check_columns("per_user", evaluation.per_user, wanted)
+    columns = {"id": text, "split": text, "model": text} | dict.fromkeys(metrics, number)
+    _check_columns("per_user", evaluation.per_user, columns)
     _check_columns("heldout", evaluation.heldout, {"user": text, "item": text})
     _check_columns("heldout", evaluation.heldout, dict.fromkeys(models, None))
     check_ids("per_user.id", evaluation.per_user["id"], dataset.users)

@@ -303,6 +303,12 @@ class Run:
 def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> Iterator[Run]:
     """Open or create a run folder to write, and hold its lock.
 
+    Args:
+        folder: the run folder; created where it is not there.
+        dataset: the dataset of the run.
+        config: settings of every stage.
+        command: recorded in run.json.
+
     Raises:
         InputError: the folder holds what no run holds.
         StorageError: the folder cannot be written to, or another process holds it.

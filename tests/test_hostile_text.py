@@ -25,6 +25,8 @@ TEXTS = (
     "line\nbreak\rreturn\ttab",
     "漢字" * 40,
 )
+# Ids are read only where they are one line of at most 1,000 characters.
+IDS = tuple(re.sub(r"[\n\r\t]", " ", text)[:900] + str(n) for n, text in enumerate(TEXTS))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shop = folder / "=[red]shop"
     shop.mkdir()
     pairs = [(u, i) for u in range(8) for i in range(8) if (u + i) % 3]
-    rows = [json.dumps({"user": f"{TEXTS[u]}{u}", "item": f"{TEXTS[i]}{i}"}) for u, i in pairs]
+    rows = [json.dumps({"user": IDS[u], "item": IDS[i]}) for u, i in pairs]
     (shop / "interactions.csv").write_text("user,item\n" + "".join(quoted(row) for row in rows), newline="")
-    items = ({"item": f"{text}{n}", "title": text, "brand": text, "categories": [text]} for n, text in enumerate(TEXTS))
+    items = ({"item": IDS[n], "title": text, "brand": text, "categories": [text]} for n, text in enumerate(TEXTS))
     (shop / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return folder
 
@@ -61,9 +63,9 @@ def test_no_verb_lets_data_steer_the_terminal(hostile: Path, monkeypatch: pytest
         ["prepare", "=[red]shop", "--out", "d", "--k-core", "2"],
         ["run", "d", "--out", "r", "--set", "train.epochs=1"],
         ["show", "r", "--users", "8", "--items", "8"],
-        ["show", "r", "--user", f"{TEXTS[0]}0", "--item", f"{TEXTS[4]}4"],
+        ["show", "r", "--user", IDS[0], "--item", IDS[4]],
         ["inspect", "profiles", "r", "--users", "8"],
-        ["inspect", "graph", "r", "--item", f"{TEXTS[1]}1"],
+        ["inspect", "graph", "r", "--item", IDS[1]],
         ["export", "r", "--format", "card", "--out", "card"],
     ):
         done = CliRunner().invoke(app, words)

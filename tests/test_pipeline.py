@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from mllmrec.report.cards import Cards
 
+import mllmrec
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset import store as dataset_store
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.pipeline import run
+from mllmrec.report.sections.cards import Cards
 from mllmrec.runs import Run, open_run
 
 QUICK = ["model.kind=mllmrec", "train.epochs=5", "train.dim=8"]
@@ -91,11 +92,28 @@ def test_another_format_replaces_the_files_of_the_last(whole: Path, dataset: Dat
         json.loads(line)["user"]
         for line in (whole / "run" / "recommend" / "recommendations.jsonl").read_text().splitlines()
     } == {"u0003"}
-    with pytest.raises(InputError, match=r"no user 'u003' \(did you mean 'u00"):
+    with pytest.raises(InputError, match=r"no user 'u003' \(did you mean 'u00..'\?\)$"):
         run(dataset, whole / "run", quick('recommend.users=["u003"]'), cache=whole / "c.sqlite")
+    with pytest.raises(
+        InputError, match=r"no user 'x' \(.*, nor 1 more of the 3 in recommend.users$|no user 'x', nor 1 more"
+    ):
+        run(dataset, whole / "run", quick('recommend.users=["x", "u0003", "y"]'), cache=whole / "c.sqlite")
 
 
-@pytest.mark.parametrize("kind", ["blend", "ease", "ials", "item-knn", "lightgcn"])
+def test_folders_may_be_named_by_strings(whole: Path, dataset: Dataset, tmp_path: Path, shop: Path) -> None:
+    made = mllmrec.run(str(dataset.folder), str(whole / "run"), quick(), cache=str(whole / "c.sqlite"))
+    assert all(name in made.stages for name in ("describe", "recommend"))
+    again = mllmrec.prepare(str(shop), str(tmp_path / "dataset"))
+    assert again.n_users == mllmrec.load(tmp_path / "dataset").n_users
+
+
+def test_a_run_stops_after_the_stage_that_is_named(whole: Path, dataset: Dataset, tmp_path: Path) -> None:
+    made = run(dataset, tmp_path / "run", quick(), until="graph", cache=whole / "c.sqlite")
+    assert list(made.stages) == ["describe", "profile", "encode", "graph"]
+    assert made.graph.statistics.edges > 0 and made.evaluated is None and not hasattr(made, "train")
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "ease", "ials", "item-knn", "lightgcn"])
 def test_every_kind_of_model_is_judged_and_recommends(whole: Path, dataset: Dataset, kind: str) -> None:
     made = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")
     assert not made.stages["train"]["reused"] and len(made.evaluate.means["test"]) == 4

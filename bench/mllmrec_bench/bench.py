@@ -171,7 +171,13 @@ def methods(case: Case) -> tuple[list[Method], tuple[Peer, ...]]:
 
 
 def measured(case: Case, timed: Sequence[Timed], absent: tuple[Peer, ...]) -> Measured:
-    """Return the times of `methods`, in order."""
+    """Return the times of `methods`, in order.
+
+    Args:
+        case: the measured one.
+        timed: times of mllmrec, then of the peers.
+        absent: peers that are not installed.
+    """
     return Measured(case, timed[0], tuple(timed[1:]), absent)
 
 

@@ -65,7 +65,13 @@ class DataProfile:
 
 
 def data_profile(rows: Vectors, *, sample: int = _SAMPLE, seed: int = 0) -> DataProfile:
-    """Measure unit rows, float32 [N, d]; neighbors are those of `sample` random rows among all."""
+    """Measure unit rows.
+
+    Args:
+        rows: float32 [N, d], unit rows.
+        sample: random rows whose neighbors among all are searched.
+        seed: of the sample.
+    """
     best, close = _neighbors(rows, 10, sample, seed)
     moments = np.linalg.eigvalsh(_moment(rows, np.ones(len(rows))))[::-1]
     shares = np.cumsum(moments) / moments.sum()

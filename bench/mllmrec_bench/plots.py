@@ -33,14 +33,14 @@ def draw(lines: Sequence[Result], folder: Path) -> list[Path]:
     written = []
     with plot_style():
         for op in sorted({line.op for line in last if line.metric == "times mllmrec"}):
-            written += write_figure(_bars([line for line in last if line.op == op]), folder / op)
+            written += write_figure(_ratios([line for line in last if line.op == op]), folder / op)
         scaling = [line for line in lines if line.op in SCALED]
         if any(len(points) > 1 for points in curves(scaling, "seconds").values()):
             written += write_figure(_curves(scaling), folder / "scale")
     return written
 
 
-def _bars(lines: Sequence[Result]) -> Figure:
+def _ratios(lines: Sequence[Result]) -> Figure:
     """Draw each peer's time over mllmrec's, case by case."""
     ratios = [line for line in lines if line.metric == "times mllmrec"]
     cases = list(dict.fromkeys(line.case for line in ratios))

@@ -12,10 +12,9 @@ from dataclasses import asdict, astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from mllmrec import __version__
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
-from mllmrec.foundation.environment import describe_machine
+from mllmrec.foundation.environment import VERSION, describe_machine
 from mllmrec.foundation.tables import escape_formula
 
 _PACKAGES = ("numpy", "numba", "torch", "scipy", "faiss-cpu", "sparse-dot-topn", "implicit")
@@ -167,7 +166,7 @@ def _commit() -> str:
     here = Path(__file__)
     commit = _git("log", "-1", "--format=%h", "--", here.name)
     if not commit:
-        return f"mllmrec {__version__}"
+        return f"mllmrec {VERSION}"
     head = _git("rev-parse", "--short", "HEAD")
     changes = _git("diff", "HEAD", "--", ":/mllmrec", ":/kernels")
     return f"{head} changed {storage.hash_bytes(changes.encode())[:8]}" if changes else head

@@ -232,6 +232,6 @@ def _graph(vectors: Vectors, plan: Range) -> Case:
 
     def run() -> tuple[Any, ...]:
         graph = build_graph(vectors, histories, config)
-        return graph.adjacency, graph.normalised.values()
+        return graph.adjacency, graph.normalized.values()
 
     return Case("build_graph", "", run, ())

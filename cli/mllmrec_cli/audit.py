@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 @_audit.command(name="leak")
-def audit_leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
+def _leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
     """Say whether a run's profiles know held-out items; exit code 1 where they do.
 
     Example: mllmrec audit leak run

@@ -28,10 +28,10 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads of every metho
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.SPEED)(bench)
+    app.command(name="bench", rich_help_panel=console.SPEED)(_bench)
 
 
-def bench(
+def _bench(
     op: Annotated[
         str | None, typer.Argument(metavar="OP", help="One op, such as topk_cosine.", show_default="all")
     ] = None,

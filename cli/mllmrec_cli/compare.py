@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.JUDGE)(compare)
+    app.command(name="compare", rich_help_panel=console.JUDGE)(_compare)
 
 
-def compare(
+def _compare(
     dataset: Dataset,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder; an interrupted comparison goes on there.")

@@ -115,15 +115,15 @@ def progress(*, quiet: bool) -> Iterator[Hook]:
     if quiet:
         yield silent
     elif sys.stderr.isatty() and err.is_terminal and not err.is_dumb_terminal:
-        with _bars() as bars:
-            yield _Bars(bars)
+        with _display() as display:
+            yield _TerminalProgress(display)
     else:
-        lines = _Lines()
+        lines = _LogProgress()
         with lines.ticking():
             yield lines
 
 
-def _bars() -> Progress:
+def _display() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -150,22 +150,22 @@ def _rate(speed: float) -> str:
     return f"{speed:,.1f}/s" if speed >= 1 else f"{1 / speed:,.1f} s each"
 
 
-class _Bars:
+class _TerminalProgress:
     """A bar a task; a task that restarts from a lower count has its bar, clock and rate reset."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+    def __init__(self, display: Progress) -> None:
+        self._display = display
         self._tasks: dict[str, TaskID] = {}
         self._done: dict[str, int] = {}
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         """Show how far a task is."""
         if label not in self._tasks:  # what an earlier start did is no work of this one: it counts for no rate
-            self._tasks[label] = self._bars.add_task(label, total=total, completed=done)
+            self._tasks[label] = self._display.add_task(label, total=total, completed=done)
         elif done < self._done[label]:
-            self._bars.reset(self._tasks[label], total=total, completed=done)
+            self._display.reset(self._tasks[label], total=total, completed=done)
         self._done[label] = done
-        self._bars.update(self._tasks[label], completed=done, total=total)
+        self._display.update(self._tasks[label], completed=done, total=total)
 
 
 class _Task:
@@ -184,7 +184,7 @@ class _Task:
         return (self.done - before) / (now - began) if now > began else 0.0
 
 
-class _Lines:
+class _LogProgress:
     """A line for each task that ends, and every ten seconds for one that runs, also while it says nothing."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""The verb that makes a dataset: prepare."""
+"""Make a dataset: the verb prepare."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class SplitRule(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.DATA)(prepare)
+    app.command(name="prepare", rich_help_panel=console.DATA)(_prepare)
 
 
-def prepare(
+def _prepare(
     source: Annotated[Path, typer.Argument(metavar="SHOP", help="Folder with the shop's files.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DATASET", help="Dataset folder to make.")],
     form: Annotated[
@@ -119,7 +119,7 @@ def prepare(
     from dataclasses import asdict
 
     from mllmrec import dataset as data
-    from mllmrec.dataset.download import WITHOUT_PICTURE, default_folder
+    from mllmrec.dataset.summary import WITHOUT_PICTURE
     from mllmrec.dataset.synthetic_shop import ensure_catalogue
 
     if form is Format.catalogue:
@@ -142,11 +142,11 @@ def prepare(
     downloader = None
     if download_images:
         limits = data.DownloadLimits(images_per_item=images_per_item)
-        downloader = data.ImageDownloader(image_folder or default_folder(), limits)
+        downloader = data.ImageDownloader(image_folder, limits)
     with resumable(), console.progress(quiet=quiet or json) as hook:
-        made = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
-    statistics = data.statistics(made)
-    for warning in made.manifest["warnings"]:
+        dataset = data.prepare(source, out, options, downloader=downloader, force=force, progress=hook)
+    statistics = data.statistics(dataset)
+    for warning in dataset.manifest["warnings"]:
         console.warn(warning)
     if downloader and statistics.steps[WITHOUT_PICTURE]:
         console.err.print(console.plain(f"reasons: {downloader.failures}"), soft_wrap=True)
@@ -158,4 +158,4 @@ def prepare(
         )
         for line in statistics.notes:
             console.say(line)
-        console.out.print(console.table(f"{made.name} -> {out}", ("of the dataset", "number"), statistics.rows()))
+        console.out.print(console.table(f"{dataset.name} -> {out}", ("of the dataset", "number"), statistics.rows()))

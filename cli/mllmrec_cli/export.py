@@ -22,10 +22,10 @@ class ExportFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.DATA)(export)
+    app.command(name="export", rich_help_panel=console.DATA)(_export)
 
 
-def export(
+def _export(
     source: Annotated[
         Path, typer.Argument(metavar="RUN|DATASET", help="A run folder; for mmrec a dataset folder will do.")
     ],
@@ -49,8 +49,8 @@ def export(
 ) -> None:
     """Write a dataset, or what a run made of it, for others to load.
 
-    Models of the kinds mllmrec, bpr, lightgcn, vbpr and freedom have vectors;
-    ridge, blend and ease score by item-item weights and have none.
+    Models of the kinds mllmrec, ials, bpr, vbpr, lightgcn and freedom have vectors;
+    ensemble, ridge, ease and item-knn score by item-item weights and have none.
 
     Example: mllmrec export run --format vectors --out vectors
     """

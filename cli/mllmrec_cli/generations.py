@@ -41,7 +41,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
         return
     rows = [
         (
-            one.ask or "unnamed",
+            one.question or "unnamed",
             console.short(one.engine, 60) or "unnamed",
             f"{one.rows:,}",
             f"{one.unusable:,}",
@@ -51,7 +51,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
         for one in held
     ]
     title = f"{path}, {size / 2**20:,.1f} MiB"
-    columns = ("asked", "engine", "rows", "unusable", "characters", "seconds")
+    columns = ("question", "engine", "rows", "unusable", "characters", "seconds")
     console.out.print(console.table(title, columns, rows, words=2))
 
 
@@ -76,8 +76,8 @@ def verify(cache: Cache = None, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@_app.command()
-def prune(
+@_app.command(name="prune")
+def _prune(
     cache: Cache = None,
     unusable: Annotated[
         bool, typer.Option("--unusable", help="Also answers that hold no text that could be used.")
@@ -110,6 +110,7 @@ def batch_files(
     batch_out: Path | None,
     batch_in: Path | None,
     *,
+    retry_failed: bool,
     json: bool,
 ) -> bool:
     """Read and write batch files of describe or profile; return whether the command is done with that.
@@ -122,6 +123,7 @@ def batch_files(
         until: the stage.
         batch_out: file to write.
         batch_in: results to read.
+        retry_failed: write requests again whose answers could not be used.
         json: print the result as JSON.
     """
     from mllmrec.dataset import load
@@ -139,7 +141,7 @@ def batch_files(
             summary = BatchStage(loaded, config, opened, described).read(batch_in)
             console.err.print(console.plain(f"{batch_in}: {summary}"), soft_wrap=True)
         if batch_out:
-            written, refused = BatchStage(loaded, config, opened, described).write(batch_out)
+            written, refused = BatchStage(loaded, config, opened, described, retry_failed=retry_failed).write(batch_out)
             if json:
                 console.print_json({"batch": str(batch_out), "requests": written, "text_only": refused})
             else:

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 @_inspect.command(name="profiles")
-def inspect_profiles(
+def _profiles(
     run: Run,
     users: Annotated[int, typer.Option(min=0, help="Users to draw at random.")] = 20,
     html: Page = None,
@@ -58,7 +58,7 @@ def inspect_profiles(
 
 
 @_inspect.command(name="graph")
-def inspect_graph(
+def _graph(
     run: Run,
     item: Annotated[
         list[str] | None, typer.Option("--item", metavar="ID", help="Show this item's neighbors. May be repeated.")

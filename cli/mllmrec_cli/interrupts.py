@@ -41,13 +41,13 @@ def _in_finaliser(frame: FrameType | None) -> bool:
 
 
 def command_line() -> str:
-    """The command that is running, as a shell reads it."""
+    """Return the running command, as a shell reads it."""
     return shlex.join(["mllmrec", *sys.argv[1:]])
 
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Around work that the same command goes on with."""
+    """Name the command that goes on, where Ctrl-C ends the work inside."""
     try:
         yield
     except Interrupted:

@@ -52,8 +52,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from mllmrec.foundation.environment import version_line
 
         typer.echo(version_line())
@@ -102,8 +102,7 @@ def _run() -> int | str | None:
         console.err.print(console.plain(": ".join(["interrupted", *map(str, interrupted.args)])), soft_wrap=True)
         return 130
     except OSError as error:
-        # A standard output that cannot be written to is found, and named, once more when it is closed.
-        return 0 if error.filename is None and _output_error() else _refuse(_explain(error))
+        return _refuse(_explain(error))
     except Exception as error:
         if not _expected(error):
             raise
@@ -160,5 +159,5 @@ def _expected(error: Exception) -> bool:
 
 
 def _explain(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    where = error.filename or "cannot write to the standard output, or to a file"
+    return f"{where}: {error.strerror or error}"

@@ -13,10 +13,10 @@ from mllmrec_cli.options import Json, Out
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.SPEED)(plots)
+    app.command(name="plots", rich_help_panel=console.SPEED)(_plots)
 
 
-def plots(
+def _plots(
     csv: Annotated[
         Path, typer.Argument(metavar="FILE", help="A CSV that mllmrec bench, mllmrec scale or make bench wrote.")
     ],

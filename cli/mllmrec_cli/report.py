@@ -13,10 +13,10 @@ from mllmrec_cli.options import Quiet, Seed
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.JUDGE)(report)
+    app.command(name="report", rich_help_panel=console.JUDGE)(_report)
 
 
-def report(
+def _report(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run folders, made by mllmrec run; several are compared.")
     ],

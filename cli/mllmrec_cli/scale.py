@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.SPEED)(scale)
+    app.command(name="scale", rich_help_panel=console.SPEED)(_scale)
 
 
-def scale(
+def _scale(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for scale.csv, scale.svg and scale.png.")
     ],

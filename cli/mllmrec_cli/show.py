@@ -22,10 +22,10 @@ _LONGEST = 2000  # characters of a description or profile that are shown
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command(rich_help_panel=console.JUDGE)(show)
+    app.command(name="show", rich_help_panel=console.JUDGE)(_show)
 
 
-def show(
+def _show(
     run: Run,
     user: Annotated[list[str] | None, typer.Option(metavar="ID", help="Show this user. May be repeated.")] = None,
     item: Annotated[list[str] | None, typer.Option(metavar="ID", help="Show this item. May be repeated.")] = None,

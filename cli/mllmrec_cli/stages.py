@@ -49,7 +49,7 @@ _STAGES = {
     "encode": "Turn texts into vectors.",
     "graph": "Build the item graph.",
     "train": "Fit the model.",
-    "evaluate": "Judge the model beside its yardsticks, by full ranking.",
+    "evaluate": "Evaluate the model beside its baselines, by full ranking.",
     "recommend": "Write top-N lists for users, and similar items.",
 }
 
@@ -100,7 +100,9 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
             return
         if batch_out or batch_in:
             resolved = load_config(config, assignments or [])
-            if generations.batch_files(dataset, out, resolved, cache, until, batch_out, batch_in, json=json):
+            if generations.batch_files(
+                dataset, out, resolved, cache, until, batch_out, batch_in, retry_failed=retry_failed, json=json
+            ):
                 return
         limits = GenerationLimits(retry_failed=retry_failed, limit=limit, stage="" if name == "run" else name)
         try:

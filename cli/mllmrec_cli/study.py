@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _verb(name: str, help_text: str) -> Any:
-    def verb(
+    def _run(
         dataset: Dataset,
         out: Annotated[
             Path | None,
@@ -70,10 +70,10 @@ def _verb(name: str, help_text: str) -> Any:
         elif not quiet:
             _print(result, folder)
 
-    verb.__doc__ = (
+    _run.__doc__ = (
         f"{help_text} Judged on validation; an interrupted study goes on.\n\nExample: mllmrec study {name} dataset"
     )
-    return verb
+    return _run
 
 
 def _print(result: Result, out: Path) -> None:

@@ -14,11 +14,11 @@ from mllmrec_cli.options import Assignments, ConfigFile, Json
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (config, doctor):
-        app.command(rich_help_panel=console.UPKEEP)(verb)
+    app.command(name="config", rich_help_panel=console.UPKEEP)(_config)
+    app.command(name="doctor", rich_help_panel=console.UPKEEP)(_doctor)
 
 
-def config(
+def _config(
     file: ConfigFile = None,
     assignments: Assignments = None,
     json: Json = False,
@@ -36,7 +36,7 @@ def config(
         typer.echo(to_toml(resolved), nl=False)
 
 
-def doctor(
+def _doctor(
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="[RUN|DATASET]", help="Check this folder instead, as one from somebody else."),

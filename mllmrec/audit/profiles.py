@@ -178,6 +178,11 @@ def reasoning_warning(measured: ProfileWords, descriptions: Descriptions, profil
     """Return one line where descriptions or profiles are not worth their time, else None.
 
     Beside `profile_warning`, it names answers that seem not to depend on their request.
+
+    Args:
+        measured: the measures of the profiles.
+        descriptions: of the items.
+        profiles: of the users.
     """
     faults = [profile_warning(measured)]
     for what, table in (("descriptions", descriptions.table), ("profiles", profiles.table)):

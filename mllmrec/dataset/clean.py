@@ -1,4 +1,4 @@
-"""Rules that every source goes through: ratings, clocks, duplicates, k-core.
+"""Apply the rules that every source goes through: ratings, duplicates, k-core.
 
 Duplicates: of the rows of one user with one item the earliest stays, and of equally early ones the first in
 the file. Rows of equal time keep the order of the file.
@@ -12,7 +12,7 @@ from mllmrec.errors import LeakError
 
 
 def drop_low_ratings(interactions: pl.DataFrame, least: float | None) -> pl.DataFrame:
-    """Rows rated `least` or better; unrated rows stay."""
+    """Keep rows rated `least` or better; unrated rows stay."""
     if least is None:
         return interactions
     return interactions.filter(pl.col("rating").is_null() | (pl.col("rating") >= least))
@@ -25,26 +25,26 @@ def drop_repeats(interactions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         LeakError: a given split has one user-item pair in two of its parts.
     """
     split = interactions.filter(pl.col("split").is_not_null())
-    torn = split.group_by("user", "item", maintain_order=True).agg(pl.col("split").n_unique())
-    torn = torn.filter(pl.col("split") > 1)
-    if len(torn):
-        user, item, _ = torn.row(0)
+    parts = split.group_by("user", "item", maintain_order=True).agg(pl.col("split").n_unique())
+    leaks = parts.filter(pl.col("split") > 1)
+    if len(leaks):
+        user, item, _ = leaks.row(0)
         raise LeakError(
-            f"the given split has {len(torn)} user-item pairs in more than one of its parts, the first is user "
+            f"the given split has {len(leaks)} user-item pairs in more than one of its parts, the first is user "
             f"{user!r} with item {item!r}; give each pair one part"
         )
     ordered = interactions.sort("timestamp", maintain_order=True, nulls_last=False)
-    kept = ordered.unique(["user", "item"], keep="first", maintain_order=True)
-    return kept, len(interactions) - len(kept)
+    single = ordered.unique(["user", "item"], keep="first", maintain_order=True)
+    return single, len(interactions) - len(single)
 
 
 def k_core(interactions: pl.DataFrame, k: int) -> tuple[pl.DataFrame, int]:
-    """The largest part in which every user and every item has at least k rows; and the rounds it took."""
+    """Keep the largest part in which every user and item has at least k rows; return it and the rounds it took."""
     rounds = 0
     while k > 1:
         rounds += 1
-        kept = interactions.filter((pl.len().over("user") >= k) & (pl.len().over("item") >= k))
-        if len(kept) == len(interactions):
+        core = interactions.filter((pl.len().over("user") >= k) & (pl.len().over("item") >= k))
+        if len(core) == len(interactions):
             break
-        interactions = kept
+        interactions = core
     return interactions, rounds

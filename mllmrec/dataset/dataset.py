@@ -45,16 +45,16 @@ class Histories:
 
     @property
     def n_users(self) -> int:
-        """Number of users U."""
+        """Return the number of users U."""
         return len(self.indptr) - 1
 
     def of(self, user: int) -> NDArray[np.int32]:
-        """The items of one user, oldest first, a view."""
+        """Return the items of one user, oldest first, as a view."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the users' ordered item lists: artefacts made from these histories carry it."""
+        """Return the SHA-256 over the users' ordered item lists, which artefacts made from them carry."""
         hasher = hashlib.sha256(f"{self.scope} {self.n_users} {self.n_items} ".encode())
         hasher.update(np.ascontiguousarray(self.indptr, dtype="<i8").tobytes())
         hasher.update(np.ascontiguousarray(self.items, dtype="<i4").tobytes())
@@ -70,7 +70,7 @@ class Histories:
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 
     def times_by_item(self) -> NDArray[np.int64] | None:
-        """The time of each entry of `user_items()`, int64 [n]; None where the data has no time.
+        """Return the time of each entry of `user_items()`, int64 [n]; None where the data has no time.
 
         Repeats of one user and item, which no dataset has, are not thought of.
         """
@@ -113,17 +113,17 @@ class Dataset:
 
     @property
     def n_users(self) -> int:
-        """Number of users U."""
+        """Return the number of users U."""
         return len(self.users)
 
     @property
     def n_items(self) -> int:
-        """Number of items I, those without any training interaction included."""
+        """Return the number of items I, those without any training interaction included."""
         return len(self.items)
 
     @property
     def item_ids(self) -> pl.Series:
-        """[I] the shop's item ids."""
+        """Return [I] the shop's item ids."""
         return self.items["id"]
 
     def item_index(self, item: str) -> int:
@@ -143,7 +143,7 @@ class Dataset:
         return _find(self.users, user, "user")
 
     def histories(self, scope: Scope = "train") -> Histories:
-        """Each user's items, oldest first; `scope="all"` holds held-out ones too and marks a run LEAKY."""
+        """Return each user's items, oldest first; `scope="all"` adds held-out ones and marks a run LEAKY."""
         rows = self.interactions if scope == "all" else self.interactions.filter(pl.col("split") == 0)
         counts = np.bincount(rows["user"].to_numpy(), minlength=self.n_users)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
@@ -157,33 +157,33 @@ class Dataset:
         return PER_SECOND[self.manifest.get("read", {}).get("time", {}).get("unit", "s")]
 
     def matrix(self, split: Split) -> CSR:
-        """The binary matrix of one split, [U, I]."""
+        """Return the binary matrix of one split, [U, I]."""
         rows = self.interactions.filter(pl.col("split") == SPLITS.index(split))
         return CSR.from_pairs(rows["user"].to_numpy(), rows["item"].to_numpy(), (self.n_users, self.n_items))
 
     @cached_property
     def train(self) -> CSR:
-        """Training interactions, [U, I]."""
+        """Return the training interactions, [U, I]."""
         return self.matrix("train")
 
     @cached_property
     def train_digest(self) -> str:
-        """What every artefact built from the training interactions carries."""
+        """Return the digest of the training histories, which every artefact built from them carries."""
         return self.histories("train").digest
 
     @property
     def items_digest(self) -> str:
-        """Content hash of the catalogue, its features included."""
+        """Return the content hash of the catalogue, its features included."""
         files = {name: sha for name, sha in self.manifest["files"].items() if not name.startswith("inter")}
         return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
 
     @property
     def split_digest(self) -> str:
-        """Content hash of the interactions and their split."""
+        """Return the content hash of the interactions and their split."""
         return str(self.manifest["files"]["interactions.parquet"])
 
     def check_split(self) -> None:
-        """No user-item pair may stand in two splits (or twice in one).
+        """Refuse a user-item pair that stands in two splits, or twice in one.
 
         Raises:
             LeakError: one does.

@@ -21,6 +21,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset.picture_store import FAILED, PictureStore, open_store
+from mllmrec.dataset.summary import WITHOUT_PICTURE
 from mllmrec.errors import MllmrecError
 from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.images import ImageRefusedError
@@ -31,7 +32,6 @@ from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate
 from mllmrec.foundation.web.public import AddressRefusedError, PublicTransport
 from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
 
-WITHOUT_PICTURE = "image addresses without a picture"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "mllmrec", "Accept": "image/*", **PLAIN}
 _CONNECTION_ERRORS = (
@@ -106,13 +106,15 @@ class ImageDownloader:
     """Fetch pictures into a folder; those that lie there are not fetched again.
 
     Args:
-        folder: the pictures' folder, see `picture_store`.
+        folder: the pictures' folder, see `picture_store`; by default the one in the user's cache.
         limits: of bytes, time, redirects, attempts and concurrency.
         allow_loopback: for tests alone: this machine's own addresses may be called as well.
     """
 
-    def __init__(self, folder: Path, limits: DownloadLimits | None = None, *, allow_loopback: bool = False) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path | None = None, limits: DownloadLimits | None = None, *, allow_loopback: bool = False
+    ) -> None:
+        self.folder = folder or default_folder()
         self.limits = limits or DownloadLimits()
         self._allow_loopback = allow_loopback
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.dataset import Dataset
-from mllmrec.dataset.download import ImageDownloader, add_pictures
 from mllmrec.dataset.readers.formats import Reading
 from mllmrec.dataset.readers.shop import read_shop
 from mllmrec.dataset.readers.source import ITEMS, Rejects, Source
 from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from mllmrec.dataset.download import ImageDownloader
 
 _RAW_CORE = 5  # the usual core of this literature
 
@@ -59,8 +61,8 @@ class PrepareOptions(BaseModel):
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: Path | str,
+    out: Path | str,
     options: PrepareOptions | None = None,
     *,
     downloader: ImageDownloader | None = None,
@@ -75,10 +77,13 @@ def prepare(
         options: format, filters, split.
         downloader: fetches the pictures that kept items name by address; None: they are left where they are.
         force: replace an existing dataset.
-        progress: told how far it is.
+        progress: called while it works.
+
+    Returns:
+        The dataset, as loaded from `out`.
 
     Raises:
-        InputError: the files are not what was wanted, or nothing is left of them.
+        InputError: the files cannot be read, or nothing is left of them.
         LeakError: a given split has one interaction in two parts.
         StorageError: `out` is taken or cannot be written.
     """
@@ -106,6 +111,8 @@ def prepare(
     interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
     warnings += _held_out_warnings(interactions, rule)
     if downloader is not None:
+        from mllmrec.dataset.download import add_pictures
+
         items, downloads = add_pictures(items, downloader, progress)
         warnings += downloads.warnings
         steps |= downloads.steps
@@ -154,7 +161,7 @@ def _core(rule: str, options: PrepareOptions) -> int:
 
 
 def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
-    """Interactions after every filter; what each step dropped; warnings."""
+    """Return the interactions after every filter, the rows that each step dropped, and warnings."""
     table = raw.interactions if rule == "given" else raw.interactions.with_columns(split=pl.lit(None, pl.String))
     rated = clean.drop_low_ratings(table, options.min_rating)
     single, repeats = clean.drop_repeats(rated)
@@ -198,7 +205,7 @@ def _held_out_warnings(interactions: pl.DataFrame, rule: str) -> list[str]:
 def _map_ids(
     raw: Source, interactions: pl.DataFrame, *, keep_all: bool
 ) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame, dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-    """The only place where the shop's ids become indices.
+    """Replace the shop's ids by indices; no other place does.
 
     Users go by first appearance; items in the order of the item table, then those that only interactions name.
     """

@@ -1,4 +1,4 @@
-"""Which interactions are held out (method 2.9). Rows come sorted by time within a user.
+"""Choose the interactions that are held out. Rows come sorted by time within a user.
 
 | rule | held out |
 |---|---|
@@ -8,7 +8,7 @@
 | given | what the source's own column says |
 
 Users with fewer than three interactions are not held out from, but by `global-time` and `given`. A user
-whom a rule leaves without a training item is never evaluated.
+without a training item is never evaluated.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ _NAMES = {
 
 
 def assign(interactions: pl.DataFrame, rule: str, seed: int) -> NDArray[np.int8]:
-    """The part of each row: 0 train, 1 validation, 2 test.
+    """Return the part of each row: 0 train, 1 validation, 2 test.
 
     Args:
         interactions: user, item (indices), timestamp, split (the source's, for `given`); by user, oldest first.
         rule: "random", "leave-one-out", "global-time" or "given".
         seed: of the random rule; its result does not depend on the order of the rows.
+
+    Returns:
+        int8 [n], aligned with the rows.
 
     Raises:
         InputError: the rule needs time, or a given split, and the data has none.
@@ -82,7 +85,7 @@ def _from_the_end(place_and_size: tuple[NDArray[np.int64], NDArray[np.int64]]) -
 
 
 def _from_end(users: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of rows grouped by user: how many of the user's rows follow each row, and how many there are in all."""
+    """Return the number of a user's rows after each row, and of all the user's rows; rows are grouped by user."""
     starts = np.flatnonzero(np.diff(users, prepend=-1)) if len(users) else np.empty(0, np.int64)
     sizes = np.diff(np.append(starts, len(users)))
     size = np.repeat(sizes, sizes)

@@ -13,6 +13,8 @@ from mllmrec.dataset.dataset import SPLITS, Dataset
 
 _NAMED_FILES = 8
 
+WITHOUT_PICTURE = "image addresses without a picture"
+
 
 @dataclass(frozen=True, slots=True)
 class Statistics:

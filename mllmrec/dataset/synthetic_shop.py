@@ -1,8 +1,8 @@
-"""A generated shop, for demos and tests: some hundreds of goods, their pictures, and the shop's customers.
+"""Generate a shop for demos and tests: some hundreds of goods, their pictures, and the shop's customers.
 
-What a good is, its text says; how it looks (colour, motif, pattern), only its picture shows. Customers choose
-by both, so a pipeline that reads pictures has something to gain over one that does not. The shop is written
-as plain files in the form that any shop's own would have, and is read by the same reader.
+The text of a good says its kind; only its picture shows its look (color, motif, pattern). Customers choose by both,
+so a pipeline that reads pictures can gain over one that does not. The shop is written as plain files, as any shop's
+own would be, and is read by the same reader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mllmrec.dataset.synthetic_shop_drawing import COLOURS, MOTIFS, PATTERNS, draw
 from mllmrec.foundation import storage
 
-# Category, what it is made of, goods, and what is said of them.
+# Category, group, kinds, and a sentence of praise.
 _GOODS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("Kitchen", "Cookware", ("Saucepan", "Casserole", "Wok", "Kettle"), "Heats evenly and cleans up in a minute."),
     ("Kitchen", "Tableware", ("Mug", "Dinner Plate", "Soup Bowl", "Teapot"), "Glazed stoneware for every day."),
@@ -37,7 +37,7 @@ _OPENED = 1_700_000_000  # unix seconds of the shop's first day
 
 
 class CatalogueOptions(BaseModel):
-    """Size and taste of the generated shop."""
+    """Set size and taste of the generated shop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     items: Annotated[int, Field(ge=20)] = 400
@@ -66,18 +66,18 @@ def generate_catalogue(folder: Path, options: CatalogueOptions) -> None:
 
 
 def catalogue_texts(n: int, *, seed: int = 7) -> list[list[str]]:
-    """What such a shop says of n goods, no two alike and none drawn: title, brand, categories, description.
+    """Return title, brand, categories and description of n different goods, without pictures.
 
-    n is at most 2,560, which is how many there are.
+    n is at most 2,560, the number of different goods.
     """
     shape = (len(_GOODS), 4, len(_BRANDS), len(_LINES))
     chosen = np.random.default_rng(seed).permutation(int(np.prod(shape)))[:n]
-    said = (_said(*(int(at) for at in facets)) for facets in zip(*np.unravel_index(chosen, shape), strict=True))
-    return [[one["title"], one["brand"], " ".join(one["categories"]), one["description"]] for one in said]
+    words = (_words(*(int(at) for at in facets)) for facets in zip(*np.unravel_index(chosen, shape), strict=True))
+    return [[one["title"], one["brand"], " ".join(one["categories"]), one["description"]] for one in words]
 
 
-def _said(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
-    """The catalogue's words for an item of these facets."""
+def _words(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
+    """Return the catalogue's words for an item of these facets."""
     room, group, kinds, praise = _GOODS[goods]
     return {
         "title": f"{_BRANDS[brand]} {_LINES[line]} {kinds[kind]}",
@@ -88,7 +88,7 @@ def _said(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
 
 
 def _facets(n: int, generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
-    """[I] each, what an item is (goods, kind, brand, line) and how it looks (colour, motif, pattern)."""
+    """Return the facets of the items, int64 [I] each: goods, kind, brand, line, colour, motif, pattern."""
     sizes = {
         "goods": len(_GOODS),
         "kind": 4,
@@ -110,15 +110,15 @@ def _write_items(folder: Path, facets: dict[str, NDArray[np.int64]], generator: 
     colours, names, lines = list(COLOURS), _names(facets), []
     (folder / "images").mkdir(exist_ok=True)
     for n, name in enumerate(names):
-        said = _said(*(int(facets[name][n]) for name in ("goods", "kind", "brand", "line")))
+        words = _words(*(int(facets[name][n]) for name in ("goods", "kind", "brand", "line")))
         look = colours[facets["colour"][n]], PATTERNS[facets["pattern"][n]]
-        picture = draw(MOTIFS[facets["motif"][n]], *look, said["brand"], generator)
+        picture = draw(MOTIFS[facets["motif"][n]], *look, words["brand"], generator)
         with storage.atomic(folder / "images" / f"{name}.png") as temporary:
             picture.save(temporary, format="PNG")
         lines.append(
             {
                 "item": name,
-                **said,
+                **words,
                 "price": float(round(5 + 60 * generator.beta(1.5, 4), 2)),
                 "image": f"images/{name}.png",
             }
@@ -129,7 +129,7 @@ def _write_items(folder: Path, facets: dict[str, NDArray[np.int64]], generator: 
 def _utility(
     facets: dict[str, NDArray[np.int64]], options: CatalogueOptions, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """[U, 2, I] what each customer thinks of each item, before and after a turn of taste (a few hundred square)."""
+    """Return the utility of each item for each customer before and after a turn of taste, float64 [U, 2, I]."""
     popular = 0.5 * generator.normal(size=options.items)
     weights = {
         "goods": options.shown_taste,
@@ -148,7 +148,7 @@ def _utility(
 
 
 def _shop(utility: NDArray[np.float64], names: list[str], generator: np.random.Generator) -> pl.DataFrame:
-    """Each customer's purchases: best utility plus Gumbel noise, nothing twice, one after the other."""
+    """Return each customer's purchases: best utility plus Gumbel noise, nothing twice, one after the other."""
     rows = []
     for user, (before, after) in enumerate(utility):
         count = int(generator.integers(8, 25))

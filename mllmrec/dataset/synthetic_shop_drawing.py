@@ -25,7 +25,15 @@ _RIM = 4  # pixels of plain colour around a pattern
 
 
 def draw(motif: str, colour: str, pattern: str, label: str, generator: np.random.Generator) -> Image.Image:
-    """An RGB picture of SIDE x SIDE pixels; small differences of place, size and tint are drawn at random."""
+    """Draw an RGB picture of SIDE x SIDE pixels; small differences of place, size and tint are drawn at random.
+
+    Args:
+        motif: outline of the object.
+        colour: one of COLOURS.
+        pattern: one of PATTERNS.
+        label: text on the object; empty: none.
+        generator: source of the differences.
+    """
     radius = SIDE * generator.uniform(0.31, 0.37)
     centre = SIDE / 2 + generator.uniform(-5, 5, size=2)
     tint = np.clip(np.array(COLOURS[colour]) + generator.integers(-14, 15, size=3), 0, 255)

@@ -81,7 +81,13 @@ def short(value: float, *, signed: bool = False) -> str:
 
 
 def decimals(value: float, digits: int = 4, *, signed: bool = False) -> str:
-    """Return a metric with its leading zero: 0.0583, +0.0012 if signed, or - for NaN."""
+    """Return a metric with its leading zero: 0.0583, +0.0012 if signed, or - for NaN.
+
+    Args:
+        value: the metric.
+        digits: decimals.
+        signed: write the + of a positive value.
+    """
     if math.isnan(value):
         return ABSENT
     return f"{value:{'+' if signed else ''}.{digits}f}"

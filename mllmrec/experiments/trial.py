@@ -27,7 +27,7 @@ from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge
 from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import PeakMemory
-from mllmrec.foundation.progress import Progress
+from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import fit_model
@@ -147,7 +147,7 @@ class Trials:
             stages_run = run(
                 self._dataset, folder, config, until="encode", cache=self._generations, progress=self._progress
             )
-            self._inputs[name] = self._made_of(stages_run.encode, self._dataset.histories(config.profile.history))
+            self._inputs[name] = self._inputs_of(stages_run.encode, self._dataset.histories(config.profile.history))
         return self._inputs[name]
 
     def leaky_inputs(self, inputs: Inputs) -> Inputs:
@@ -155,9 +155,9 @@ class Trials:
         everything = self._dataset.histories("all")
         users = mean_of_items(inputs.features.items, everything)
         features = Features(inputs.features.items, users, everything.digest, inputs.features.cuts)
-        return self._made_of(features, everything)
+        return self._inputs_of(features, everything)
 
-    def _made_of(self, features: Features, profiled: Histories) -> Inputs:
+    def _inputs_of(self, features: Features, profiled: Histories) -> Inputs:
         @cache
         def graph(config: GraphConfig) -> ItemGraph:
             return build_graph(features.items, self.training, config)
@@ -200,7 +200,7 @@ class Trials:
         trial = keep_trial(
             self._out / _FOLDER / f"{storage.hash_value(shape)[:32]}{mark}.parquet",
             lambda checkpoint: self._fit(config, inputs, seed, baseline, checkpoint),
-            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate),
+            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate, self._progress),
             self._splits,
         )
         self._done += 1
@@ -242,7 +242,9 @@ def keep_trial(
     return trial
 
 
-def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> Values:
+def evaluate_users(
+    model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig, progress: Progress = silent
+) -> Values:
     """Return the shown metrics of the evaluated users of one split, by full ranking.
 
     Args:
@@ -250,13 +252,15 @@ def evaluate_users(model: Ranker, dataset: Dataset, split: HeldOut, config: Eval
         dataset: the split.
         split: whose held-out items are ranked.
         config: the protocol.
+        progress: told after each block of users.
 
     Returns:
         metric -> float64 [evaluated users].
     """
     heldout, exclude = protocol(dataset, split, config)
     users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(model.ranks(exclude, heldout, limit=max(_CUTOFFS)), heldout.indptr, _CUTOFFS)
+    ranks = model.ranks(exclude, heldout, limit=max(_CUTOFFS), progress=under(progress, f"rank {split}"))
+    values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
     return {name: values[name][users] for name in SHOWN}
 
 

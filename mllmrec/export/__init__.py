@@ -1,4 +1,4 @@
-"""What leaves the project's own folders: a toolbox's layout, vectors to serve from, a model card."""
+"""Exports: the layout of the MMRec toolbox, vectors to serve from, a model card."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Literal
 
 from mllmrec.dataset import load
 from mllmrec.errors import InputError
-from mllmrec.export.card import export_card
 from mllmrec.export.mmrec import export_mmrec
 from mllmrec.export.vectors import export_vectors
+from mllmrec.foundation.extras import require_extra
 from mllmrec.runs import Run
 
 Form = Literal["mmrec", "vectors", "card"]
 
 
 def write(source: Path, out: Path, form: Form, *, run: Path | None = None, spreadsheet: bool = False) -> list[Path]:
-    """Write a dataset or a run in one of the forms; the paths written.
+    """Write a dataset or a run in one of the forms; return the paths written.
 
     Args:
         source: a run folder, or for mmrec a dataset folder.
         out: folder.
-        form: what to write.
+        form: of the export.
         run: for mmrec from a dataset: the run whose item vectors go along.
         spreadsheet: for mmrec: see export_mmrec.
 
     Raises:
-        InputError: the source is not what the form needs.
+        InputError: the form needs another source.
         MllmrecError: as in the function of each form.
     """
     if form == "mmrec":
@@ -38,6 +38,9 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
     view = Run(source)
     if form == "vectors":
         return export_vectors(view, out)
+    require_extra("huggingface_hub", "card", "export --format card")
+    from mllmrec.export.card import export_card
+
     return [export_card(view, out)]
 
 

@@ -1,11 +1,11 @@
 """A trained model's vectors with the shop's ids, in files that any search library loads.
 
-    manifest.json        what this is, and the SHA-256 of every other file
+    manifest.json        the kind of export, and the SHA-256 of every other file
     vectors.safetensors  users [U, d] and items [I, d], float32
-    users.npy items.npy  the same, C order: what faiss, usearch and NumPy take as it is
+    users.npy items.npy  the same, C order: as faiss, usearch and NumPy read it
     users.parquet        a row a vector: id, training_items; those with none are not known by their vector
     items.parquet        a row a vector: id, training_users: its popularity
-    known.parquet        user, item: rows of the two tables above; what a user has, and is not shown again
+    known.parquet        user, item: rows of the two tables above; items that a user has, and is not shown again
 
 A user's score of an item is the inner product of their vectors. Models whose score is no inner product (the
 item-graph ridge, the ensemble, EASE) have no such vectors and are refused.
@@ -33,7 +33,7 @@ MANIFEST = "manifest.json"
 
 
 def export_vectors(view: Run, out: Path) -> list[Path]:
-    """Write a run's vectors (see the module); the paths written, the manifest last.
+    """Write a run's vectors (see the module); return the paths written, the manifest last.
 
     Args:
         view: a run whose train stage is done.

@@ -1,1 +1,1 @@
-"""What every room stands on: storage, images, guarded HTTP, the machine, progress."""
+"""Serve every room: storage, images, guarded HTTP, the machine, progress."""

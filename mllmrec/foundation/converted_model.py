@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from packaging.requirements import Requirement
-
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.folders import atomic_folder, user_cache_folder
@@ -25,11 +23,11 @@ Backend = Literal["openvino", "onnx"]
 _COMPANION: Mapping[Backend, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx"}
 _RUNTIME: Mapping[Backend, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
 _MODULE: Mapping[Backend, str] = {"openvino": "optimum.intel.openvino", "onnx": "optimum.onnxruntime"}
-_TALKATIVE = ("optimum", "transformers", "sentence_transformers", "nncf", "openvino", "onnxruntime")
+_LOGGERS = ("optimum", "transformers", "sentence_transformers", "nncf", "openvino", "onnxruntime")
 
 
 def missing(backend: Backend) -> str:
-    """Why models cannot be converted for a backend here, with the fix, one line; empty where they can.
+    """Return why models cannot be converted for a backend here, with the fix; empty where they can.
 
     Nothing heavy is imported before versions are known to fit.
     """
@@ -50,8 +48,8 @@ def require(backend: Backend, setting: str) -> None:
     """Refuse a backend that cannot run here.
 
     Args:
-        backend: what is asked for.
-        setting: the config key that asks for it.
+        backend: the runtime that the config names.
+        setting: the config key that names it.
 
     Raises:
         EngineError: a package is missing, broken, or of a version that does not fit the others.
@@ -61,15 +59,15 @@ def require(backend: Backend, setting: str) -> None:
 
 
 def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Path], None]) -> Path:
-    """The folder of a converted model, from the cache, or made now.
+    """Return the folder of a converted model, from the cache, or converted now.
 
     Args:
-        backend: what it is converted for.
-        model: what tells this conversion from others beside backend and versions, JSON-like.
+        backend: the runtime.
+        model: the key of this conversion, beside backend and versions; JSON-like.
         convert: writes the converted model into the folder that it is given.
     """
-    made_of = {"backend": backend, "versions": _versions(backend), **model}
-    folder = cache_folder() / storage.hash_value(made_of)[:32]
+    key = {"backend": backend, "versions": _versions(backend), **model}
+    folder = cache_folder() / storage.hash_value(key)[:32]
     if folder.is_dir():
         return folder
     storage.make_folder(folder.parent, private=True)
@@ -77,15 +75,15 @@ def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Pat
         if not folder.is_dir():
             with atomic_folder(folder) as temporary:
                 convert(temporary)
-                storage.write_json(temporary / "converted.json", made_of)
+                storage.write_json(temporary / "converted.json", key)
             gc.collect()  # the converter's own copy of the weights, in memory and in a temporary folder
     return folder
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what the converters log about their own insides; errors are heard."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    """Silence the converters' own logs, except for errors."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -97,7 +95,7 @@ def quiet() -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where converted models lie: one cache for all runs of a user."""
+    """Return the folder of converted models, one for all runs of a user."""
     return user_cache_folder() / "converted"
 
 
@@ -114,14 +112,16 @@ def _version(package: str) -> str:
 
 
 def _clash(package: str) -> str:
-    """Which installed version a package's own requirements exclude; empty where none."""
+    """Return the installed version that a package's own requirements exclude; empty where there is none."""
+    from packaging.requirements import Requirement
+
     for line in importlib.metadata.requires(package) or ():
-        wanted = Requirement(line)
-        there = _version(wanted.name)
-        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if there and applies and not wanted.specifier.contains(there, prereleases=True):
+        requirement = Requirement(line)
+        there = _version(requirement.name)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if there and applies and not requirement.specifier.contains(there, prereleases=True):
             return (
-                f"{package} {_version(package)} wants {wanted.name} {wanted.specifier}, and {wanted.name} {there} "
-                "is installed"
+                f"{package} {_version(package)} wants {requirement.name} {requirement.specifier}, "
+                f"and {requirement.name} {there} is installed"
             )
     return ""

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from mllmrec import __version__
 from mllmrec.errors import ConfigError
 from mllmrec.foundation.converted_model import Backend, missing
 
 if TYPE_CHECKING:
     import torch
 
+VERSION = importlib.metadata.version("mllmrec")
 PACKAGES = (
     "mllmrec",
     "torch",
@@ -50,10 +50,10 @@ _FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor.
+    """One line of `mllmrec doctor`.
 
     Attributes:
-        what: what was looked at.
+        what: the thing that was examined.
         state: "ok", "absent" (optional, not there) or "broken" (will fail when used).
         detail: version or cause, with the fix where it is broken.
     """
@@ -64,7 +64,7 @@ class Finding:
 
 
 def versions() -> dict[str, str]:
-    """Installed version of every package that shapes a result."""
+    """Return the installed version of every package that shapes a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -75,14 +75,14 @@ def versions() -> dict[str, str]:
 
 
 def version_line() -> str:
-    """What a bug report begins with."""
+    """Return the versions in one line, as a bug report begins."""
     found = versions()
     system = f"{platform.system()} {platform.machine()}"
-    return f"mllmrec {__version__} (Python {found['python']}, torch {found['torch']}, {system})"
+    return f"mllmrec {VERSION} (Python {found['python']}, torch {found['torch']}, {system})"
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, cores and memory, without any host or user name."""
+    """Return processor, cores and memory, without any host or user name."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -187,7 +187,7 @@ def _is_there(module: str) -> bool:
 
 
 def _features() -> Finding:
-    """What the processor can, and which of the exact neighbour kernels that chooses."""
+    """Return the processor's features, and the exact top-k kernel that they choose."""
     from llvmlite.binding import get_host_cpu_features
     from mllmrec_kernels.exact import int8_tile
 
@@ -250,7 +250,7 @@ def resolve_device(name: str, setting: str) -> torch.device:
 
 
 class PeakMemory:
-    """The highest resident memory since it was made; of several that run at once only the newest is right."""
+    """Measure the highest resident memory since its creation; of several at once only the newest is right."""
 
     def __init__(self) -> None:
         self._start: int | None = None
@@ -258,20 +258,20 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak, of this process alone
             self._start = _status("VmRSS")
         except OSError:
-            pass  # another system, or not allowed: nothing is told
+            pass  # another system, or not allowed: no figures
 
     def added_bytes(self) -> int | None:
-        """Bytes above where it stood at the start, or None where it cannot be told."""
+        """Return bytes above the start, or None where the system gives no figure."""
         peak = _status("VmHWM") if self._start is not None else None
         return None if peak is None or self._start is None else 1024 * max(0, peak - self._start)
 
     def added_mib(self) -> float | None:
-        """The same in MiB."""
+        """Return MiB above the start, or None where the system gives no figure."""
         added = self.added_bytes()
         return None if added is None else round(added / 2**20, 1)
 
     def total_mib(self) -> float | None:
-        """MiB of the whole process, or None where it cannot be told."""
+        """Return MiB of the whole process, or None where the system gives no figure."""
         peak = _status("VmHWM") if self._start is not None else None
         return None if peak is None else round(peak / 1024, 1)
 

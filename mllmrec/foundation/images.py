@@ -102,7 +102,9 @@ def _open(source: Path | bytes, side: int | None) -> tuple[Image.Image, str]:
         with _decoding.hold(needed):
             image.seek(0)
             image.load()
-            return _upright(_to_rgb(image), orientation), kind
+            upright = _upright(_to_rgb(image), orientation)
+            upright.info = {}  # comments and places would go into every copy that is saved
+            return upright, kind
 
 
 def _decoded_bytes(image: Image.Image, header_pixels: int, *, turned: bool) -> int:

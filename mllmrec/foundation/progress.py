@@ -1,4 +1,4 @@
-"""How a stage says how far it is; the command line draws it, a library caller may ignore it."""
+"""Report progress: the command line draws it, a library caller may ignore it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ Progress = Callable[[str, int, "int | None"], None]
 
 
 def silent(label: str, done: int, total: int | None) -> None:
-    """Progress that goes nowhere."""
+    """Ignore progress.
+
+    Args:
+        label: name of the task.
+        done: units done.
+        total: units in all; None: unknown.
+    """
 
 
 def under(progress: Progress, label: str) -> Progress:

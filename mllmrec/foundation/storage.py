@@ -23,9 +23,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import tempfile
+import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -36,6 +38,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from mllmrec.errors import InputError, StorageError, first_line
 
@@ -44,8 +47,11 @@ _SAMPLES, _SAMPLE_BYTES = 32, 1 << 16
 PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary name
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
+_OS_ERROR = re.compile(r"(?:code: |os error )(\d+)")  # as Rust prints it
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # as NumPy prints it
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
+    errno.EFBIG: "a file may not grow so large here; raise the limit, or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose a folder you may write to",
@@ -59,9 +65,22 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that says what to do."""
     try:
         yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    except (OSError, SafetensorError) as error:
+        if (reason := _reason(error)) is None:
+            raise
         raise StorageError(f"cannot {action} {path}: {reason}") from error
+
+
+def _reason(error: Exception) -> str | None:
+    """Return what the system says, and what to do; None for an error that is not the system's."""
+    number = getattr(error, "errno", None)
+    if number is None and (printed := _OS_ERROR.search(str(error))):
+        number = int(printed[1])
+    if number is not None:
+        return _REASONS.get(number, os.strerror(number))
+    if _CUT_SHORT.search(str(error)):
+        return _REASONS[errno.ENOSPC]
+    return str(error) if isinstance(error, OSError) else None
 
 
 @contextmanager
@@ -197,7 +216,13 @@ def nulled(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write parquet atomically; `notes` become the file's key-value metadata."""
+    """Write parquet atomically.
+
+    Args:
+        path: the file.
+        table: its content.
+        notes: key-value metadata of the file.
+    """
     arrow = table.to_arrow()
     if notes:
         arrow = arrow.replace_schema_metadata({key: str(value) for key, value in notes.items()})
@@ -273,7 +298,7 @@ def read_array(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise InputError(f"{path} is not a plain .npy array: {first_line(error)}") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path} holds {array.dtype}; wanted numbers")
@@ -281,19 +306,19 @@ def read_array(path: Path) -> NDArray[Any]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def are_unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:
-    """Whether a folder has all these files, each with its SHA-256."""
+    """Tell whether a folder has all these files, each with its SHA-256."""
     files = {folder / name: sha for name, sha in hashes.items()}
     return all(file.is_file() and hash_file(file) == sha for file, sha in files.items())
 
 
 def hash_samples(file: Path) -> str:
-    """SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
+    """Return the SHA-256 of a large file's size and of thirty-two samples over it, hexadecimal.
 
     It sees any fine-tuning of a model's weights; it does not see single bytes changed on purpose.
     """
@@ -307,11 +332,11 @@ def hash_samples(file: Path) -> str:
 
 
 def hash_value(value: Any) -> str:
-    """SHA-256 of a JSON-like value: equal values hash equal, whatever their keys' order."""
+    """Return the SHA-256 of a JSON-like value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, hexadecimal."""
+    """Return the SHA-256 of bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,18 +1,18 @@
-"""Stage 4: item vectors + training interactions -> the refined item graph (method 2.5-2.7).
+"""Build the item graph from item vectors and training interactions (docs/method.md, section 2).
 
-A semantic edge joins items whose vectors are among each other's nearest and closer than the threshold
-("denoising"); a co-occurrence edge joins items that training users touch together ("enhancement"). Both go
-by exact top-K kernels, so nothing of size I x I is ever held.
+A semantic edge joins items whose vectors are among each other's nearest and closer than the threshold ("denoising"). A
+co-occurrence edge joins items that training users have together ("enhancement"). Both come from exact top-K kernels, so
+nothing of size I x I is held.
 
 Two modes, both with ties to the lower item index:
 
-- `fixed`: an item is never its own neighbour, whatever its duplicates; an edge that either end names is an
-  edge (the graph is symmetric, so D^-1/2 A D^-1/2 has a spectral norm of at most 1); an item without any
-  edge keeps its own vector through the propagation's sum.
-- `paper`: as the public code does it (method 3.2, defects 10-13): the item counts among its own K_s and
-  keeps the self-loop; every Jaccard of exactly 1 is deleted, between distinct items too, while items with a
-  single user keep theirs (0.9999999, by the 1e-7 in the denominator), the diagonal included; the graph stays
-  directed and both sides are scaled by row sums.
+- `fixed`: an item is never its own neighbor, whatever its duplicates. An edge that either end names is an edge: the
+  graph is symmetric, so D^-1/2 A D^-1/2 has a spectral norm of at most 1. An item without any edge keeps its own vector
+  through the propagation's sum.
+- `paper`: as the public code does it (docs/method.md, section 10). The item counts among its own K_s and keeps the
+  self-loop. Every Jaccard of exactly 1 is deleted, between distinct items too, but items with a single user keep theirs
+  (0.9999999, by the 1e-7 in the denominator), the diagonal included. The graph stays directed, and row sums scale both
+  sides.
 """
 
 from __future__ import annotations
@@ -37,19 +37,21 @@ from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.graph import neighbors as nearest
+from mllmrec.graph import neighbors
 from mllmrec.graph.neighbors import Lists
 
-_LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the paper's Jaccard of items with one same user
+_LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStatistics:
-    """What a graph is made of.
+    """Counts of a graph.
 
     Attributes:
         edges: directed entries of A.
-        semantic, cooccurrence, both: entries by where they come from.
+        semantic: entries that vectors alone name.
+        cooccurrence: entries that shared users alone name.
+        both: entries that both name.
         isolated: items without any edge.
     """
 
@@ -66,30 +68,29 @@ class ItemGraph:
 
     Attributes:
         adjacency: A, [I, I]: 1 for a semantic edge, plus J for a co-occurrence edge.
-        normalised: D^-1/2 A D^-1/2, the same pattern.
+        normalized: D^-1/2 A D^-1/2, the same pattern.
         histories: digest of the training histories behind the co-occurrences.
         statistics: where the edges come from.
     """
 
     adjacency: CSR
-    normalised: CSR
+    normalized: CSR
     histories: str
     statistics: GraphStatistics
 
     @property
     def summary(self) -> str:
-        """One line for a person."""
-        made = self.statistics
+        """One line about the graph."""
+        counts = self.statistics
         return (
-            f"{made.edges:,} edges: {made.semantic:,} semantic, {made.cooccurrence:,} co-occurrence, "
-            f"{made.both:,} both; {made.isolated:,} isolated items"
+            f"{counts.edges:,} edges: {counts.semantic:,} semantic, {counts.cooccurrence:,} co-occurrence, "
+            f"{counts.both:,} both; {counts.isolated:,} isolated items"
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the normalised matrix: graphs that propagate alike are alike, whatever they were asked with."""
-        made = self.normalised
-        arrays = made.indptr, made.indices, made.values()
+        """SHA-256 of the normalized matrix; graphs that propagate the same have the same digest."""
+        arrays = self.normalized.indptr, self.normalized.indices, self.normalized.values()
         return storage.hash_value([storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays])
 
     def check(self, histories: Histories) -> None:
@@ -110,7 +111,7 @@ class ItemGraph:
             "indptr": self.adjacency.indptr,
             "indices": self.adjacency.indices,
             "weights": self.adjacency.values(),
-            "normalised": self.normalised.values(),
+            "normalised": self.normalized.values(),
         }
         with storage.atomic(path("graph.safetensors")) as temporary:
             save_file(tensors, temporary)
@@ -123,10 +124,10 @@ class ItemGraph:
         """Read what save wrote."""
         tensors, notes = load_file(path("graph.safetensors")), storage.read_json(path("graph.json"))
         indptr, indices = tensors["indptr"], tensors["indices"]
-        adjacency, normalised = (
+        adjacency, normalized = (
             CSR(indptr, indices, tensors[name], len(indptr) - 1) for name in ("weights", "normalised")
         )
-        return ItemGraph(adjacency, normalised, notes["histories"], GraphStatistics(**notes["statistics"]))
+        return ItemGraph(adjacency, normalized, notes["histories"], GraphStatistics(**notes["statistics"]))
 
 
 def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, progress: Progress = silent) -> ItemGraph:
@@ -141,7 +142,7 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
     Raises:
         LeakError: the histories hold held-out interactions.
         ConfigError: graph.device asks for a GPU that is not there.
-        InputError: the vectors do not fit the catalogue, or hold NaN; a window is asked for and there are no times.
+        InputError: the vectors do not fit the catalogue, or hold NaN; a window is set and there are no times.
     """
     histories.require_training("the item graph")
     if len(vectors) != histories.n_items:
@@ -160,10 +161,10 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
 
 
 def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:
-    """S of method 2.5: ones at each item's nearest neighbours of cosine >= alpha."""
+    """Return S: ones at each item's nearest neighbors of cosine >= alpha."""
     if config.semantic_neighbours == 0:
         return _empty(len(vectors))
-    ids, _ = nearest.by_vectors(
+    ids, _ = neighbors.by_vectors(
         vectors,
         config.semantic_neighbours,
         device,
@@ -174,7 +175,7 @@ def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp
 
 
 def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:
-    """C of method 2.6: the Jaccard of each item's nearest audiences."""
+    """Return C: the Jaccard of each item's nearest items by shared users."""
     k, user_items = config.cooccurrence_neighbours, histories.user_items()
     if k == 0:
         return _empty(user_items.n_columns)
@@ -184,24 +185,24 @@ def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.devic
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
-    search = partial(nearest.by_audiences, user_items, device=device, window=window, times=times)
+    search = partial(neighbors.by_users, user_items, device=device, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))
     return _paper_cooccurrence(user_items, k, search)
 
 
 def _paper_cooccurrence(user_items: CSR, k: int, search: Callable[[int], Lists]) -> sp.csr_array:
-    """C as the public code has it: Jaccards of 1 deleted before the top-K, those of lone users kept.
+    """Return C as the public code has it: Jaccards of 1 deleted before the top-K, those of lone users kept.
 
-    Deleted entries must not take up places among the K, so as many more neighbours are asked for as the
-    largest group of items with one same audience can delete.
+    Deleted entries must not take up places among the K. So the search finds as many more neighbors as the largest group
+    of items with the same users can delete.
     """
     degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
     ids, scores = search(k + _largest_twin_group(user_items))
     rows = np.broadcast_to(np.arange(len(ids))[:, None], ids.shape)
-    same_audience = (scores == 1) & (ids >= 0)
+    same_users = (scores == 1) & (ids >= 0)
     lone = degrees == 1
-    scores = np.where(same_audience, np.where(lone[rows], _LONE, 0), scores)
+    scores = np.where(same_users, np.where(lone[rows], _LONE, 0), scores)
     # The diagonal, which the kernel leaves out, belongs to the items with one user.
     ids = np.concatenate([ids, np.where(lone, np.arange(len(ids)), -1)[:, None]], axis=1)
     scores = np.concatenate([scores, np.where(lone, _LONE, 0)[:, None]], axis=1)
@@ -211,23 +212,23 @@ def _paper_cooccurrence(user_items: CSR, k: int, search: Callable[[int], Lists])
 
 
 def _largest_twin_group(user_items: CSR) -> int:
-    """The most items that have one same audience."""
-    audiences = user_items.transpose()
+    """Return the size of the largest group of items with the same users."""
+    item_users = user_items.transpose()
     twins: dict[bytes, int] = {}
-    for item in range(audiences.n_rows):
-        key = audiences.row(item).tobytes()
+    for item in range(item_users.n_rows):
+        key = item_users.row(item).tobytes()
         if key:
             twins[key] = twins.get(key, 0) + 1
     return max(twins.values(), default=0)
 
 
 def _either_way(directed: sp.csr_array) -> sp.csr_array:
-    """The edges that either end names; an edge's weight is the same from both ends."""
+    """Return the edges that either end names; an edge's weight is the same from both ends."""
     return directed.maximum(directed.T).tocsr()
 
 
 def _from_lists(ids: NDArray[np.int32], weights: NDArray[np.float32]) -> sp.csr_array:
-    """[I, k] neighbour lists, -1 padded, as a sparse matrix."""
+    """Return neighbor lists [I, k], padded with -1, as a sparse matrix."""
     kept = ids >= 0
     rows = np.nonzero(kept)[0]
     return sp.csr_array((weights[kept], (rows, ids[kept])), shape=(len(ids), len(ids)))

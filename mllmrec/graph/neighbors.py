@@ -1,6 +1,6 @@
-"""Each item's nearest others, by vectors (method 2.5) and by audiences (method 2.6), on the device that is at hand.
+"""Each item's nearest others, by vectors and by shared users, on the device that is there.
 
-Every kernel gives the same lists to the bit, so where they were computed does not show in what is built on them.
+Every kernel gives the same lists to the bit, so the device does not show in what is built on them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,34 @@ _PAYS = 20_000  # items from which a GPU is worth its start: Triton compiles for
 
 
 def by_vectors(vectors: Vectors, k: int, device: torch.device, **options: Any) -> Lists:
-    """topk_cosine of the rows of `vectors`, float32 [I, d], on `device`; its ids and scores, [I, k]."""
+    """Return the k nearest rows of each row by cosine, on `device`.
+
+    Args:
+        vectors: float32 [I, d].
+        k: neighbors an item.
+        device: where neighbors are searched.
+        options: further arguments of topk_cosine.
+
+    Returns:
+        ids int32 [I, k] and cosines float32 [I, k].
+    """
     if device.type == "cpu" or len(vectors) < _PAYS:
         return topk_cosine(vectors, k, **options)
     ids, scores = topk_cosine(torch.from_numpy(vectors).to(device), k, **options)
     return ids.cpu().numpy(), scores.cpu().numpy()
 
 
-def by_audiences(user_items: CSR, k: int, device: torch.device, **options: Any) -> Lists:
-    """cooccurrence_topk by Jaccard, by CuPy where `device` is a GPU and it is installed; ids and scores, [I, k]."""
+def by_users(user_items: CSR, k: int, device: torch.device, **options: Any) -> Lists:
+    """Return the k nearest items of each item by the Jaccard of their users; by CuPy on a GPU where it is installed.
+
+    Args:
+        user_items: binary [U, I].
+        k: neighbors an item.
+        device: where neighbors are searched.
+        options: further arguments of cooccurrence_topk.
+
+    Returns:
+        ids int32 [I, k] and Jaccards float32 [I, k].
+    """
     on_gpu = device.type == "cuda" and user_items.n_columns >= _PAYS and available()["cupy"]
     return cooccurrence_topk(user_items, k, measure="jaccard", backend="cupy" if on_gpu else "auto", **options)

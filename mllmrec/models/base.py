@@ -1,7 +1,7 @@
 """The contract of every model: fit, score, recommend, find similar items, save, load.
 
-A model is built from its settings, `EASE(regularization=100)`, and fitted on a matrix of interactions, so it works in
-a notebook without a dataset folder. What a run knows beside that matrix comes by `FitContext`.
+A model is built from its settings, `EASE(regularization=100)`, and fitted on a matrix of interactions: a notebook needs
+no dataset folder. A run adds what it knows beside that matrix by `FitContext`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from mllmrec.config import ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, TrainingError
+from mllmrec.evaluation.metrics import users_with_heldout
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
@@ -35,7 +36,7 @@ _SETTINGS, _INTERACTIONS = "model.json", "interactions.npz"
 
 @dataclass(frozen=True, slots=True)
 class FitContext:
-    """What a run adds to the arguments of `fit`.
+    """The things that a run adds to the arguments of `fit`.
 
     Attributes:
         train: the device of every model, and the settings of networks.
@@ -55,6 +56,61 @@ class FitContext:
     def digest(self) -> str:
         """SHA-256 of the training histories; empty outside a run."""
         return self.histories.digest if self.histories else ""
+
+
+@dataclass(frozen=True, slots=True)
+class FitData:
+    """The checked arguments of `fit`.
+
+    Attributes:
+        user_items: R, binary [U, I], training interactions.
+        items: float32 [I, d], a vector an item; None: there are none.
+        users: float32 [U, d], a vector a user; None: there are none.
+        valid: binary [U, I], validation interactions; None: there are none.
+        seed: seed of what is random.
+    """
+
+    user_items: CSR
+    items: Vectors | None = None
+    users: Vectors | None = None
+    valid: CSR | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together.
+
+        Raises:
+            TrainingError: there are no interactions.
+            InputError: features have another number of rows than there are items or users.
+        """
+        if self.user_items.nnz == 0:
+            raise TrainingError("there are no training interactions; prepare the dataset with another split")
+        n_users, n_items = self.user_items.shape
+        for name, count, vectors in (("item", n_items, self.items), ("user", n_users, self.users)):
+            if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
+                raise InputError(f"{name}_features must have shape ({count}, d); got {vectors.shape}")
+
+    def items_or_zeros(self) -> Vectors:
+        """Return the item vectors; zeros [I, 1], like nothing at all, where there are none."""
+        if self.items is None:
+            return np.zeros((self.user_items.n_columns, 1), np.float32)
+        return np.ascontiguousarray(self.items, np.float32)
+
+    def required_valid(self, use: str) -> CSR:
+        """Return the validation interactions; `use` is what they are for, as an error says it.
+
+        Raises:
+            TrainingError: no user has both a training and a validation interaction.
+        """
+        if self.valid is None or self.valid.nnz == 0:
+            why = "the validation split is empty"
+        elif len(users_with_heldout(self.user_items, self.valid)) == 0:
+            why = "no user has both a training and a validation interaction"
+        else:
+            return self.valid
+        raise TrainingError(
+            f"{why}, and {use}; prepare the dataset with a split that holds some interactions out, or pass valid="
+        )
 
 
 class Recommender(ABC):
@@ -88,7 +144,6 @@ class Recommender(ABC):
         self.config = config or read_settings({"kind": kind, **settings})
         self.context = context or FitContext()
 
-    @abstractmethod
     def fit(
         self,
         user_items: Matrix,
@@ -109,7 +164,20 @@ class Recommender(ABC):
 
         Returns:
             The model itself.
+
+        Raises:
+            TrainingError: there is nothing to train on, to stop by or to choose by.
+            InputError: the arguments do not fit together, or the model needs features that are not there.
         """
+        matrix, held = as_interactions(user_items), None if valid is None else as_interactions(valid)
+        data = FitData(matrix, item_features, user_features, held, seed)
+        self.user_items = data.user_items
+        self._fit(data)
+        return self
+
+    @abstractmethod
+    def _fit(self, data: FitData) -> None:
+        """Fit the model to checked data."""
 
     @abstractmethod
     def scores(self, users: ArrayLike) -> NDArray[np.float32]:
@@ -215,25 +283,9 @@ class Recommender(ABC):
             InputError: the folder holds no such model.
         """
         source = Path(folder)
-        model = cls(read_settings(storage.read_json(source / _SETTINGS)))
-        model.read_files(lambda name: source / name)
+        model = cls(read_settings(storage.read_json(source / _SETTINGS))).read_files(lambda name: source / name)
         model.user_items = as_interactions(sp.load_npz(source / _INTERACTIONS))
         return model
-
-    def _begin(self, user_items: Matrix, *features: Vectors | None) -> CSR:
-        """Keep and return the training matrix; check that features fit it.
-
-        Raises:
-            TrainingError: there are no interactions.
-            InputError: features have another number of rows than there are items (first) or users (second).
-        """
-        self.user_items = matrix = as_interactions(user_items)
-        if matrix.nnz == 0:
-            raise TrainingError("there are no training interactions; prepare the dataset with another split")
-        for what, count, vectors in zip(("item", "user"), reversed(matrix.shape), features, strict=False):
-            if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
-                raise InputError(f"{what}_features must have shape ({count}, d); got {vectors.shape}")
-        return matrix
 
 
 def as_interactions(matrix: Matrix) -> CSR:
@@ -249,8 +301,3 @@ def as_interactions(matrix: Matrix) -> CSR:
 def user_rows(users: ArrayLike) -> NDArray[np.int64]:
     """Return ids as int64 [B]."""
     return np.atleast_1d(np.asarray(users, dtype=np.int64))
-
-
-def vectors_or_zeros(vectors: Vectors | None, n: int) -> Vectors:
-    """Return float32 [n, d] vectors; zeros [n, 1], like nothing at all, where there are none."""
-    return np.zeros((n, 1), np.float32) if vectors is None else np.ascontiguousarray(vectors, np.float32)

@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from mllmrec_kernels import CSR
 from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from pydantic import Field
 from torch import Tensor, nn
 
 from mllmrec.config import ModelConfig
-from mllmrec.features.encode import Vectors
+from mllmrec.models.base import FitData
 from mllmrec.models.layers import Penalty, PenaltyName, penalty_of, squares
 from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.training.network import Network
@@ -42,10 +41,10 @@ class BPR(NetworkModel):
     title = "BPR-MF"
     candidates = rate_candidates("model.decay", (1e-2, 2e-2, 1e-3))
 
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+    def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
         dim, config = self.context.train.dim, self.config
-        return BPRNetwork(*user_items.shape, dim, config.decay, penalty_of(config.penalty), bias=config.bias)
+        return BPRNetwork(*data.user_items.shape, dim, config.decay, penalty_of(config.penalty), bias=config.bias)
 
 
 class BPRNetwork(Network):
@@ -71,7 +70,13 @@ class BPRNetwork(Network):
         self._decay, self._penalty = decay, penalty
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of a batch; see Network."""
+        """Return the mean loss of a batch.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
         p, q, r = self.users[users], self.items[positives], self.items[negatives]
         ranking = bpr_of_rows(self._with_one(p), self._with_bias(q, positives), self._with_bias(r, negatives))
         return ranking + self._decay * self._penalty(p, q, r)

@@ -10,7 +10,7 @@ as further users. Memory: six float64 matrices of I x I at the peak.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ from scipy.linalg import lapack
 
 from mllmrec.config import ModelConfig
 from mllmrec.errors import TrainingError
-from mllmrec.features.encode import Vectors
-from mllmrec.models.base import Matrix
+from mllmrec.models.base import FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.ridge import strength_candidates
 
@@ -46,35 +45,26 @@ class EASE(ItemWeightModel):
         (20, 50), (20, 100), (40, 100), (40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400)
     )
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Fit B; see Recommender.
+    def _fit(self, data: FitData) -> None:
+        """Fit B.
 
         Raises:
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`, or G is not definite.
         """
-        R = self._begin(user_items, item_features)
+        R, V = data.user_items, data.items
         self._refuse_large(R.n_columns)
         progress = self.context.progress
         progress("fit EASE", 0, 2)
         G = np.asarray((R.to_scipy().T @ R.to_scipy()).toarray(), np.float64)
-        if self.config.content_weight and item_features is not None:
-            V = item_features.astype(np.float64)
-            G += self.config.content_weight * (V @ V.T)
+        if self.config.content_weight and V is not None:
+            G += self.config.content_weight * (V.astype(np.float64) @ V.astype(np.float64).T)
         G[np.diag_indices(R.n_columns)] += self.config.regularization
         progress("fit EASE", 1, 2)
         P = _inverse(G)
         B = np.asarray(P / -np.diag(P), np.float32)
         np.fill_diagonal(B, 0)
         progress("fit EASE", 2, 2)
-        return self.set_weights(R, B)
+        self.set_weights(R, B)
 
     def _refuse_large(self, n_items: int) -> None:
         gib = _DENSE_MATRICES * 8 * n_items * n_items / 2**30

@@ -50,7 +50,14 @@ class EmbeddingModel(Recommender):
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender."""
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:

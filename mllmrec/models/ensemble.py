@@ -33,12 +33,12 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import Count, ModelConfig, Positive
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent, under
-from mllmrec.models.base import FilePath, Matrix, Recommender, as_interactions, user_rows, vectors_or_zeros
+from mllmrec.models.base import FilePath, FitData, Recommender, user_rows
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
@@ -80,54 +80,38 @@ class Ensemble(Recommender):
     rest: VectorScorer
     weights: Mapping[str, float] = MappingProxyType({})
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Fit all parts and choose their weights; see Recommender.
+    def _fit(self, data: FitData) -> None:
+        """Fit all parts and choose their weights.
 
         Raises:
             TrainingError: there are no validation interactions to choose by.
             ConfigError: train.device asks for a GPU that is not there.
         """
-        R, progress = self._begin(user_items, item_features, user_features), self.context.progress
+        R, progress = data.user_items, self.context.progress
         device = resolve_device(self.context.train.device, "train.device")
-        if valid is None or valid.nnz == 0:
-            raise TrainingError(
-                "the validation split is empty, and the ensemble chooses its weights by it; prepare the dataset with a "
-                "split that holds some interactions out, pass valid=, or take model.kind=ridge"
-            )
-        held, items = as_interactions(valid), vectors_or_zeros(item_features, R.n_columns)
+        held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
+        items = data.items_or_zeros()
         Z = project_vectors(items, R)
-        parts = self._fit_parts(R, held, items, user_features, Z, seed)
+        parts = self._fit_parts(data, held, items, Z)
         ridges = self._fit_ridges(R, held, (items, Z), device)
         firsts = [StandardizedScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
         best, weights = choose_weights(firsts, list(parts.values()), R, held, progress)
         self.weights = dict(zip(("ridge", *parts), weights, strict=True))
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.ridge = self._empty_ridge().set_weights(R, ridges[best])
-        return self
 
-    def _fit_parts(
-        self, R: CSR, valid: CSR, items: Vectors, profiles: Vectors | None, Z: Vectors, seed: int
-    ) -> dict[str, VectorScorer]:
+    def _fit_parts(self, data: FitData, valid: CSR, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.
 
         Args:
-            R: binary [U, I], training interactions.
+            data: training interactions, profiles of the users, seed.
             valid: binary [U, I], to choose settings by.
             items: float32 [I, d].
-            profiles: float32 [U, d], vectors of the users; None: they have none.
             Z: float32 [I, r], projected item vectors.
-            seed: of the factors' start.
         """
         progress, r = self.context.progress, self.config.factors
-        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, seed, progress)
+        R, profiles = data.user_items, data.users
+        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress)
         widest = graph_filter(R, r)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
@@ -186,7 +170,14 @@ class Ensemble(Recommender):
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender."""
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:

@@ -80,7 +80,14 @@ class Ranked(Protocol):
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         ...
 
 

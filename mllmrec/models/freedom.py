@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mllmrec.config import Count, GraphConfig, ModelConfig
-from mllmrec.features.encode import Vectors
+from mllmrec.models.base import FitData
 from mllmrec.models.layers import bipartite, embedding, squares, unique_rows
 from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.training.network import Network
@@ -50,13 +50,13 @@ class FREEDOM(NetworkModel):
     title = "FREEDOM"
     candidates = rate_candidates("model.feature_loss", (1e-3, 1e-5, 1e-1))
 
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+    def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        config, features = self.config, self._required(items)
-        item_graph = self._graph(features, user_items, None if config.refined else _OWN_GRAPH)
+        config, features = self.config, self._required_items(data)
+        item_graph = self._graph(data, None if config.refined else _OWN_GRAPH)
         return FREEDOMNetwork(
-            user_items, torch.from_numpy(features), item_graph, self.context.train.dim, config.gcn_layers, config.decay,
-            config.edge_keep, config.feature_loss,
+            data.user_items, torch.from_numpy(features), item_graph, self.context.train.dim, config.gcn_layers,
+            config.decay, config.edge_keep, config.feature_loss,
         )  # fmt: skip
 
 
@@ -110,7 +110,13 @@ class FREEDOMNetwork(Network):
         return mixed[:n], mixed[n:] + step
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of a batch; see Network."""
+        """Return the mean loss of a batch.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
         h_user, h_item = self._vectors(self._pruned)
         n = self._user_items.n_rows
         ranking = bpr_loss(h_user, h_item, users, positives, negatives)

@@ -27,7 +27,7 @@ from mllmrec.config import ModelConfig, Positive
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.base import FilePath, Matrix
+from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.content_regression import LeaveOneOutRegression
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
@@ -55,27 +55,18 @@ class IALS(EmbeddingModel):
     is_random = True
     candidates = tuple((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in _STRENGTHS)
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Fit both tables; see Recommender."""
-        R, config = self._begin(user_items), self.config
+    def _fit(self, data: FitData) -> None:
+        """Fit both tables."""
+        config = self.config
         self.vectors = alternate(
-            R,
+            data.user_items,
             factors=config.factors,
             unobserved_weight=config.unobserved_weight,
             regularization=config.regularization,
             iterations=config.iterations,
-            seed=seed,
+            seed=data.seed,
             progress=self.context.progress,
         )
-        return self
 
     @property
     def summary(self) -> str:

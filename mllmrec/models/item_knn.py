@@ -25,9 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mllmrec.config import Count, ModelConfig
 from mllmrec.errors import InputError
-from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.base import FilePath, Matrix, user_rows
+from mllmrec.models.base import FilePath, FitData, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
 from mllmrec.models.scoring import Lists, block_rows, mixed_ranks
 
@@ -58,26 +57,18 @@ class ItemKNN(ItemWeightModel):
         for k in (200, 1000, 50)
     )
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Find the nearest items of each item; those that share no user are none. See Recommender."""
-        R, k = self._begin(user_items), self.config.n_neighbors
+    def _fit(self, data: FitData) -> None:
+        """Find the nearest items of each item; those that share no user are none."""
+        R, k = data.user_items, self.config.n_neighbors
         X = _weighted(R, self.config.weighting)
         if k == 0:
             self._X = X
-            return self
+            return
         by_item, blocks, parts = X.T.tocsr(), range(0, R.n_columns, block_rows(R.n_columns)), []
         for n, start in enumerate(blocks, start=1):
             parts.append(_largest(by_item[start : start + blocks.step] @ X, np.arange(start, R.n_columns), k))
             self.context.progress("fit item-kNN", n, len(blocks))
-        return self.set_weights(R, CSR.from_scipy(sp.vstack(parts)))
+        self.set_weights(R, CSR.from_scipy(sp.vstack(parts)))
 
     @property
     def summary(self) -> str:
@@ -94,7 +85,14 @@ class ItemKNN(ItemWeightModel):
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender."""
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         if self._X is None:
             return super().ranks(exclude, heldout, limit=limit, progress=progress)
         return mixed_ranks(self._sums, exclude, heldout, limit, progress, users=_USERS)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mllmrec.config import Count, ModelConfig
-from mllmrec.features.encode import Vectors
+from mllmrec.models.base import FitData
 from mllmrec.models.layers import Penalty, PenaltyName, bipartite, embedding, penalty_of, squares
 from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.training.network import Network
@@ -41,12 +41,14 @@ class LightGCN(NetworkModel):
     title = "LightGCN"
     candidates = rate_candidates("model.decay", (1e-4, 1e-3, 1e-2))
 
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+    def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
         config = self.config
-        refined = self._graph(self._required(items), user_items) if config.refined else None
+        refined = self._graph(data) if config.refined else None
         penalty = penalty_of(config.penalty)
-        return LightGCNNetwork(user_items, self.context.train.dim, config.gcn_layers, config.decay, refined, penalty)
+        return LightGCNNetwork(
+            data.user_items, self.context.train.dim, config.gcn_layers, config.decay, refined, penalty
+        )
 
 
 class LightGCNNetwork(Network):
@@ -72,7 +74,13 @@ class LightGCNNetwork(Network):
         self._layers, self._decay, self._penalty = layers, decay, penalty
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of a batch; see Network."""
+        """Return the mean loss of a batch.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
         h_user, h_item = self.vectors()
         ranking = bpr_loss(h_user, h_item, users, positives, negatives)
         first, second = self.table[self._n_users + positives], self.table[self._n_users + negatives]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors, mean_of_owned
+from mllmrec.models.base import FitData
 from mllmrec.models.layers import bipartite, embedding, unique_rows
 from mllmrec.models.network_model import NetworkModel
 from mllmrec.training.network import Network
@@ -44,18 +45,18 @@ class MLLMRec(NetworkModel):
     title = "MLLMRec"
     candidates = tuple((f"train.learning_rate={rate}",) for rate in (1e-3, 5e-4, 2e-3, 5e-3))
 
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+    def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        train, features = self.context.train, self._required(items)
+        train, features, users = self.context.train, self._required_items(data), data.users
         if users is None or not self.config.reasoning:
-            users = mean_of_owned(features, user_items)
-        propagated = propagate_items(features, self._graph(features, user_items), train.layers)
+            users = mean_of_owned(features, data.user_items)
+        propagated = propagate_items(features, self._graph(data), train.layers)
         return MLLMRecNetwork(
             torch.from_numpy(users),
             torch.from_numpy(propagated),
             train.dim,
             ids=self.config.ids,
-            user_items=user_items,
+            user_items=data.user_items,
             user_item_layers=self.config.user_item_layers,
         )
 
@@ -130,7 +131,13 @@ class MLLMRecNetwork(Network):
         return h if self.item_ids is None else h + self.item_ids[rows]
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of a batch; on the CPU only distinct rows are projected. See Network."""
+        """Return the mean loss of a batch; on the CPU only distinct rows are projected.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
         if self._graph is not None:
             return bpr_loss(*self.vectors(), users, positives, negatives)
         if users.is_cuda:

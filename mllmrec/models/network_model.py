@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.base import Candidate, FilePath, Matrix, as_interactions
+from mllmrec.models.base import Candidate, FilePath, FitData
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.training.checkpoint import Epoch, Parameters
@@ -30,7 +30,13 @@ from mllmrec.training.trainer import Training, train_network
 def rate_candidates(
     setting: str, values: Sequence[float], rates: Sequence[float] = (1e-3, 3e-3, 1e-2)
 ) -> tuple[Candidate, ...]:
-    """Return one setting crossed with the learning rate, for `Recommender.candidates`."""
+    """Return one setting crossed with the learning rate, for `Recommender.candidates`.
+
+    Args:
+        setting: its key in the config.
+        values: of the setting; the first is the default.
+        rates: learning rates.
+    """
     return tuple((f"{setting}={value}", f"train.learning_rate={rate}") for value in values for rate in rates)
 
 
@@ -49,53 +55,35 @@ class NetworkModel(EmbeddingModel):
     best_epoch: int = 0
 
     @abstractmethod
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
-        """Return the untrained network; its first parameters come from torch's generator.
+    def build(self, data: FitData) -> Network:
+        """Return the untrained network; its first parameters come from torch's generator."""
 
-        Args:
-            user_items: R, binary [U, I].
-            items: float32 [I, d_e], frozen; None where there are none.
-            users: float32 [U, d_e], frozen; None where there are none.
-        """
-
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Train the network; see Recommender.
+    def _fit(self, data: FitData) -> None:
+        """Train the network.
 
         Raises:
-            TrainingError: nothing to train on or to stop by, or the loss is not finite.
+            TrainingError: there is nothing to stop by, or the loss is not finite.
             MismatchError: the checkpoint belongs to other data or settings.
         """
-        R = self._begin(user_items, item_features, user_features)
-        if valid is None or valid.nnz == 0:
-            raise TrainingError(
-                "the validation split is empty, so training would not know when to stop; prepare the dataset "
-                "with a split that holds some interactions out, or pass valid="
-            )
-        task = Training(
-            user_items=R,
-            valid=as_interactions(valid),
-            pairs=self._pairs(R),
-            config=self.context.train,
-            seed=seed,
-            identity=self._identity(R, item_features, user_features),
-        )
         trained = train_network(
-            lambda: self.build(R, item_features, user_features),
-            task,
+            lambda: self.build(data),
+            self.training(data),
             checkpoint=self.context.checkpoint,
             progress=self.context.progress,
         )
         self.vectors = VectorScorer(trained.users, trained.items)
         self.parameters, self.curve, self.best_epoch = trained.parameters, trained.curve, trained.best_epoch
-        return self
+
+    def training(self, data: FitData) -> Training:
+        """Return data and settings of the training."""
+        return Training(
+            user_items=data.user_items,
+            valid=data.required_valid("training stops by it"),
+            pairs=self._pairs(data.user_items),
+            config=self.context.train,
+            seed=data.seed,
+            identity=self._identity(data),
+        )
 
     def _pairs(self, user_items: CSR) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return users and items of all pairs, int64 each; oldest first within a user where a run knows the order."""
@@ -105,41 +93,41 @@ class NetworkModel(EmbeddingModel):
         users = np.repeat(np.arange(histories.n_users), np.diff(histories.indptr))
         return users, histories.items.astype(np.int64)
 
-    def _identity(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> dict[str, object]:
+    def _identity(self, data: FitData) -> dict[str, object]:
         """Return what a checkpoint must have been made from to go on with it, JSON-like."""
-        graph = self.context.item_graph
-        edges = () if graph is None else (graph.normalised.indices, graph.normalised.values())
-        arrays = [user_items.indptr, user_items.indices, *(v for v in (users, items) if v is not None), *edges]
+        R, graph = data.user_items, self.context.item_graph
+        edges = () if graph is None else (graph.normalized.indices, graph.normalized.values())
+        arrays = [R.indptr, R.indices, *(table for table in (data.items, data.users) if table is not None), *edges]
         return {
             "histories": self.context.digest,
             "arrays": [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays],
             "model": self.config.identity(),
         }
 
-    def _required(self, items: Vectors | None) -> Vectors:
+    def _required_items(self, data: FitData) -> Vectors:
         """Return the item features.
 
         Raises:
             InputError: there are none.
         """
-        if items is None:
+        if data.items is None:
             raise InputError(f"{self.title} needs item vectors: fit(user_items, item_features=...)")
-        return items
+        return data.items
 
-    def _graph(self, items: Vectors, user_items: CSR, config: GraphConfig | None = None) -> CSR:
+    def _graph(self, data: FitData, config: GraphConfig | None = None) -> CSR:
         """Return a normalized item graph: the run's, or one that is built here.
 
         Args:
-            items: float32 [I, d_e].
-            user_items: R, binary [U, I].
+            data: item features and interactions.
             config: of a graph that is built here whatever the run has; None: the run's, else the default one.
         """
+        items, user_items = self._required_items(data), data.user_items
         if config is None and self.context.item_graph is not None:
-            return self.context.item_graph.normalised
+            return self.context.item_graph.normalized
         histories = self.context.histories or Histories(
             user_items.indptr, user_items.indices, None, user_items.n_columns, "train"
         )
-        return build_graph(items, histories, config or GraphConfig()).normalised
+        return build_graph(items, histories, config or GraphConfig()).normalized
 
     @property
     def summary(self) -> str:

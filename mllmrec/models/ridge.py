@@ -11,7 +11,7 @@ and 0 elsewhere; score_u = R_u W. With all items in S_j it is EASE. Memory: I x 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mllmrec.features.encode import Vectors
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
-from mllmrec.models.base import Candidate, Matrix, vectors_or_zeros
+from mllmrec.models.base import Candidate, FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
 
 Strengths = Sequence[tuple[float, float]]  # w and lambda
@@ -54,29 +54,21 @@ class ItemGraphRidge(ItemWeightModel):
     title = "item-graph ridge"
     candidates = strength_candidates((20, 50), (20, 100), (40, 100))
 
-    def fit(
-        self,
-        user_items: Matrix,
-        *,
-        item_features: Vectors | None = None,
-        user_features: Vectors | None = None,
-        valid: Matrix | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """Fit W; see Recommender.
+    def _fit(self, data: FitData) -> None:
+        """Fit W.
 
         Raises:
             ConfigError: train.device asks for a GPU that is not there.
             KernelError: lambda is too small beside w for float64.
         """
-        R, config, progress = self._begin(user_items, item_features), self.config, self.context.progress
+        R, config, progress = data.user_items, self.config, self.context.progress
         device = resolve_device(self.context.train.device, "train.device")
-        V = vectors_or_zeros(item_features, R.n_columns)
+        V = data.items_or_zeros()
         progress("search neighbors", 0, 1)
         support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device)
         progress("search neighbors", 1, 1)
         (W,) = ridge_weights(V, R, support, [(config.content_weight, config.regularization)], device, progress)
-        return self.set_weights(R, W)
+        self.set_weights(R, W)
 
 
 def ridge_weights(
@@ -137,7 +129,7 @@ def ridge_support(
     """
     n, lists = len(vectors), []
     if cooccurrence:
-        lists.append(neighbors.by_audiences(user_items, cooccurrence, device)[0])
+        lists.append(neighbors.by_users(user_items, cooccurrence, device)[0])
     if semantic:
         lists.append(neighbors.by_vectors(vectors, semantic, device)[0])
     ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)

@@ -40,7 +40,13 @@ class Part(Protocol):
     """Lists and scores items for some users, without a dense block of scores."""
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR, /) -> Lists:
-        """Return the k best items of each user; see top_by_user."""
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
         ...
 
     def scores_of(self, users: NDArray[np.int64], items: CSR, /) -> NDArray[np.float32]:
@@ -63,7 +69,14 @@ class VectorScorer:
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         return rank_heldout(self.users, self.items, exclude, heldout, limit=limit)
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -71,14 +84,20 @@ class VectorScorer:
         return np.asarray(self.users[users] @ self.items.T)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user."""
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list, a row a user.
+        """
         ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
         return ids, scores
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        nothing = (sp.csr_array(shape, dtype=np.float32) for shape in ((len(users), 1), (1, len(self.items))))
-        scores = MixedScores(*nothing, user_vectors=self.users[users], item_vectors=self.items)
+        R, W = (sp.csr_array(shape, dtype=np.float32) for shape in ((len(users), 1), (1, len(self.items))))
+        scores = MixedScores(R, W, user_vectors=self.users[users], item_vectors=self.items)
         return np.asarray(score_mixed(scores, items))
 
     def similar(self, items: NDArray[np.int64], k: int) -> Lists:
@@ -122,11 +141,24 @@ class WeightsScorer:
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user."""
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
         return topk_mixed(self.mixed(users), k, exclude=exclude)
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
@@ -165,11 +197,24 @@ class StandardizedScorer:
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
     ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks."""
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
         return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user."""
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
         return topk_mixed(self.mixed(users), k, exclude=exclude)
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:

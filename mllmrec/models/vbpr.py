@@ -13,13 +13,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from mllmrec_kernels import CSR
 from mllmrec_kernels.bpr.torch_op import bpr_of_rows
 from pydantic import Field
 from torch import Tensor, nn
 
 from mllmrec.config import ModelConfig
-from mllmrec.features.encode import Vectors
+from mllmrec.models.base import FitData
 from mllmrec.models.layers import embedding, squares
 from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.training.network import Network
@@ -40,10 +39,10 @@ class VBPR(NetworkModel):
     title = "VBPR"
     candidates = rate_candidates("model.decay", (1e-4, 1e-3, 1e-2))
 
-    def build(self, user_items: CSR, items: Vectors | None, users: Vectors | None) -> Network:
+    def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        features = torch.from_numpy(self._required(items))
-        return VBPRNetwork(user_items.n_rows, features, self.context.train.dim, self.config.decay)
+        features = torch.from_numpy(self._required_items(data))
+        return VBPRNetwork(data.user_items.n_rows, features, self.context.train.dim, self.config.decay)
 
 
 class VBPRNetwork(Network):
@@ -71,7 +70,13 @@ class VBPRNetwork(Network):
         self._decay = decay
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Return the loss of a batch; see Network."""
+        """Return the mean loss of a batch.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
         tables = self.user_ids[users], self.user_tastes[users], self.item_ids[positives], self.item_ids[negatives]
         shrink = squares(*tables) + (self.project.square().sum() + self.feature_bias.square().sum()) / 2
         return bpr_of_rows(self._users(users), self._items(positives), self._items(negatives)) + self._decay * shrink

@@ -1,16 +1,14 @@
 """Write chat requests as files of the OpenAI batch format, and read the results back into the cache.
 
-For `vllm run-batch` and paid batch interfaces. After the results are read, the stage finds its answers in the cache. A
-row is known by its custom_id, the cache key of the request, so the order of a results file means nothing.
-
-Items whose pictures cannot be used get no row: they are recorded as text only. A request that the server refuses for
-good is recorded as unusable. Neither is sent again, so the stage ends without a server.
+For `vllm run-batch` and paid batch interfaces; the stage then finds its answers in the cache. The custom_id of a row
+is the cache key of its request, so the order of results means nothing. Items without a usable picture get no row: they
+are text only. A request refused for good is unusable. Neither is sent again, so the stage ends without a server.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -29,12 +27,12 @@ from mllmrec.reason.chat import ChatDescriber, ChatProfiler, to_answer, usable_r
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, ChatRequest, Reply
 from mllmrec.reason.engines import openai_format as form
+from mllmrec.reason.generate import open_requests
 from mllmrec.reason.requests import Engines, server_config
 
-MAX_LINES = 50_000
-MAX_BYTES = 200_000_000
+MAX_LINES, MAX_BYTES = 50_000, 200_000_000
 """The largest file that the OpenAI batch interface takes."""
-_Stage = tuple[str, str, Iterable[tuple[str, ChatRequest]]]  # label, fingerprint, requests by cache key
+_Stage = tuple[str, str, dict[str, ChatRequest]]  # label, fingerprint, requests by cache key
 _MISSING = Reply("", "failed", "the results hold no row for this request")
 
 
@@ -43,13 +41,13 @@ class BatchResults:
     """The contents of a results file.
 
     Attributes:
-        replies: one for every expected key, in the order in which they were expected.
+        replies: one for every expected key, in order.
         missing: expected keys without a row.
         failed: rows whose request failed, refused ones included.
-        doubled: rows of a key that had a row already; of several the first that did not fail counts.
+        doubled: rows of a key that had a row already; the first that did not fail counts.
         foreign: rows of keys that were not expected.
         unreadable: lines that are no result, as a cut last line is not.
-        without_picture: requests whose pictures cannot be used; they are recorded as text only.
+        without_picture: requests without a usable picture.
     """
 
     replies: dict[str, Reply]
@@ -88,35 +86,42 @@ class BatchStage:
         config: of the whole run; the stage's engine must be "openai".
         cache: of generations.
         descriptions: None for the describe stage; its result, for the profile stage.
+        retry_failed: write requests again whose answers could not be used.
 
     Raises:
         ConfigError: the engine is another, or the stage generates no texts.
     """
 
     def __init__(
-        self, dataset: Dataset, config: Config, cache: GenerationCache, descriptions: Descriptions | None
+        self,
+        dataset: Dataset,
+        config: Config,
+        cache: GenerationCache,
+        descriptions: Descriptions | None,
+        *,
+        retry_failed: bool = False,
     ) -> None:
-        self._cache = cache
+        self._cache, self._retry_failed = cache, retry_failed
         stage: DescribeConfig | ProfileConfig = config.describe if descriptions is None else config.profile
         if stage.engine != "openai":
             raise ConfigError(f'batch files are for engine = "openai"; the stage has "{stage.engine}"')
         self._server = server_config(config, stage, stage.model or config.describe.model)
         engines = Engines(config, dataset)
-        self._label, self._fingerprint, keyed = (
-            _describe_requests(engines, dataset, config)
-            if descriptions is None
-            else _profile_requests(engines, dataset, config, descriptions)
-        )
-        self._requests = open_requests(keyed, cache)
+        if descriptions is None:
+            self._label, self._fingerprint, keyed = _describe_requests(engines, dataset, config)
+        else:
+            self._label, self._fingerprint, keyed = _profile_requests(engines, dataset, config, descriptions)
+        self._open, self._requests = (open_requests(keyed, cache, retry_failed=every) for every in (False, True))
 
     def write(self, path: Path) -> tuple[int, int]:
         """Write what the cache cannot answer.
 
         Returns:
-            The requests written, and those without a usable picture, which are recorded as text only.
+            The number of requests, and of those without a usable picture, which are recorded as text only.
         """
         refused: dict[str, str] = {}
-        written = write_batch(self._requests, path, self._server, refused=refused)
+        requests = self._requests if self._retry_failed else self._open
+        written = write_batch(requests, path, self._server, refused=refused)
         self._keep({key: Answer("", "text-only", reason) for key, reason in refused.items()})
         return written, len(refused)
 
@@ -125,7 +130,9 @@ class BatchStage:
         results = read_results(path, self._requests)
         answers: dict[str, Answer] = {}
         without_picture = 0
-        for key, reply in results.replies.items():
+        # An unusable answer of an earlier batch stays where this one has no row for it.
+        replies = {key: reply for key, reply in results.replies.items() if key in self._open or reply is not _MISSING}
+        for key, reply in replies.items():
             request = self._requests[key]
             answers[key] = to_answer(reply, request)
             # One picture that was answered opens; of several some may not, and the row was written without them.
@@ -137,20 +144,20 @@ class BatchStage:
                 elif reason and reply is not _MISSING:
                     answers[key] = with_reason(answers[key], reason)
         self._keep(answers)
-        missing = results.missing - without_picture
-        return replace(results, missing=missing, without_picture=without_picture).summary
+        missing = sum(reply is _MISSING for reply in replies.values()) - without_picture
+        return replace(results, replies=replies, missing=missing, without_picture=without_picture).summary
 
     def _keep(self, answers: Mapping[str, Answer]) -> None:
         """Put answers into the cache, but for failed ones, which another attempt may mend."""
         final = {key: answer for key, answer in answers.items() if answer.status != "failed"}
-        self._cache.put(final, ask=self._label, engine=self._fingerprint)
+        self._cache.put(final, question=self._label, engine=self._fingerprint)
 
 
 def _describe_requests(engines: Engines, dataset: Dataset, config: Config) -> _Stage:
     engine = engines.describer
     assert isinstance(engine, ChatDescriber)
     items = [item for item in catalogue(dataset, images=config.describe.images) if item.images]
-    keyed = zip(describe.keys_of(engine, items), map(engine.request, items), strict=True)
+    keyed = dict(zip(describe.keys_of(engine, items), map(engine.request, items), strict=True))
     return describe.LABEL, engine.fingerprint, keyed
 
 
@@ -161,15 +168,8 @@ def _profile_requests(engines: Engines, dataset: Dataset, config: Config, descri
     histories = dataset.histories(config.profile.history)
     newest = profile.newest_items(histories, descriptions, config.profile.max_items)
     filled = [history for history in newest if history]
-    keyed = zip(profile.keys_of(engine, filled), map(engine.request, filled), strict=True)
+    keyed = dict(zip(profile.keys_of(engine, filled), map(engine.request, filled), strict=True))
     return profile.LABEL, engine.fingerprint, keyed
-
-
-def open_requests(requests: Iterable[tuple[str, ChatRequest]], cache: GenerationCache) -> dict[str, ChatRequest]:
-    """Return the requests that no cached answer covers, by key, each once, in order."""
-    distinct = dict(requests)
-    held = cache.get(distinct)
-    return {key: request for key, request in distinct.items() if key not in held}
 
 
 def write_batch(
@@ -183,19 +183,18 @@ def write_batch(
 ) -> int:
     """Write one line a request, and return the number of lines.
 
-    What is beyond the limits of one file goes into x.2.jsonl, x.3.jsonl ...; those of an earlier, longer batch are
-    removed. Pictures that do not open are left out; a request where none does has no line.
+    What is beyond the limits goes into x.2.jsonl, x.3.jsonl ...; those of an earlier, longer batch are removed.
+    Pictures that do not open are left out; a request where none does has no line.
 
     Args:
         requests: by custom_id, the cache key.
         path: the first file, whose name ends in .jsonl.
         config: model and decoding; address and key are not written.
-        refused: filled with the reason of each request that has no line.
+        refused: filled with the reason of each request without a line.
         max_lines, max_bytes: of one file.
 
     Raises:
-        InputError: the name is another, or one request is larger than a file may be.
-        StorageError: the file cannot be written.
+        InputError, StorageError: the name is another, a request is too large, or the file cannot be written.
     """
     if path.suffix != ".jsonl":
         raise InputError(f"a batch is written as JSON lines: name {path.with_suffix('.jsonl').name}, not {path.name}")
@@ -254,11 +253,7 @@ def _fill(
 
 
 def read_results(path: Path, expected: Collection[str]) -> BatchResults:
-    """Match the rows of a results file to the open requests.
-
-    Args:
-        path: a results file, or a folder whose .jsonl files are read in the order of their names.
-        expected: the custom_ids of the open requests.
+    """Match the rows of a results file, or of a folder's .jsonl files in order, to the open requests.
 
     Raises:
         InputError: there is no such file, or none of its rows belongs to a key that was expected.

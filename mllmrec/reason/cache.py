@@ -1,8 +1,8 @@
-"""One SQLite file for everything that was ever generated: nothing is asked twice, nothing paid for is lost.
+"""One SQLite file for all generated texts: no request is sent twice, and no answer is lost.
 
-A row's key is a hash of what was asked and of whom: engine fingerprint, texts, image bytes. No clock, path
-or row order enters it. Rows are committed batch by batch (WAL), and carry a checksum: a damaged row is a
-miss, and is generated again. A damaged file is put aside under another name, never wiped.
+A row's key is a hash of the request: engine fingerprint, texts, image bytes. No clock, path or row order enters it.
+Rows are committed batch by batch (WAL) and carry a checksum. A damaged row is a miss, and is generated again. A damaged
+file is put aside under another name, never wiped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH = 500  # keys a query, below SQLite's limit of host parameters
 
 
 def default_path() -> Path:
-    """`$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
+    """Return `$MLLMREC_CACHE`, or generations.sqlite in the user's cache folder."""
     if named := os.environ.get("MLLMREC_CACHE"):
         return Path(named)
     return user_cache_folder() / "generations.sqlite"
@@ -46,10 +46,10 @@ def _answer(key: Any, fields: Sequence[Any], checksum: str) -> Answer | None:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the cache holds of one engine for one question.
+    """The cache's answers of one engine in one stage.
 
     Attributes:
-        ask: the stage's label.
+        question: the stage's label.
         engine: the engine's fingerprint.
         rows: answers.
         unusable: those of them that hold no text that could be used.
@@ -57,7 +57,7 @@ class Holding:
         seconds: that the answers took, summed.
     """
 
-    ask: str
+    question: str
     engine: str
     rows: int
     unusable: int
@@ -76,12 +76,12 @@ class GenerationCache:
         self._connection = cache_file.connect(path)
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
-        """The answers that are there, by key; a row whose checksum fails counts as absent."""
-        wanted = list(keys)
+        """Return the answers that are there, by key; a row whose checksum fails counts as absent."""
+        key_list = list(keys)
         found: dict[str, Answer] = {}
         with _sqlite_errors(self.path):
-            for start in range(0, len(wanted), _BATCH):
-                batch = wanted[start : start + _BATCH]
+            for start in range(0, len(key_list), _BATCH):
+                batch = key_list[start : start + _BATCH]
                 marks = ",".join("?" * len(batch))
                 rows = self._connection.execute(
                     f"SELECT key, text, status, reason, checksum FROM generations WHERE key IN ({marks})",  # noqa: S608 - only question marks are put in
@@ -94,30 +94,31 @@ class GenerationCache:
                     else:
                         self.damaged += 1
         self.hits += len(found)
-        self.misses += len(wanted) - len(found)
+        self.misses += len(key_list) - len(found)
         return found
 
     def take_counts(self) -> dict[str, int]:
-        """Hits and misses since the last call."""
+        """Return hits and misses since the last call."""
         taken = {"cache hits": self.hits, "cache misses": self.misses}
         self.hits = self.misses = 0
         return taken
 
-    def put(self, answers: Mapping[str, Answer], *, ask: str = "", engine: str = "", seconds: float = 0.0) -> None:
+    def put(self, answers: Mapping[str, Answer], *, question: str = "", engine: str = "", seconds: float = 0.0) -> None:
         """Store answers in one transaction: all of them, or none.
 
         Args:
             answers: by key.
-            ask, engine: what was asked of whom, for `holdings`; no part of the key.
+            question: the stage's label, for `holdings`; no part of the key.
+            engine: the engine's fingerprint, likewise.
             seconds: that they took together.
         """
-        each = seconds / max(len(answers), 1)
-        rows = [(key, a.text, a.status, a.reason, _checksum(key, a), ask, engine, each) for key, a in answers.items()]
+        about = (question, engine, seconds / max(len(answers), 1))
+        rows = [(key, a.text, a.status, a.reason, _checksum(key, a), *about) for key, a in answers.items()]
         with _sqlite_errors(self.path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def holdings(self) -> list[Holding]:
-        """What is held, by question and engine."""
+        """Return the counts of answers by stage and engine."""
         with _sqlite_errors(self.path):
             rows = self._connection.execute(
                 "SELECT CAST(ask AS TEXT), CAST(engine AS TEXT), COUNT(*), SUM(status = 'unusable'), "
@@ -126,7 +127,7 @@ class GenerationCache:
         return [Holding(*row) for row in rows]
 
     def verify(self) -> tuple[int, int]:
-        """Check every row's checksum: rows, and how many of them are damaged."""
+        """Check every row's checksum; return the number of rows and of damaged ones."""
         damaged = self._damaged()
         with _sqlite_errors(self.path):
             rows = self._connection.execute("SELECT COUNT(*) FROM generations").fetchone()[0]

@@ -163,7 +163,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """The steps that are missing, in one transaction; another process may be at it, so the version is read again."""
+    """Apply the missing steps in one transaction; another process may do so too, so the version is read again."""
     connection.isolation_level = None
     connection.execute("BEGIN IMMEDIATE")
     try:

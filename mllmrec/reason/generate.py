@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -113,7 +113,7 @@ def generate(
             raise EngineError(f"{label}: the engine gave {len(replies)} answers to {len(batch)} requests")
         new = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
         final = {key: reply for key, reply in new.items() if reply.status != "failed"}
-        cache.put(final, ask=label, engine=engine, seconds=time.perf_counter() - began)
+        cache.put(final, question=label, engine=engine, seconds=time.perf_counter() - began)
         fresh |= new
         counter.show(len(fresh))
         if len(fresh) + len(answers) >= _JUDGED_FROM:
@@ -123,6 +123,21 @@ def generate(
         raise LimitReached(label, total, len(pending) - total, list(fresh.values())[:_SAMPLES])
     answers |= fresh
     return [answers[key] for key in keys]
+
+
+def open_requests(
+    requests: Mapping[str, Request], cache: GenerationCache, *, retry_failed: bool = False
+) -> dict[str, Request]:
+    """Return the requests that no cached answer covers, in order.
+
+    Args:
+        requests: by cache key.
+        cache: of generations.
+        retry_failed: an answer that cannot be used covers none.
+    """
+    answers = cache.get(requests)
+    held = {key for key, answer in answers.items() if not retry_failed or answer.status not in WITHOUT_TEXT}
+    return {key: request for key, request in requests.items() if key not in held}
 
 
 class _Counter:

@@ -15,14 +15,15 @@ from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import ConfigError
+from mllmrec.foundation.extras import require_extra
 from mllmrec.reason import describe, profile
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, HistoryLimits, HistoryPrompts, RetryingChat
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, ChatModel, Describer, Material, Profiler, StatesModel
 from mllmrec.reason.engines.extractive import PROFILE_VERSION, ExtractiveDescriber, ExtractiveProfiler
-from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.transformers_processor import thinks
 from mllmrec.reason.prompts import PromptStage, Template, category_of, load_template, neutralize
 from mllmrec.reason.token_budget import estimate_tokens
 
@@ -113,8 +114,12 @@ class Engines:
     def chat_model(self, stage: DescribeConfig | ProfileConfig, model: str) -> ChatModel:
         """Return the engine of a stage over a model of that name."""
         if stage.engine == "transformers":
+            require_extra("transformers", "vlm", 'engine = "transformers"')
             weights = self.weights(model)
             return TransformersChat(weights, max_new_tokens=stage.max_new_tokens, seed=self._config.seed)
+        require_extra("httpx", "web", 'engine = "openai"')
+        from mllmrec.reason.engines.openai import ChatServer
+
         return ChatServer(server_config(self._config, stage, model))
 
     def weights(self, model: str) -> TransformersModel:
@@ -131,6 +136,13 @@ class Engines:
             else (self._config.profile, self._profile_model)
         )
         return self.weights(model).memory(settings.max_new_tokens) if settings.engine == "transformers" else None
+
+    def note(self, stage: PromptStage) -> str:
+        """Return what makes a stage's tokens more than its answers: the thoughts of its model; empty where none."""
+        model = self._config.describe.model if stage == "describe" else self._profile_model
+        if self.memory(stage) is None or not thinks(self.weights(model).folder):
+            return ""
+        return f"the model may think before it answers; thoughts count against {stage}.max_new_tokens"
 
     def release(self) -> None:
         """Let go of loaded weights: later stages want the memory."""
@@ -226,6 +238,7 @@ def _plan_describe(
         new_tokens=len(open_items) * stage.max_new_tokens if generates else 0,
         seconds=_seconds(cache, describe.LABEL, engine.fingerprint, len(open_items)),
         memory=engines.memory("describe"),
+        note=engines.note("describe"),
     )
     known = [held.get(key) if item.images else Answer("", "text-only") for key, item in zip(keys, items, strict=True)]
     return plan, known
@@ -252,6 +265,7 @@ def _plan_profile(
     held = cache.get(dict.fromkeys(keys))
     open_users = {key: history for key, history in zip(keys, filled, strict=True) if key not in held}
     generates = stage.engine != "extractive"
+    missing = f"{answers.count(None):,} descriptions are not there yet" if None in answers else ""
     return StagePlan(
         stage="profile",
         total=len(filled),
@@ -261,7 +275,7 @@ def _plan_profile(
         new_tokens=len(open_users) * stage.max_new_tokens if generates else 0,
         seconds=_seconds(cache, profile.LABEL, engine.fingerprint, len(open_users)),
         memory=engines.memory("profile"),
-        note=f"{answers.count(None):,} descriptions are not there yet" if None in answers else "",
+        note="; ".join(note for note in (missing, engines.note("profile")) if note),
     )
 
 
@@ -274,6 +288,6 @@ def _seconds(cache: GenerationCache, label: str, engine: str, calls: int) -> flo
     if not calls:
         return 0.0
     for held in cache.holdings():
-        if (held.ask, held.engine) == (label, engine) and held.seconds:
+        if (held.question, held.engine) == (label, engine) and held.seconds:
             return calls * held.seconds / held.rows
     return None

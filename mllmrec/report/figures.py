@@ -174,7 +174,7 @@ def whiskers(rows: Sequence[tuple[str, Sequence[float]]], *, xlabel: str, name: 
         return _inline(figure, name)
 
 
-def bars(
+def bar_chart(
     groups: Sequence[str],
     series: Mapping[str, Sequence[Sequence[float] | None]],
     *,

@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mllmrec import __version__
 from mllmrec.evaluation.metrics import decimals, written
+from mllmrec.foundation.environment import VERSION
 from mllmrec.foundation.images import ImageRefusedError, open_image
 
 _SIDE = 88  # pixels of a thumbnail's longer side: twice what is shown, for dense screens
@@ -21,7 +21,7 @@ _JOINERS = "\u200c\u200d"  # scripts and emoji need them, and they reorder nothi
 
 def render(template: str, **values: Any) -> str:
     """Return a page from a template of this package; an unknown name in it is an error."""
-    return _environment().get_template(template).render(version=__version__, **values)
+    return _environment().get_template(template).render(version=VERSION, **values)
 
 
 @cache

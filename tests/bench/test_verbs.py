@@ -17,13 +17,12 @@ from mllmrec_bench.results import read
 from mllmrec_cli.main import app
 from typer.testing import CliRunner
 
-from mllmrec.config import GraphConfig
+from mllmrec.config import GraphConfig, load_config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MllmrecError
 from mllmrec.features.encode import Cuts, Features
-from mllmrec.foundation.storage import write_json
-from mllmrec.graph.item_graph import build_graph
-from mllmrec.run_record import SCHEMA_VERSION
+from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.runs import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--items", "80", "--users", "60", "--interactions", "500", "--rounds", "2", "--threads", "1", "--quiet")
@@ -79,14 +78,10 @@ def test_bench_takes_the_users_own_data(dataset: Dataset, tmp_path: Path) -> Non
 def unfinished_run(dataset: Dataset, folder: Path) -> Path:
     """A run that has got as far as its graph."""
     vectors = isotropic(dataset.n_items, 16)
-    graph = build_graph(vectors, dataset.histories(), GraphConfig())
-    made = {"encode": Features(vectors, isotropic(dataset.n_users, 16), "", Cuts(0, 0, 0, 0)), "graph": graph}
-    for stage, artefact in made.items():
-        (folder / stage).mkdir(parents=True)
-        artefact.save(lambda name, stage=stage: folder / stage / name)
-        write_json(folder / stage / "stage.json", {})
-    record = {"schema_version": SCHEMA_VERSION, "leaky": False, "dataset_folder": str(dataset.folder)}
-    write_json(folder / "run.json", record)
+    features = Features(vectors, isotropic(dataset.n_users, 16), dataset.train_digest, Cuts(0, 0, 0, 0))
+    with open_run(folder, dataset, load_config(), "mllmrec run dataset --out run") as run:
+        run.step("encode", {}, Features.load, lambda _: features)
+        run.step("graph", {}, ItemGraph.load, lambda _: build_graph(vectors, dataset.histories(), GraphConfig()))
     return folder
 
 

@@ -109,7 +109,7 @@ def test_results_come_as_json(dataset: Dataset, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert set(result["metrics"]["test"]) == {"popularity", "content, untrained", "item-kNN", "blend"}
+    assert set(result["metrics"]["test"]) == {"popularity", "content, untrained", "item-kNN", "ensemble"}
     assert result["stages"]["train"]["seconds"] > 0
     assert "graph.threshold" not in done.stdout
 

@@ -24,13 +24,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> console._Lines:
+def lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> console._LogProgress:
     monkeypatch.setattr(console, "err", Console(stderr=True, highlight=False, width=200))
-    return console._Lines(clock)
+    return console._LogProgress(clock)
 
 
 def test_a_line_every_ten_seconds_has_rate_and_time_left(
-    lines: console._Lines, clock: Clock, capsys: pytest.CaptureFixture[str]
+    lines: console._LogProgress, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for second in range(21):
         clock.now = float(second)
@@ -42,7 +42,7 @@ def test_a_line_every_ten_seconds_has_rate_and_time_left(
 
 
 def test_what_an_earlier_start_did_counts_for_no_rate(
-    lines: console._Lines, clock: Clock, capsys: pytest.CaptureFixture[str]
+    lines: console._LogProgress, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines("describe", 5000, 5100)
     clock.now = 10.0
@@ -51,7 +51,7 @@ def test_what_an_earlier_start_did_counts_for_no_rate(
 
 
 def test_a_label_that_restarts_has_a_clock_of_its_own(
-    lines: console._Lines, clock: Clock, capsys: pytest.CaptureFixture[str]
+    lines: console._LogProgress, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines("epochs", 0, 100)
     clock.now = 1.0
@@ -67,7 +67,7 @@ def test_a_label_that_restarts_has_a_clock_of_its_own(
 
 
 def test_a_task_that_says_nothing_has_its_line_and_one_that_ended_has_none(
-    lines: console._Lines, clock: Clock, capsys: pytest.CaptureFixture[str]
+    lines: console._LogProgress, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines("evaluate", 0, 4)
     for second in (1.0, 9.0, 10.0, 15.0, 20.0):
@@ -83,7 +83,9 @@ def test_a_task_that_says_nothing_has_its_line_and_one_that_ended_has_none(
     assert capsys.readouterr().err.splitlines() == ["evaluate: 4/4, 5.0 s each"]
 
 
-def test_an_old_rate_is_forgotten(lines: console._Lines, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_rate_is_forgotten(
+    lines: console._LogProgress, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     for second in range(1, 301):  # 100 a second at first, one a second later, such as trials of a resumed study
         clock.now = float(second)
         lines("trials", 100 * second if second < 10 else 1000 + second, 2000)
@@ -93,10 +95,10 @@ def test_an_old_rate_is_forgotten(lines: console._Lines, clock: Clock, capsys: p
 
 def test_a_bar_restarts_with_its_label() -> None:
     clock = Clock()
-    bars = Progress(console=Console(file=None, quiet=True), get_time=clock, auto_refresh=False)
-    hook = console._Bars(bars)
+    display = Progress(console=Console(file=None, quiet=True), get_time=clock, auto_refresh=False)
+    hook = console._TerminalProgress(display)
     hook("epochs", 40, 100)  # resumed
-    (task,) = bars.tasks
+    (task,) = display.tasks
     assert task.completed == 40 and not task.speed
     clock.now = 10.0
     hook("epochs", 60, 100)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from mllmrec.dataset import Dataset, PrepareOptions, parse_columns, prepare
@@ -226,6 +227,16 @@ def test_bytes_that_are_not_utf8_cost_their_row_alone(tmp_path: Path) -> None:
     pl.DataFrame({"user": [b"u", b"\xffu"], "item": ["a", "b"]}).write_parquet(tmp_path / "interactions.parquet")
     dataset = prepare(tmp_path, tmp_path / "d", ALL)
     assert dataset.users.to_list() == ["u"]
+    assert [where for where, _ in rejects(dataset)] == ["interactions.parquet:2"]
+
+
+def test_text_of_a_damaged_parquet_file_costs_its_row_alone(tmp_path: Path) -> None:
+    path = tmp_path / "interactions.parquet"
+    table = pl.DataFrame({"user": ["uuuu", "vvvv"], "item": ["a", "b"]}).to_arrow()
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
+    path.write_bytes(path.read_bytes().replace(b"vvvv", b"v\xb1vv"))
+    dataset = prepare(tmp_path, tmp_path / "d", ALL)
+    assert dataset.users.to_list() == ["uuuu"]
     assert [where for where, _ in rejects(dataset)] == ["interactions.parquet:2"]
 
 

@@ -109,6 +109,11 @@ ITEMS = "id\titemID\na\t0\nb\t1\nc\t2\n"
         ("id\tuserID\nx\t0\n", ITEMS, "u_id_mapping.csv has no id for 1 numbers of the .inter file, as 1"),
         ("id\tuserID\nx\tzero\ny\t1\n", ITEMS, "u_id_mapping.csv:2: no id and number"),
         (MAP, "id\titemID\na\t0\nb\t1\n", "an interaction has the itemID 2, but i_id_mapping.csv has 2 ids"),
+        (
+            MAP,
+            "id\\titemID\\na\\t0\\nb\\t9\\nc\\t2\\n",
+            "i_id_mapping.csv maps 3 ids; wanted one for each number below 3",
+        ),
         (MAP, "id\titemID\na\t0\nb\t1\nc\t3\n", "i_id_mapping.csv maps 3 ids; wanted one for each number below 3"),
         ("", ITEMS, "u_id_mapping.csv is empty"),
     ],

@@ -1,4 +1,4 @@
-"""The protocol: who is ranked against what, and yardsticks against their formulas."""
+"""The protocol: who is ranked against what, and baselines against their formulas."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
-from mllmrec.models.baselines import ItemKNN, baselines, popularity
-from mllmrec.models.scorer import VectorScorer, ranks_by_block
+from mllmrec.models import ItemKNN
+from mllmrec.models.baselines import baselines, popularity
+from mllmrec.models.scoring import VectorScorer, ranks_by_block
 
 
 class Dense:
@@ -24,8 +25,8 @@ class Dense:
     def __init__(self, scores: np.ndarray) -> None:
         self._scores = scores
 
-    def scores(self, start: int, stop: int) -> np.ndarray:
-        return self._scores[start:stop].copy()
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return self._scores[users].copy()
 
 
 def dense_recall(dataset: Dataset, scores: np.ndarray, k: int, *, mask_validation: bool) -> float:
@@ -74,7 +75,8 @@ def test_item_knn_is_the_sum_of_cosines(dataset: Dataset) -> None:
     dense = dataset.train.to_scipy().toarray().astype(np.float64)
     shared, degree = dense.T @ dense, dense.sum(0)
     cosine = shared / np.sqrt(np.maximum(degree[:, None] * degree[None, :], 1))
-    np.testing.assert_allclose(ItemKNN(dataset.histories()).scores(3, 9), (dense @ cosine)[3:9], rtol=1e-5)
+    model = ItemKNN(n_neighbors=0, weighting="cosine").fit(dataset.train)
+    np.testing.assert_allclose(model.scores(np.arange(3, 9)), (dense @ cosine)[3:9], rtol=1e-5)
 
 
 def test_equally_popular_items_go_by_index(dataset: Dataset) -> None:
@@ -82,20 +84,20 @@ def test_equally_popular_items_go_by_index(dataset: Dataset) -> None:
     scores = np.tile(counts, (dataset.n_users, 1))
     heldout = dataset.matrix("test")
     expected = ranks_by_block(Dense(scores), dataset.train, heldout)
-    np.testing.assert_array_equal(popularity(dataset.histories()).ranks(dataset.train, heldout), expected)
+    np.testing.assert_array_equal(popularity(dataset.train).ranks(dataset.train, heldout), expected)
 
 
 def test_a_result_comes_back_from_disk(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
-    made = evaluate_models(baselines(vectors, dataset.histories()), dataset, EvaluateConfig(), leaky=True)
+    made = evaluate_models(baselines(vectors, dataset.train), dataset, EvaluateConfig(), leaky=True)
     made.save(lambda name: tmp_path / name)
     again = Evaluation.load(lambda name: tmp_path / name)
     assert again.means == made.means and again.leaky and again.per_user.equals(made.per_user)
 
 
-def test_yardsticks_on_real_data_are_the_published_ones(real, tmp_path: Path) -> None:
+def test_baselines_on_real_data_are_the_published_ones(real, tmp_path: Path) -> None:
     made = prepare(real("amazon-scientific"), tmp_path / "d", PrepareOptions(split_column="split_random"))
-    seen = made.histories()
-    models = {"popularity": popularity(seen), "item-kNN": ItemKNN(seen)}
+    every_neighbor = ItemKNN(n_neighbors=0, weighting="cosine").fit(made.train)
+    models = {"popularity": popularity(made.train), "item-kNN": every_neighbor}
     test = evaluate_models(models, made, EvaluateConfig()).means["test"]
     found = {name: tuple(round(m[key], 3) for key in ("recall@10", "recall@20", "ndcg@20")) for name, m in test.items()}
     assert found == {"popularity": (0.038, 0.058, 0.026), "item-kNN": (0.115, 0.141, 0.090)}

@@ -12,7 +12,7 @@ from bench.implicit_models import GRIDS, fit_theirs
 from mllmrec.dataset import Dataset
 from mllmrec.experiments import choose_entries
 from mllmrec.experiments.trial import SHOWN, Trial
-from mllmrec.models.item_knn import item_knn
+from mllmrec.models import ItemKNN
 
 
 def one_trial(values: list[float]) -> Trial:
@@ -55,7 +55,7 @@ def test_our_weightings_are_those_of_implicit(dataset: Dataset, theirs: str, our
     seen = dataset.histories()
     made = fit_theirs(f"{theirs}Recommender", {"K": dataset.n_items}, seen, lambda _: 0.0, 1).weights.toarray()
     np.fill_diagonal(made, 0)
-    found = item_knn(seen, neighbours=dataset.n_items, weighting=ours).scorer.weights.toarray()
+    found = ItemKNN(n_neighbors=dataset.n_items, weighting=ours).fit(dataset.train).scorer.weights.toarray()
     np.testing.assert_allclose(found, made, rtol=1e-5, atol=1e-7)
 
 

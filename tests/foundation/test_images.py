@@ -157,6 +157,17 @@ def test_a_broken_number_in_the_exif_data_loses_no_picture(
     assert open_image(tmp_path / "x.jpg").size == size
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.gif", "x.webp"])
+def test_nothing_but_pixels_is_kept(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "secret"
+    options = {"comment": b"secret"} if name in ("x.jpg", "x.gif") else {}
+    picture().save(tmp_path / name, exif=exif, icc_profile=b"secret" * 40, **options)
+    copy = io.BytesIO()
+    open_image(tmp_path / name).save(copy, "JPEG")
+    assert b"secret" not in copy.getvalue()
+
+
 def test_every_orientation_is_turned_upright(tmp_path: Path) -> None:
     upright = Image.new("RGB", (32, 16), "white")
     upright.paste("red", (0, 0, 8, 8))

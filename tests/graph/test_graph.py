@@ -44,7 +44,7 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def paper_reference(vectors: np.ndarray, seen: Histories, config: GraphConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(A, normalised A) of method 2.5-2.7 with the defects 10-13 of 3.2, dense."""
+    """Return A and normalized A by the equations of the public code, its defects included, dense."""
     cosine = (vectors.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
     semantic = top(cosine, config.semantic_neighbours) & (cosine >= np.float32(config.threshold))
     dense = seen.user_items().to_scipy().toarray()
@@ -68,7 +68,7 @@ def test_paper_mode_equals_the_dense_equations(seed: int, k_s: int, k_c: int) ->
     graph = build_graph(vectors, seen, config)
     adjacency, normalised = paper_reference(vectors, seen, config)
     np.testing.assert_allclose(graph.adjacency.to_scipy().toarray(), adjacency, rtol=1e-6)
-    np.testing.assert_allclose(graph.normalised.to_scipy().toarray(), normalised, rtol=1e-6)
+    np.testing.assert_allclose(graph.normalized.to_scipy().toarray(), normalised, rtol=1e-6)
 
 
 def test_paper_mode_deletes_equal_audiences_and_keeps_lone_ones() -> None:
@@ -84,7 +84,7 @@ def test_paper_mode_deletes_equal_audiences_and_keeps_lone_ones() -> None:
 def test_fixed_mode_is_symmetric_without_self_loops_and_bounded() -> None:
     vectors, seen = random_case(1)
     graph = build_graph(vectors, seen, GraphConfig(threshold=0.2, semantic_neighbours=3, cooccurrence_neighbours=3))
-    dense = graph.normalised.to_scipy().toarray()
+    dense = graph.normalized.to_scipy().toarray()
     assert (np.diag(dense) == 0).all()
     np.testing.assert_array_equal(dense, dense.T)
     assert np.abs(np.linalg.eigvalsh(dense)).max() <= 1 + 1e-6
@@ -145,7 +145,7 @@ def test_a_graph_comes_back_from_disk_as_it_was(dataset: Dataset, vectors: np.nd
     graph.save(lambda name: tmp_path / name)
     again = ItemGraph.load(lambda name: tmp_path / name)
     assert again.statistics == graph.statistics
-    np.testing.assert_array_equal(again.normalised.to_scipy().toarray(), graph.normalised.to_scipy().toarray())
+    np.testing.assert_array_equal(again.normalized.to_scipy().toarray(), graph.normalized.to_scipy().toarray())
 
 
 def test_nothing_of_size_items_by_items_is_held() -> None:
@@ -176,6 +176,6 @@ def test_a_gpu_builds_the_same_graph_to_the_bit(mode: str, monkeypatch: pytest.M
     n, rows = 500, [sorted(generator.choice(500, 12, replace=False).tolist()) for _ in range(300)]
     vectors, seen = generator.standard_normal((n, 24)).astype(np.float32), histories(rows, n)
     made = [build_graph(vectors, seen, GraphConfig(mode=mode, threshold=0.1, device=d)) for d in ("cuda", "cpu")]
-    arrays = ([graph.adjacency.indices, graph.adjacency.values(), graph.normalised.values()] for graph in made)
+    arrays = ([graph.adjacency.indices, graph.adjacency.values(), graph.normalized.values()] for graph in made)
     for one, other in zip(*arrays, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -257,8 +257,14 @@ def test_a_user_without_a_history_has_no_preference_and_no_nan(dataset: Dataset,
 
 def test_an_ensemble_refuses_to_choose_by_nothing(dataset: Dataset, vectors: np.ndarray) -> None:
     empty = CSR.from_pairs(np.array([], int), np.array([], int), dataset.train.shape)
+    users = np.flatnonzero(np.diff(dataset.train.indptr))
+    train = dataset.train.to_scipy().tolil()
+    train[users[0]] = 0
+    stranger = CSR.from_pairs(users[:1], np.array([0]), dataset.train.shape)
+    with pytest.raises(TrainingError, match="no user has both a training and a validation interaction"):
+        Ensemble(SMALL).fit(train.tocsr(), item_features=vectors, valid=stranger)
     for valid in (empty, None):
-        with pytest.raises(TrainingError, match=r"validation split is empty.*or take model\.kind=ridge"):
+        with pytest.raises(TrainingError, match=r"validation split is empty.*\(model\.kind=ridge needs none\)"):
             Ensemble(SMALL).fit(dataset.train, item_features=vectors, valid=valid)
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from mllmrec.reason.answer_checks import check_reply
-from mllmrec.reason.batch_files import open_requests
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.chat import ChatDescriber, RetryingChat, spread
 from mllmrec.reason.engine import Answer, ChatRequest, Item, Reply, Report, no_report
+from mllmrec.reason.generate import open_requests
 from mllmrec.reason.prompts import load_template
 
 QUESTION = "Write a note of one paragraph, at most 100 words, on what of its looks a buyer would weigh: colours."
@@ -140,8 +140,10 @@ def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> N
     assert [path.stem for path in spread(good, 4)] == ["0", "2", "4", "6"]
 
 
-def test_requests_without_an_answer_are_open_each_once(tmp_path: Path) -> None:
+def test_requests_without_an_answer_are_open(tmp_path: Path) -> None:
     requests = {key: ChatRequest(f"describe {key}") for key in ("a", "b", "c")}
     with open_cache(tmp_path / "c.sqlite") as cache:
         cache.put({"a": Answer("known")})
-        assert list(open_requests([*requests.items(), ("b", requests["b"])], cache)) == ["b", "c"]
+        cache.put({"c": Answer("", "unusable", "refusal")})
+        assert list(open_requests(requests, cache)) == ["b"]
+        assert list(open_requests(requests, cache, retry_failed=True)) == ["b", "c"]

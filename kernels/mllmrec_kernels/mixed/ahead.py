@@ -77,7 +77,7 @@ def _correct_block(
                 now = np.int32(ranks_before(score, i, scores[h], heldout[h]))
                 ranks[h] += now - np.int32(ranks_before(counted, i, scores[h], heldout[h]))
         m += 1
-    return m
+    return int(m)
 
 
 @jit

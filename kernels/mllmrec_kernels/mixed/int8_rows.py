@@ -95,19 +95,19 @@ def _code_dot(left: Any, p: Any, right: Any, i: Any) -> float:
     total = np.int32(0)  # each step cast, or Numba would widen it
     for j in range(left.shape[1]):
         total = np.int32(total + np.int32(np.int32(left[p, j]) * np.int32(right[i, j])))
-    return np.float64(total)
+    return float(total)
 
 
 @jit
 def _radius(bounds: Any, p: Any, rows: Any, i: Any, error: Any, center: Any) -> float:
     radius = bounds[p, 2] * error + bounds[p, 1] * (rows.norms[i] + error)
-    return radius * _UPWARD + abs(center) * _ROUNDED
+    return float(radius * _UPWARD + abs(center) * _ROUNDED)
 
 
 @jit
 def _largest_code(width: Any) -> int:
     """Return the largest code of a user whose sums stay within int32."""
-    return min(32_767, (2**31 - 1) // (128 * max(width, 1)))
+    return int(min(32_767, (2**31 - 1) // (128 * max(width, 1))))
 
 
 @jit
@@ -115,7 +115,7 @@ def _step(vectors: Any, i: Any, most: Any) -> float:
     largest = np.float32(0)
     for j in range(vectors.shape[1]):
         largest = max(largest, abs(vectors[i, j]))
-    return np.float64(largest) / most
+    return float(np.float64(largest) / most)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

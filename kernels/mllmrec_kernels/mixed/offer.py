@@ -48,7 +48,7 @@ def _offer_block(
             size = push(heaps.ids, best, q, size, k, score_pair(problem, u, i, x), i)
         m += 1
     heaps.sizes[q] = size
-    return m
+    return int(m)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

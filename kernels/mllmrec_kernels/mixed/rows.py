@@ -73,7 +73,7 @@ def _take_marked(room: Any) -> int:
             continue
         marks[word] = np.uint32(0)
         while mask:
-            i = word * 32 + lowest_bit(mask)  # type: ignore[call-arg]
+            i = word * 32 + lowest_bit(mask)
             mask &= mask - np.uint32(1)
             if sums[i] != 0:
                 ids[n], values[n] = i, sums[i]
@@ -124,7 +124,7 @@ def spread(room: Any, n: Any) -> float:
     for m in range(n):
         off = np.float64(values[m]) - mean
         lanes[ids[m] & (LANES - 1)] += off * off
-    return np.sqrt((_fold(lanes) + np.float64(total - n) * (mean * mean)) / total)
+    return float(np.sqrt((_fold(lanes) + np.float64(total - n) * (mean * mean)) / total))
 
 
 @jit
@@ -138,4 +138,4 @@ def _fold(lanes: Any) -> float:
     total = lanes[0]
     for m in range(len(lanes)):
         lanes[m] = 0.0
-    return total
+    return float(total)

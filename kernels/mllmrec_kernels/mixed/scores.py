@@ -13,7 +13,7 @@ Several sparse terms are one: their R stand side by side, each scaled by row, an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,7 @@ def as_sparse_part(user_items: SparseLike, item_weights: SparseLike | ArrayLike)
     values = np.zeros(0, np.float32) if R.data is None else R.data
     _check_values("user_items", values)
     if _is_dense(item_weights):
-        dense = arrays.float32_rows("item_weights", item_weights)
+        dense = arrays.float32_rows("item_weights", cast("ArrayLike", item_weights))
         _check_rows(len(dense), R.n_columns)
         none = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
         return SparsePart(R.indptr, R.indices, values, *none, dense), dense.shape[1]

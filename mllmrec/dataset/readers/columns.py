@@ -9,82 +9,29 @@ from dataclasses import dataclass, field
 from mllmrec.dataset.readers.source import TableName
 from mllmrec.errors import ConfigError, InputError, near_miss
 
-_ITEM = (
-    "item",
-    "item_id",
-    "itemid",
-    "parent_asin",
-    "asin",
-    "product",
-    "product_id",
-    "productid",
-    "sku",
-    "movieid",
-    "movie_id",
-    "article_id",
-    "iid",
-)
-_ALIASES: dict[TableName, dict[str, tuple[str, ...]]] = {
+_ITEM = "item item_id itemid parent_asin asin product product_id productid sku movieid movie_id article_id iid"
+_NAMES: dict[TableName, dict[str, str]] = {
     "interactions": {
-        "user": (
-            "user",
-            "user_id",
-            "userid",
-            "reviewerid",
-            "customer",
-            "customer_id",
-            "customerid",
-            "client_id",
-            "visitor_id",
-            "visitorid",
-            "uid",
-            "session_id",
-        ),
+        "user": "user user_id userid reviewerid customer customer_id customerid client_id visitor_id visitorid uid "
+        "session_id",
         "item": _ITEM,
-        "rating": ("rating", "overall", "score", "stars"),
-        "timestamp": (
-            "timestamp",
-            "time",
-            "unixreviewtime",
-            "unix_time",
-            "position",
-            "order",
-            "ts",
-            "datetime",
-            "event_time",
-            "created_at",
-        ),
-        "split": ("split", "x_label"),
+        "rating": "rating overall score stars",
+        "timestamp": "timestamp time unixreviewtime unix_time position order ts datetime event_time created_at",
+        "split": "split x_label",
     },
     "items": {
-        "item": (*_ITEM, "id"),
-        "title": ("title", "name", "product_name", "item_name", "product_title", "movie_title"),
-        "brand": ("brand", "store", "manufacturer"),
-        "categories": ("categories", "category", "genres", "genre", "tags", "main_category"),
-        "description": ("description", "text", "body"),
-        "features": ("features", "feature"),
-        "price": ("price",),
-        "images": (
-            "images",
-            "image",
-            "image_path",
-            "imageurlhighres",
-            "imageurl",
-            "imurl",
-            "image_url",
-            "image_urls",
-            "imageurls",
-            "img",
-            "img_url",
-            "picture",
-            "pictures",
-            "picture_url",
-            "photo",
-            "poster",
-            "poster_url",
-        ),
+        "item": f"{_ITEM} id",
+        "title": "title name product_name item_name product_title movie_title",
+        "brand": "brand store manufacturer",
+        "categories": "categories category genres genre tags main_category",
+        "description": "description text body",
+        "features": "features feature",
+        "price": "price",
+        "images": "images image image_path imageurlhighres imageurl imurl image_url image_urls imageurls img img_url "
+        "picture pictures picture_url photo poster poster_url",
     },
 }
+_ALIASES = {table: {role: tuple(names.split()) for role, names in roles.items()} for table, roles in _NAMES.items()}
 _ROLES = tuple(dict.fromkeys(role for roles in _ALIASES.values() for role in roles))
 _IDS = ("user", "item")
 _KNOWN_HEADERS = 10_000  # objects may have any keys; more than this are not remembered
@@ -114,7 +61,7 @@ def parse_columns(assignments: Iterable[str]) -> dict[str, str]:
 
 @dataclass
 class TableColumns:
-    """The columns of one table by role.
+    """Find the columns of one table by role.
 
     Attributes:
         table: "interactions" or "items".

@@ -27,7 +27,7 @@ UNCLOSED, MALFORMED = "a quote opens and is not closed", "text follows a closing
 
 @dataclass(frozen=True)
 class Cells:
-    """The data rows of a table as text.
+    """Hold the data rows of a table as text.
 
     Attributes:
         names: of the columns, as in the header.
@@ -151,7 +151,7 @@ def _quoted(delimiter: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class _Body:
-    """The lines below a header, on their way to cells: line, text and place of each."""
+    """Turn the lines below a header (line, text and place of each) into cells."""
 
     path: Path
     delimiter: str

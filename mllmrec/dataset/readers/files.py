@@ -35,7 +35,7 @@ _ASIN_SHARE = 0.9
 
 @dataclass(frozen=True)
 class ShopFiles:
-    """The files that are read.
+    """Name the files that are read.
 
     Attributes:
         kind: "tables", "amazon" or "mmrec".

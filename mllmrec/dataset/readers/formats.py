@@ -46,7 +46,7 @@ Roles = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
 @dataclass(frozen=True)
 class Reading:
-    """The circumstances of reading a shop.
+    """Set limits for reading a shop, and collect the rows that are left out.
 
     Attributes:
         rejects: takes the rows that are left out.
@@ -213,16 +213,37 @@ def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
         columns = {}
         for role, chosen in roles(names).items():
             for name in chosen:
-                column = pl.Series(file.read(columns=[name]).column(0))
+                column = pl.Series(_valid(file.read(columns=[name]).column(0)))
                 columns[str(names.index(name))] = _as_text(column, role, f"{path.name}: the {role} column {name!r}")
         frame = pl.DataFrame(columns)
+        _check_whole(file, len(frame) if columns else file.metadata.num_rows)
         return Cells(names, frame, pl.Series("line", range(1, file.metadata.num_rows + 1), dtype=pl.UInt32))
 
 
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open_parquet(path, reading) as file:
-        batches = file.iter_batches(_BATCH_ROWS)
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        number = 0
+        for batch in file.iter_batches(_BATCH_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+        _check_whole(file, number)
+
+
+def _check_whole(file: pq.ParquetFile, rows: int) -> None:
+    if rows != file.metadata.num_rows:
+        raise ValueError(f"it is damaged: {rows} rows where its metadata has {file.metadata.num_rows}")
+
+
+def _valid(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column whose text is UTF-8: polars takes Arrow's word for it, a damaged file breaks it."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise
+        return column.cast(pa.large_binary())
+    return column
 
 
 def _as_text(column: pl.Series, role: str, where: str) -> pl.Series:

@@ -24,7 +24,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class InteractionFile:
-    """A file of interactions.
+    """Name a file of interactions.
 
     Attributes:
         path: the file.
@@ -39,7 +39,7 @@ class InteractionFile:
 
 @dataclass(frozen=True)
 class Interactions:
-    """All interactions of a shop.
+    """Hold all interactions of a shop.
 
     Attributes:
         table: columns INTERACTIONS, in the order of the files.
@@ -166,7 +166,7 @@ def _reason(role: str, cell: str | None, *, numbered: bool) -> str:
     return f"{role} is no {kind}: {show(cell)}"
 
 
-def _facts(name: str, kept: int, columns: TableColumns, reading: Reading) -> FileRead:
+def _facts(name: str, n_read: int, columns: TableColumns, reading: Reading) -> FileRead:
     rejected = reading.rejects.counts[name]
-    reading.rejects.check(name, kept + rejected)
-    return FileRead(name, columns.table, kept + rejected, rejected, columns.used_names())
+    reading.rejects.check(name, n_read + rejected)
+    return FileRead(name, columns.table, n_read + rejected, rejected, columns.used_names())

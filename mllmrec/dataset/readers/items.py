@@ -20,7 +20,7 @@ from mllmrec.dataset.readers.values import id_fault, read_id
 
 @dataclass(frozen=True)
 class Items:
-    """The item table of a shop.
+    """Hold the item table of a shop.
 
     Attributes:
         table: columns ITEMS, in file order.

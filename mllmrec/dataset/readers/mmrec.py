@@ -73,7 +73,7 @@ def name_ids(
         )
     if items is None:
         items = {str(n): str(n) for n in range(n_items)}
-    elif len(items) != n_items or str(n_items - 1) not in items:
+    elif items.keys() != {str(n) for n in range(n_items)}:
         raise InputError(f"i_id_mapping.csv maps {len(items)} ids; wanted one for each number below {n_items}")
     names = pl.Series("item", [items[str(n)] for n in range(n_items)], ITEMS["item"])
     return table.with_columns(_named(table["user"], users, "u"), _named(table["item"], items, "i")), names

@@ -52,7 +52,7 @@ def refuse_unpacked(path: Path, size: str) -> InputError:
 
 
 class _Limited(io.RawIOBase):
-    """The unpacked bytes of a gzip file, up to a limit."""
+    """Read the unpacked bytes of a gzip file, up to a limit."""
 
     def __init__(self, path: Path, file: IO[bytes], limit: int) -> None:
         self._path, self._stream, self._left, self._limit = path, gzip.GzipFile(fileobj=file), limit, limit
@@ -144,6 +144,11 @@ def read_lines(path: Path, rejected: _Rejecting) -> Iterator[tuple[int, dict[str
 
 def lines(path: Path, rejected: _Rejecting, max_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield (line number, bytes) of a text file's lines that are not blank; too long ones are rejected.
+
+    Args:
+        path: the file, plain or gzipped.
+        rejected: collects the lines that are left out.
+        max_bytes: most bytes unpacked; None: a limit by the file's size.
 
     Raises:
         InputError: the file cannot be read or is damaged.

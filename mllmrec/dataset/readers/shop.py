@@ -101,8 +101,8 @@ def _item_warnings(interactions: pl.DataFrame, catalog: Items | None) -> Iterato
     some = " and ".join(repr(name) for name in missing[:2])
     others = " and ".join(repr(name) for name in listed[:2])
     alike = ((hint, seen.filter(change(seen).is_in(change(listed).implode()))) for hint, change in _SPELLINGS.items())
-    best, found = max(alike, key=lambda pair: len(pair[1]))
-    hint = f"; {len(found):,} would be, {best}" if len(found) > len(seen) - len(missing) else ""
+    spelling, matches = max(alike, key=lambda pair: len(pair[1]))
+    hint = f"; {len(matches):,} would be, {spelling}" if len(matches) > len(seen) - len(missing) else ""
     yield (
         f"{len(seen) - len(missing):,} of {len(seen):,} interacted items are in {catalog.file.name}: the interactions "
         f"have {some}, the table has {others}{hint}"

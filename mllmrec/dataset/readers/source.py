@@ -39,14 +39,14 @@ _HOPELESS_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was left out, and the reason."""
+    """Name a row that was left out, and the reason."""
 
     where: str  # file:line
     reason: str
 
 
 class Rejects:
-    """The rows left out of each file: all are counted, the first are listed.
+    """Collect the rows left out of each file: all are counted, the first are listed.
 
     Args:
         max_share: share of a file's rows that may be left out, in [0, 1].
@@ -78,7 +78,13 @@ class Rejects:
             self.check(file, int(line), of="the first ")
 
     def add(self, file: str, line: int, reason: str) -> None:
-        """Count and list the row of a line."""
+        """Count and list the row of a line.
+
+        Args:
+            file: name of the file.
+            line: of the file, from 1.
+            reason: why it is left out.
+        """
         self.append(Rejected(f"{file}:{line}", reason))
 
     def check(self, file: str, rows: int, of: str = "") -> None:
@@ -103,7 +109,7 @@ class Rejects:
 
 @dataclass(frozen=True, slots=True)
 class FileRead:
-    """A file that was read.
+    """Describe a file that was read.
 
     Attributes:
         name: path inside the shop's folder.
@@ -122,7 +128,7 @@ class FileRead:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A shop as its files describe it: two tables in file order.
+    """Hold a shop as its files describe it: two tables in file order.
 
     Attributes:
         name: short name of the data, from its folder.

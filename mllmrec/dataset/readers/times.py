@@ -37,7 +37,7 @@ _SECOND, _NANO = pl.col("second"), pl.col("nano")
 
 @dataclass(frozen=True)
 class Times:
-    """Times as integers.
+    """Hold times as integers.
 
     Attributes:
         values: Int64, in `unit` since 1970, or numbers that only order rows; null where a cell is empty or unreadable.

@@ -11,7 +11,8 @@ from mllmrec.dataset.readers import text
 # Other programs write these where a value is missing; as an id each would join unrelated rows.
 _MISSING_IDS = frozenset({"\\N", "nan", "NaN", "null", "NULL", "None", "<NA>", "#N/A"})
 _MISSING_NUMBERS = ("", "na", "n/a", "nan", "nat", "null", "none", "-", "\\n", "<na>", "#n/a")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What divides lines and columns in the files that ids are written to, and what no file can hold.
+_DIVIDING = re.compile("[\x00\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 _WHOLE = r"^\d{1,18}(?:\.0*)?$"
 _SHOWN = 40  # characters of a value in a message
@@ -20,7 +21,7 @@ _SHOWN = 40  # characters of a value in a message
 def read_id(value: object) -> str | None:
     """Return the id in a cell: text without outer blanks, or an integer's digits; None where there is none."""
     name = text.identifier(value.strip() if isinstance(value, str) else value)
-    return None if name is None or name in _MISSING_IDS or _CONTROL.search(name) else name
+    return None if name is None or name in _MISSING_IDS or _DIVIDING.search(name) else name
 
 
 def id_fault(value: object, role: str) -> str:

@@ -16,8 +16,7 @@ from mllmrec.dataset.vocabulary import Vocabulary, standouts, words
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, HistoryItem, Item, Material, Report, no_report
-from mllmrec.reason.vision.colours import NAMES
-from mllmrec.reason.vision.measure import SIDE, Measurements, measure
+from mllmrec.reason.vision.measure import NAMES, SIDE, Measurements, measure
 
 _DESCRIPTION_VERSION = "extractive-description 2"
 PROFILE_VERSION = "extractive-profile 3"
@@ -32,7 +31,7 @@ _NAMED = 5  # titles a profile names
 
 
 class ExtractiveDescriber:
-    """The Describer that needs no weights: colours, light, texture, shape and layout of real pixels."""
+    """The Describer that needs no weights: colors, light, texture, shape and layout of real pixels."""
 
     batch_size = 64
     fingerprint = _DESCRIPTION_VERSION
@@ -80,27 +79,27 @@ def attributes(description: str) -> tuple[str, ...]:
 def _sentences(seen: Sequence[Measurements]) -> Iterator[str]:
     first = seen[0]
     yield from _on_plain_ground(first) if first.outline else _full_bleed(first)
-    named = {colour for colour, _ in first.palette}
+    named = {color for color, _ in first.palette}
     for number, other in enumerate(seen[1:], start=2):
-        new = [colour for colour, _ in other.palette if colour not in named]
+        new = [color for color, _ in other.palette if color not in named]
         named.update(new)
         if new:
             yield f"Picture {number} also shows {_join(new)}."
 
 
 def _on_plain_ground(m: Measurements) -> Iterator[str]:
-    colours = _join([colour for colour, _ in m.thing])
+    colors = _join([color for color, _ in m.thing])
     outline = "irregularly shaped" if m.outline == "irregular" else m.outline
     pattern = f" with {m.pattern}" if m.pattern != "plain" else " in plain colour"
     size = "fills most of" if m.share > 0.5 else "stands in" if m.share > 0.15 else "is small in"
     article = "An" if outline[0] in "aeiou" else "A"
-    yield f"{article} {outline} {colours} object{pattern} {size} the picture, on a {m.ground} ground."
+    yield f"{article} {outline} {colors} object{pattern} {size} the picture, on a {m.ground} ground."
     yield f"The look is {_join(_looks(m))}."
 
 
 def _full_bleed(m: Measurements) -> Iterator[str]:
     looks = _looks(m)
-    yield f"The picture is {_join(looks)}: {_join([f'{colour} ({share:.0%})' for colour, share in m.palette])}."
+    yield f"The picture is {_join(looks)}: {_join([f'{color} ({share:.0%})' for color, share in m.palette])}."
     if m.accents:
         touches = [f"{name} ({share:.0%}{f', {third}' if third else ''})" for name, share, third in m.accents]
         yield f"Touches of {_join(touches)} stand out."
@@ -126,9 +125,9 @@ def _looks(m: Measurements) -> list[str]:
         ("very dark", m.brightness < 18),
         ("dark", 18 <= m.brightness < 38),
         ("bright", m.brightness > 68),
-        ("colourless", m.colourfulness < 5),
-        ("muted", 5 <= m.colourfulness < 13),
-        ("vivid", m.colourfulness > 32),
+        ("colourless", m.colorfulness < 5),
+        ("muted", 5 <= m.colorfulness < 13),
+        ("vivid", m.colorfulness > 32),
         ("stark in contrast", m.contrast > 30),
         ("soft in contrast", m.contrast < 13),
         ("busy", m.busyness > 0.42),

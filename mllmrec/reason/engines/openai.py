@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate, Ticket
 from mllmrec.foundation.web.redaction import Redactor
 from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
 from mllmrec.foundation.web.tls import certificates
-from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
+from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_format import FatalError, TransientError
 
@@ -235,9 +236,10 @@ class Session:
     async def _chat(self, content: bytes) -> Reply:
         status, raw = await self._send("POST", form.CHAT_PATH, content)
         if status != httpx.codes.OK:
-            finish: Finish = "refused" if status in form.REFUSED_FOR_GOOD else "failed"
-            return Reply("", finish, f"HTTP status {status}: {form.error_text(raw)}")
-        return form.read_completion(form.parse(raw))
+            return Reply("", "failed", f"HTTP status {status}: {form.error_text(raw)}")
+        reply = form.read_completion(form.parse(raw))
+        # A server that is mended may answer; only a batch, which nobody waits for, is over with a refusal.
+        return replace(reply, finish="failed") if reply.finish == "refused" else reply
 
     async def _list(self) -> object:
         status, raw = await self._send("GET", "/models", None, tolerated=_NO_LIST)

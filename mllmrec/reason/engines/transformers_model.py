@@ -4,8 +4,7 @@ Whatever the files or the machine refuse comes out as one line. Code that comes 
 read from safetensors only.
 
 With the OpenVINO backend, optimum-intel converts the model once, into the cache of converted models. It then generates
-through transformers, with the same tokens in float32. optimum-intel converts a family up to some version of
-transformers, which is checked before anything is loaded.
+through transformers, with the same tokens in float32. Versions that fit are checked before anything is loaded.
 """
 
 from __future__ import annotations

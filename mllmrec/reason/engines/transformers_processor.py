@@ -20,7 +20,7 @@ from PIL import Image
 from mllmrec.errors import EngineError, MllmrecError
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import open_image
-from mllmrec.reason.answer_text import opens_thought
+from mllmrec.reason.answer_text import has_thought_marks, opens_thought
 from mllmrec.reason.engine import ChatRequest
 
 _DECODERS = 8
@@ -122,6 +122,16 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     if (folder / "chat_template.json").is_file():
         return str(storage.read_json(folder / "chat_template.json")["chat_template"])
     return settings.get("chat_template")
+
+
+def thinks(folder: Path) -> bool:
+    """Return whether the chat template of a model folder knows thoughts: such a model thinks before it answers."""
+    settings: dict[str, Any] = {}
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            settings |= storage.read_json(folder / name)
+    template = _chat_template(folder, settings)
+    return isinstance(template, str) and ("enable_thinking" in template or has_thought_marks(template))
 
 
 def cap_pixels(processor: Any, most: int) -> None:

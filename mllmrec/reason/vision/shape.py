@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mllmrec.reason.vision.colours import Lab
-
+Lab = NDArray[np.float32]  # [..., 3] CIELAB, D65
 Mask = NDArray[np.bool_]  # [h, w]
 _GROUND_DISTANCE = 14.0  # CIELAB distance at which a pixel is no longer the ground
-_PLAIN = 0.95  # share of the border that must be one colour
+_PLAIN = 0.95  # share of the border that must be one color
 _SINGLE = 0.9  # share of what is not ground that one thing must hold: a scene or a page of type is no object
 _DIRECTIONS = ("vertical", "diagonal", "horizontal", "diagonal")  # of stripes, by gradient angle
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation.metrics import ABSENT, decimals
 from mllmrec.recommend import Recommendations
-from mllmrec.report.figures import bars
+from mllmrec.report.figures import bar_chart
 
 HEAD = 0.2  # share of the items that make the head
 _PARTS = 5  # of the items by popularity that are drawn
@@ -92,7 +92,7 @@ class ListMeasures:
         """Draw the places by popularity of the items."""
         groups = [f"{100 * n // _PARTS}-{100 * (n + 1) // _PARTS} %" for n in range(_PARTS)]
         series = {"recommended": self.shown.fifths, "training interactions": self.bought.fifths}
-        return bars(
+        return bar_chart(
             groups,
             {label: [(100 * share,) for share in shares] for label, shares in series.items()},
             xlabel="items by popularity, the most popular first",

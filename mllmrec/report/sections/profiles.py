@@ -81,6 +81,11 @@ def profiles_section(
 def measure_profiles(run: Run, sample: ProfileSample, *, progress: Progress = silent) -> ProfileQuality:
     """Measure the profiles of a run.
 
+    Args:
+        run: a run whose encode stage is done.
+        sample: how many are measured.
+        progress: told after each block of users.
+
     Raises:
         InputError: it has no profile texts.
     """
@@ -117,7 +122,13 @@ def _unmeasured(cards: Cards, sample: ProfileSample, reason: str) -> ProfilesSec
 
 
 def sample_findings(quality: ProfileQuality, count: int, *, seed: int = 0) -> list[ProfileFinding]:
-    """Return measured profiles drawn at random, worst first."""
+    """Return measured profiles drawn at random, worst first.
+
+    Args:
+        quality: the measures.
+        count: profiles to draw.
+        seed: of the draw.
+    """
     findings = quality.words.findings
     drawn = np.random.default_rng(seed).permutation(len(findings))[:count]
     return [findings[n] for n in np.sort(drawn)]

@@ -24,7 +24,7 @@ from mllmrec.evaluation.bootstrap import Floats, Interval, intervals, mean_inter
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.evaluation.metrics import decimals, written
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.report.figures import Plot, bars, whiskers
+from mllmrec.report.figures import Plot, bar_chart, whiskers
 
 Verdict = Literal["ahead", "behind", "level"]
 _CUTOFFS = (10, 20)
@@ -186,7 +186,7 @@ class Slices:
 
     def plot(self) -> Markup:
         """Draw each model's metric by group, with intervals."""
-        return bars(
+        return bar_chart(
             [group.label for group in self.groups],
             {model: [_bar(group.scores[model]) for group in self.groups] for model in self.models},
             xlabel=self.grouped_by,

@@ -42,8 +42,8 @@ def stage_status(run: Run) -> dict[Stage, Status]:
 
 def _current(run: Run, stage: Stage, seals: Mapping[str, Mapping[str, Any]], status: Mapping[Stage, Status]) -> bool:
     inputs, config = seals[stage].get("inputs", {}), run.record["config"]
-    made_by = {stage: inputs.get("config", {})} | ({"model": inputs["model"]} if "model" in inputs else {})
-    same = all(config[section].get(key) == value for section, own in made_by.items() for key, value in own.items())
+    sections = {stage: inputs.get("config", {})} | ({"model": inputs["model"]} if "model" in inputs else {})
+    same = all(config[section].get(key) == value for section, own in sections.items() for key, value in own.items())
     same &= inputs.get("seed", run.record["seed"]) == run.record["seed"]
     read = [earlier for earlier in STAGES if earlier in inputs]
     return same and all(
