@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,14 +167,19 @@ def test_refusals(change: dict[str, object], message: str) -> None:
         rank_mixed(scores, heldout, heldout)
 
 
-@pytest.fixture(autouse=True)
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is allocated and not written shows up as NaN, or as an absurd integer."""
-    empty = np.empty
+class Poisoned:
+    """NumPy, whose `empty` holds NaN, or an absurd integer; compiled code, which reads other names, keeps its own."""
 
-    def spoilt(*args: object, **options: object) -> np.ndarray:
-        array = empty(*args, **options)  # type: ignore[call-overload]
+    def __getattr__(self, name: str) -> object:
+        return getattr(np, name)
+
+    def empty(self, *args: Any) -> np.ndarray:
+        array = np.empty(*args)
         array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max // 2)
         return array
 
-    monkeypatch.setattr(cpu.np, "empty", spoilt)
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is allocated for a result and not written shows up."""
+    monkeypatch.setattr(cpu, "np", Poisoned())
