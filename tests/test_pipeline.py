@@ -162,12 +162,12 @@ def test_a_leaky_run_says_so_in_every_file(whole: Path, dataset: Dataset, tmp_pa
 
 def test_a_run_can_be_looked_at(whole: Path, dataset: Dataset) -> None:
     run(dataset, whole / "run", quick(), cache=whole / "c.sqlite")
-    view = Cards(Run(whole / "run"))
-    user = view.user(view.sample_users(3)[1])
-    assert user.profile and len(user.recommended) == 20 and user.recommended[0].title
-    assert "object" in view.item(view.sample_items(1)[0]).pictures or view.item(view.sample_items(1)[0]).pictures
+    cards = Cards(Run(whole / "run"))
+    user = cards.user_by_id(cards.spread_users(3)[1])
+    assert user.profile and len(user.recommended) == 20 and user.recommended[0][0].title
+    assert cards.item_by_id(cards.spread_items(1)[0]).pictures
     with pytest.raises(InputError, match="there is no item 'nothing'"):
-        view.item("nothing")
+        cards.item_by_id("nothing")
     with pytest.raises(InputError, match="is not a run"):
         Run(whole)
 

@@ -111,7 +111,7 @@ ITEMS = "id\titemID\na\t0\nb\t1\nc\t2\n"
         (MAP, "id\titemID\na\t0\nb\t1\n", "an interaction has the itemID 2, but i_id_mapping.csv has 2 ids"),
         (
             MAP,
-            "id\\titemID\\na\\t0\\nb\\t9\\nc\\t2\\n",
+            "id\titemID\na\t0\nb\t9\nc\t2\n",
             "i_id_mapping.csv maps 3 ids; wanted one for each number below 3",
         ),
         (MAP, "id\titemID\na\t0\nb\t1\nc\t3\n", "i_id_mapping.csv maps 3 ids; wanted one for each number below 3"),

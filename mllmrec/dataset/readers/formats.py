@@ -223,10 +223,9 @@ def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
     with _open_parquet(path, reading) as file:
         number = 0
-        for batch in file.iter_batches(_BATCH_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        for row in (row for batch in file.iter_batches(_BATCH_ROWS) for row in batch.to_pylist()):
+            number += 1
+            yield number, row
         _check_whole(file, number)
 
 
