@@ -17,6 +17,8 @@ from typing import Any
 
 import triton
 from mllmrec_kernels.exact import gpu_score
+from mllmrec_kernels.mixed import gpu_rows as mixed
+from mllmrec_kernels.mixed.reference import LANES
 from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.sample import gpu as sample
@@ -42,6 +44,7 @@ class Kernel:
     warps: int = 4
     stages: int = 3
     warps_hopper: int = 0  # where they are others
+    fused: bool = True  # multiplications into additions
 
     def warps_of(self, capability: int) -> int:
         """Warps of a block on a target."""
@@ -54,6 +57,7 @@ RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
 PRODUCT = {"warps": gpu_block.WARPS, "stages": gpu_block.STAGES, "warps_hopper": gpu_block.WARPS_HOPPER}
 COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
 LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
+ADD_ROWS = (LONG, LONG, INT, FLOAT, LONG, INT, FLOAT, FLOAT, "i32")
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
 
 
@@ -87,6 +91,15 @@ def kernels() -> list[Kernel]:
         Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 5, "i32", "i32"), LAYER, warps=1),
         Kernel("layer_rows, float64", propagate.layer_rows, (LONG, INT, FLOAT, *(DOUBLE,) * 4, "i32", "i32"), LAYER,
                warps=1),
+        Kernel("add_rows", mixed.add_rows, ADD_ROWS, {"VALUES": False, "DENSE": False, "B": mixed.ENTRIES},
+               fused=False),
+        Kernel("add_rows, values", mixed.add_rows, ADD_ROWS, {"VALUES": True, "DENSE": False, "B": mixed.ENTRIES},
+               fused=False),
+        Kernel("add_rows, dense", mixed.add_rows, ADD_ROWS, {"VALUES": False, "DENSE": True, "B": mixed.ENTRIES},
+               fused=False),
+        Kernel("row_moments", mixed.row_moments, (FLOAT, DOUBLE, DOUBLE, DOUBLE, "i32"), {"LANES": LANES}, fused=False),
+        Kernel("count_scored", mixed.count_scored, (FLOAT, INT, INT, FLOAT, FLOAT, LONG, LONG, INT),
+               {"B": mixed.LISTED}, fused=False),
         Kernel("sample_rows", sample.sample_rows, (LONG, INT, LONG, LONG, INT, INT, INT, "i32", "i32", "i32"),
                {"B": sample.SAMPLES}),
     ]  # fmt: skip
@@ -116,7 +129,7 @@ def compiled(kernel: Kernel, capability: int, *, ones: bool = False) -> Usage:
         if signature[name].startswith("*"):  # torch aligns what it allocates
             attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel.function, signature, constants, attributes)
-    options = {"num_warps": kernel.warps_of(capability), "num_stages": kernel.stages, "enable_fp_fusion": True}
+    options = {"num_warps": kernel.warps_of(capability), "num_stages": kernel.stages, "enable_fp_fusion": kernel.fused}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _resources(binary.asm["cubin"])
     return Usage(registers, spilled, binary.metadata.shared)

@@ -32,7 +32,11 @@ from mllmrec.dataset import PrepareOptions, prepare
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
 ROUNDS = 5
-GATES = {op.name: op.tests for op in OPS} | {"train": "../training/test_train.py"}  # beside the ops' tests
+GATES = {op.name: op.tests for op in OPS} | {
+    "rank_mixed": "test_mixed.py",
+    "topk_mixed": "test_mixed.py",
+    "train": "../training/test_train.py",
+}  # beside the ops' tests
 LEFT_OUT: dict[str, str] = {}
 REPORT: list[str] = []
 

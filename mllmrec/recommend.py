@@ -19,10 +19,9 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.tables import read_table
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
-from mllmrec.models.scoring import Lists, block_rows
+from mllmrec.models.scoring import USERS, Lists
 
 TABLES = ("recommendations", "similar_items")
-_USERS = 16  # blocks of scores between two calls of progress
 COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
     "recommendations": {
         "user": pl.String(),
@@ -124,7 +123,7 @@ def recommend_items(
 def _top(model: Recommender, users: NDArray[np.int64], k: int, known: CSR, progress: Progress) -> Lists:
     """Return the top-k of each user, a block of users at a time."""
     ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-    step = _USERS * block_rows(known.n_columns)
+    step = USERS
     progress("recommend to users", 0, len(users))
     for start in range(0, len(users), step):
         rows = np.arange(start, min(start + step, len(users)))

@@ -13,6 +13,8 @@
 | als_factors | one side's factors of a least squares factorization, given the other's |
 | ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbors |
 | rank_heldout | the rank of each held-out item among all items |
+| rank_mixed, topk_mixed, score_mixed | the same, lists and scores for a sparse part plus an inner product |
+| row_spread | the standard deviation of each user's sparse part |
 
 Dense arguments are NumPy arrays or torch tensors, on the CPU or a CUDA device. Sparse ones are scipy, torch or cupyx
 matrices, or a CSR. Results are in the library and on the device of the first dense argument. Every verb takes
@@ -26,6 +28,7 @@ from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, Ke
 from mllmrec_kernels.base.unique_rows import unique_rows
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
+from mllmrec_kernels.mixed import MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
 from mllmrec_kernels.mlp import mlp
 from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
@@ -38,6 +41,7 @@ __all__ = [
     "BackendUnavailableError",
     "KernelError",
     "KernelInputError",
+    "MixedScores",
     "als_factors",
     "available",
     "bpr_loss",
@@ -46,10 +50,14 @@ __all__ = [
     "normalize",
     "propagate",
     "rank_heldout",
+    "rank_mixed",
     "ridge_path",
     "ridge_weights",
+    "row_spread",
     "sample_negatives",
+    "score_mixed",
     "topk_cosine",
     "topk_dot",
+    "topk_mixed",
     "unique_rows",
 ]

@@ -259,7 +259,7 @@ def evaluate_users(
     """
     heldout, exclude = protocol(dataset, split, config)
     users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    ranks = model.ranks(exclude, heldout, progress=under(progress, f"rank {split}"))
+    ranks = model.ranks(exclude, heldout, limit=max(_CUTOFFS), progress=under(progress, f"rank {split}"))
     values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
     return {name: values[name][users] for name in SHOWN}
 

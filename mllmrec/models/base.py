@@ -244,12 +244,15 @@ class Recommender(ABC):
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         return top_by_user(self, users, k, exclude)
 
-    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
         """Return the 0-based rank of each held-out item among the items that are not excluded.
 
         Args:
             exclude: [U, I], items that are not ranked; disjoint from `heldout`.
             heldout: [U, I], items to rank; of equal scores the lower id ranks first.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
 
         Returns:

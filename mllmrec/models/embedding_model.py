@@ -47,15 +47,18 @@ class EmbeddingModel(Recommender):
         """Return inner products, float32 [B, I]; see Recommender."""
         return self.scorer.scores(user_rows(users))
 
-    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
         """Rank held-out items without an array of users x items; see Recommender.
 
         Args:
             exclude: [U, I], items that are not ranked.
             heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        return self.scorer.ranks(exclude, heldout, progress=progress)
+        return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k nearest items by cosine; see Recommender."""

@@ -23,7 +23,6 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Self, TypeVar
 
@@ -38,14 +37,14 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
-from mllmrec.foundation.progress import Progress, under
+from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.models.base import FilePath, FitData, Recommender, user_rows
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.ials import alternate
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
-from mllmrec.models.scoring import Lists, VectorScorer, WeightsScorer
+from mllmrec.models.scoring import Lists, StandardizedScorer, VectorScorer, WeightsScorer
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
 FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization
@@ -62,30 +61,6 @@ class EnsembleConfig(ModelConfig):
     cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
     semantic_support: Count = 100  # the ridge's neighbors by cosine
     factors: Positive = 64  # width of the factors, and of the graph filter at most
-
-
-@dataclass(frozen=True, slots=True)
-class EnsembleScorer:
-    """The ridge on its own scale, and all other parts.
-
-    Attributes:
-        ridge: R_u W.
-        rest: all other parts, weighted.
-    """
-
-    ridge: WeightsScorer
-    rest: VectorScorer
-
-    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores of users [B], float32 [B, I]."""
-        return _over_spread(self.ridge.scores(users)) + self.rest.scores(users)
-
-
-def _over_spread(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return each row over its standard deviation, summed in float64; a constant row becomes zeros."""
-    spread = np.array([row.std(dtype=np.float64) for row in scores])  # by rows: no float64 copy of the block
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-    return np.asarray(scores * scale[:, None].astype(np.float32))
 
 
 class Ensemble(Recommender):
@@ -119,7 +94,7 @@ class Ensemble(Recommender):
         Z = project_vectors(items, R)
         parts = self._fit_parts(data, held, items, Z)
         ridges = self._fit_ridges(R, held, (items, Z), device)
-        firsts = [EnsembleScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
+        firsts = [StandardizedScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
         best, weights = choose_weights(firsts, list(parts.values()), R, held, progress)
         self.weights = dict(zip(("ridge", *parts), weights, strict=True))
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
@@ -172,7 +147,7 @@ class Ensemble(Recommender):
         return ItemGraphRidge(config, context=self.context)
 
     @property
-    def scorer(self) -> EnsembleScorer:
+    def scorer(self) -> StandardizedScorer:
         """The fitted parts.
 
         Raises:
@@ -180,7 +155,7 @@ class Ensemble(Recommender):
         """
         if not self.weights:
             raise InputError("this model is not fitted; call fit() first")
-        return EnsembleScorer(self.ridge.scorer, self.rest)
+        return StandardizedScorer(self.ridge.scorer, self.rest)
 
     @property
     def summary(self) -> str:
@@ -191,6 +166,22 @@ class Ensemble(Recommender):
     def scores(self, users: ArrayLike) -> NDArray[np.float32]:
         """Return the weighted sums, float32 [B, I]; see Recommender."""
         return self.scorer.scores(user_rows(users))
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
+
+    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        return self.scorer.top(users, k, exclude)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return similar items by the ridge's weights; see ItemWeightModel."""

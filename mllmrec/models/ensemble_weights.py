@@ -24,9 +24,7 @@ from torch import Tensor
 
 from mllmrec.evaluation import metrics
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.scoring import Scorer, VectorScorer, block_rows
-
-Entries = tuple[Tensor, Tensor]  # rows and columns of a matrix's entries, int64 [nnz] each
+from mllmrec.models.scoring import Part, VectorScorer, block_rows
 
 CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
@@ -35,7 +33,7 @@ _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
 _SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
 _LIST_BYTES = 1 << 29  # of the lists' scores; likewise
-_RUN = 64  # users that are sampled and scored together
+_RUN = 64  # users that are sampled together
 _COMPARED = 1 << 24  # scores compared at once
 
 
@@ -79,12 +77,15 @@ class _Lists:
 class Ranked(Protocol):
     """A model that ranks held-out items."""
 
-    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> NDArray[np.int32]:
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
         """Return the rank of each held-out item; see Recommender.ranks.
 
         Args:
             exclude: [U, I], items that are not ranked.
             heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
         ...
@@ -99,7 +100,7 @@ def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = 
         valid: binary [U, I], items to rank.
         progress: called while users are ranked.
     """
-    ranks = model.ranks(train, valid, progress=progress)
+    ranks = model.ranks(train, valid, limit=CUTOFF, progress=progress)
     values = metrics.per_user(ranks, valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
     return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
 
@@ -122,7 +123,7 @@ def standardize(part: VectorScorer) -> VectorScorer:
 
 
 def choose_weights(
-    firsts: Sequence[Scorer], others: Sequence[Scorer], train: CSR, valid: CSR, progress: Progress = silent
+    firsts: Sequence[Part], others: Sequence[Part], train: CSR, valid: CSR, progress: Progress = silent
 ) -> tuple[int, tuple[float, ...]]:
     """Choose one of the first parts, and the weights of it (1) and of each other part.
 
@@ -131,7 +132,7 @@ def choose_weights(
         others: standardized.
         train: [U, I] items that are not ranked.
         valid: [U, I] items to rank high.
-        progress: called after each run of users that is listed, and after each climb.
+        progress: called after each part that is listed or scored, and after each climb.
 
     Returns:
         The index of the first part, and the weights.
@@ -170,51 +171,35 @@ def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
     return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
 
 
-def _short_lists(parts: Sequence[Scorer], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
-    """Return the lists of all users to search on, made a run at a time; see choose_weights."""
+def _short_lists(parts: Sequence[Part], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
+    """Return the lists of all users to search on; see choose_weights."""
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
-    runs = _sample(train, valid, 4 * len(parts) * width)
-    users = np.concatenate([np.empty(0, np.int64), *runs])
+    users = np.concatenate([np.empty(0, np.int64), *_sample(train, valid, 4 * len(parts) * width)])
     seen, held = train.take_rows(users), valid.take_rows(users)
-    scores = torch.empty(len(parts), len(users), width)
-    columns, start = [torch.empty(0, dtype=torch.int64)], 0
-    for n, run in enumerate(runs, start=1):
-        stop = start + len(run)
-        own = scores[:, start:stop]
-        columns.append(_list_run(parts, firsts, run, _entries(seen, start, stop), _entries(held, start, stop), own))
-        start = stop
-        progress("list items", n, len(runs))
-    return _Lists(scores, torch.from_numpy(held.rows()), torch.cat(columns), held.indptr)
+    best = []
+    for n, part in enumerate(parts, start=1):
+        best.append(part.top(users, listed, seen)[0])
+        progress("list items", n, 2 * len(parts))
+    lists = _union(np.concatenate(best, axis=1), held)
+    rows = lists.rows()
+    at = rows, np.arange(lists.nnz) - lists.indptr[rows]
+    scores = torch.zeros(len(parts), len(users), int(np.diff(lists.indptr).max(initial=0)))
+    scores[:firsts] = -torch.inf
+    for n, part in enumerate(parts):
+        scores[n][at] = torch.from_numpy(part.scores_of(users, lists))
+        progress("list items", len(parts) + n + 1, 2 * len(parts))
+    return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(at[1][_places(lists, held)]), held.indptr)
 
 
-def _list_run(
-    parts: Sequence[Scorer],
-    firsts: int,
-    run: NDArray[np.int64],
-    seen_at: Entries,
-    held_at: Entries,
-    scores: Tensor,
-) -> Tensor:
-    """Fill the scores [parts, b, C] of a run's lists; return the columns of its held-out items, in their order."""
-    rows, items = held_at
-    tables = [torch.from_numpy(part.scores(run)) for part in parts]  # [b, I] each
-    seen = torch.zeros_like(tables[0], dtype=torch.bool).index_put(seen_at, torch.tensor(True))
-    listed = min(_LISTED, seen.shape[1])
-    best = [table.masked_fill(seen, -torch.inf).topk(listed, dim=1).indices for table in tables]
-    held = torch.zeros(len(run), scores.shape[2] - listed * len(parts), dtype=torch.int64)
-    held[rows, torch.arange(len(rows)) - torch.searchsorted(rows, rows)] = items
-    ids = torch.cat([*best, held], dim=1).sort(dim=1).values
-    for k, table in enumerate(tables):
-        scores[k] = table.gather(1, ids)
-    excluded = seen.gather(1, ids)
-    excluded[:, 1:] |= ids[:, 1:] == ids[:, :-1]  # an item that stands twice counts once
-    scores[:firsts].masked_fill_(excluded, -torch.inf)
-    return torch.searchsorted(ids[rows], items[:, None])[:, 0]
+def _union(ids: NDArray[np.int32], held: CSR) -> CSR:
+    """Return what is listed or held out, once each, for lists [B, k] padded with -1."""
+    rows, places = np.nonzero(ids >= 0)
+    owners, items = np.concatenate([rows, held.rows()]), np.concatenate([ids[rows, places], held.indices])
+    return CSR.from_pairs(owners, items, held.shape)
 
 
-def _entries(matrix: CSR, start: int, stop: int) -> Entries:
-    """Return the entries of the rows start..stop-1, which count from 0."""
-    ends = matrix.indptr[start : stop + 1]
-    rows = np.repeat(np.arange(stop - start), np.diff(ends))
-    return torch.from_numpy(rows), torch.from_numpy(matrix.indices[ends[0] : ends[-1]].astype(np.int64))
+def _places(lists: CSR, entries: CSR) -> NDArray[np.int64]:
+    """Return where in `lists` each of `entries` is stored, which are among them."""
+    keys, sought = (matrix.rows() * matrix.n_columns + matrix.indices for matrix in (lists, entries))
+    return np.asarray(np.searchsorted(keys, sought), np.int64)

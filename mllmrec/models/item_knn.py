@@ -20,15 +20,18 @@ from typing import Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR
+from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import ArrayLike, NDArray
 
 from mllmrec.config import Count, ModelConfig
+from mllmrec.errors import InputError
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
-from mllmrec.models.scoring import Lists, block_rows
+from mllmrec.models.scoring import Lists, block_rows, mixed_ranks
 
 _K1, _B = 1.2, 0.75  # of BM25
+_USERS = 2_048  # whose sums over all neighbors are held at once
 Weighting = Literal["cosine", "tfidf", "bm25"]
 
 
@@ -78,6 +81,39 @@ class ItemKNN(ItemWeightModel):
             return super().scores(users)
         owned = self.user_items.take_rows(user_rows(users)).to_scipy().astype(np.float64)
         return np.asarray((owned @ self._X.T @ self._X).toarray(), dtype=np.float32)
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        if self._X is None:
+            return super().ranks(exclude, heldout, limit=limit, progress=progress)
+        return mixed_ranks(self._sums, exclude, heldout, limit, progress, users=_USERS)
+
+    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        if self._X is None:
+            return super()._top(users, k, exclude)
+        ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+        for start in range(0, len(users), _USERS):
+            rows = np.arange(start, min(start + _USERS, len(users)))
+            ids[rows], scores[rows] = topk_mixed(self._sums(users[rows]), k, exclude=exclude.take_rows(rows))
+        return ids, scores
+
+    def _sums(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return sums over all neighbors, of users [B]: sparse rows, times the identity."""
+        if self._X is None or self.user_items is None:
+            raise InputError("this model is not fitted; call fit() first")
+        owned = self.user_items.take_rows(users).to_scipy().astype(np.float64)
+        sums = CSR.from_scipy(owned @ self._X.T @ self._X)
+        every = np.arange(sums.n_columns)
+        return MixedScores(sums, CSR.from_pairs(every, every, (len(every), len(every))))
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k most similar items; see Recommender."""

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, Recommender, user_rows
 from mllmrec.models.scoring import Lists, WeightsScorer
 
@@ -57,6 +58,22 @@ class ItemWeightModel(Recommender):
     def scores(self, users: ArrayLike) -> NDArray[np.float32]:
         """Return sums of weights, float32 [B, I]; see Recommender."""
         return self.scorer.scores(user_rows(users))
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Rank held-out items without an array of users x items; see Recommender.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
+
+    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        return self.scorer.top(users, k, exclude)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k items whose weights add most to each item's score; see Recommender."""

@@ -24,13 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNELS = compile_kernels.kernels()
 
 
-def test_in_the_interpreter() -> None:
+@pytest.mark.parametrize("file", ["triton_interpreted.py", "mixed_interpreted.py"])
+def test_in_the_interpreter(file: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when it is imported."""
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "tests/kernels/triton_interpreted.py",
+        f"tests/kernels/{file}",
         "-q",
         "-x",
         "-p",

@@ -10,6 +10,8 @@ from mllmrec_kernels.base import backend
 
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian
+from tests.kernels.mixed_cases import MIXED_CASES, MixedCase
+from tests.kernels.mixed_checks import check_triton
 from tests.kernels.sparse_cases import GRAPHS, INTERACTIONS, Graph, Interactions, ids, random_graph
 
 pytestmark = [
@@ -102,6 +104,12 @@ def test_propagate_is_differentiable_and_compiles() -> None:
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_sample(case: Interactions, dtype: type) -> None:
     triton_checks.check_sample(case, "cuda", 5_000, dtype)
+
+
+@pytest.mark.parametrize("case", MIXED_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("max_bytes", [2**20, None])
+def test_mixed(case: MixedCase, max_bytes: int | None) -> None:
+    check_triton(case, "cuda", max_bytes)
 
 
 def test_auto_goes_where_the_data_lives() -> None:

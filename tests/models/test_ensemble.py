@@ -22,7 +22,7 @@ from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
-from mllmrec.models.scoring import VectorScorer, WeightsScorer, ranks_by_block
+from mllmrec.models.scoring import VectorScorer, WeightsScorer, ranks_by_block, top_by_user
 
 SMALL = EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3)
 
@@ -97,11 +97,17 @@ class Fixed:
     def scores(self, users: np.ndarray) -> np.ndarray:
         return self._scores[users].copy()
 
+    def top(self, users: np.ndarray, k: int, exclude: CSR) -> tuple[np.ndarray, np.ndarray]:
+        return top_by_user(self, users, k, exclude)
+
+    def scores_of(self, users: np.ndarray, items: CSR) -> np.ndarray:
+        return self.scores(users)[items.rows(), items.indices]
+
 
 class Ranked(Fixed):
     """The same, to be judged by full ranking."""
 
-    def ranks(self, exclude: CSR, heldout: CSR, *, progress: Progress = silent) -> np.ndarray:
+    def ranks(self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent) -> np.ndarray:
         return ranks_by_block(self, exclude, heldout)
 
 
@@ -169,15 +175,15 @@ def test_only_listed_users_are_scored(dataset: Dataset, monkeypatch: pytest.Monk
     train, valid = dataset.train, dataset.matrix("valid")
     part, scored = Fixed(np.zeros(train.shape)), []
 
-    def scores(users: np.ndarray) -> np.ndarray:
+    def scores_of(users: np.ndarray, items: CSR) -> np.ndarray:
         scored.append(users.tolist())
-        return Fixed.scores(part, users)
+        return Fixed.scores_of(part, users, items)
 
-    part.scores = scores  # type: ignore[method-assign]
+    part.scores_of = scores_of  # type: ignore[method-assign]
     monkeypatch.setattr(search, "_RUN", 3)
     search._short_lists([part], 1, train, valid)
     known = metrics.users_with_heldout(train, valid).tolist()
-    assert scored == [known[start : start + 3] for start in range(0, len(known), 3)]
+    assert scored == [known]
 
 
 def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
@@ -246,7 +252,7 @@ def test_a_user_without_a_history_has_no_preference_and_no_nan(dataset: Dataset,
     nobody = CSR.from_pairs(np.array([], int), np.array([], int), (1, dataset.n_items))
     ridge = WeightsScorer.of(nobody, fitted.ridge.weights)
     rest = VectorScorer(np.zeros_like(fitted.rest.users[:1]), fitted.rest.items)
-    assert not replace(fitted.scorer, ridge=ridge, rest=rest).scores(np.array([0])).any()
+    assert not replace(fitted.scorer, weights=ridge, rest=rest).scores(np.array([0])).any()
 
 
 def test_an_ensemble_refuses_to_choose_by_nothing(dataset: Dataset, vectors: np.ndarray) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mllmrec_kernels.base.arrays import ArrayLike
     from mllmrec_kernels.base.csr import SparseLike
 
-__all__ = ["rank_heldout"]
+__all__ = ["as_disjoint", "rank_heldout"]
 
 
 @overload
@@ -93,7 +93,7 @@ def rank_heldout(
     x = arrays.float32_rows("user_vectors", user_vectors)
     y = arrays.float32_rows("item_vectors", item_vectors, d=x.shape[1])
     arrays.check_products(score.norms(x), score.norms(y))
-    excluded, held = _disjoint(exclude, heldout, (len(x), len(y)))
+    excluded, held = as_disjoint(exclude, heldout, (len(x), len(y)))
     if chosen == "reference":
         ranks = reference.rank_heldout(x, y, excluded, held)
     else:
@@ -113,14 +113,14 @@ def _on_device(
     device = backends.device_of(user_vectors)
     x = arrays.rows_on_device("user_vectors", user_vectors, device)
     y = arrays.rows_on_device("item_vectors", item_vectors, device, d=x.shape[1])
-    excluded, held = _disjoint(exclude, heldout, (len(x), len(y)))
+    excluded, held = as_disjoint(exclude, heldout, (len(x), len(y)))
     with backends.on(device):
         gpu_score.check_products(x, y)
         ranks = gpu.rank_heldout(x, y, excluded, held, max_bytes=max_bytes)
     return arrays.tensor_like(user_vectors, ranks)
 
 
-def _disjoint(exclude: SparseLike, heldout: SparseLike, shape: tuple[int, int]) -> tuple[CSR, CSR]:
+def as_disjoint(exclude: SparseLike, heldout: SparseLike, shape: tuple[int, int]) -> tuple[CSR, CSR]:
     """Convert both matrices, and refuse an item that is in both."""
     from mllmrec_kernels.rank.cpu import shared_entries
 

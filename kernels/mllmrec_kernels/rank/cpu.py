@@ -51,9 +51,30 @@ def rank_heldout(
     _score_heldout(
         user_vectors, item_vectors, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices, scores, ranks
     )
+    count_ahead(problem, heldout, scores, ranks, limit, max_bytes)
+    return ranks
+
+
+def count_ahead(
+    problem: TopKProblem,
+    heldout: CSR,
+    scores: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    limit: int,
+    max_bytes: int,
+) -> None:
+    """Add to each rank the number of items whose inner product is ahead of a held-out item's score.
+
+    Args:
+        problem: users as queries, items, and the scales of both.
+        heldout: [U, I].
+        scores: float32 [heldout.nnz], what the items are compared with.
+        ranks: int32 [heldout.nnz], added to.
+        limit: ranks from here on need not be told apart.
+        max_bytes: working memory.
+    """
     if not (supported() and exact_int8.count_ahead(problem, heldout, scores, ranks, limit, max_bytes)):
         _count_by_float32(problem, heldout, scores, ranks, limit, max_bytes)
-    return ranks
 
 
 def _count_by_float32(

@@ -136,12 +136,28 @@ def rank_heldout(
         max_bytes: working memory; None for a quarter of what is free.
     """
     x, y, device = user_vectors, item_vectors, user_vectors.device
-    ranks = torch.zeros(heldout.nnz, dtype=torch.int32, device=device)
     if not heldout.nnz:
-        return ranks
+        return torch.zeros(0, dtype=torch.int32, device=device)
     users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
     items = device_cache.on_device(heldout, device).indices
-    held = _Heldout(users, items, gpu_score.dots(x, y, users, items).to(torch.float32))
+    return rank_by_scores(x, y, exclude, heldout, gpu_score.dots(x, y, users, items).to(torch.float32), max_bytes)
+
+
+def rank_by_scores(x: Tensor, y: Tensor, exclude: CSR, heldout: CSR, scores: Tensor, max_bytes: int | None) -> Tensor:
+    """Count the items whose inner product is ahead of a held-out item's score, excluded ones left out; int32 [nnz].
+
+    Args:
+        x: float32 [U, d], users.
+        y: float32 [I, d], items, on the same device.
+        exclude: [U, I].
+        heldout: [U, I], with at least one entry.
+        scores: float32 [heldout.nnz], what the items are compared with.
+        max_bytes: working memory; None for a quarter of what is free.
+    """
+    device = x.device
+    ranks = torch.zeros(heldout.nnz, dtype=torch.int32, device=device)
+    users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
+    held = _Heldout(users, device_cache.on_device(heldout, device).indices, scores)
     work = _Work(x, y, heldout.indptr, held, *_plan(len(y), x.shape[1], gpu_score.working_memory(device, max_bytes)))
     while True:
         try:

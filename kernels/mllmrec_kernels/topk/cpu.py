@@ -34,10 +34,21 @@ def solve(problem: TopKProblem, k: int, max_bytes: int) -> TopK:
     if problem.k == 0 or n_queries == 0:
         return ids, scores
     heaps = Heaps(ids, scores, np.zeros(n_queries, np.int64))
-    if not _fill_by_int8(problem, heaps, max_bytes):
-        _fill_by_float32(problem, heaps, max_bytes)
+    fill(problem, heaps, max_bytes)
     sort_heaps(*heaps)
     return ids, scores
+
+
+def fill(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> None:
+    """Offer every pair to the heaps, which may hold entries that the problem excludes.
+
+    Args:
+        problem: the search.
+        heaps: of `problem.k` entries at most.
+        max_bytes: working memory.
+    """
+    if not _fill_by_int8(problem, heaps, max_bytes):
+        _fill_by_float32(problem, heaps, max_bytes)
 
 
 def _fill_by_int8(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> bool:

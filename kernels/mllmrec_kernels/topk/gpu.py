@@ -82,10 +82,17 @@ def topk_dot(
         exclude: [Q, I], items that each query must not list.
         max_bytes: working memory; None for a quarter of what is free.
     """
+    excluded = None if exclude is None else device_cache.on_device(exclude, queries.device)
+    return solve_dot(queries, items, k, excluded, max_bytes)
+
+
+def solve_dot(
+    queries: Tensor, items: Tensor, k: int, excluded: device_cache.DeviceCSR | None, max_bytes: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the exact top-k by inner product, as topk_dot does; the excluded items are on the device already."""
     lengths, others = gpu_score.norms(queries), gpu_score.norms(items)
     largest = gpu_score.largest_of(others)
     item_scale = gpu_score.inverse(largest).expand(len(items)).contiguous()
-    excluded = None if exclude is None else device_cache.on_device(exclude, queries.device)
     min_score = lengths.new_full((1,), -torch.inf)
     problem = gpu_block.DeviceProblem(
         queries, items, torch.ones_like(lengths), torch.ones_like(others), gpu_score.inverse(lengths), item_scale,

@@ -1,0 +1,227 @@
+"""Ranks, lists and scores by a sparse part plus an inner product, without a U x I array.
+
+These are verbs of their own, not further arguments of rank_heldout and topk_dot: the four share one description of a
+score, `MixedScores`, that a model makes once, and an inner product is optional in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mllmrec_kernels.base import arrays
+from mllmrec_kernels.base import backend as backends
+from mllmrec_kernels.base.csr import as_csr
+from mllmrec_kernels.mixed import reference
+from mllmrec_kernels.mixed.scores import (
+    MixedScores,
+    as_problem,
+    as_scale,
+    as_sparse_part,
+    check_both_or_neither,
+    check_lengths,
+    check_range,
+)
+from mllmrec_kernels.rank import as_disjoint
+
+if TYPE_CHECKING:
+    from mllmrec_kernels.base.arrays import ArrayLike
+    from mllmrec_kernels.base.csr import SparseLike
+    from mllmrec_kernels.mixed import gpu
+
+__all__ = ["MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
+
+MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: items in two bytes, and lists
+
+
+def rank_mixed(
+    scores: MixedScores,
+    exclude: SparseLike,
+    heldout: SparseLike,
+    *,
+    limit: int | None = None,
+    backend: str = "auto",
+    max_bytes: int | None = None,
+) -> Any:
+    """Return the 0-based rank of each held-out item among the items its user may be shown, as rank_heldout does.
+
+    The rank is the number of non-excluded items of higher score, plus those of equal score and lower id. Scores are
+    those of mixed/scores.py, with the same bits on every backend.
+
+    Args:
+        scores: of U users for I items.
+        exclude: sparse [U, I], items that are not candidates (training items, say).
+        heldout: sparse [U, I], the items to rank.
+        limit: ranks of `limit` or more may come out as any number from `limit` on. On the CPU most of the work is
+            then left out; a GPU counts to the end.
+        backend: "auto", by where `scores.user_vectors` lies, "numba", "triton", or "reference".
+        max_bytes: working memory beyond input and output. None is 256 MiB on the CPU, a quarter of the free memory
+            on a GPU.
+
+    Returns:
+        int32 [entries of heldout], user by user, a user's items in rising order of their ids; a tensor on the device
+        of `scores.user_vectors` where these are one.
+
+    Raises:
+        KernelInputError: a wrong type, shape or dtype, numbers that are NaN or infinite, scores beyond float32, or an
+            item that is both held out and excluded.
+        BackendUnavailableError: the named backend cannot run here.
+    """
+    max_bytes, chosen = arrays.as_bytes(max_bytes), _choose(backend, scores)
+    if chosen == "triton":
+        from mllmrec_kernels.mixed import gpu
+
+        device_scores, shape = _on_device(scores)
+        excluded, held = as_disjoint(exclude, heldout, shape)
+        with backends.on(device_scores.sparse.device):
+            return _tensor_like(scores, gpu.rank_mixed(device_scores, excluded, held, max_bytes))
+    problem = as_problem(scores)
+    excluded, held = as_disjoint(exclude, heldout, problem.shape)
+    if chosen == "reference":
+        return _like(scores, reference.rank_mixed(problem, excluded, held))
+    from mllmrec_kernels.mixed import cpu
+
+    largest = problem.shape[1] if limit is None else limit
+    return _like(scores, cpu.rank_mixed(problem, excluded, held, limit=largest, max_bytes=max_bytes or MAX_BYTES))
+
+
+def topk_mixed(
+    scores: MixedScores,
+    k: int,
+    *,
+    exclude: SparseLike | None = None,
+    backend: str = "auto",
+    max_bytes: int | None = None,
+) -> tuple[Any, Any]:
+    """Return the k items of highest score for each user, exactly, ties to the lower id.
+
+    Args:
+        scores: of U users for I items.
+        k: items a user; a list with fewer candidates is padded with id -1 and score -inf.
+        exclude: sparse [U, I]; the items stored in row u are never listed for user u.
+        backend: as in rank_mixed.
+        max_bytes: as in rank_mixed.
+
+    Returns:
+        ids int32 [U, k] and scores float32 [U, k], by score falling, then id rising; tensors as in rank_mixed.
+
+    Raises:
+        KernelInputError: as rank_mixed, or k < 1.
+        BackendUnavailableError: the named backend cannot run here.
+    """
+    k, max_bytes, chosen = arrays.as_count("k", k), arrays.as_bytes(max_bytes), _choose(backend, scores)
+    if chosen == "triton":
+        from mllmrec_kernels.mixed import gpu
+
+        device_scores, shape = _on_device(scores)
+        excluded = None if exclude is None else as_csr("exclude", exclude, shape=shape, binary=True)
+        with backends.on(device_scores.sparse.device):
+            ids, best = gpu.topk_mixed(device_scores, k, excluded, max_bytes)
+        return _tensor_like(scores, ids), _tensor_like(scores, best)
+    problem = as_problem(scores)
+    excluded = None if exclude is None else as_csr("exclude", exclude, shape=problem.shape, binary=True)
+    if chosen == "reference":
+        lists = reference.topk_mixed(problem, k, excluded)
+    else:
+        from mllmrec_kernels.mixed import cpu
+
+        lists = cpu.topk_mixed(problem, k, excluded, max_bytes or MAX_BYTES)
+    return _like(scores, lists[0]), _like(scores, lists[1])
+
+
+def score_mixed(scores: MixedScores, pairs: SparseLike, *, backend: str = "auto", max_bytes: int | None = None) -> Any:
+    """Return the scores of chosen items.
+
+    Args:
+        scores: of U users for I items.
+        pairs: sparse [U, I], the items of each user to score; its values are not read.
+        backend: as in rank_mixed.
+        max_bytes: as in rank_mixed; a GPU's alone.
+
+    Returns:
+        float32 [entries of pairs], user by user, a user's items in rising order of their ids; a tensor as in
+        rank_mixed.
+    """
+    max_bytes, chosen = arrays.as_bytes(max_bytes), _choose(backend, scores)
+    if chosen == "triton":
+        from mllmrec_kernels.mixed import gpu
+
+        device_scores, shape = _on_device(scores)
+        entries = as_csr("pairs", pairs, shape=shape, binary=True)
+        with backends.on(device_scores.sparse.device):
+            return _tensor_like(scores, gpu.score_mixed(device_scores, entries, max_bytes))
+    problem = as_problem(scores)
+    entries = as_csr("pairs", pairs, shape=problem.shape, binary=True)
+    if chosen == "reference":
+        return _like(scores, reference.score_mixed(problem, entries))
+    from mllmrec_kernels.mixed import cpu
+
+    return _like(scores, cpu.score_mixed(problem, entries))
+
+
+def row_spread(
+    user_items: SparseLike, item_weights: SparseLike | ArrayLike, *, backend: str = "auto", max_bytes: int | None = None
+) -> Any:
+    """Return the standard deviation of each user's sparse part over all I items, zeros included.
+
+    Args:
+        user_items: R, sparse [U, J].
+        item_weights: W, sparse or floating [J, I].
+        backend: "auto", which is "numba", or "triton", or "reference"; all give the same bits.
+        max_bytes: working memory of a GPU; None is a quarter of what is free.
+
+    Returns:
+        float64 [U]; a NumPy array.
+
+    Raises:
+        KernelInputError: a wrong type or shape, or values that are NaN or infinite.
+        BackendUnavailableError: the named backend cannot run here.
+    """
+    max_bytes = arrays.as_bytes(max_bytes)
+    chosen = backends.choose(backend, None, cpu=("numba",), gpu=("triton",))
+    sparse, n_items = as_sparse_part(user_items, item_weights)
+    if chosen == "reference":
+        return reference.row_spread(sparse, n_items)
+    if chosen == "triton":
+        from mllmrec_kernels.mixed import gpu
+
+        device = backends.device_of(None)
+        with backends.on(device):
+            return gpu.row_spread(gpu.DeviceSparse(sparse, n_items, device), max_bytes).cpu().numpy()
+    from mllmrec_kernels.mixed import cpu
+
+    return cpu.row_spread(sparse, n_items)
+
+
+def _choose(backend: str, scores: MixedScores) -> str:
+    return backends.choose(backend, scores.user_vectors, cpu=("numba",), gpu=("triton",))
+
+
+def _on_device(scores: MixedScores) -> tuple[gpu.DeviceScores, tuple[int, int]]:
+    """Return the checked scores on a device, and (U, I)."""
+    import torch
+
+    from mllmrec_kernels.exact import gpu_score
+    from mllmrec_kernels.mixed import gpu
+
+    device = backends.device_of(scores.user_vectors)
+    sparse, n_items = as_sparse_part(scores.user_items, scores.item_weights)
+    shape = (len(sparse.indptr) - 1, n_items)
+    scale, users, items, largest = as_scale(scores.scale, shape[0]), None, None, 0.0
+    check_both_or_neither(scores)
+    if scores.user_vectors is not None and scores.item_vectors is not None:
+        users = arrays.rows_on_device("user_vectors", scores.user_vectors, device)
+        items = arrays.rows_on_device("item_vectors", scores.item_vectors, device, d=users.shape[1])
+        check_lengths(len(users), len(items), shape)
+        with backends.on(device):
+            largest = float(gpu_score.largest_of(gpu_score.norms(users)) * gpu_score.largest_of(gpu_score.norms(items)))
+    check_range(sparse, scale, largest)
+    on_device = gpu.DeviceSparse(sparse, n_items, device)
+    return gpu.DeviceScores(on_device, torch.from_numpy(scale).to(device), users, items), shape
+
+
+def _like(scores: MixedScores, result: Any) -> Any:
+    return result if scores.user_vectors is None else arrays.like(scores.user_vectors, result)
+
+
+def _tensor_like(scores: MixedScores, result: Any) -> Any:
+    return result.cpu().numpy() if scores.user_vectors is None else arrays.tensor_like(scores.user_vectors, result)

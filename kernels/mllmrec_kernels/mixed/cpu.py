@@ -1,0 +1,184 @@
+"""Rank, list and score by sparse part plus inner product on the CPU.
+
+An item with x(u, i) = 0 scores the inner product alone, and of 100,000 items some 2,000 are otherwise. So the exact
+kernels of the inner product do the catalogue, and the few are corrected:
+
+    rank   each item is counted by its inner product; what the few and the excluded add to that count is subtracted,
+           and the few are counted again by their scores. All before the count, which only grows, so that it may stop
+           at `limit`.
+    topk   the few fill the list first, which sets a high threshold; the inner product then offers all others.
+
+Bytes: 4 d an item for the encoded catalogue, where `max_bytes` holds it, and of a thread 12 I and the few of USERS
+users, 16 each. Work: an int8 inner product for each of the few, beside the product of the kernel that counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import get_num_threads, njit
+from numpy.typing import NDArray
+
+from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
+from mllmrec_kernels.exact.problem import Heaps, dot_problem, sort_heaps
+from mllmrec_kernels.mixed.ahead import correct_ranks
+from mllmrec_kernels.mixed.few import USERS, Few, block_items, gather_few, part_of, score_pair
+from mllmrec_kernels.mixed.int8_rows import Int8Rows, encode
+from mllmrec_kernels.mixed.offer import merge_excluded, offer_few, offer_zeros
+from mllmrec_kernels.mixed.rows import room, room_bytes, spread, sum_row
+from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
+from mllmrec_kernels.rank import cpu as rank_cpu
+from mllmrec_kernels.topk import cpu as topk_cpu
+from mllmrec_kernels.topk.reference import TopK
+
+_NO_ITEMS = np.zeros(0, np.int32)
+
+
+def row_spread(sparse: SparsePart, n_items: int) -> NDArray[np.float64]:
+    """Return the standard deviation of each row of R W over the items, float64 [U]."""
+    spreads = np.zeros(len(sparse.indptr) - 1)
+
+    def _work(start: int, stop: int) -> None:
+        _spread_users(sparse, start, stop, room(n_items), spreads)
+
+    parallel_for(_work, chunks(len(spreads), USERS))
+    return spreads
+
+
+def score_mixed(problem: Problem, pairs: CSR) -> NDArray[np.float32]:
+    """Return the score of each entry of `pairs` [U, I], float32 [nnz]."""
+    scores = np.empty(pairs.nnz, np.float32)
+    users, nothing = np.flatnonzero(np.diff(pairs.indptr)), np.zeros(pairs.n_rows + 1, np.int64)
+
+    def _work(start: int, stop: int) -> None:
+        few = gather_few(problem, users[start:stop], room(problem.shape[1]), 0, nothing, _NO_ITEMS)
+        _score_pairs(problem, few, pairs.indptr, pairs.indices, scores)
+
+    parallel_for(_work, chunks(len(users), USERS))
+    return scores
+
+
+def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_bytes: int) -> NDArray[np.int32]:
+    """Return the 0-based rank of each held-out item, int32 [heldout.nnz].
+
+    Args:
+        problem: the scores.
+        exclude: [U, I], disjoint from `heldout`.
+        heldout: [U, I].
+        limit: ranks from here on need not be told apart.
+        max_bytes: working memory.
+    """
+    scores, ranks = np.empty(heldout.nnz, np.float32), np.zeros(heldout.nnz, np.int32)
+    if not heldout.nnz:
+        return ranks
+    _correct(problem, exclude, heldout, scores, ranks, max_bytes)
+    if problem.items.shape[1] == 0:
+        ahead = np.where(scores < 0, problem.shape[1], np.where(scores == 0, heldout.indices, 0))
+        return np.asarray(ranks + ahead, np.int32)
+    rank_cpu.count_ahead(dot_problem(problem.users, problem.items, 1, None), heldout, scores, ranks, limit, max_bytes)
+    return ranks
+
+
+def _correct(
+    problem: Problem, exclude: CSR, heldout: CSR, scores: NDArray[np.float32], ranks: NDArray[np.int32], max_bytes: int
+) -> None:
+    """Score the held-out items, and correct their ranks for the few and the excluded."""
+    rows = encode(problem.items, max_bytes // 2)
+    width, users = rows.codes.shape[1], np.flatnonzero(np.diff(heldout.indptr))
+    block = block_items(width, problem.shape[1])
+
+    def _work(start: int, stop: int) -> None:
+        few = gather_few(problem, users[start:stop], room(problem.shape[1]), width, exclude.indptr, exclude.indices)
+        correct_ranks(problem, rows, few, block, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
+                      scores, ranks)  # fmt: skip
+
+    most = count_few(problem.sparse, problem.shape[1])[users]
+    parallel_for(_work, _spans(most, 16, (max_bytes // 2) // get_num_threads(), problem.shape[1], USERS))
+
+
+def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) -> TopK:
+    """Return the k best items of each user.
+
+    Args:
+        problem: the scores.
+        k: items a user.
+        exclude: [U, I], items that are not listed.
+        max_bytes: working memory.
+
+    Returns:
+        ids int32 [U, k], padded with -1, and scores float32 [U, k], padded with -inf.
+    """
+    n_users, n_items = problem.shape
+    ids = np.full((n_users, k), -1, dtype=np.int32)
+    best = np.full((n_users, k), -np.inf, dtype=np.float32)
+    if not n_items:
+        return ids, best
+    heaps = Heaps(ids, best, np.zeros(n_users, np.int64))
+    if exclude is None:
+        exclude = CSR(np.zeros(n_users + 1, np.int64), _NO_ITEMS, None, n_items)
+    rows = encode(problem.items, max_bytes // 2)
+    most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
+    for start, stop in _spans(most, 8, max_bytes // 4, n_items * get_num_threads(), n_users):
+        block = Heaps(ids[start:stop], best[start:stop], heaps.sizes[start:stop])
+        indptr, others = _offer(problem, rows, (start, stop), block, min(k, n_items), exclude)
+        if problem.items.shape[1] == 0:
+            offer_zeros(indptr, others, n_items, block, min(k, n_items))
+        else:
+            dots = dot_problem(problem.users[start:stop], problem.items, k, None)
+            topk_cpu.fill(dots._replace(indptr=indptr, excluded=others), block, max_bytes // 4)
+    sort_heaps(*heaps)
+    return ids, best
+
+
+def _offer(
+    problem: Problem, rows: Int8Rows, span: Span, heaps: Heaps, k: int, exclude: CSR
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Offer the few of users span[0] to span[1]; return the CSR of what is not to be offered after them."""
+    (first, last), width = span, rows.codes.shape[1]
+    counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
+
+    def _work(start: int, stop: int) -> None:
+        users = np.arange(first + start, first + stop)
+        few = gather_few(problem, users, room(problem.shape[1]), width, exclude.indptr, exclude.indices)
+        offer_few(problem, rows, few, block_items(width, problem.shape[1]), heaps, first, k)
+        pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
+
+    parallel_for(_work, chunks(last - first, USERS))
+    return np.cumsum(counts), np.concatenate([_NO_ITEMS, *(pieces[start] for start in sorted(pieces))])
+
+
+def _spans(most: NDArray[np.int64], entry_bytes: int, max_bytes: int, n_items: int, users: int) -> list[Span]:
+    """Cut users so that their few fit into memory, in pieces of one user at least and of `users` at most.
+
+    Args:
+        most: int64 [n], items of each user, at most.
+        entry_bytes: of an item.
+        max_bytes: memory of a piece.
+        n_items: whose room is taken off.
+        users: of a piece, at most.
+    """
+    spans, start, ends = list[Span](), 0, np.cumsum(most)
+    entries = max(0, max_bytes - room_bytes(n_items)) // entry_bytes
+    while start < len(most):
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + entries, side="right"))
+        stop = max(start + 1, min(fitting, start + users))
+        spans.append((start, stop))
+        start = stop
+    return spans
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _spread_users(sparse: SparsePart, start: int, stop: int, room: object, spreads: NDArray[np.float64]) -> None:
+    for u in range(start, stop):
+        spreads[u] = spread(room, sum_row(sparse, u, room))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _score_pairs(
+    problem: Problem, few: Few, indptr: NDArray[np.int64], items: NDArray[np.int32], scores: NDArray[np.float32]
+) -> None:
+    for p in range(len(few.users)):
+        u = few.users[p]
+        for n in range(indptr[u], indptr[u + 1]):
+            scores[n] = score_pair(problem, u, items[n], part_of(few, p, items[n]))
