@@ -34,7 +34,8 @@ from mllmrec.evaluation.evaluate import HeldOut, Ranker
 from mllmrec.evaluation.metrics import short
 from mllmrec.experiments import choose_entries
 from mllmrec.experiments.trial import Trial, Values, evaluate_users, keep_trial
-from mllmrec.foundation.storage import hash_value, make_folder
+from mllmrec.foundation.digests import hash_value
+from mllmrec.foundation.storage import make_folder
 from mllmrec.models.fitting import fit_model
 
 

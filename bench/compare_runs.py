@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from mllmrec.foundation.storage import hash_file
+from mllmrec.foundation.digests import hash_file
 
 FILES = {"train/blend.json": "train/ensemble.json", "train/blend.LEAKY.json": "train/ensemble.LEAKY.json"}
 NAMES = {  # of models, parts and settings

@@ -11,7 +11,8 @@ from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
 from mllmrec.evaluation.evaluate import Ranker
-from mllmrec.models.scoring import VectorScorer, WeightsScorer
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.weight_scorers import WeightsScorer
 
 FACTORS, ALL, EPOCHS, LOOK_EVERY = 64, 1 << 30, 300, 10
 Options = dict[str, float]

@@ -23,7 +23,8 @@ from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluation.evaluate import evaluate_models
 from mllmrec.features.encode import Cuts, Features
-from mllmrec.foundation.storage import hash_value, make_folder, read_json, write_json
+from mllmrec.foundation.digests import hash_value
+from mllmrec.foundation.storage import make_folder, read_json, write_json
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.base import Recommender
 from mllmrec.models.bpr import BPRConfig

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmrec.config import LEAKY, Config, to_toml
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import describe_machine, versions
 from mllmrec.foundation.foreign import open_foreign
 
@@ -198,7 +198,7 @@ def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -
         "dataset": dataset.name,
         "dataset_folder": str(dataset.folder.resolve()),
         "train_digest": dataset.train_digest,
-        "dataset_digest": storage.hash_value(dict(dataset.manifest)),
+        "dataset_digest": digests.hash_value(dict(dataset.manifest)),
         "leaky": config.leaky,
         "command": command,
         "seed": config.seed,
@@ -261,3 +261,20 @@ def _fits(value: Any, default: Any) -> bool:
 def _first(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part)[:80] for part in detail['loc']) or 'the whole'}: {detail['msg']}"
+
+
+class Artefact(Protocol):
+    """The result of a stage."""
+
+    @property
+    def summary(self) -> str:
+        """Return one line for a person."""
+        ...
+
+    def save(self, path: Callable[[str], Path]) -> list[str]:
+        """Write it, given a function from file name to path; return the names of the files written."""
+        ...
+
+
+A = TypeVar("A", bound=Artefact)
+Reader = Callable[[Callable[[str], Path]], A]  # given a function from file name to path

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -28,7 +28,7 @@ from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError, MismatchError, StorageError, first_line
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.folders import remove_temporaries
 from mllmrec.foundation.foreign import open_foreign
@@ -42,6 +42,8 @@ from mllmrec.recommend import Recommendations
 from mllmrec.run_checks import check_artefact
 from mllmrec.run_record import (
     STAGES,
+    A,
+    Reader,
     Seal,
     Stage,
     StageRecord,
@@ -70,23 +72,6 @@ READERS: Mapping[Stage, str] = {
     "evaluate": "evaluation",
     "recommend": "recommendations",
 }
-
-
-class Artefact(Protocol):
-    """The result of a stage."""
-
-    @property
-    def summary(self) -> str:
-        """Return one line for a person."""
-        ...
-
-    def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write it, given a function from file name to path; return the names of the files written."""
-        ...
-
-
-A = TypeVar("A", bound=Artefact)
-Reader = Callable[[Callable[[str], Path]], A]  # given a function from file name to path
 
 
 class Run:
@@ -137,7 +122,7 @@ class Run:
 
     def digest(self, stage: str) -> str:
         """Return the content hash of a finished stage's files, which the next stage's fingerprint holds."""
-        return storage.hash_value(read_seal(self.folder, stage).outputs)
+        return digests.hash_value(read_seal(self.folder, stage).outputs)
 
     def load(self, stage: Stage, read: Reader[A]) -> A:
         """Read the artefact of a finished stage.
@@ -148,7 +133,7 @@ class Run:
         """
         if not self.has(stage):
             raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self.go_on}")
-        if not storage.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
+        if not digests.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
             raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self.go_on}")
         return self._load(stage, read)
 
@@ -237,7 +222,7 @@ class Run:
             again: tells of a fresh result whether to compute it once more all the same.
             counts: returns numbers of the work done, noted beside its time; called once the result is there.
         """
-        fingerprint = storage.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
+        fingerprint = digests.hash_value({"stage": stage, "leaky": self.leaky, "inputs": dict(inputs)})
         if self._is_fresh(stage, fingerprint):
             earlier = self._load(stage, read)
             if not again(earlier):
@@ -265,7 +250,7 @@ class Run:
     def _keep(self, stage: Stage, fingerprint: str, inputs: Mapping[str, Any], names: list[str]) -> None:
         """Seal a stage's files; whatever its last run wrote under other names is removed."""
         before = self._seal(stage)
-        outputs = {file.name: storage.hash_file(file) for file in (self.file(stage, name) for name in names)}
+        outputs = {file.name: digests.hash_file(file) for file in (self.file(stage, name) for name in names)}
         seal = Seal(stage=stage, fingerprint=fingerprint, leaky=self.leaky, inputs=dict(inputs), outputs=outputs)
         storage.write_json(seal_path(self.folder, stage), seal.model_dump())
         if before:
@@ -296,7 +281,7 @@ class Run:
         seal = self._seal(stage)
         if seal is None or not seal.outputs or seal.fingerprint != fingerprint:
             return False
-        return storage.are_unchanged(self.folder / stage, seal.outputs)
+        return digests.are_unchanged(self.folder / stage, seal.outputs)
 
 
 @contextmanager

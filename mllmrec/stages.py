@@ -26,9 +26,9 @@ from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations
 from mllmrec.report.figures import training_curve
+from mllmrec.run_record import Artefact, StageRecord
 from mllmrec.run_record import Stage as Stage
-from mllmrec.run_record import StageRecord
-from mllmrec.runs import Artefact, Run
+from mllmrec.runs import Run
 from mllmrec.training.trainer import EPOCHS
 
 A = TypeVar("A", bound=Artefact)

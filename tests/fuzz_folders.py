@@ -42,7 +42,7 @@ from mllmrec.config import load_config
 from mllmrec.dataset import PrepareOptions, prepare
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import MllmrecError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.pipeline import run
 
 SETTINGS = ("model.kind=bpr", "train.epochs=2", "train.dim=8", "train.device=cpu", "graph.device=cpu")
@@ -71,7 +71,7 @@ class HashEncoder:
 
     def encode(self, texts: Sequence[str], parts: Path, progress: Any, label: str) -> Any:
         """Return unit vectors, float32 [n, 8]."""
-        seeds = [int(storage.hash_bytes(text.encode("utf-8", "replace"))[:8], 16) for text in texts]
+        seeds = [int(digests.hash_bytes(text.encode("utf-8", "replace"))[:8], 16) for text in texts]
         rows = np.array([np.random.default_rng(seed).standard_normal(8) for seed in seeds], dtype=np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -393,7 +393,7 @@ class Mutator:
                 for name in value[key]:
                     file = path.parent / name
                     if _is_small(file) and self._case in file.resolve().parents:
-                        value[key][name] = storage.hash_file(file)
+                        value[key][name] = digests.hash_file(file)
                 path.write_text(json.dumps(value))
             except (ValueError, KeyError, TypeError, OSError, AttributeError):
                 continue

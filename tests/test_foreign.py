@@ -21,7 +21,7 @@ from mllmrec.dataset import PrepareOptions, load, prepare
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError, MismatchError, MllmrecError
 from mllmrec.export import write
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.tables import MAX_UNPACKED_ROWS, read_table
 from mllmrec.pipeline import run
 from mllmrec.report import write_report
@@ -64,7 +64,7 @@ def seal(file: Path) -> None:
     path, key = (file.parent / "stage.json", "outputs")
     if not path.exists():
         path, key = (file.parent / "manifest.json", "files")
-    edit(path, lambda value: value[key].update({file.name: storage.hash_file(file)}))
+    edit(path, lambda value: value[key].update({file.name: digests.hash_file(file)}))
 
 
 def go_on(case: Path, *settings: str) -> Any:

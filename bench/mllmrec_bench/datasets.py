@@ -18,7 +18,7 @@ from mllmrec.dataset.synthetic_shop import catalogue_texts
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.features.encode import Vectors, normalise_rows, parts_of
 from mllmrec.features.encoder import Encoder
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import build_graph
@@ -27,8 +27,7 @@ from mllmrec.reason.describe import catalogue
 from mllmrec.runs import Run
 from mllmrec_bench import embeddings, interactions
 
-DEMO_ITEMS = 2_000
-_BATCH = 100_000  # samples of sample_negatives
+DEMO_ITEMS, _BATCH = 2_000, 100_000  # items of the demo; samples of sample_negatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +244,7 @@ def dataset_vectors(dataset: Dataset, progress: Progress = silent) -> Vectors:
 def _encoded(documents: Sequence[Sequence[str]], progress: Progress) -> Vectors:
     config = EncodeConfig()
     folder = _cache()
-    name = storage.hash_value([Encoder.identity(config), [list(parts) for parts in documents]])
+    name = digests.hash_value([Encoder.identity(config), [list(parts) for parts in documents]])
     kept = folder / f"{name}.npy"
     if kept.exists():
         return np.array(storage.read_array(kept))

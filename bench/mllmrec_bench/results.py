@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from mllmrec.errors import InputError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import VERSION, describe_machine
 from mllmrec.foundation.tables import escape_formula
 
@@ -169,7 +169,7 @@ def _commit() -> str:
         return f"mllmrec {VERSION}"
     head = _git("rev-parse", "--short", "HEAD")
     changes = _git("diff", "HEAD", "--", ":/mllmrec", ":/kernels")
-    return f"{head} changed {storage.hash_bytes(changes.encode())[:8]}" if changes else head
+    return f"{head} changed {digests.hash_bytes(changes.encode())[:8]}" if changes else head
 
 
 def _git(*words: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.images import ENDINGS, MOST_FILE_BYTES, ImageRefusedError, image_kind
 from mllmrec.foundation.progress import Progress
 
@@ -67,7 +67,7 @@ def _copy(file: Path, folder: Path, left_out: _LeftOut) -> str:
     try:
         with storage.open_regular(file) as source:
             data = source.read(MOST_FILE_BYTES + 1)
-        name = f"{storage.hash_bytes(data)}.{_ending(file, image_kind(data))}"
+        name = f"{digests.hash_bytes(data)}.{_ending(file, image_kind(data))}"
     except (FileNotFoundError, NotADirectoryError):
         left_out.missing += 1
         return ""

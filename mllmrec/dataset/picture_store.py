@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mllmrec.dataset.readers.reading import read_lines
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.images import ENDINGS, check_image
 from mllmrec.foundation.progress import Progress
 
@@ -65,7 +65,7 @@ class PictureStore:
             ImageRefusedError: it is no usable picture.
             StorageError: the disk refuses.
         """
-        name = f"{storage.hash_bytes(data)}.{ENDINGS[check_image(data)]}"
+        name = f"{digests.hash_bytes(data)}.{ENDINGS[check_image(data)]}"
         file = self._folder / name
         with self._writing:
             if not _is_plain(file):

@@ -35,7 +35,7 @@ from mllmrec.dataset.store_checks import (
     find_problems_of_version,
 )
 from mllmrec.errors import InputError, MismatchError, StorageError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import is_temporary, replaced_folder
 from mllmrec.foundation.foreign import open_foreign
 from mllmrec.foundation.progress import Progress
@@ -112,7 +112,7 @@ def _fill(
     lines = (json.dumps({"where": row.where, "reason": row.reason}, ensure_ascii=False) for row in rejected)
     storage.write_text(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
     listed = [*TABLES, *(f"features/{name}.npy" for name in features)]
-    files = {name: storage.hash_file(folder / name) for name in listed}
+    files = {name: digests.hash_file(folder / name) for name in listed}
     warnings = [*facts["warnings"], *left_out]
     storage.write_json(
         folder / MANIFEST,
@@ -143,7 +143,7 @@ def load(folder: Path) -> Dataset:
     open_foreign(folder, find_problems_of_version)  # before the manifest is read: it may be a link
     manifest = storage.read_json(folder / MANIFEST)
     for name, sha in manifest["files"].items():
-        if not (folder / name).is_file() or storage.hash_file(folder / name) != sha:
+        if not (folder / name).is_file() or digests.hash_file(folder / name) != sha:
             raise MismatchError(f"{folder / name} is not what prepare wrote; prepare the dataset again")
     dataset = Dataset(
         name=manifest["name"],

@@ -25,7 +25,7 @@ from mllmrec.errors import InputError, TrainingError
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge, protocol
 from mllmrec.features.encode import Features, mean_of_items
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.graph.item_graph import ItemGraph, build_graph
@@ -141,7 +141,7 @@ class Trials:
     def inputs(self, config: Config) -> Inputs:
         """Return the features of a config, by the ordinary stages in a run folder of their own."""
         stages = config.model_dump(mode="json", include={"describe", "profile", "encode", "transformers", "server"})
-        name = storage.hash_value(stages)[:16] + (f".{LEAKY}" if config.leaky else "")
+        name = digests.hash_value(stages)[:16] + (f".{LEAKY}" if config.leaky else "")
         if name not in self._inputs:
             folder = self._out / "inputs" / name
             stages_run = run(
@@ -169,8 +169,8 @@ class Trials:
         times = self.training.times
         heldout = [part for split in self._splits for part in self._matrix_parts(split)]
         arrays = [features.items, features.users, *heldout, *([] if times is None else [times])]
-        hashes = [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays]
-        return storage.hash_value({"histories": self.training.digest, "arrays": hashes})
+        hashes = [digests.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays]
+        return digests.hash_value({"histories": self.training.digest, "arrays": hashes})
 
     def _matrix_parts(self, split: HeldOut) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         matrix = self._dataset.matrix(split)
@@ -198,7 +198,7 @@ class Trials:
         }
         mark = f".{LEAKY}" if leaky else ""
         trial = keep_trial(
-            self._out / _FOLDER / f"{storage.hash_value(shape)[:32]}{mark}.parquet",
+            self._out / _FOLDER / f"{digests.hash_value(shape)[:32]}{mark}.parquet",
             lambda checkpoint: self._fit(config, inputs, seed, baseline, checkpoint),
             lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate, self._progress),
             self._splits,

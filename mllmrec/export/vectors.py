@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.models import registry
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.run_record import marked
@@ -56,7 +56,7 @@ def export_vectors(view: Run, out: Path) -> list[Path]:
         raise MismatchError(f"{view.folder} was trained on another dataset than {dataset.folder}; run it again")
     (storage.make_folder(out) / MANIFEST).unlink(missing_ok=True)  # until the files are whole, nothing vouches for them
     files = _write(model, dataset, out, leaky=view.leaky)
-    manifest = _manifest(view, model) | {"files": {path.name: storage.hash_file(path) for path in files}}
+    manifest = _manifest(view, model) | {"files": {path.name: digests.hash_file(path) for path in files}}
     storage.write_json(out / MANIFEST, manifest)
     return [*files, out / MANIFEST]
 

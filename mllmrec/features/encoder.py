@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mllmrec.config import EncodeConfig
 from mllmrec.errors import EngineError, first_line
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.converted_model import Backend, converted, quiet, require
 from mllmrec.foundation.model_folder import check_encoder_folder, locate
 from mllmrec.foundation.progress import Progress
@@ -98,7 +98,7 @@ class Encoder:
 
     def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
         config = self._config
-        name = storage.hash_value([config.model, config.backend, self._limit, config.batch_size, list(texts)])
+        name = digests.hash_value([config.model, config.backend, self._limit, config.batch_size, list(texts)])
         file = parts / f"{name}.npy"
         if file.exists():
             return np.asarray(storage.read_array(file))
@@ -185,11 +185,11 @@ def _open(source: str | Path, **settings: Any) -> SentenceTransformer:
 
 def _identity(folder: Path) -> str:
     files = sorted(file for file in folder.rglob("*") if file.suffix in (*_SMALL, ".safetensors"))
-    return storage.hash_value(
+    return digests.hash_value(
         [
             (
                 str(file.relative_to(folder)),
-                (storage.hash_file if file.suffix in _SMALL else storage.hash_samples)(file),
+                (digests.hash_file if file.suffix in _SMALL else digests.hash_samples)(file),
             )
             for file in files
         ]

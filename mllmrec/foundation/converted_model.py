@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mllmrec.errors import EngineError, first_line
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import atomic_folder, user_cache_folder
 
 Backend = Literal["openvino", "onnx"]
@@ -67,7 +67,7 @@ def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Pat
         convert: writes the converted model into the folder that it is given.
     """
     key = {"backend": backend, "versions": _versions(backend), **model}
-    folder = cache_folder() / storage.hash_value(key)[:32]
+    folder = cache_folder() / digests.hash_value(key)[:32]
     if folder.is_dir():
         return folder
     storage.make_folder(folder.parent, private=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mllmrec.errors import EngineError, first_line
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 
 _PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 _MAX_HEADER = 100 << 20  # bytes of a safetensors header
@@ -185,9 +185,9 @@ def identity(folder: Path) -> str:
     hasher = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in (".json", ".jinja", ".txt", ".model"):
-            hasher.update(f"{file.name} {storage.hash_file(file)}\n".encode())
+            hasher.update(f"{file.name} {digests.hash_file(file)}\n".encode())
         elif file.suffix == ".safetensors":
-            hasher.update(f"{file.name} {storage.hash_samples(file)}\n".encode())
+            hasher.update(f"{file.name} {digests.hash_samples(file)}\n".encode())
     return hasher.hexdigest()[:24]
 
 

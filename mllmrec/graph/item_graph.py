@@ -34,7 +34,7 @@ from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Vectors
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
@@ -91,7 +91,7 @@ class ItemGraph:
     def digest(self) -> str:
         """SHA-256 of the normalized matrix; graphs that propagate the same have the same digest."""
         arrays = self.normalized.indptr, self.normalized.indices, self.normalized.values()
-        return storage.hash_value([storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays])
+        return digests.hash_value([digests.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays])
 
     def check(self, histories: Histories) -> None:
         """Refuse a graph of another split or size.

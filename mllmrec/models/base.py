@@ -77,12 +77,7 @@ class FitData:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together.
-
-        Raises:
-            TrainingError: there are no interactions.
-            InputError: features have another number of rows than there are items or users.
-        """
+        """Refuse a matrix without interactions, and features of another number of rows."""
         if self.user_items.nnz == 0:
             raise TrainingError("there are no training interactions; prepare the dataset with another split")
         n_users, n_items = self.user_items.shape

@@ -44,7 +44,8 @@ from mllmrec.models.ensemble_weights import choose_weights, standardize, validat
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.ials import alternate
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
-from mllmrec.models.scoring import Lists, StandardizedScorer, VectorScorer, WeightsScorer
+from mllmrec.models.scoring import Lists, VectorScorer
+from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
 FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization

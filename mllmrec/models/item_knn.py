@@ -28,7 +28,8 @@ from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
-from mllmrec.models.scoring import Lists, block_rows, mixed_ranks
+from mllmrec.models.scoring import Lists, block_rows
+from mllmrec.models.weight_scorers import mixed_ranks
 
 _K1, _B = 1.2, 0.75  # of BM25
 _USERS = 2_048  # whose sums over all neighbors are held at once

@@ -15,7 +15,8 @@ from mllmrec.errors import InputError
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, Recommender, user_rows
-from mllmrec.models.scoring import Lists, WeightsScorer
+from mllmrec.models.scoring import Lists
+from mllmrec.models.weight_scorers import WeightsScorer
 
 Weights = CSR | NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.base import Candidate, FilePath, FitData
 from mllmrec.models.embedding_model import EmbeddingModel
@@ -100,7 +100,7 @@ class NetworkModel(EmbeddingModel):
         arrays = [R.indptr, R.indices, *(table for table in (data.items, data.users) if table is not None), *edges]
         return {
             "histories": self.context.digest,
-            "arrays": [storage.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays],
+            "arrays": [digests.hash_bytes(np.ascontiguousarray(array).tobytes()) for array in arrays],
             "model": self.config.identity(),
         }
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
@@ -138,19 +138,19 @@ def keys_of(engine: Describer, items: Sequence[Item], progress: Progress = silen
     """
     fingerprint = engine.fingerprint
     pictures = dict.fromkeys(path for item in items for path in engine.pictures(item))
-    digests: dict[Path, str] = {}
+    hashes: dict[Path, str] = {}
     started = time.monotonic()
     for path in pictures:
-        digests[path] = _image_digest(path)
+        hashes[path] = _image_digest(path)
         if time.monotonic() - started > _SILENT_SECONDS:
-            progress("hash pictures", len(digests), len(pictures))
+            progress("hash pictures", len(hashes), len(pictures))
     return [
-        storage.hash_value(
+        digests.hash_value(
             {
                 "ask": "describe",
                 "engine": fingerprint,
                 **engine.material(item),
-                "images": [digests[path] for path in engine.pictures(item)],
+                "images": [hashes[path] for path in engine.pictures(item)],
             }
         )
         for item in items
@@ -160,7 +160,7 @@ def keys_of(engine: Describer, items: Sequence[Item], progress: Progress = silen
 def _image_digest(path: Path) -> str:
     # By content: the same path with other bytes is another picture.
     try:
-        return storage.hash_file(path)
+        return digests.hash_file(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec.errors import EngineError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
@@ -215,7 +215,7 @@ def _shard(engine: HiddenProfiler, requests: Sequence[ChatRequest], parts: Path 
     """Return the states of a few requests; a finished shard's name is a hash of what it was made from."""
     if parts is None:
         return engine.model.hidden_states(requests)
-    name = storage.hash_value([engine.fingerprint, [(request.system, request.text) for request in requests]])
+    name = digests.hash_value([engine.fingerprint, [(request.system, request.text) for request in requests]])
     file = parts / f"{name}.npy"
     if file.exists():
         return np.array(storage.read_array(file))

@@ -20,7 +20,7 @@ from mllmrec.config import ProfileConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.dataset import Scope
 from mllmrec.errors import MismatchError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
@@ -93,7 +93,7 @@ class Profiles:
         if self.vectors is not None:
             storage.write_array(path("profiles.npy"), self.vectors)
             names.append("profiles.npy")
-            notes["vectors"] = storage.hash_file(path("profiles.npy"))
+            notes["vectors"] = digests.hash_file(path("profiles.npy"))
         storage.write_table(path("profiles.parquet"), self.table, notes=notes)
         return names
 
@@ -110,7 +110,7 @@ class Profiles:
         vectors = None
         if b"vectors" in notes:
             states = path("profiles.npy")
-            if storage.hash_file(states) != notes[b"vectors"].decode():
+            if digests.hash_file(states) != notes[b"vectors"].decode():
                 raise MismatchError(f"{states} was not written with {file}; make both again with mllmrec profile")
             vectors = np.array(storage.read_array(states))
         return Profiles(pl.read_parquet(file), notes[b"histories"].decode(), scope, vectors)
@@ -157,7 +157,7 @@ def profile_users(
     answers = _generate(engine, newest, cache, progress, limits)
     if config.engine != "extractive":  # which refuses nobody
         material = [" ".join(f"{items[one.item].text} {one.description}" for one in history) for history in newest]
-        answers = mark_suspects([storage.hash_value(text) for text in material], material, answers)
+        answers = mark_suspects([digests.hash_value(text) for text in material], material, answers)
     return Profiles(_table(dataset, answers), histories.digest, histories.scope)
 
 
@@ -176,7 +176,7 @@ def newest_items(histories: Histories, descriptions: Descriptions, most: int) ->
 def keys_of(engine: Profiler, histories: Sequence[Sequence[HistoryItem]]) -> list[str]:
     """Return the cache key of each history: the engine and its material."""
     common = {"ask": "profile", "engine": engine.fingerprint}
-    return [storage.hash_value({**common, **engine.material(history)}) for history in histories]
+    return [digests.hash_value({**common, **engine.material(history)}) for history in histories]
 
 
 def _generate(

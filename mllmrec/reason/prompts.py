@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, near_miss
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests
 from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.token_budget import characters_for, estimate_tokens, fair_shares, shorten
 
@@ -109,7 +109,7 @@ class Template:
     @property
     def digest(self) -> str:
         """Return the SHA-256 of the whole wording."""
-        return storage.hash_value(
+        return digests.hash_value(
             {
                 "name": self.name,
                 "version": self.version,

@@ -24,7 +24,7 @@ from torch import Tensor
 from mllmrec.config import TrainConfig
 from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.training import checkpoint as checkpoints
@@ -60,9 +60,9 @@ class Training:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that an epoch depends on."""
-        held = (storage.hash_bytes(array.tobytes()) for array in (self.valid.indptr, self.valid.indices))
+        held = (digests.hash_bytes(array.tobytes()) for array in (self.valid.indptr, self.valid.indices))
         config = self.config.model_dump(exclude={"checkpoint_seconds", "device", "epochs", "patience"})
-        return storage.hash_value({**self.identity, "valid": list(held), "config": config, "seed": self.seed})
+        return digests.hash_value({**self.identity, "valid": list(held), "config": config, "seed": self.seed})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from mllmrec import load_config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.export import write
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests
 from mllmrec.pipeline import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def leaky(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_vectors_are_sealed_and_are_the_models(leak_free: Path, dataset: Dataset, tmp_path: Path) -> None:
     paths = write(leak_free, tmp_path, "vectors")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["files"] == {path.name: storage.hash_file(path) for path in paths if path.suffix != ".json"}
+    assert manifest["files"] == {path.name: digests.hash_file(path) for path in paths if path.suffix != ".json"}
     assert (manifest["kind"], manifest["leaky"], manifest["score"]) == ("mllmrec", False, "inner product")
     tensors = load_file(tmp_path / "vectors.safetensors")
     for side, ids in (("users", dataset.users), ("items", dataset.item_ids)):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mllmrec.errors import InputError, StorageError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import remove_temporaries
 
 
@@ -191,8 +191,8 @@ def test_json_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_equal_values_hash_equal_whatever_the_order_of_keys_and_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = storage.hash_value({"a": 1, "b": [1, "\ud800"]})
+    first = digests.hash_value({"a": 1, "b": [1, "\ud800"]})
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     monkeypatch.setattr("time.time", lambda: 0.0)
-    assert storage.hash_value({"b": [1, "\ud800"], "a": 1}) == first
-    assert storage.hash_value({"b": [1, "x"], "a": 1}) != first
+    assert digests.hash_value({"b": [1, "\ud800"], "a": 1}) == first
+    assert digests.hash_value({"b": [1, "x"], "a": 1}) != first

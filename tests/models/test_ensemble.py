@@ -22,7 +22,8 @@ from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
-from mllmrec.models.scoring import VectorScorer, WeightsScorer, ranks_by_block, top_by_user
+from mllmrec.models.scoring import VectorScorer, ranks_by_block, top_by_user
+from mllmrec.models.weight_scorers import WeightsScorer
 
 SMALL = EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3)
 

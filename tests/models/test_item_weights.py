@@ -14,7 +14,8 @@ from mllmrec.models import EASE, ItemGraphRidge
 from mllmrec.models import ridge as ridge_module
 from mllmrec.models.base import Recommender
 from mllmrec.models.ridge import ridge_support
-from mllmrec.models.scoring import WeightsScorer, top_by_user
+from mllmrec.models.scoring import top_by_user
+from mllmrec.models.weight_scorers import WeightsScorer
 
 
 def dense(R: CSR) -> np.ndarray:

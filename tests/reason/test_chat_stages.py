@@ -28,7 +28,7 @@ from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import ConfigError, EngineError
-from mllmrec.foundation.storage import hash_file, hash_value
+from mllmrec.foundation.digests import hash_file, hash_value
 from mllmrec.pipeline import run
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import describe_items

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mllmrec.dataset.vocabulary import Vocabulary, standouts, words
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, HistoryItem, Item, Material, Report, no_report
 from mllmrec.reason.vision.measure import NAMES, SIDE, Measurements, measure
@@ -174,7 +174,7 @@ class ExtractiveProfiler:
         self._brands = _Labels.build([item.brand] if item.brand else [] for item in items)
         self._looks = _Labels.build(attributes(text) for text in descriptions)
         self._vocabulary = Vocabulary.of([_item_words(item) for item in items])
-        self._statistics = storage.hash_value(
+        self._statistics = digests.hash_value(
             {
                 "categories": sorted(self._categories.counts.items()),
                 "brands": sorted(self._brands.counts.items()),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
-from mllmrec.foundation import model_folder, storage
+from mllmrec.foundation import digests, model_folder
 from mllmrec.foundation.batching import Batches, Capacity, Cost, is_out_of_memory
 from mllmrec.reason.answer_text import has_thought_marks
 from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
@@ -214,7 +214,7 @@ class TransformersChat:
 
         loaded = self._model.loaded
         decoding = self._decoding()
-        seed = storage.hash_value([self._seed, inputs["input_ids"].tolist()]) if decoding.do_sample else "0"
+        seed = digests.hash_value([self._seed, inputs["input_ids"].tolist()]) if decoding.do_sample else "0"
         devices = [torch.cuda.current_device()] if self._model.device == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
             torch.manual_seed(int(seed[:15], 16))

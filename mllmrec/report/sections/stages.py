@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from mllmrec.errors import InputError
-from mllmrec.foundation import storage
+from mllmrec.foundation import digests, storage
 from mllmrec.report.figures import Plot, lines
 from mllmrec.run_record import STAGES, Seal, Stage, read_seal
 from mllmrec.runs import Run
@@ -32,7 +32,7 @@ def stage_status(run: Run) -> dict[Stage, Status]:
             status[stage] = "damaged" if run.has(stage) else "missing"
             continue
         outputs = seals[stage].outputs
-        if not outputs or not storage.are_unchanged(run.folder / stage, outputs):
+        if not outputs or not digests.are_unchanged(run.folder / stage, outputs):
             status[stage] = "damaged"
         else:
             status[stage] = "done" if _current(run, stage, seals, status) else "outdated"
@@ -48,7 +48,7 @@ def _current(run: Run, stage: Stage, seals: Mapping[str, Seal], status: Mapping[
     same &= inputs.get("seed", run.record["seed"]) == run.record["seed"]
     read = [earlier for earlier in STAGES if earlier in inputs]
     return same and all(
-        status[earlier] == "done" and storage.hash_value(seals[earlier].outputs) == inputs[earlier] for earlier in read
+        status[earlier] == "done" and digests.hash_value(seals[earlier].outputs) == inputs[earlier] for earlier in read
     )
 
 

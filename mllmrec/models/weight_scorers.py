@@ -1,0 +1,167 @@
+"""Scores by item-item weights, alone or beside inner products, on the kernels of mixed scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import (
+    CSR,
+    MixedScores,
+    rank_mixed,
+    row_spread,
+    score_mixed,
+    topk_mixed,
+)
+from numpy.typing import NDArray
+
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.scoring import USERS, Lists, VectorScorer
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsScorer:
+    """Scores that are sums of item-item weights over the user's items, R_u W.
+
+    Attributes:
+        user_items: R, binary [U, I].
+        weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense.
+    """
+
+    user_items: sp.csr_array
+    weights: Any
+
+    @staticmethod
+    def of(user_items: CSR, weights: CSR | NDArray[np.float32]) -> WeightsScorer:
+        """Return the scorer of matrices in the kernels' container."""
+        return WeightsScorer(user_items.to_scipy(), weights.to_scipy() if isinstance(weights, CSR) else weights)
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        block = self.user_items[users] @ self.weights
+        return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
+
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] as the kernels take them."""
+        weights = CSR.from_scipy(self.weights) if sp.issparse(self.weights) else self.weights
+        return MixedScores(CSR.from_scipy(self.user_items[users], binary=True), weights)
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
+        return topk_mixed(self.mixed(users), k, exclude=exclude)
+
+    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
+        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
+        return np.asarray(score_mixed(self.mixed(users), items))
+
+
+@dataclass(frozen=True, slots=True)
+class StandardizedScorer:
+    """Sums of item-item weights over their spread, plus inner products.
+
+        score_u = R_u W / sd(R_u W) + p_u . q_i,   sd over all items
+
+    Attributes:
+        weights: R_u W; a user whose sums are all equal gets zeros.
+        rest: p and q; of width 0 where there are none.
+    """
+
+    weights: WeightsScorer
+    rest: VectorScorer
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        sums = self.weights.scores(users)
+        spread = np.array([row.std(dtype=np.float64) for row in sums])  # by rows: no float64 copy of the block
+        return np.asarray(sums * _inverse(spread)[:, None]) + self.rest.scores(users)
+
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] as the kernels take them."""
+        sums = self.weights.mixed(users)
+        scale = _inverse(row_spread(sums.user_items, sums.item_weights))
+        if self.rest.items.shape[1] == 0:
+            return MixedScores(sums.user_items, sums.item_weights, scale)
+        return MixedScores(sums.user_items, sums.item_weights, scale, self.rest.users[users], self.rest.items)
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
+        return topk_mixed(self.mixed(users), k, exclude=exclude)
+
+    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
+        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
+        return np.asarray(score_mixed(self.mixed(users), items))
+
+
+def _inverse(spread: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return 1 / spread, and 0 where it is 0."""
+    return np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0).astype(np.float32)
+
+
+def mixed_ranks(
+    mixed: Callable[[NDArray[np.int64]], MixedScores],
+    exclude: CSR,
+    heldout: CSR,
+    limit: int | None,
+    progress: Progress,
+    users: int = USERS,
+) -> NDArray[np.int32]:
+    """Return the rank of each held-out item by mixed scores, a block of users at a time; see Recommender.ranks.
+
+    Args:
+        mixed: returns the scores of users [B].
+        exclude: [U, I], items that are not ranked.
+        heldout: [U, I], items to rank.
+        limit: ranks from here on need not be told apart.
+        progress: called after each block.
+        users: of a block.
+    """
+    ranks = np.empty(heldout.nnz, dtype=np.int32)
+    progress("rank users", 0, heldout.n_rows)
+    for start in range(0, heldout.n_rows, users):
+        rows = np.arange(start, min(start + users, heldout.n_rows))
+        at = slice(int(heldout.indptr[start]), int(heldout.indptr[rows[-1] + 1]))
+        if at.start < at.stop:
+            ranks[at] = rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit)
+        progress("rank users", int(rows[-1]) + 1, heldout.n_rows)
+    return ranks
