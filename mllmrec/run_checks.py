@@ -12,13 +12,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.run_record import Stage
 
+# What reading a file of another shape may raise; only `load` runs inside such a block.
+SHAPE_ERRORS = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, EOFError, SafetensorError,
+    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException,
+)  # fmt: skip
 _TEXTS = {"id": pl.String(), "status": pl.String(), "reason": pl.String()}
 _SPLITS = ("valid", "test")
 

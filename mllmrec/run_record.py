@@ -19,6 +19,16 @@ from mllmrec.foundation.foreign import open_foreign
 SCHEMA_VERSION = 1
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+# The attribute of Run that reads the artefact of each stage.
+READERS: Mapping[Stage, str] = {
+    "describe": "descriptions",
+    "profile": "profiles",
+    "encode": "features",
+    "graph": "graph",
+    "train": "fitted",
+    "evaluate": "evaluation",
+    "recommend": "recommendations",
+}
 _SEAL = "stage.json"
 _OUTPUT = re.compile(r"[a-z0-9_]+(\.LEAKY)?\.(parquet|npy|json|jsonl|safetensors|csv|svg)")
 _SHA = re.compile(r"[0-9a-f]{64}")

@@ -19,10 +19,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-from safetensors import SafetensorError
-
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError, MismatchError, StorageError, first_line
@@ -39,7 +35,7 @@ from mllmrec.models.registry import read_settings
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
-from mllmrec.run_checks import check_artefact
+from mllmrec.run_checks import SHAPE_ERRORS, check_artefact
 from mllmrec.run_record import (
     STAGES,
     A,
@@ -54,24 +50,6 @@ from mllmrec.run_record import (
     read_seal,
     seal_path,
 )
-
-# What reading a file of another shape may raise; nothing of our own code is inside such a block but `load`.
-_SHAPE_ERRORS = (
-    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, EOFError, SafetensorError,
-    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException,
-)  # fmt: skip
-
-
-# The attribute of Run that reads the artefact of each stage.
-READERS: Mapping[Stage, str] = {
-    "describe": "descriptions",
-    "profile": "profiles",
-    "encode": "features",
-    "graph": "graph",
-    "train": "fitted",
-    "evaluate": "evaluation",
-    "recommend": "recommendations",
-}
 
 
 class Run:
@@ -140,7 +118,7 @@ class Run:
     def _load(self, stage: Stage, read: Reader[A]) -> A:
         try:
             artefact = read(lambda name: self.file(stage, name))
-        except _SHAPE_ERRORS as error:
+        except SHAPE_ERRORS as error:
             raise InputError(
                 f"{self.folder / stage} has files of another shape than {stage} writes "
                 f"({type(error).__name__}: {first_line(error)}); remove the folder and make it again with {self.go_on}"

@@ -26,8 +26,8 @@ from mllmrec.report.pages import graph_page, profiles_page
 from mllmrec.report.sections.cards import Cards, ItemCard, Thumbnails, UserCard
 from mllmrec.report.sections.graph import GraphSection, graph_measures, graph_plots, measure_graph, neighbors_of
 from mllmrec.report.sections.profiles import ProfileSample, measure_profiles, show_profiles
-from mllmrec.run_record import STAGES, find_run_problems
-from mllmrec.runs import READERS, Run
+from mllmrec.run_record import READERS, STAGES, find_run_problems
+from mllmrec.runs import Run
 
 _WORST = 20  # generic profiles that are shown in full
 _UNLIMITED = 1 << 40  # characters of pictures on a page of an audit

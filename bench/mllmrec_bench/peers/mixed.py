@@ -35,7 +35,14 @@ def rank_mixed(scores: MixedScores, exclude: CSR, heldout: CSR, limit: int | Non
 
 
 def topk_mixed(scores: MixedScores, exclude: CSR, k: int, *, data: str) -> Case:
-    """List the k best items of every user, those of `exclude` left out; as above."""
+    """List the k best items of every user, those of `exclude` left out.
+
+    Args:
+        scores: the scores of every user.
+        exclude: [U, I], items not to list.
+        k: items a user.
+        data: name of the data.
+    """
     return Case(
         "topk_mixed",
         f"{data} {_sizes(scores)} k={k}",

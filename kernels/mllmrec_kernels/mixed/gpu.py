@@ -58,7 +58,13 @@ class DeviceSparse:
     def in_blocks(
         self, work: Callable[[NDArray[np.int64]], None], users: NDArray[np.int64], max_bytes: int | None
     ) -> None:
-        """Call work(users) for blocks of users that fit into memory."""
+        """Call work(users) for blocks of users that fit into memory.
+
+        Args:
+            work: called with int64 [b] users.
+            users: int64 [B].
+            max_bytes: limit of working memory; None: a share of what is free.
+        """
         free = gpu_score.working_memory(self.device, max_bytes) // 4
         ends = np.cumsum(4 * self.n_items + _FEW_BYTES * self.few[users])
         start, share = 0, 1
@@ -115,7 +121,13 @@ class _Few:
     scores: Tensor
 
     def without(self, excluded: DeviceCSR, users: Tensor, n_items: int) -> _Few:
-        """Return those that the users, int64 [b], are not to be shown."""
+        """Return the entries that are not excluded.
+
+        Args:
+            excluded: [U, I], on the device.
+            users: int64 [b], of the rows.
+            n_items: I.
+        """
         keys = self.rows * n_items + self.items
         kept = ~torch.isin(keys, _keys(excluded, users, n_items))
         return _Few(self.rows[kept], self.items[kept], self.counted[kept], self.scores[kept])
@@ -142,7 +154,13 @@ def row_spread(sparse: DeviceSparse, max_bytes: int | None) -> Tensor:
 
 
 def score_mixed(scores: DeviceScores, pairs: CSR, max_bytes: int | None) -> Tensor:
-    """Return the score of each entry of `pairs` [U, I], float32 [nnz]."""
+    """Return the score of each entry, float32 [nnz].
+
+    Args:
+        scores: the scores of every user.
+        pairs: [U, I].
+        max_bytes: limit of working memory; None: a share of what is free.
+    """
     sparse = scores.sparse
     entries = device_cache.on_device(pairs, sparse.device)
     out = torch.empty(pairs.nnz, device=sparse.device)

@@ -68,6 +68,11 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR) -> NDArray[np.int32
     """Return the 0-based rank of each held-out item, int32 [heldout.nnz].
 
     rank(u, h) = #{ i not excluded : score(u, i) > score(u, h)  or  score(u, i) = score(u, h) and i < h }
+
+    Args:
+        problem: the scores of every user.
+        exclude: [U, I], items that are not ranked.
+        heldout: [U, I], items to rank.
     """
     scores, ids, ranks = all_scores(problem), np.arange(problem.shape[1]), []
     for u in range(heldout.n_rows):
@@ -80,7 +85,13 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR) -> NDArray[np.int32
 
 
 def topk_mixed(problem: Problem, k: int, exclude: CSR | None) -> TopK:
-    """Return the k best items of each user, ids int32 [U, k] and scores float32 [U, k]."""
+    """Return the k best items of each user, ids int32 [U, k] and scores float32 [U, k].
+
+    Args:
+        problem: the scores of every user.
+        k: items a user.
+        exclude: [U, I], items not to list; None: none.
+    """
     allowed = np.ones(problem.shape, dtype=bool)
     if exclude is not None:
         allowed[exclude.rows(), exclude.indices] = False

@@ -160,7 +160,13 @@ def _vectors(scores: MixedScores, n_users: int, n_items: int) -> tuple[NDArray[n
 
 
 def check_lengths(n_users: int, n_items: int, shape: tuple[int, int]) -> None:
-    """Refuse vectors of another number of users or items than the sparse part has."""
+    """Refuse vectors of another number of users or items than the sparse part has.
+
+    Args:
+        n_users: rows of the user vectors.
+        n_items: rows of the item vectors.
+        shape: (U, I) of the sparse part.
+    """
     for name, rows, expected in (("user_vectors", n_users, shape[0]), ("item_vectors", n_items, shape[1])):
         if rows != expected:
             raise KernelInputError(f"{name} must have {expected} rows, as the sparse part has; got {rows}")

@@ -89,7 +89,15 @@ def topk_dot(
 def solve_dot(
     queries: Tensor, items: Tensor, k: int, excluded: device_cache.DeviceCSR | None, max_bytes: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the exact top-k by inner product, as topk_dot does; the excluded items are on the device already."""
+    """Return the exact top-k by inner product, as topk_dot does.
+
+    Args:
+        queries: float32 [Q, d].
+        items: float32 [N, d].
+        k: items a query.
+        excluded: [Q, N], on the device already; None: none.
+        max_bytes: limit of working memory; None: a share of what is free.
+    """
     lengths, others = gpu_score.norms(queries), gpu_score.norms(items)
     largest = gpu_score.largest_of(others)
     item_scale = gpu_score.inverse(largest).expand(len(items)).contiguous()
