@@ -235,7 +235,10 @@ class Mutator:
             return self._edit(path, lambda value: value.setdefault("files", {}).update({self._name(): "0" * 64}))
         if kind == 2:
             path = self._case / "run" / "run.json"
-            return self._edit(path, lambda value: value.update(dataset_folder=self._name()))
+            # A dataset may lie anywhere: a folder with a manifest is looked into wherever it is, and then refused.
+            name = self._name()
+            place = str(self._victim.parent / "nowhere") if name == str(self._victim) else name
+            return self._edit(path, lambda value: value.update(dataset_folder=place))
         path = self._case / "dataset" / "items.parquet"
         try:
             table = pl.read_parquet(path if _is_small(path) else self._case / "missing")
@@ -338,7 +341,7 @@ class Mutator:
         n = self._rng.randrange(len(changes))
         try:
             np.save(path, changes[n]())
-        except (IndexError, TypeError, ValueError):
+        except (IndexError, TypeError, ValueError, RuntimeError):  # of casts that NumPy does not have
             return "nothing"
         return f"{path.parent.name}/{path.name}: array {n}"
 
