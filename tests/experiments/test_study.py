@@ -64,7 +64,7 @@ def without_times(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_grids_are_small_and_their_settings_are_known(dataset: Dataset) -> None:
-    config = override(CONFIG, ["profile.kind=text"])
+    config = override(CONFIG, ["model.kind=mllmrec", "profile.kind=text"])
     for study in STUDIES:
         if study.name != "prompts":
             points = study.points(config, dataset)

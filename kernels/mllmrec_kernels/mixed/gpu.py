@@ -1,11 +1,9 @@
 """Rank, list and score by sparse part plus inner product on the GPU.
 
 As on the CPU (cpu.py): the kernels of the inner product do the catalogue, and the items whose sparse part is not 0
-are scored and correct them. A block of users has its sparse part dense on the device, from which these items are
-taken in order.
+correct them. The sparse part of a block of users is dense on the device.
 
-Bytes: R, W and the vectors, and for a block of users 4 I a user and 64 an item whose sparse part is not 0, within a
-quarter of `max_bytes`; blocks are halved when the device runs out of memory.
+Bytes: R, W, the vectors, and in a block 4 I a user and 64 an item with a sparse part, within `max_bytes` / 4.
 """
 
 from __future__ import annotations
