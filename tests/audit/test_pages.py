@@ -28,7 +28,10 @@ from mllmrec.report.sections.cards import Cards, Thumbnails
 from mllmrec.report.sections.profiles import ProfileSample, show_profiles
 from mllmrec.runs import Run
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)><payload onload=alert(3)>[bold red]x[/]\x1b[2J \u202e\"'{{ 7*7 }} "
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)><payload onload=alert(3)>"
+    "[bold red]x[/]\x1b[2J \u202e\"'{{ 7*7 }} "
+)
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
