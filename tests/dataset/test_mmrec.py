@@ -168,9 +168,26 @@ def test_features_of_any_scale_become_unit_vectors_and_zero_rows_are_counted(tmp
     assert "text_feat.npy: 1 of 3 rows are zero; these items have no feature" in made.manifest["warnings"]
     unit = normalise_rows(np.load(made.features["text_feat"]))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-0.8, 0.6]], rtol=1e-3 if scale == 1e-40 else 1e-6)
-    np.save(source / "text_feat.npy", np.full((3, 2), 1e200))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_features_beyond_float32_keep_their_direction(tmp_path: Path, scale: float) -> None:
+    source = inter(tmp_path / "s")
+    np.save(source / "text_feat.npy", np.array([[3, 4], [0, 0], [-4 / scale, 3 / scale]]) * scale)
+    made = prepare(source, tmp_path / "d")
+    unit = normalise_rows(np.load(made.features["text_feat"]))
+    np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-0.8, 0.6]], rtol=1e-6)
+    line = "text_feat.npy: 1 rows exceed the range of float32; each was divided by its largest number"
+    assert line in made.manifest["warnings"]
+    np.save(source / "text_feat.npy", np.full((3, 2), np.inf))
     with pytest.raises(InputError, match="3 rows hold NaN or infinity"):
         prepare(source, tmp_path / "e")
+
+
+def test_maps_divided_by_commas_are_read(tmp_path: Path) -> None:
+    source = inter(tmp_path / "s")
+    (source / "i_id_mapping.csv").write_text("asin,itemID\nx,0\nz,2\ny,1\n")
+    assert prepare(source, tmp_path / "d").item_ids.to_list() == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from pathlib import Path
@@ -244,3 +245,76 @@ def test_real_data_keeps_its_published_sizes(
     assert splits is None or found.splits == splits
     if name == "movielens-posters":
         assert found.with_image == 1805
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_header_in_the_middle_is_no_item_and_no_user(tmp_path: Path, suffix: str) -> None:
+    mark = "," if suffix == "csv" else "\t"
+    shop = write(tmp_path / "s", "user,item\na,x\nuser,item\nb,y\n".replace(",", mark), name=f"interactions.{suffix}")
+    (shop / "items.csv").write_text("item,title\nx,X\nitem,title\ny,Y\n")
+    made = prepare(shop, tmp_path / "d", PrepareOptions(k_core=0, max_rejected=0.5))
+    assert made.users.to_list() == ["a", "b"]
+    assert made.items.select("id", "title").rows() == [("x", "X"), ("y", "Y")]
+    assert (
+        f"1 rows of interactions.{suffix} were left out, the first at interactions.{suffix}:3: the header again"
+        in (made.manifest["warnings"])
+    )
+
+
+def test_camel_case_and_dates_are_columns(tmp_path: Path) -> None:
+    shop = write(tmp_path / "s", "userId,itemId,orderDate\na,y,2024-02-01\na,x,2024-03-01\na,z,2024-01-01\n")
+    (shop / "items.csv").write_text("itemId,itemName,imageLink\nx,X,https://img.example.org/x.jpg\n")
+    made = prepare(shop, tmp_path / "d", PrepareOptions(k_core=0, split="leave-one-out"))
+    last = made.interactions.filter(split=2)["item"]
+    assert made.item_ids[last[0]] == "x"
+    row = made.items.row(by_predicate=pl.col("id") == "x", named=True)
+    assert (row["title"], row["image_urls"]) == ("X", ["https://img.example.org/x.jpg"])
+
+
+def test_words_for_no_value_are_no_title_and_no_id(tmp_path: Path) -> None:
+    items: list[dict[str, object]] = [
+        {"item": "x", "title": "nan", "brand": "None"},
+        {"item": "y", "title": "Nan bread"},
+    ]
+    shop = write(tmp_path / "s", "user,item\na,x\na,N/A\nb,y\n", items)
+    made = prepare(shop, tmp_path / "d", PrepareOptions(k_core=0, max_rejected=0.5))
+    assert made.items.select("id", "title", "brand").rows() == [("x", None, None), ("y", "Nan bread", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("items.json", '[{"item": "x"}]\n[{"item": "y"}]\n', r"items.json:2: text follows the end of the array"),
+        ("items.json", '{\n "item": "x"\n}\n', r"items.json:1: JSON over several lines; wanted an object in each"),
+        ("items.jsonl", '[\n {"item": "x"}\n]\n', r"items.jsonl:1: JSON over several lines; .* named .json"),
+        ("items.jsonl", '[{"item": "x"}]\n', r"wanted an object, got list; name a file that is one array .json"),
+    ],
+)
+def test_json_of_another_layout_is_refused_with_the_way_out(tmp_path: Path, name: str, text: str, line: str) -> None:
+    shop = write(tmp_path / "s", "user,item\na,x\n")
+    (shop / name).write_text(text)
+    with pytest.raises(InputError, match=line):
+        prepare(shop, tmp_path / "d", KEEP)
+
+
+def test_messages_name_what_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the first line looks like data: add one with the names of the columns"):
+        prepare(write(tmp_path / "s", "u1,i1,1600000000\n"), tmp_path / "d", KEEP)
+    shop = write(tmp_path / "t", "user,item\na,x\n")
+    (shop / "items_old.jsonl").write_text('{"item": "x"}\n')
+    made = prepare(shop, tmp_path / "e", KEEP)
+    assert "is it one of items_old.jsonl? Name it with --items items_old.jsonl" in made.manifest["warnings"][0]
+    (shop / "items_old.jsonl").rename(shop / "items.jsonl")
+    (shop / "items.jsonl").write_bytes(b'{"item": "x"}\n{"item": "y", "title": "\xe9t\xe9"}\n')
+    with pytest.raises(InputError, match=r"items.jsonl:2: not UTF-8 text; save the file as UTF-8"):
+        prepare(shop, tmp_path / "f", KEEP)
+
+
+def test_base64_in_a_cell_is_the_picture(tmp_path: Path) -> None:
+    shop = write(tmp_path / "s", "user,item\na,x\n")
+    Image.new("RGB", (20, 10)).save(tmp_path / "x.jpg")
+    cell = base64.b64encode((tmp_path / "x.jpg").read_bytes()).decode()
+    (shop / "items.jsonl").write_text(json.dumps({"item": "x", "image": cell}))
+    made = prepare(shop, tmp_path / "d", KEEP)
+    with Image.open(made.folder / made.items["images"][0][0]) as picture:
+        assert picture.size == (20, 10)

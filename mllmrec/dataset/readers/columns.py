@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ _NAMES: dict[TableName, dict[str, str]] = {
         "session_id",
         "item": _ITEM,
         "rating": "rating overall score stars",
-        "timestamp": "timestamp time unixreviewtime unix_time position order ts datetime event_time created_at",
+        "timestamp": "timestamp time unixreviewtime unix_time position order ts datetime event_time created_at "
+        "date order_date purchase_date",
         "split": "split x_label",
     },
     "items": {
@@ -28,12 +30,14 @@ _NAMES: dict[TableName, dict[str, str]] = {
         "features": "features feature",
         "price": "price",
         "images": "images image image_path imageurlhighres imageurl imurl image_url image_urls imageurls img img_url "
-        "picture pictures picture_url photo poster poster_url",
+        "picture pictures picture_url photo poster poster_url main_image main_image_url image_link image_file image_1 "
+        "cover cover_url thumbnail thumbnail_url",
     },
 }
 _ALIASES = {table: {role: tuple(names.split()) for role, names in roles.items()} for table, roles in _NAMES.items()}
 _ROLES = tuple(dict.fromkeys(role for roles in _ALIASES.values() for role in roles))
 _IDS = ("user", "item")
+_NUMBER = re.compile(r"\d+(?:\.\d*)?")
 _KNOWN_HEADERS = 10_000  # objects may have any keys; more than this are not remembered
 
 
@@ -99,10 +103,9 @@ class TableColumns:
         elif chosen is not None and chosen in self.header:
             names = []
         else:
-            by_alias = {alias: n for n, alias in enumerate(_ALIASES[self.table][role])}
-            names = sorted(
-                (name for name in header if _plain(name) in by_alias), key=lambda name: by_alias[_plain(name)]
-            )
+            by_alias = {_joined(alias): n for n, alias in reversed([*enumerate(_ALIASES[self.table][role])])}
+            known = (name for name in header if _joined(name) in by_alias)
+            names = sorted(known, key=lambda name: by_alias[_joined(name)])
         twice = [name for name, count in Counter(map(_plain, names)).items() if count > 1]
         if twice:
             raise InputError(f"{self.where}: the column {twice[0]!r} stands twice in the header; rename one of them")
@@ -129,6 +132,8 @@ class TableColumns:
             close = {role: self._near(role) for role in missing}
             flags = " ".join(f"--column {role}={name or 'NAME'}" for role, name in close.items())
             hint = " and ".join(f"(is it {name!r}?)" for name in close.values() if name)
+            if any(map(_NUMBER.fullmatch, names)):
+                hint += f"{' ' if hint else ''}(the first line looks like data: add one with the names of the columns)"
             raise InputError(
                 f"{self.where}: no column for the {' and the '.join(missing)}{' ' if hint else ''}{hint}; {there}; "
                 f"name it with {flags} (or {self.table}.{missing[0]}=... for this table alone)"
@@ -156,3 +161,8 @@ def check_assignments(assignments: Mapping[str, str], tables: Sequence[TableColu
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _joined(name: str) -> str:
+    """Return a name as camel case joins it: `eventTime` is `event_time`."""
+    return _plain(name).replace("_", "")

@@ -48,7 +48,7 @@ def read_delimited(
     Args:
         path: the file.
         delimiter: "," or the tab, as the file's name says.
-        rejects: takes the rows of another width, with a stray quote or in another encoding.
+        rejects: takes the rows of another width, with a stray quote, in another encoding, and repeated headers.
         header: names of the columns, where the file's first line is data already.
         max_bytes: limit of the unpacked bytes.
 
@@ -67,6 +67,11 @@ def read_delimited(
     names = tuple(header) or _header(frame["text"][0], delimiter)
     body = (frame if header else frame.slice(1)).with_row_index("place").select("line", "text", "place")
     cells = _Body(path, delimiter, rejects, len(names), body).cells()
+    again = cells.select(pl.all_horizontal(pl.col(str(n)).eq_missing(name or None) for n, name in enumerate(names)))
+    is_header = again.to_series() & (not header)
+    for line in cells.filter(is_header)["line"]:
+        rejects.add(path.name, line, "the header again")
+    cells = cells.filter(~is_header)
     return Cells(names, cells.drop("line"), cells["line"])
 
 

@@ -130,7 +130,14 @@ def _line_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, An
         try:
             value = parse_object(line)
         except (ValueError, RecursionError) as error:
-            reading.rejects.add(path.name, number, _ADDRESS.sub("", first_line(error)))
+            if number == 1 and line.strip() in (b"{", b"["):
+                raise InputError(
+                    f"{path.name}:1: JSON over several lines; wanted an object in each line, or one array of objects "
+                    "in a file named .json"
+                ) from error
+            is_foreign = isinstance(error, UnicodeDecodeError)
+            reason = "not UTF-8 text; save the file as UTF-8" if is_foreign else _ADDRESS.sub("", first_line(error))
+            reading.rejects.add(path.name, number, reason)
             continue
         yield number, value
 
@@ -148,7 +155,8 @@ def parse_object(line: bytes) -> dict[str, Any]:
     except json.JSONDecodeError:
         value = parse_literal(literal)
     if not isinstance(value, dict):
-        raise ValueError(f"wanted an object, got {type(value).__name__}")
+        hint = "; name a file that is one array .json" if isinstance(value, list) else ""
+        raise ValueError(f"wanted an object, got {type(value).__name__}{hint}")
     return value
 
 
@@ -180,6 +188,10 @@ def _array_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, A
             line += array.count("\n", start, end)
         elif array[end : end + 1] != "]":
             raise InputError(f"{path.name}:{line}: the array is cut off or no JSON here: wanted a comma or ]")
+    after = _BLANKS.match(array, end + 1).end()  # type: ignore[union-attr]
+    if after < len(array):
+        line += array.count("\n", end, after)
+        raise InputError(f"{path.name}:{line}: text follows the end of the array; wanted one array in a file")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mllmrec.dataset.readers.columns import TableColumns
 from mllmrec.dataset.readers.formats import Reading, read_objects
 from mllmrec.dataset.readers.pictures import Pictures
 from mllmrec.dataset.readers.source import ITEMS, FileRead
-from mllmrec.dataset.readers.values import id_fault, read_id
+from mllmrec.dataset.readers.values import MISSING, id_fault, read_id
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def _item(
 
 
 def _present(value: Any) -> Any:
-    """Return a cell: bytes as text; None where it is empty or NaN."""
+    """Return a cell: bytes as text; None where it is empty or NaN, or its text says so."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return value if value.strip() else None
+        return value if value.strip() and value.strip() not in MISSING else None
     return None if (isinstance(value, float) and math.isnan(value)) or value == [] else value

@@ -7,6 +7,7 @@ u_id_mapping.csv and i_id_mapping.csv; without them the numbers are the ids.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -95,7 +96,9 @@ def _read_map(path: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     rejects = Rejects()
-    cells = read_delimited(path, "\t", rejects)
+    with open_text(path) as file:
+        is_comma = b"\t" not in (header := file.readline(LINE_BYTES)) and b"," in header
+    cells = read_delimited(path, "," if is_comma else "\t", rejects)
     if len(cells.names) < 2:
         raise InputError(
             f"{path.name}:1: one column, {cells.names[0]!r}; wanted the id and its number, divided by a tab"
@@ -133,8 +136,11 @@ def read_features(folder: Path) -> tuple[dict[str, NDArray[np.float32]], list[st
         array = storage.read_array(path)
         if array.ndim != 2 or array.dtype.kind != "f":
             raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}; wanted floats, a row an item")
-        with np.errstate(over="ignore", under="ignore"):
-            narrow = np.asarray(array, dtype=np.float32)
+        narrow, n_scaled = _narrow(array)
+        if n_scaled:
+            warnings.append(
+                f"{path.name}: {n_scaled} rows exceed the range of float32; each was divided by its largest number"
+            )
         bad = np.flatnonzero(~np.isfinite(narrow).all(axis=1))
         if len(bad):
             raise InputError(f"{path.name}: {len(bad)} rows hold NaN or infinity, the first is item {bad[0]}")
@@ -142,3 +148,16 @@ def read_features(folder: Path) -> tuple[dict[str, NDArray[np.float32]], list[st
             warnings.append(f"{path.name}: {zeros} of {len(narrow)} rows are zero; these items have no feature")
         features[path.stem] = narrow
     return features, warnings
+
+
+def _narrow(array: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], int]:
+    """Return float32 rows, and the number of those that were scaled into its range; only their direction counts."""
+    limits = np.finfo(np.float32)
+    if array.dtype.itemsize <= limits.dtype.itemsize:
+        return np.asarray(array, dtype=np.float32), 0
+    largest = np.maximum(array.max(axis=1, initial=0), -array.min(axis=1, initial=0)).astype(np.float64)
+    is_odd = np.isfinite(largest) & (largest > 0) & ((largest > limits.max) | (largest < limits.tiny))
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = np.array(array, dtype=np.float32)
+        narrow[is_odd] = array[is_odd].astype(np.float64) / largest[is_odd, None]
+    return narrow, int(is_odd.sum())

@@ -6,7 +6,7 @@
 | address | `https://img.example.org/p1.jpg`, `//img.example.org/p1.jpg` |
 | several in one text | `a.jpg\\|b.jpg`, `['a.jpg', 'b.jpg']`, `["a.jpg"]` |
 | several sizes of one | `{"hi_res": ..., "large": ...}`, alone, in a list, or as a dict of lists |
-| the picture itself | bytes, `{"bytes": ..., "path": ...}`, `data:image/png;base64,...` |
+| the picture itself | bytes, `{"bytes": ..., "path": ...}`, `data:image/png;base64,...`, base64 |
 
 An item without any has the files `images/ID.jpg`, `.png` and so on. Links are followed, and must end inside the
 folder. Whatever is not taken is counted with its reason.
@@ -30,6 +30,7 @@ from mllmrec.foundation.images import ENDINGS, ImageRefusedError, image_kind
 
 _URL_SAFE = str.maketrans("-_", "+/")
 _PATH_CHARACTERS = 1000
+_BASE64_HEADS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")  # of jpg, png, gif and webp
 _ADDRESS_CHARACTERS = 4000
 
 OUTSIDE = "image paths lead out of the source folder and are ignored"
@@ -119,6 +120,8 @@ class Pictures:
         text = value.strip()
         if text[:5].lower() == "data:":
             return _from_data_address(text)
+        if text.startswith(_BASE64_HEADS) and len(text) > _PATH_CHARACTERS // 4:
+            return _from_data_address(f"data:;base64,{text}")
         if not text.isprintable() and (not _is_text(text) or any(ord(c) < 32 or ord(c) == 127 for c in text)):
             return _Picture(reason=BAD_CHARACTERS)
         if ADDRESS.match(text) and not text.startswith(str(self._root)):

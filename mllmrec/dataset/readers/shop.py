@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -67,7 +67,10 @@ def read_shop(
         names = (
             pl.DataFrame({"item": ids}).join(names, on="item", how="left", maintain_order="left").select(ITEMS.keys())
         )
-    warnings += [*_time_warnings(rows), *(_item_warnings(table, catalog) if catalog or not numbered else ())]
+    warnings += [
+        *_time_warnings(rows),
+        *(_item_warnings(table, catalog, files.unread) if catalog or not numbered else ()),
+    ]
     return Source(
         name=files.name.encode("utf-8", "replace").decode(),
         kind=files.kind,
@@ -88,10 +91,11 @@ def _time_warnings(rows: Interactions) -> Iterator[str]:
         yield f"the timestamps have several forms: {rows.time_form}; each was read as its size tells"
 
 
-def _item_warnings(interactions: pl.DataFrame, catalog: Items | None) -> Iterator[str]:
+def _item_warnings(interactions: pl.DataFrame, catalog: Items | None, unread: Sequence[str]) -> Iterator[str]:
     """Yield what was counted while items were read, and whether the interacted items stand in their table."""
     if catalog is None:
-        yield "there is no item table (items.jsonl, .csv, ...): items have neither text nor pictures"
+        other = f"; is it one of {', '.join(unread[:4])}? Name it with --items {unread[0]}" if unread else ""
+        yield f"there is no item table (items.jsonl, .csv, ...): items have neither text nor pictures{other}"
         return
     yield from catalog.warnings
     listed, seen = catalog.table["item"], interactions["item"].unique(maintain_order=True)

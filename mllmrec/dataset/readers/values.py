@@ -8,8 +8,8 @@ import polars as pl
 
 from mllmrec.dataset.readers import text
 
-# Other programs write these where a value is missing; as an id each would join unrelated rows.
-_MISSING_IDS = frozenset({"\\N", "nan", "NaN", "null", "NULL", "None", "<NA>", "#N/A"})
+# Other programs write these where a value is missing: an id would join unrelated rows, a title would be a word.
+MISSING = frozenset({"\\N", "nan", "NaN", "null", "Null", "NULL", "None", "<NA>", "#N/A", "N/A", "n/a"})
 _MISSING_NUMBERS = ("", "na", "n/a", "nan", "nat", "null", "none", "-", "\\n", "<na>", "#n/a")
 # What divides lines and columns in the files that ids are written to, and what no file can hold.
 _DIVIDING = re.compile("[\x00\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
@@ -21,7 +21,7 @@ _SHOWN = 40  # characters of a value in a message
 def read_id(value: object) -> str | None:
     """Return the id in a cell: text without outer blanks, or an integer's digits; None where there is none."""
     name = text.identifier(value.strip() if isinstance(value, str) else value)
-    return None if name is None or name in _MISSING_IDS or _DIVIDING.search(name) else name
+    return None if name is None or name in MISSING or _DIVIDING.search(name) else name
 
 
 def id_fault(value: object, role: str) -> str:
