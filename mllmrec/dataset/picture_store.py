@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mllmrec.dataset.readers.reading import read_lines
+from mllmrec.errors import StorageError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.images import ENDINGS, check_image
 from mllmrec.foundation.progress import Progress
@@ -130,6 +132,10 @@ def _is_plain(path: Path) -> bool:
 
 def _open_to_append(path: Path) -> BinaryIO:
     descriptor = os.open(path, _APPEND, 0o666)
+    found = os.fstat(descriptor)
+    if found.st_nlink > 1 or not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise StorageError(f"{path} is a hard link to another file, or no regular file; remove it")
     return open(descriptor, "ab+")  # noqa: PTH123 - a descriptor, which the caller closes
 
 

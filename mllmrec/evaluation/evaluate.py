@@ -24,6 +24,7 @@ from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent, under
+from mllmrec.foundation.tables import read_table
 
 HeldOut = Literal["valid", "test"]
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
@@ -105,7 +106,7 @@ class Evaluation:
             }
             for split, models in notes["metrics"].items()
         }
-        per_user, heldout = (pl.read_parquet(path(name)) for name in ("per_user.parquet", "heldout.parquet"))
+        per_user, heldout = (read_table(path(name), {}) for name in ("per_user.parquet", "heldout.parquet"))
         return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout)
 
 

@@ -18,16 +18,19 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from mllmrec.config import LEAKY, Config, EvaluateConfig, GraphConfig
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import InputError, TrainingError
+from mllmrec.errors import InputError, TrainingError, first_line
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge, protocol
 from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
+from mllmrec.foundation.foreign import open_foreign
 from mllmrec.foundation.progress import Progress, silent, under
+from mllmrec.foundation.tables import read_table
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import fit_model
@@ -84,15 +87,26 @@ class Trial:
             InputError: the file is damaged.
         """
         try:
-            table = pl.read_parquet(file)
-            notes = json.loads((pq.read_schema(file).metadata or {})[b"cell"])
+            table = read_table(file, {"split": pl.String(), **dict.fromkeys(SHOWN, pl.Float64())})
+            notes = _Notes.model_validate_json((pq.read_schema(file).metadata or {})[b"cell"])
             valid, test = (
                 {name: table.filter(pl.col("split") == split)[name].to_numpy() for name in SHOWN}
                 for split in ("valid", "test")
             )
-        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-            raise InputError(f"the trial {file} is damaged ({error}); remove it to have it computed again") from error
-        return Trial(valid, test, notes["seconds"], notes["mib"], notes["summary"])
+        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, InputError) as error:
+            raise InputError(
+                f"the trial {file} is damaged ({first_line(error)}); remove it to have it computed again"
+            ) from error
+        return Trial(valid, test, notes.seconds, notes.mib, notes.summary)
+
+
+class _Notes(BaseModel):
+    """What a trial's file says beside its table."""
+
+    model_config = ConfigDict(strict=True)
+    seconds: float
+    mib: float | None
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,8 @@ class Trials:
     def __init__(
         self, dataset: Dataset, out: Path, splits: Sequence[HeldOut], generations: Path | None, progress: Progress
     ) -> None:
+        storage.make_folder(out)
+        open_foreign(out, lambda _: ())  # trials that are there are read, and others written beside them
         storage.make_folder(out / _FOLDER)
         self._dataset, self._out, self._splits = dataset, out, tuple(splits)
         self._generations, self._progress = generations, progress

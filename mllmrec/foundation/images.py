@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image
 
 from mllmrec.errors import MllmrecError
 from mllmrec.foundation.byte_budget import ByteBudget
+from mllmrec.foundation.image_structure import find_excess
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 FORMATS = tuple(ENDINGS)
@@ -120,10 +121,13 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """Yield a picture of an allowed kind and size; whatever the block raises becomes an ImageRefusedError."""
     try:
         _check_bytes(source)
-        with warnings.catch_warnings():
+        opened = nullcontext(BytesIO(source)) if isinstance(source, bytes) else source.open("rb")
+        with opened as file, warnings.catch_warnings():
+            if excess := find_excess(file):
+                raise ImageRefusedError(f"{excess}, more than any encoder writes")
             # The pixel limit below is stricter than the one that Pillow warns of.
             warnings.simplefilter("ignore")
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 _check_size(*image.size)
                 yield image
     except ImageRefusedError:

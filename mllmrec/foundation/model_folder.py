@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -203,13 +204,9 @@ def count_weights(file: Path) -> int:
             raise EngineError(f"{file} is no safetensors file: its header claims {size >> 20} MiB")
         try:
             header = json.loads(opened.read(size))
-        except ValueError as error:
+            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+            return sum(math.prod(map(int, shape)) for shape in shapes)
+        except (ValueError, RecursionError) as error:
             raise EngineError(f"{file} is no safetensors file: its header is not JSON") from error
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in entry["shape"]:
-                count *= side
-            total += count
-    return total
+        except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+            raise EngineError(f"{file} is no safetensors file: its header lists no shapes") from error

@@ -290,7 +290,8 @@ def read_array(path: Path) -> NDArray[Any]:
             archive = file.read(2) == b"PK"
         if archive:
             raise InputError(f"{path} is an archive of arrays; wanted one .npy array")
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # a shape of too many numbers is refused, without a warning before
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
     except (ValueError, EOFError, OSError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:

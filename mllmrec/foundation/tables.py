@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mllmrec.errors import InputError, first_line
@@ -16,6 +17,8 @@ from mllmrec.foundation.storage import open_regular
 MAX_UNPACKED_BYTES = 256 << 20  # a table may always unpack to so many bytes
 MAX_UNPACKED_ROWS = 1_000_000  # and to so many rows
 _BYTES_PER_BYTE, _ROWS_PER_BYTE = 200, 64  # beyond that, by the bytes of its file
+_NESTED_BYTES = 16  # that a value inside a list takes at least, also a null
+_BATCH_ROWS = 65_536
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -35,10 +38,9 @@ def read_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         InputError: the file is missing or damaged, would unpack to far more than its size, or lacks a column.
     """
     try:
-        with open_regular(path):
-            pass
-        _check_unpacked(path, pq.read_metadata(path))
-        arrow = pq.read_table(path)
+        with open_regular(path) as file:
+            _check_unpacked(path, file)
+            arrow = pq.read_table(file)
         arrow.validate(full=True)
         table = pl.DataFrame(pl.from_arrow(arrow))
     except FileNotFoundError as error:
@@ -51,11 +53,56 @@ def read_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
     return table
 
 
-def _check_unpacked(path: Path, metadata: pq.FileMetaData) -> None:
+def _check_unpacked(path: Path, file: BinaryIO) -> None:
+    metadata = pq.read_metadata(file)
     packed, rows = path.stat().st_size, metadata.num_rows
+    most = max(MAX_UNPACKED_BYTES, _BYTES_PER_BYTE * packed)
+    unpacked = unpacked_bytes(file, metadata, most)
+    if unpacked > most or rows > max(MAX_UNPACKED_ROWS, _ROWS_PER_BYTE * packed):
+        raise ValueError(f"{packed:,} bytes would unpack to {unpacked:,} bytes or more in {rows:,} rows")
+
+
+def unpacked_bytes(file: BinaryIO, metadata: pq.FileMetaData, most: int) -> int:
+    """Return the bytes that a parquet file takes in memory, at least; counting stops beyond `most`.
+
+    The metadata counts a text once that stands in a million rows. So texts are read as references to their
+    dictionaries, which stay small, and their lengths are summed.
+
+    Args:
+        file: the open file.
+        metadata: its metadata.
+        most: bytes beyond which the file will be refused.
+
+    Raises:
+        pa.ArrowException, OSError: it is damaged.
+    """
     groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-    unpacked = sum(group.total_byte_size for group in groups)
-    if unpacked > max(MAX_UNPACKED_BYTES, _BYTES_PER_BYTE * packed) or rows > max(
-        MAX_UNPACKED_ROWS, _ROWS_PER_BYTE * packed
-    ):
-        raise ValueError(f"{packed:,} bytes would unpack to {unpacked:,} bytes in {rows:,} rows")
+    columns = [metadata.schema.column(n) for n in range(metadata.num_columns)]
+    size = sum(group.total_byte_size for group in groups)
+    for n, column in enumerate(columns):
+        width = _NESTED_BYTES if column.max_repetition_level else 0
+        width += column.length if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
+        size = max(size, width * sum(group.column(n).num_values for group in groups))
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    if not texts or size > most:
+        return int(size)
+    read = 0
+    for batch in pq.ParquetFile(file, read_dictionary=texts).iter_batches(_BATCH_ROWS, columns=texts):
+        read += sum(map(_text_bytes, batch.columns))
+        if read > most:
+            break
+    return int(max(size, read))
+
+
+def _text_bytes(array: pa.Array) -> int:
+    """Return the bytes of the texts in an array, each counted wherever it stands."""
+    if isinstance(array, pa.DictionaryArray):
+        lengths = pc.binary_length(array.dictionary).cast(pa.int64())
+        return pc.sum(lengths.take(array.indices)).as_py() or 0
+    if isinstance(array, pa.StructArray):
+        return sum(map(_text_bytes, array.flatten()))
+    if isinstance(array, pa.MapArray):
+        return _text_bytes(array.keys) + _text_bytes(array.items)
+    if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        return _text_bytes(array.flatten())
+    return int(array.nbytes)

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from mllmrec.errors import MismatchError, StorageError
@@ -21,6 +22,7 @@ _BUSY_SECONDS = 60
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # primary result codes; extended ones carry more above bit 8
 _HEADER = b"SQLite format 3\x00"
 _CHECKED_BYTES = 256 << 20  # a larger file is not read through at every start; what is damaged in it shows when read
+_MOST_ROW_BYTES = 64 << 20  # of one answer; a larger one was planted
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # ends a journal that names a file to remove; ours never does
@@ -84,6 +86,8 @@ def _close_to_others(path: Path) -> None:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise StorageError(f"{path} is not a usable cache (no regular file); name another with --cache")
+            if found.st_nlink > 1:
+                raise StorageError(f"{path} is a hard link to another file; copy it, or name another with --cache")
             if found.st_uid == os.getuid() and found.st_mode & 0o077:
                 os.fchmod(descriptor, 0o600)
         finally:
@@ -96,6 +100,9 @@ def _check_companions(path: Path) -> None:
         file = path.with_name(path.name + ending)
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise StorageError(f"{file} is no regular file; remove it, or name another cache with --cache")
+        with suppress(FileNotFoundError):  # another process may close the cache at this moment
+            if file.stat().st_nlink > 1:
+                raise StorageError(f"{file} is a hard link to another file; remove it, or name another with --cache")
         if ending == "-journal" and file.exists():
             with file.open("rb") as journal:
                 journal.seek(-min(len(_SUPER_JOURNAL), file.stat().st_size), os.SEEK_END)
@@ -105,6 +112,8 @@ def _check_companions(path: Path) -> None:
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_ROW_BYTES)
+    connection.text_factory = _decoded  # a row that is no UTF-8 then has another checksum, as any damaged row
     try:
         connection.execute("PRAGMA trusted_schema = OFF")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -124,6 +133,10 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:

@@ -15,7 +15,9 @@ import polars as pl
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.foundation import digests, storage
+from mllmrec.foundation.images import MOST_FILE_BYTES
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.tables import read_table
 from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.engine import WITH_TEXT, WITHOUT_TEXT, Answer, Describer, Item
@@ -66,7 +68,7 @@ class Descriptions:
     @staticmethod
     def load(path: Callable[[str], Path]) -> Descriptions:
         """Read what save wrote."""
-        return Descriptions(pl.read_parquet(path("descriptions.parquet")))
+        return Descriptions(read_table(path("descriptions.parquet"), {}))
 
 
 def catalogue(dataset: Dataset, *, images: bool = True) -> list[Item]:
@@ -160,6 +162,9 @@ def keys_of(engine: Describer, items: Sequence[Item], progress: Progress = silen
 def _image_digest(path: Path) -> str:
     # By content: the same path with other bytes is another picture.
     try:
+        size = path.stat().st_size
+        if size > MOST_FILE_BYTES:  # no engine opens it, and it may be holes without end
+            return f"too large: {size} bytes"
         return digests.hash_file(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"

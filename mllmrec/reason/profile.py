@@ -22,6 +22,7 @@ from mllmrec.dataset.dataset import Scope
 from mllmrec.errors import MismatchError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.tables import read_table
 from mllmrec.reason.answer_checks import mark_suspects, status_counts
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
@@ -113,7 +114,7 @@ class Profiles:
             if digests.hash_file(states) != notes[b"vectors"].decode():
                 raise MismatchError(f"{states} was not written with {file}; make both again with mllmrec profile")
             vectors = np.array(storage.read_array(states))
-        return Profiles(pl.read_parquet(file), notes[b"histories"].decode(), scope, vectors)
+        return Profiles(read_table(file, {}), notes[b"histories"].decode(), scope, vectors)
 
 
 def profile_users(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mllmrec.errors import MismatchError
+from mllmrec.errors import MismatchError, first_line
 from mllmrec.foundation import storage
 
 Parameters = dict[str, Tensor]
@@ -99,11 +99,16 @@ def restore(
         raise MismatchError(
             f"the checkpoint {path} was made from other data or another config; remove it to start over"
         )
-    network.load_state_dict(_under(tensors, "model."))
-    _restore_optimizer(optimizer, _under(tensors, "adam."))
-    counters = json.loads(notes["state"])
-    counters["curve"] = tuple(Epoch(**row) for row in counters["curve"])
-    return State(**counters | {"best": _under(tensors, "best.")})
+    try:
+        network.load_state_dict(_under(tensors, "model."))
+        _restore_optimizer(optimizer, _under(tensors, "adam."))
+        counters = json.loads(notes["state"])
+        counters["curve"] = tuple(Epoch(**row) for row in counters["curve"])
+        return State(**counters | {"best": _under(tensors, "best.")})
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise MismatchError(
+            f"the checkpoint {path} has another shape ({first_line(error)}); remove it to start over"
+        ) from error
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Parameters) -> None:

@@ -234,3 +234,27 @@ def test_the_budget_is_never_exceeded() -> None:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
     assert 0 < most <= 100
+
+
+def test_a_jpeg_of_endless_scans_is_refused_undecoded() -> None:
+    packed = io.BytesIO()
+    picture("L", (64, 64)).save(packed, "JPEG", progressive=True)
+    data = packed.getvalue()
+    last = data.rfind(b"\xff\xda")
+    assert check_image(data) == "JPEG" and data.count(b"\xff\xda") < 20
+    bomb = data[:last] + data[last:-2] * 1000 + data[-2:]
+    with pytest.raises(ImageRefusedError, match="a JPEG of more than 100 scans, more than any encoder writes"):
+        check_image(bomb)
+
+
+def test_a_png_of_endless_empty_chunks_is_refused_undecoded(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    picture().save(packed, "PNG")
+    data = packed.getvalue()
+    empty = struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+    header = 8 + 12 + 13
+    (tmp_path / "fine.png").write_bytes(data[:header] + empty * 100 + data[header:])
+    assert open_image(tmp_path / "fine.png").size == (40, 30)
+    (tmp_path / "bomb.png").write_bytes(data[:header] + empty * 60_000 + data[header:])
+    with pytest.raises(ImageRefusedError, match="a PNG of more than 50,000 chunks"):
+        open_image(tmp_path / "bomb.png")

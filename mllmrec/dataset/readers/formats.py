@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -29,6 +29,8 @@ from mllmrec.dataset.readers.reading import lines, open_text, refuse_unpacked, s
 from mllmrec.dataset.readers.source import Rejects
 from mllmrec.errors import InputError, first_line
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.foundation.storage import open_regular
+from mllmrec.foundation.tables import unpacked_bytes
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "inter": "\t", "item": "\t"}
 OBJECTS = ("jsonl", "ndjson", "json")
@@ -203,19 +205,20 @@ def _open_parquet(path: Path, reading: Reading) -> Iterator[pq.ParquetFile]:
     """
     try:
         # By its handle: Arrow takes no path that is not UTF-8.
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             file = pq.ParquetFile(handle)
-            _check_size(path, file.metadata, reading)
+            _check_size(path, handle, file.metadata, reading)
             yield file
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path.name} cannot be read as parquet: {first_line(error)}") from error
 
 
-def _check_size(path: Path, facts: pq.FileMetaData, reading: Reading) -> None:
+def _check_size(path: Path, file: BinaryIO, facts: pq.FileMetaData, reading: Reading) -> None:
     reading.check_rows(path, facts.num_rows)
-    size = sum(facts.row_group(n).total_byte_size for n in range(facts.num_row_groups))
-    size = max(size, facts.num_rows * min(facts.num_columns, 5) * _CELL_BYTES)
-    if size > unpacked_limit(path, reading.max_bytes):
+    most = unpacked_limit(path, reading.max_bytes)
+    size = facts.num_rows * min(facts.num_columns, 5) * _CELL_BYTES
+    size = size if size > most else max(size, unpacked_bytes(file, facts, most))
+    if size > most:
         raise refuse_unpacked(path, f"over {size >> 20:,} MiB in {facts.num_rows:,} rows")
 
 

@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 from mllmrec.dataset.readers.source import Rejected
 from mllmrec.errors import InputError, first_line
+from mllmrec.foundation.storage import open_regular
 
 LINE_BYTES = 4 << 20  # a longer line is no row of a table
 BLANK_LINES = 1_000_000  # in one file
@@ -80,7 +81,7 @@ def open_text(path: Path, max_bytes: int | None = None) -> Iterator[IO[bytes]]:
         InputError: the file cannot be read, is damaged, unpacks to too much or is no text.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
             limit = unpacked_limit(path, max_bytes)
             stream = io.BufferedReader(_Limited(path, file, limit), 1 << 17) if packed else file

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
+from html.entities import html5
 
 _BLOT = "(key)"
 _MIN_ENCODED = 8  # characters of an encoded key that are looked for; fewer would match by chance
+_ENTITIES: dict[str, list[str]] = {}  # names of characters in HTML, without ";"
+for _name, _character in html5.items():
+    _ENTITIES.setdefault(_character, []).append(re.escape(_name.rstrip(";")))
 _LEADS = ("", "x", "xx")  # any bytes before the key, by their number modulo 3
 
 
 class Redactor:
     """Replace a key in texts by "(key)".
 
-    Found are the key itself, with any of its characters escaped for JSON (also twice), URLs, HTML or source code, and
-    the key in base64 (alone, or with other bytes before it) or hexadecimal.
+    Found are the key itself, with any of its characters escaped for JSON (also twice), URLs, HTML, mail or source code,
+    and the key in base64 (alone, or with other bytes before it) or hexadecimal.
 
     Args:
         key: the secret; empty: nothing is replaced.
@@ -23,7 +27,7 @@ class Redactor:
     def __init__(self, key: str) -> None:
         spellings = [key, *_encoded(key)] if key else []
         parts = ["".join(map(_any_spelling, spelling)) for spelling in spellings]
-        heads = re.escape("".join({spelling[0] for spelling in spellings}) + "\\%&")
+        heads = re.escape("".join({spelling[0] for spelling in spellings}) + "\\%&=")
         # Where no spelling can begin, the first class fails at once: bodies may be long.
         self._pattern = re.compile(f"(?=[{heads}])(?:{'|'.join(parts)})") if parts else None
 
@@ -43,7 +47,10 @@ def _any_spelling(character: str) -> str:
         rf"\\{{0,4}}{re.escape(character)}",
         rf"\\{{1,4}}(?:u\{{?0{{0,6}}|x){digits}\}}?",
         rf"%(?:25){{0,4}}{digits}",
+        rf"\\{{1,4}}0?{code:03o}",
+        rf"={digits}",
         rf"&#(?:0{{0,6}}{code}|[xX]0{{0,6}}{digits});?",
+        *(f"&{name};?" for name in _ENTITIES.get(character, ())),
     )
     return f"(?:{'|'.join(escapes)})"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import polars as pl
 
 from mllmrec.errors import InputError
-from mllmrec.foundation import digests, storage
+from mllmrec.foundation import digests
+from mllmrec.models.network_model import NetworkModel
 from mllmrec.report.figures import Plot, lines
 from mllmrec.run_record import STAGES, Seal, Stage, read_seal
 from mllmrec.runs import Run
@@ -157,12 +158,9 @@ class Training:
 
 def training(run: Run) -> Training | None:
     """Return the curves of a run whose train stage is done; None for a model that is solved in closed form."""
-    path = run.file("train", "curve.csv")
-    if not path.is_file():
+    if not run.has("train") or not isinstance(run.fitted, NetworkModel):  # others have no curve; a planted one is left
         return None
-    _ = run.fitted  # whose files are checked when they are read
-    curve = pl.read_csv(path)
-    best = int(storage.read_json(run.file("train", "train.json"))["best_epoch"])
+    curve, best = pl.DataFrame([asdict(epoch) for epoch in run.fitted.curve]), run.fitted.best_epoch
     record = run.record["stages"].get("train", {})
     epochs, seconds = record.get("counts", {}).get("epochs", 0), record.get("seconds", 0.0)
     return Training(curve, best, seconds / epochs if epochs and seconds else None, _plots(curve, best))
