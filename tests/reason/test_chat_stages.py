@@ -436,7 +436,7 @@ def test_the_command_line_plans_limits_and_cares_for_the_cache(small: Dataset, t
     limited = mllmrec(*words, "--limit", "2")
     assert limited.exit_code == 0 and "stopped after 2 requests by --limit" in limited.stdout
     holdings = json.loads(mllmrec("cache", "stats", *cache, "--json").stdout)["holdings"]
-    assert [(one["ask"], one["rows"]) for one in holdings] == [("describe items", 2)]
+    assert [(one["question"], one["rows"]) for one in holdings] == [("describe items", 2)]
     assert "describe items" in mllmrec("cache", "stats", *cache).stdout
     connection = sqlite3.connect(tmp_path / "c.sqlite")
     connection.execute("UPDATE generations SET text = 'x' WHERE key = (SELECT MIN(key) FROM generations)")
