@@ -251,7 +251,7 @@ def test_real_data_keeps_its_published_sizes(
 def test_a_header_in_the_middle_is_no_item_and_no_user(tmp_path: Path, suffix: str) -> None:
     mark = "," if suffix == "csv" else "\t"
     shop = write(tmp_path / "s", "user,item\na,x\nuser,item\nb,y\n".replace(",", mark), name=f"interactions.{suffix}")
-    (shop / "items.csv").write_text("item,title\nx,X\nitem,title\ny,Y\n")
+    (shop / "items.csv").write_text("item,title\nx,X\n\ufeffItem,Title\ny,Y\n")
     made = prepare(shop, tmp_path / "d", PrepareOptions(k_core=0, max_rejected=0.5))
     assert made.users.to_list() == ["a", "b"]
     assert made.items.select("id", "title").rows() == [("x", "X"), ("y", "Y")]

@@ -67,12 +67,20 @@ def read_delimited(
     names = tuple(header) or _header(frame["text"][0], delimiter)
     body = (frame if header else frame.slice(1)).with_row_index("place").select("line", "text", "place")
     cells = _Body(path, delimiter, rejects, len(names), body).cells()
-    again = cells.select(pl.all_horizontal(pl.col(str(n)).eq_missing(name or None) for n, name in enumerate(names)))
-    is_header = again.to_series() & (not header)
-    for line in cells.filter(is_header)["line"]:
-        rejects.add(path.name, line, "the header again")
-    cells = cells.filter(~is_header)
+    if not header:
+        cells = _without_headers(path, cells, names, rejects)
     return Cells(names, cells.drop("line"), cells["line"])
+
+
+def _without_headers(path: Path, cells: pl.DataFrame, names: Sequence[str], rejects: Rejects) -> pl.DataFrame:
+    """Return the rows that do not repeat the header, as files that were put together do."""
+    again = cells
+    for n, name in enumerate(names):
+        plain = pl.col(str(n)).str.strip_chars_start("\ufeff").str.to_lowercase()
+        again = again.filter(plain.eq_missing(name.lower() or None))
+    for line in again["line"]:
+        rejects.add(path.name, line, "the header again")
+    return cells.filter(~pl.col("line").is_in(again["line"].implode()))
 
 
 def _lines(path: Path, data: bytes, rejects: Rejects) -> pl.DataFrame:

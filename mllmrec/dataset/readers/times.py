@@ -26,7 +26,7 @@ _LIFETIME = (631_152_000, 4_102_444_800)  # seconds from 1990 to 2100
 _FORMS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _NUMBER = r"^([+-]?\d{1,19})(?:\.(\d*))?$"
 _EXPONENT = r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$"
-_DIGITS = r"^(?:19|20)\d{6}(?:\d{4}|\d{6}|\d{9})?(?:\.0*)?$"
+_DIGITS = r"^(?:19|20)\d{6}(?:(?:\d{4}|\d{9})?(?:\.0*)?|\d{6}(?:\.\d*)?)$"
 _DATE = (
     r"^(?:(?<date>\d{4}[-/]\d{1,2}[-/]\d{1,2})|(?<dotted>\d{1,2}\.\d{1,2}\.\d{4}))"
     r"(?:[T ]+(?<minute>\d{1,2}:\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d{1,9})\d*)?)?)?"
@@ -113,6 +113,7 @@ def _digits(given: pl.Series) -> pl.DataFrame:
     digits = given.str.extract(r"^(\d+)").str.pad_end(17, "0")
     second = digits.str.slice(0, 14).str.to_datetime("%Y%m%d%H%M%S", strict=False).dt.epoch("s")
     nano = digits.str.slice(14, 3).cast(pl.Int64) * 10**6
+    nano += given.str.extract(r"\.(\d+)").str.slice(0, 9).str.pad_end(9, "0").cast(pl.Int64).fill_null(0)
     return pl.DataFrame({"second": second, "nano": nano.fill_null(0)})
 
 
