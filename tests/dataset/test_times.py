@@ -156,3 +156,14 @@ def test_nobody_is_judged_where_all_times_are_equal(tmp_path: Path) -> None:
         in warning
         for warning in dataset.manifest["warnings"]
     )
+
+
+def test_times_that_cannot_be_read_say_how_to_go_without(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = [f"u{user},p{(user + item) % 6},{item + 1:02d}/28/2021" for user in range(6) for item in range(6)]
+    (folder / "interactions.csv").write_text("\n".join(["user,item,date", *rows]) + "\n")
+    with pytest.raises(InputError, match=r"'01/28/2021'; correct them, leave times out with --column timestamp="):
+        prepare(folder, tmp_path / "d", PrepareOptions(k_core=0))
+    made = prepare(folder, tmp_path / "d", PrepareOptions(k_core=0, split="random", columns={"timestamp": ""}))
+    assert made.interactions["timestamp"].null_count() == len(made.interactions) == 36

@@ -101,9 +101,10 @@ class Rejects:
         count = self.counts[file]
         if count > self._max_share * rows:
             first = self.first[file]
+            without = ", leave times out with --column timestamp=" if first.reason.startswith("timestamp") else ""
             raise InputError(
                 f"{count:,} of {of}{rows:,} rows of {file} cannot be read, the first at {first.where}: {first.reason}; "
-                "correct them, or permit more with --max-rejected"
+                f"correct them{without}, or permit more with --max-rejected"
             )
 
 
