@@ -98,9 +98,9 @@ def _text_bytes(array: pa.Array) -> int:
     """Return the bytes of the texts in an array, each counted wherever it stands."""
     if isinstance(array, pa.DictionaryArray):
         lengths = pc.binary_length(array.dictionary).cast(pa.int64())
-        return pc.sum(lengths.take(array.indices)).as_py() or 0
+        return int(pc.sum(lengths.take(array.indices)).as_py() or 0)
     if isinstance(array, pa.StructArray):
-        return sum(map(_text_bytes, array.flatten()))
+        return sum(_text_bytes(field) for field in array.flatten())
     if isinstance(array, pa.MapArray):
         return _text_bytes(array.keys) + _text_bytes(array.items)
     if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
