@@ -86,6 +86,15 @@ class Run:
         return shlex.join([*words, "--config", str(self.folder / "config.toml")])
 
     @property
+    def _advice(self) -> str:
+        """Return the command that finishes the run, and where its settings would send a key."""
+        server = self.record["config"].get("server")
+        variable = server.get("api_key_env") if isinstance(server, dict) else None
+        if not variable:
+            return self.go_on
+        return f"{self.go_on} (read that config first: it sends ${variable} to {server['base_url']})"
+
+    @property
     def newest(self) -> int:
         """Return how many of a user's newest items a profile was made from."""
         return int(self.record["config"]["profile"]["max_items"])
@@ -110,9 +119,9 @@ class Run:
         MismatchError: they do not belong to the run's dataset.
         """
         if not self.has(stage):
-            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self.go_on}")
+            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self._advice}")
         if not digests.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
-            raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self.go_on}")
+            raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self._advice}")
         return self._load(stage, read)
 
     def _load(self, stage: Stage, read: Reader[A]) -> A:
@@ -121,7 +130,7 @@ class Run:
         except SHAPE_ERRORS as error:
             raise InputError(
                 f"{self.folder / stage} has files of another shape than {stage} writes "
-                f"({type(error).__name__}: {first_line(error)}); remove the folder and make it again with {self.go_on}"
+                f"({type(error).__name__}: {first_line(error)}); remove the folder and make it again with {self._advice}"
             ) from error
         check_artefact(stage, artefact, self.dataset)
         return artefact

@@ -309,3 +309,13 @@ def test_changed_folders_touch_nothing_outside(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_five_thousand_changed_folders_touch_nothing_outside(tmp_path: Path) -> None:
     check(tmp_path, 5_000)
+
+
+def test_advice_names_the_server_that_a_run_would_send_a_key_to(case: Path) -> None:
+    def name_server(record: Any) -> None:
+        record["config"]["server"] |= {"base_url": "http://elsewhere.example/v1", "api_key_env": "SHOP_KEY"}
+
+    edit(case / "run" / "run.json", name_server)
+    shutil.rmtree(case / "run" / "train")
+    with pytest.raises(InputError, match=r"it sends \$SHOP_KEY to http://elsewhere\.example/v1"):
+        _ = Run(case / "run").fitted

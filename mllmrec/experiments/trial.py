@@ -101,7 +101,7 @@ class Trial:
 
 
 class _Notes(BaseModel):
-    """What a trial's file says beside its table."""
+    """Hold what a trial's file says beside its table."""
 
     model_config = ConfigDict(strict=True)
     seconds: float

@@ -1,8 +1,7 @@
 """Whole files or none: atomic writes, locks, and disk errors in one line.
 
-A file is written under a random temporary name in its own folder, flushed to the disk, and renamed over the old one. A
-kill leaves the old file or none. The temporary file is created with O_EXCL and O_NOFOLLOW, so a planted link is never
-written through. A folder that is closed to other users (mode 0700) keeps its files closed (0600).
+A file is written under a random temporary name in its own folder, flushed to the disk, and renamed over the old one: a
+kill leaves the old file or none. O_EXCL and O_NOFOLLOW refuse planted links. A folder of mode 0700 keeps files at 0600.
 """
 
 from __future__ import annotations
