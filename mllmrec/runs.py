@@ -86,7 +86,7 @@ class Run:
         return shlex.join([*words, "--config", str(self.folder / "config.toml")])
 
     @property
-    def _advice(self) -> str:
+    def _remedy(self) -> str:
         """Return the command that finishes the run, and where its settings would send a key."""
         server = self.record["config"].get("server")
         variable = server.get("api_key_env") if isinstance(server, dict) else None
@@ -119,9 +119,11 @@ class Run:
         MismatchError: they do not belong to the run's dataset.
         """
         if not self.has(stage):
-            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self._advice}")
+            raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self._remedy}")
         if not digests.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
-            raise InputError(f"{self.folder / stage} was changed after it was written; make it again with {self._advice}")
+            raise InputError(
+                f"{self.folder / stage} was changed after it was written; redo it with {self._remedy}"
+            )
         return self._load(stage, read)
 
     def _load(self, stage: Stage, read: Reader[A]) -> A:
@@ -130,7 +132,7 @@ class Run:
         except SHAPE_ERRORS as error:
             raise InputError(
                 f"{self.folder / stage} has files of another shape than {stage} writes "
-                f"({type(error).__name__}: {first_line(error)}); remove the folder and make it again with {self._advice}"
+                f"({type(error).__name__}: {first_line(error)}); remove the folder, then {self._remedy}"
             ) from error
         check_artefact(stage, artefact, self.dataset)
         return artefact
