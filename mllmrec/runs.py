@@ -88,11 +88,9 @@ class Run:
     @property
     def _remedy(self) -> str:
         """Return the command that finishes the run, and where its settings would send a key."""
-        server = self.record["config"].get("server")
-        variable = server.get("api_key_env") if isinstance(server, dict) else None
-        if not variable:
-            return self.go_on
-        return f"{self.go_on} (read that config first: it sends ${variable} to {server['base_url']})"
+        server = self.record["config"].get("server") or {}
+        key, url = server.get("api_key_env"), server.get("base_url")
+        return f"{self.go_on} (read that config first: it sends ${key} to {url})" if key else self.go_on
 
     @property
     def newest(self) -> int:
@@ -121,9 +119,7 @@ class Run:
         if not self.has(stage):
             raise InputError(f"{self.folder} has not finished {stage!r}; go on with {self._remedy}")
         if not digests.are_unchanged(self.folder / stage, read_seal(self.folder, stage).outputs):
-            raise InputError(
-                f"{self.folder / stage} was changed after it was written; redo it with {self._remedy}"
-            )
+            raise InputError(f"{self.folder / stage} was changed after it was written; redo it with {self._remedy}")
         return self._load(stage, read)
 
     def _load(self, stage: Stage, read: Reader[A]) -> A:
