@@ -266,5 +266,6 @@ def test_one_fit_builds_the_training_matrix_once(inputs, monkeypatch: pytest.Mon
     monkeypatch.setattr(CSR, "from_pairs", staticmethod(counted))
     config = QUICK.model_copy(update={"epochs": 1})
     fit_model(features, graph, fresh, valid, read_settings({"kind": kind}), config, seed=1)
-    pruned = 1 if kind == "freedom" else 0  # an epoch's edges
-    assert built.count((seen.n_users, seen.n_items)) == 1 + pruned
+    # Other matrices of the same shape: an epoch's edges of FREEDOM, the short lists of the ensemble's weight search.
+    others = 1 if kind in ("freedom", "ensemble") else 0
+    assert built.count((seen.n_users, seen.n_items)) == 1 + others
