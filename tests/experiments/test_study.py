@@ -151,7 +151,7 @@ def test_what_cannot_be_studied_is_one_clear_line(dataset: Dataset, tmp_path: Pa
             run_study(find_study(name), data, tmp_path, override(CONFIG, settings))
         return str(caught.value)
 
-    assert "no stage prompts one here: set describe.engine or profile.engine" in refused("prompts")
+    assert "no stage uses one: set describe.engine or profile.engine" in refused("prompts")
     assert 'set profile.history back to "train"' in refused("alpha", "profile.history=all")
     assert "users are the means of their items here" in refused("architecture")
     unjudged = replace(dataset, interactions=dataset.interactions.filter(pl.col("split") != 1))
