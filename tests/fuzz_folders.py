@@ -260,11 +260,14 @@ class Mutator:
         return f"{path.parent.name}/{path.name}: a name"
 
     def _link(self) -> str:
-        """Put a link in place of a file or folder, or plant one under a name that is written or locked."""
+        """Put a link in place of a file or folder, or plant one under a name that is written or locked.
+
+        The dataset's own folder stays: it may lie anywhere, behind a link too, and is then checked where it lies.
+        """
         planted = [
             ".lock", ".run.json.tmp", "report.html", "inspect", "config.toml", "run.json", "train/.stage.json.tmp",
             "train/.unfinished-0000000000000000", "encode/parts", "train", "encode", "recommend", ".mllmrec-0.tmp",
-            "../dataset", "../dataset/.lock", "../dataset/images", "../dataset/features",
+            "../dataset/.lock", "../dataset/images", "../dataset/features",
         ]  # fmt: skip
         files = [os.path.relpath(path, self._case / "run") for path in self._files()]
         name = self._rng.choice([*planted, *files])
