@@ -303,7 +303,7 @@ def check(folder: Path, cases: int) -> None:
 
 
 def test_changed_folders_touch_nothing_outside(tmp_path: Path) -> None:
-    check(tmp_path, 60)
+    check(tmp_path, 24)
 
 
 @pytest.mark.slow
