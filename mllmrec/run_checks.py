@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -162,14 +163,22 @@ def check_artefact(stage: Stage, artefact: Any, dataset: Dataset) -> None:
         case "encode":
             check_vectors("encode/items", artefact.items, dataset.n_items)
             check_vectors("encode/users", artefact.users, dataset.n_users)
+            _check_counts("encode/encode.json", artefact.cuts)
         case "graph":
             _check_shape("graph", artefact.adjacency, (dataset.n_items, dataset.n_items))
+            _check_counts("graph/graph.json", artefact.statistics)
         case "train":
             _check_model(artefact.model, dataset)
         case "evaluate":
             check_evaluation(artefact, dataset)
         case "recommend":
             check_lists(artefact.users, artefact.items, dataset)
+
+
+def _check_counts(name: str, record: Any) -> None:
+    for key, value in asdict(record).items():
+        if type(value) is not int or value < 0:
+            raise MismatchError(f"{name}: {key} is {value!r:.80}; wanted a count")
 
 
 def _check_model(model: Any, dataset: Dataset) -> None:

@@ -319,3 +319,15 @@ def test_advice_names_the_server_that_a_run_would_send_a_key_to(case: Path) -> N
     shutil.rmtree(case / "run" / "train")
     with pytest.raises(InputError, match=r"it sends \$SHOP_KEY to http://elsewhere\.example/v1"):
         _ = Run(case / "run").fitted
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "key"), [("encode/encode.json", "cuts", "items_cut"), ("graph/graph.json", "statistics", "edges")]
+)
+@pytest.mark.parametrize("value", ["many", None, -1, 1.5, True, [1]])
+def test_a_count_of_another_type_is_one_line(case: Path, file: str, part: str, key: str, value: Any) -> None:
+    path = case / "run" / file
+    edit(path, lambda notes: notes[part].update({key: value}))
+    seal(path)
+    with pytest.raises(MismatchError, match=rf"{file}: {key} is .*; wanted a count"):
+        _ = getattr(Run(case / "run"), "features" if part == "cuts" else "graph")

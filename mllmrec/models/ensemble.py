@@ -200,7 +200,8 @@ class Ensemble(Recommender):
         """Read what `write_files` wrote."""
         tensors = load_file(path("parts.safetensors"))
         self.rest = VectorScorer(tensors["users"], tensors["items"])
-        self.weights = storage.read_json(path("ensemble.json"))["weights"]
+        weights = storage.read_json(path("ensemble.json"))["weights"]
+        self.weights = {str(name): float(weight) for name, weight in weights.items()}
         self.ridge = self._empty_ridge().read_files(path)
         self.user_items = self.ridge.user_items
         return self
