@@ -29,7 +29,7 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 import torch
 from mllmrec_kernels import CSR
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import Count, ModelConfig, Positive
@@ -37,13 +37,14 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
-from mllmrec.foundation.progress import Progress, silent, under
-from mllmrec.models.base import FilePath, FitData, Recommender, user_rows
+from mllmrec.foundation.progress import Progress, under
+from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.ials import alternate
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
+from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists, VectorScorer
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
@@ -64,7 +65,7 @@ class EnsembleConfig(ModelConfig):
     factors: Positive = 64  # width of the factors, and of the graph filter at most
 
 
-class Ensemble(Recommender):
+class Ensemble(ScorerModel):
     """See the module; without features, the parts that read them count nothing.
 
     Attributes:
@@ -163,26 +164,6 @@ class Ensemble(Recommender):
         """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
         return f"{mixed}; {self.ridge.summary}"
-
-    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
-        """Return the weighted sums, float32 [B, I]; see Recommender."""
-        return self.scorer.scores(user_rows(users))
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
-
-    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        return self.scorer.top(users, k, exclude)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return similar items by the ridge's weights; see ItemWeightModel."""

@@ -13,15 +13,15 @@ from safetensors.numpy import load_file, save_file
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
-from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.base import FilePath, Recommender, user_rows
+from mllmrec.models.base import FilePath, user_rows
+from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists
 from mllmrec.models.weight_scorers import WeightsScorer
 
 Weights = CSR | NDArray[np.float32]
 
 
-class ItemWeightModel(Recommender):
+class ItemWeightModel(ScorerModel):
     """A recommender that scores by R_u W.
 
     Attributes:
@@ -55,26 +55,6 @@ class ItemWeightModel(Recommender):
         if sp.issparse(weights):
             return f"{weights.nnz:,} item-item weights, {weights.nnz / max(1, n):.0f} an item"
         return f"{n:,} x {n:,} item-item weights, dense"
-
-    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
-        """Return sums of weights, float32 [B, I]; see Recommender."""
-        return self.scorer.scores(user_rows(users))
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
-
-    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        return self.scorer.top(users, k, exclude)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k items whose weights add most to each item's score; see Recommender."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,45 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.scoring import USERS, Lists, VectorScorer
 
 
+class MixedScorer(ABC):
+    """Ranks, lists and scores items by the kernels of mixed scores; no block of users x items is formed."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] as the kernels take them."""
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
+        return topk_mixed(self.mixed(users), k, exclude=exclude)
+
+    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
+        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
+        return np.asarray(score_mixed(self.mixed(users), items))
+
+
 @dataclass(frozen=True, slots=True)
-class WeightsScorer:
+class WeightsScorer(MixedScorer):
     """Scores that are sums of item-item weights over the user's items, R_u W.
 
     Attributes:
@@ -49,36 +87,9 @@ class WeightsScorer:
         weights = CSR.from_scipy(self.weights) if sp.issparse(self.weights) else self.weights
         return MixedScores(CSR.from_scipy(self.user_items[users], binary=True), weights)
 
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
-
-    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user.
-
-        Args:
-            users: int64 [B].
-            k: items a user.
-            exclude: [B, I], items not to list.
-        """
-        return topk_mixed(self.mixed(users), k, exclude=exclude)
-
-    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
-        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        return np.asarray(score_mixed(self.mixed(users), items))
-
 
 @dataclass(frozen=True, slots=True)
-class StandardizedScorer:
+class StandardizedScorer(MixedScorer):
     """Sums of item-item weights over their spread, plus inner products.
 
         score_u = R_u W / sd(R_u W) + p_u . q_i,   sd over all items
@@ -104,33 +115,6 @@ class StandardizedScorer:
         if self.rest.items.shape[1] == 0:
             return MixedScores(sums.user_items, sums.item_weights, scale)
         return MixedScores(sums.user_items, sums.item_weights, scale, self.rest.users[users], self.rest.items)
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
-
-    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see top_by_user.
-
-        Args:
-            users: int64 [B].
-            k: items a user.
-            exclude: [B, I], items not to list.
-        """
-        return topk_mixed(self.mixed(users), k, exclude=exclude)
-
-    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
-        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        return np.asarray(score_mixed(self.mixed(users), items))
 
 
 def _inverse(spread: NDArray[np.float64]) -> NDArray[np.float32]:
