@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class ByteBudget:
-    """An amount of bytes of which each caller holds a part; others wait until theirs fits.
+    """A budget of bytes: each caller takes a part, and waits until its part fits.
 
     Args:
         size: bytes in all.

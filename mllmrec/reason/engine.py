@@ -25,7 +25,7 @@ WITH_TEXT = ("ok", "flagged", "suspect")
 """Statuses of answers whose text is used."""
 Finish = Literal["stop", "length", "failed", "refused"]
 Material = Mapping[str, object]
-"""What shapes an answer, JSON-like; it becomes part of the cache key."""
+"""JSON-like facts that shape an answer; they become part of the cache key."""
 Report = Callable[[int], None]
 """Called with the number of requests of one call that are done so far, from any thread."""
 

@@ -88,7 +88,7 @@ class Rejects:
         self.append(Rejected(f"{file}:{line}", reason))
 
     def check(self, file: str, rows: int, of: str = "") -> None:
-        """Refuse a file of which too many rows were left out.
+        """Refuse a file with too many rows left out.
 
         Args:
             file: name of the file.

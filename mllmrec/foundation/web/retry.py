@@ -42,7 +42,7 @@ def _moment(value: str) -> datetime | None:
 
 
 def backoff(attempt: int, *, seed: int, name: object) -> float:
-    """Return the seconds to wait after a failed attempt: doubled each time, of which a random half is taken off.
+    """Return the seconds to wait after a failed attempt: doubled each time, less a random part of up to half.
 
     The random part is a hash: equal runs wait equally, and different requests wait differently.
 
