@@ -188,11 +188,11 @@ def bench_rank(seen: CSR, d: int = 64) -> None:
     compare("rank_heldout", f"{users:,} x {items:,} x {d}", methods, 2.0 * users * items * d, "TFLOP/s")
 
 
-def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
+def bench_ridge(items: int = 100_000, neighbors: int = 60) -> None:
     """ridge_weights by torch on the device, copies included, beside Numba on the host, held to it first."""
     user_items, x = interactions(2 * items, items, 10), embeddings(items)
-    near = topk_cosine(x, neighbours)[0].cpu().numpy()
-    support = CSR.from_pairs(np.repeat(np.arange(items), neighbours), near.ravel(), (items, items))
+    near = topk_cosine(x, neighbors)[0].cpu().numpy()
+    support = CSR.from_pairs(np.repeat(np.arange(items), neighbors), near.ravel(), (items, items))
 
     def solve(name: str) -> CSR:
         return ridge_weights(user_items, x, support, content_weight=20, regularization=50, backend=name)
@@ -202,8 +202,8 @@ def bench_ridge(items: int = 100_000, neighbours: int = 60) -> None:
         "torch": lambda: solve("torch"),
         f"numba, {numba.get_num_threads()} threads": lambda: solve("numba"),
     }
-    work = 2.0 * items * (neighbours + 1) ** 2 * WIDTH
-    compare("ridge_weights", f"{items:,} x {neighbours}", methods, work, "TFLOP/s", lambda call: wall_ms(call, 3))
+    work = 2.0 * items * (neighbors + 1) ** 2 * WIDTH
+    compare("ridge_weights", f"{items:,} x {neighbors}", methods, work, "TFLOP/s", lambda call: wall_ms(call, 3))
 
 
 def bench_training() -> None:

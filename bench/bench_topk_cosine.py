@@ -10,7 +10,7 @@ import pytest
 from mllmrec_bench.embeddings import isotropic
 from mllmrec_bench.peers import Case, topk_cosine
 
-from mllmrec.features.encode import normalise_rows
+from mllmrec.features.encode import normalize_rows
 from tests.kernels.cases import VECTOR_CASES, VectorCase
 
 SHARED = [case for case in VECTOR_CASES if case.n >= 500]
@@ -45,4 +45,4 @@ def test_isotropic(compare: Callable[[Case], None], sized: Callable[[int], int],
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
 def test_shared_cases(compare: Callable[[Case], None], case: VectorCase) -> None:
-    compare(topk_cosine(normalise_rows(case.items()), case.k, case.threshold, data=f"case {case.name}"))
+    compare(topk_cosine(normalize_rows(case.items()), case.k, case.threshold, data=f"case {case.name}"))

@@ -25,6 +25,9 @@ from mllmrec.foundation.digests import hash_file
 
 FILES = {"train/blend.json": "train/ensemble.json", "train/blend.LEAKY.json": "train/ensemble.LEAKY.json"}
 NAMES = {  # of models, parts and settings
+    "graph.semantic_neighbours": "graph.semantic_neighbors",
+    "graph.cooccurrence_neighbours": "graph.cooccurrence_neighbors",
+    "transformers.quantise": "transformers.quantize",
     "blend": "ensemble",
     "blend (LEAKY)": "ensemble (LEAKY)",
     "low-pass": "graph filter",

@@ -108,7 +108,7 @@ def of_ids_alone(dataset: Dataset) -> tuple[Features, ItemGraph]:
     seen = dataset.histories()
     items, users = (np.zeros((n, 1), np.float32) for n in (dataset.n_items, dataset.n_users))
     features = Features(items, users, seen.digest, Cuts(0, 0, 0, 0))
-    return features, build_graph(items, seen, GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=1))
+    return features, build_graph(items, seen, GraphConfig(semantic_neighbors=0, cooccurrence_neighbors=1))
 
 
 def _say(label: str, done: int, total: int | None) -> None:

@@ -98,8 +98,8 @@ class GraphConfig(BaseModel):
 
     model_config = _FROZEN
     mode: Literal["fixed", "paper"] = "fixed"
-    semantic_neighbours: Count = 10  # K_s; in paper mode it counts the item itself
-    cooccurrence_neighbours: Count = 10  # K_c
+    semantic_neighbors: Count = 10  # K_s; in paper mode it counts the item itself
+    cooccurrence_neighbors: Count = 10  # K_c
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.6  # alpha: semantic edges below it are dropped
     window: Count = 0  # co-occurrences count up to so far apart, in the timestamps' unit (mostly seconds); 0: any
     device: Device = "auto"  # the graph is the same to the bit wherever it is built

@@ -30,7 +30,7 @@ class TransformersConfig(BaseModel):
     backend: Literal["torch", "openvino"] = "torch"  # openvino: on CPUs, converted when first asked for; an extra
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
-    quantise: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
+    quantize: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
     batch_size: NonNegativeInt = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU

@@ -16,7 +16,7 @@ from mllmrec.config import EncodeConfig, GraphConfig
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset.synthetic_shop import catalogue_texts
 from mllmrec.errors import ConfigError, InputError
-from mllmrec.features.encode import Vectors, normalise_rows, parts_of
+from mllmrec.features.encode import Vectors, normalize_rows, parts_of
 from mllmrec.features.encoder import Encoder
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import user_cache_folder
@@ -237,7 +237,7 @@ def dataset_vectors(dataset: Dataset, progress: Progress = silent) -> Vectors:
     """
     if dataset.features:
         name = sorted(dataset.features)[0]
-        return normalise_rows(np.array(storage.read_array(dataset.features[name]), dtype=np.float32))
+        return normalize_rows(np.array(storage.read_array(dataset.features[name]), dtype=np.float32))
     return _encoded([parts_of(item, "") for item in catalogue(dataset, images=False)], progress)
 
 
@@ -261,7 +261,7 @@ def _cache() -> Path:
 
 def _unit(rows: Vectors) -> Vectors:
     kept = np.linalg.norm(rows, axis=1) > 0
-    return normalise_rows(np.ascontiguousarray(rows[kept]))
+    return normalize_rows(np.ascontiguousarray(rows[kept]))
 
 
 def choose_data(

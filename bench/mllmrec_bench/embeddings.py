@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mllmrec.errors import InputError
-from mllmrec.features.encode import Vectors, normalise_rows
+from mllmrec.features.encode import Vectors, normalize_rows
 
 _GROUP = 11  # a row and its ten nearest
 _CLOSE = 0.7
@@ -114,7 +114,7 @@ def isotropic(n: int, d: int, *, seed: int = 0) -> Vectors:
         seed: of the draw.
     """
     drawn = np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
-    return normalise_rows(drawn)
+    return normalize_rows(drawn)
 
 
 def narrowed(real: Vectors, d: int) -> Vectors:
@@ -129,7 +129,7 @@ def narrowed(real: Vectors, d: int) -> Vectors:
         raise InputError(f"the source has {real.shape[1]} dimensions; cannot make {d} of them")
     _, axes = np.linalg.eigh(_moment(real, np.ones(len(real))))
     turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((d, d)))
-    return normalise_rows(np.ascontiguousarray(real @ (axes[:, -d:] @ turn).astype(np.float32)))
+    return normalize_rows(np.ascontiguousarray(real @ (axes[:, -d:] @ turn).astype(np.float32)))
 
 
 class _Family:
@@ -188,7 +188,7 @@ class _Family:
             block = noise @ shape
             block *= _column(np.sqrt(1 - kept)[p])
             block += self.mean.astype(np.float32) + _column(np.sqrt(kept)[p]) * self.centred[p]
-            children[own] = normalise_rows(block)
+            children[own] = normalize_rows(block)
         return rows
 
     def _shares(self, parental: float, nearer: float) -> tuple[NDArray[np.float64], ...]:

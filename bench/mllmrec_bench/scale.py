@@ -228,7 +228,7 @@ def _graph(vectors: Vectors, plan: Range) -> Case:
     matrix = interactions.interactions(users, n, _INTERACTIONS_A_USER * users, seed=plan.seed)
     histories = Histories(matrix.indptr, matrix.indices, None, n, "train")
     settings = plan.settings
-    config = GraphConfig(semantic_neighbours=settings.k, threshold=max(-1.0, settings.threshold), device="cpu")
+    config = GraphConfig(semantic_neighbors=settings.k, threshold=max(-1.0, settings.threshold), device="cpu")
 
     def run() -> tuple[Any, ...]:
         graph = build_graph(vectors, histories, config)

@@ -79,7 +79,7 @@ def _graph(
         items = {
             shown.item.id: [{"id": other.id} | asdict(edge) for other, edge in shown.edges] for shown in result.items
         }
-        console.print_json(result.health.as_dict() | {"neighbours": items, "page": str(result.page)})
+        console.print_json(result.health.as_dict() | {"neighbors": items, "page": str(result.page)})
         return
     console.out.print(*map(_neighbors_panel, result.items), sep="\n")
     console.out.print(console.table("item graph", _MEASURES, result.measures, words=3))

@@ -1,4 +1,4 @@
-"""The verb `study`, with one sub-verb a study: mllmrec study alpha, neighbours, window, ..."""
+"""The verb `study`, with one sub-verb a study: mllmrec study alpha, neighbors, window, ..."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _STUDIES = {
     "alpha": "Vary the threshold alpha of the item graph, its connectivity beside it.",
-    "neighbours": "Vary the item graph's neighbors by vectors (K_s) and by shared users (K_c).",
+    "neighbors": "Vary the item graph's neighbors by vectors (K_s) and by shared users (K_c).",
     "window": "Vary how far apart in time a user's items may be to count as a co-occurrence.",
     "ablation": "Leave out one part of MLLMRec at a time.",
     "prompts": "Vary the prompts of a multimodal model.",
@@ -27,7 +27,7 @@ _STUDIES = {
 }
 
 _study = typer.Typer(
-    no_args_is_help=True, help="Vary one thing of MLLMRec on validation: alpha, neighbours, leak, seeds, ..."
+    no_args_is_help=True, help="Vary one thing of MLLMRec on validation: alpha, neighbors, leak, seeds, ..."
 )
 
 
@@ -48,7 +48,7 @@ def _verb(name: str, help_text: str) -> Any:
             ),
         ] = None,
         seeds: Annotated[
-            int | None, typer.Option(min=1, help="Seeds of each setting; by default 3, of neighbours 1, of seeds 5.")
+            int | None, typer.Option(min=1, help="Seeds of each setting; by default 3, of neighbors 1, of seeds 5.")
         ] = None,
         config: ConfigFile = None,
         assignments: Assignments = None,

@@ -78,7 +78,7 @@ class GraphHealth:
             lines.append(
                 f"the graph falls apart: its largest component holds {self.largest:.0%} of the items, and there are "
                 f"{len(self.components):,} components ({self.isolated:,} isolated items); lower graph.threshold, or "
-                "raise graph.semantic_neighbours"
+                "raise graph.semantic_neighbors"
             )
         if self.with_cooccurrence < _SPARSE * self.items:
             lines.append(

@@ -57,7 +57,7 @@ def neighbors(_: Config, __: Dataset) -> Points:
     return tuple(
         GridPoint(
             f"K_s {semantic}, K_c {shared}",
-            (f"graph.semantic_neighbours={semantic}", f"graph.cooccurrence_neighbours={shared}"),
+            (f"graph.semantic_neighbors={semantic}", f"graph.cooccurrence_neighbors={shared}"),
             (semantic, shared),
         )
         for semantic in _NEIGHBORS

@@ -61,7 +61,7 @@ class Study:
 STUDIES = (
     Study("alpha", grid.alphas, verdict.alpha, ("threshold alpha (cosine)",), of_graph=True, against_best=True),
     Study(
-        "neighbours",
+        "neighbors",
         grid.neighbors,
         verdict.neighbors,
         ("semantic neighbors K_s", "co-occurrence neighbors K_c"),

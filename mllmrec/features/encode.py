@@ -21,7 +21,7 @@ from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import EngineError, InputError, MismatchError
 from mllmrec.features.encoder import Encoder
 from mllmrec.features.encoder import Vectors as Vectors
-from mllmrec.features.encoder import normalise_rows as normalise_rows
+from mllmrec.features.encoder import normalize_rows as normalize_rows
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions, catalogue
@@ -136,7 +136,7 @@ def encode_texts(
     """
     profiles.check(histories)
     has_profiles = any(profiles.texts)
-    states = None if profiles.vectors is None else normalise_rows(profiles.vectors)
+    states = None if profiles.vectors is None else normalize_rows(profiles.vectors)
     if config.features:
         if has_profiles:
             raise EngineError(
@@ -193,7 +193,7 @@ def mean_of_owned(items: Vectors, user_items: CSR) -> Vectors:
     Returns:
         float32 [U, d].
     """
-    return normalise_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
+    return normalize_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
 
 
 def _given(dataset: Dataset, name: str) -> Vectors:
@@ -202,7 +202,7 @@ def _given(dataset: Dataset, name: str) -> Vectors:
         raise InputError(f"{dataset.folder} has no item feature {name!r}; it has: {known}")
     vectors = np.array(storage.read_array(dataset.features[name]), dtype=np.float32)
     _check_finite(vectors, dataset.item_ids.to_list(), "item")
-    return normalise_rows(vectors)
+    return normalize_rows(vectors)
 
 
 def _check_finite(vectors: Vectors, ids: Sequence[Any], what: str) -> None:

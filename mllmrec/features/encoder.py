@@ -105,12 +105,12 @@ class Encoder:
         vectors = self._model.encode(
             list(texts), batch_size=config.batch_size, show_progress_bar=False, convert_to_numpy=True
         )
-        unit = normalise_rows(np.asarray(vectors, dtype=np.float32))
+        unit = normalize_rows(np.asarray(vectors, dtype=np.float32))
         storage.write_array(file, unit)
         return unit
 
 
-def normalise_rows(vectors: Vectors) -> Vectors:
+def normalize_rows(vectors: Vectors) -> Vectors:
     """Return rows divided by their norms, whatever their scale; zero rows stay zero."""
     with np.errstate(over="ignore", under="ignore"):
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -162,11 +162,11 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
 
 def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:
     """Return S: ones at each item's nearest neighbors of cosine >= alpha."""
-    if config.semantic_neighbours == 0:
+    if config.semantic_neighbors == 0:
         return _empty(len(vectors))
     ids, _ = neighbors.by_vectors(
         vectors,
-        config.semantic_neighbours,
+        config.semantic_neighbors,
         device,
         threshold=config.threshold,
         include_self=config.mode == "paper",
@@ -176,7 +176,7 @@ def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp
 
 def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:
     """Return C: the Jaccard of each item's nearest items by shared users."""
-    k, user_items = config.cooccurrence_neighbours, histories.user_items()
+    k, user_items = config.cooccurrence_neighbors, histories.user_items()
     if k == 0:
         return _empty(user_items.n_columns)
     window, times = (config.window, histories.times_by_item()) if config.window else (None, None)

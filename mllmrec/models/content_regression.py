@@ -21,7 +21,7 @@ import numpy as np
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
-from mllmrec.features.encode import Vectors, normalise_rows
+from mllmrec.features.encode import Vectors, normalize_rows
 from mllmrec.models.graph_filter import normalize_bipartite
 
 _MAP_STRENGTH = 0.1  # c of the map
@@ -49,7 +49,7 @@ def project_vectors(vectors: Vectors, user_items: CSR) -> Vectors:
     kept = values > _ROUNDING * np.abs(values).max()
     if not kept.any():
         return nothing
-    return normalise_rows(V @ (Q[:, kept] * values[kept] ** 0.5).astype(np.float32))
+    return normalize_rows(V @ (Q[:, kept] * values[kept] ** 0.5).astype(np.float32))
 
 
 class LeaveOneOutRegression:

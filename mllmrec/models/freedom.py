@@ -28,7 +28,7 @@ from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.training.network import Network
 
 # FREEDOM's own item graph: the ten nearest, the item itself among them, directed, no threshold.
-_OWN_GRAPH = GraphConfig(mode="paper", semantic_neighbours=10, cooccurrence_neighbours=0, threshold=-1)
+_OWN_GRAPH = GraphConfig(mode="paper", semantic_neighbors=10, cooccurrence_neighbors=0, threshold=-1)
 
 
 class FREEDOMConfig(ModelConfig):

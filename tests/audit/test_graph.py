@@ -29,7 +29,7 @@ ANGLES, USERS = [0, 10, 90, 100, 200, 300], [[0, 1], [0, 1], [3, 4], [2], [5]]
 
 
 def examined(mode: str = "fixed", threshold: float = 0.9) -> GraphHealth:
-    config = GraphConfig(mode=mode, semantic_neighbours=2, cooccurrence_neighbours=2, threshold=threshold)  # type: ignore[arg-type]
+    config = GraphConfig(mode=mode, semantic_neighbors=2, cooccurrence_neighbors=2, threshold=threshold)  # type: ignore[arg-type]
     past = histories(USERS, 6)
     return examine_graph(build_graph(vectors(ANGLES), past, config), vectors(ANGLES), past, threshold=threshold)
 
@@ -67,7 +67,7 @@ def test_the_papers_graph_is_directed_and_keeps_its_loops() -> None:
     assert made.self_loops == 6 and made.reciprocity == 1
     # 1 is nearest to both its neighbours, which prefer each other's other side: one way only.
     points, past = vectors([0, 10, 15, 20]), histories([[0], [1], [2], [3]], 4)
-    config = GraphConfig(mode="paper", semantic_neighbours=2, cooccurrence_neighbours=0, threshold=0)
+    config = GraphConfig(mode="paper", semantic_neighbors=2, cooccurrence_neighbors=0, threshold=0)
     directed = examine_graph(build_graph(points, past, config), points, past, threshold=0)
     assert directed.degrees.tolist() == [1, 1, 1, 1] and directed.in_degrees.tolist() == [0, 2, 2, 0]
     assert directed.reciprocity == 0.5 and directed.components.tolist() == [4]
@@ -75,7 +75,7 @@ def test_the_papers_graph_is_directed_and_keeps_its_loops() -> None:
 
 def test_nothing_at_all_is_still_a_graph() -> None:
     past, points = histories([[], [], []], 3), np.zeros((3, 2), np.float32)
-    config = GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=0)
+    config = GraphConfig(semantic_neighbors=0, cooccurrence_neighbors=0)
     made = examine_graph(build_graph(points, past, config), points, past, threshold=0.6)
     assert made.components.tolist() == [1, 1, 1] and made.isolated == 3 and np.isnan(made.reciprocity)
     assert made.as_dict()["reciprocity"] is None and len(graph_measures(made)) > 5
@@ -84,7 +84,7 @@ def test_nothing_at_all_is_still_a_graph() -> None:
 
 def test_neighbours_of_an_item_say_what_joins_them() -> None:
     past, points = histories(USERS, 6), vectors(ANGLES)
-    config = GraphConfig(semantic_neighbours=2, cooccurrence_neighbours=2, threshold=0.9)
+    config = GraphConfig(semantic_neighbors=2, cooccurrence_neighbors=2, threshold=0.9)
     graph = build_graph(points, past, config)
     found = neighbors(graph, points, past, 3, threshold=0.9)
     assert [(edge.item, edge.source, edge.shared_users) for edge in found] == [

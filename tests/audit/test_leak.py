@@ -15,7 +15,7 @@ from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.dataset.dataset import Scope
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError, MismatchError
-from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items, normalise_rows
+from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items, normalize_rows
 from mllmrec.pipeline import run
 from mllmrec.report.audits import audit_run
 
@@ -30,9 +30,9 @@ def world() -> World:
     Also returned: unit vectors of the items, and of the topics.
     """
     generator = np.random.default_rng(0)
-    topics = normalise_rows(generator.standard_normal((TOPICS, WIDTH)).astype(np.float32))
+    topics = normalize_rows(generator.standard_normal((TOPICS, WIDTH)).astype(np.float32))
     topic = np.arange(ITEMS) % TOPICS
-    items = normalise_rows(topics[topic] + 0.25 * generator.standard_normal((ITEMS, WIDTH)).astype(np.float32))
+    items = normalize_rows(topics[topic] + 0.25 * generator.standard_normal((ITEMS, WIDTH)).astype(np.float32))
     popular = generator.pareto(1.5, ITEMS) + 0.2
     rows, tastes = [], []
     for user in range(USERS):
@@ -46,13 +46,13 @@ def world() -> World:
     ).with_columns(rating=pl.lit(None, pl.Float64), timestamp=pl.lit(None, pl.Int64))
     users = pl.Series([f"u{u}" for u in range(USERS)])
     dataset = Dataset("world", users, pl.DataFrame({"id": [f"i{i}" for i in range(ITEMS)]}), interactions, {}, Path())
-    return dataset, items, normalise_rows(np.array(tastes, dtype=np.float32))
+    return dataset, items, normalize_rows(np.array(tastes, dtype=np.float32))
 
 
 def audited(world: World, users: Vectors, scope: Scope = "train") -> LeakAudit:
     dataset, items, _ = world
     features = Features(
-        items, normalise_rows(users.astype(np.float32)), dataset.histories(scope).digest, Cuts(0, 0, 0, 0)
+        items, normalize_rows(users.astype(np.float32)), dataset.histories(scope).digest, Cuts(0, 0, 0, 0)
     )
     return audit_leak(features, dataset, scope=scope)
 

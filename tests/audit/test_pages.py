@@ -149,7 +149,7 @@ def test_the_verbs_print_what_the_pages_hold(hostile: Path, cli: CliRunner, tmp_
     assert done.exit_code == 0 and "reciprocity" in done.output and not STEERING.search(done.stdout)
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("page:"))
     result = json.loads(cli.invoke(app, ["inspect", "graph", str(hostile), "--item", item, "--json"]).stdout)
-    assert result["neighbours"][item] and result["components"] >= 1
+    assert result["neighbors"][item] and result["components"] >= 1
     with pytest.raises(InputError, match="there is no item 'none'"):
         runs.inspect_graph(hostile, items=["none"])
 

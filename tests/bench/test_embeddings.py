@@ -10,7 +10,7 @@ from mllmrec_bench.datasets import demo_vectors, file_vectors
 from mllmrec_bench.embeddings import data_profile, enlarge, isotropic, narrowed
 
 from mllmrec.errors import InputError
-from mllmrec.features.encode import normalise_rows
+from mllmrec.features.encode import normalize_rows
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def source() -> np.ndarray:
     centres = rng.standard_normal((60, 48)) * falling + 0.3 * falling
     own = rng.integers(60, size=600)
     noise = rng.uniform(0.3, 1.5, 60)[own, None] * rng.standard_normal((600, 48)) * falling
-    return normalise_rows((centres[own] + noise).astype(np.float32))
+    return normalize_rows((centres[own] + noise).astype(np.float32))
 
 
 def assert_alike(source: np.ndarray, factor: int, *, within: float) -> None:
@@ -103,7 +103,7 @@ def test_narrowed_rows_keep_the_leading_directions(source: np.ndarray) -> None:
     rows = narrowed(source, 16)
     assert rows.shape == (len(source), 16)
     leading = np.linalg.svd(source, full_matrices=False)
-    kept = normalise_rows((leading.U[:, :16] * leading.S[:16]).astype(np.float32))
+    kept = normalize_rows((leading.U[:, :16] * leading.S[:16]).astype(np.float32))
     np.testing.assert_allclose(rows @ rows.T, kept @ kept.T, atol=1e-4)
     with pytest.raises(InputError, match="the source has 48 dimensions; cannot make 49"):
         narrowed(source, 49)

@@ -12,7 +12,7 @@ import pytest
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.export.mmrec import export_mmrec
-from mllmrec.features.encoder import normalise_rows
+from mllmrec.features.encoder import normalize_rows
 
 
 def inter(
@@ -166,7 +166,7 @@ def test_features_of_any_scale_become_unit_vectors_and_zero_rows_are_counted(tmp
     np.save(source / "text_feat.npy", (np.array([[3, 4], [0, 0], [-4, 3]]) * scale).astype(np.float32))
     made = prepare(source, tmp_path / "d")
     assert "text_feat.npy: 1 of 3 rows are zero; these items have no feature" in made.manifest["warnings"]
-    unit = normalise_rows(np.load(made.features["text_feat"]))
+    unit = normalize_rows(np.load(made.features["text_feat"]))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-0.8, 0.6]], rtol=1e-3 if scale == 1e-40 else 1e-6)
 
 
@@ -175,7 +175,7 @@ def test_features_beyond_float32_keep_their_direction(tmp_path: Path, scale: flo
     source = inter(tmp_path / "s")
     np.save(source / "text_feat.npy", np.array([[3, 4], [0, 0], [-4 / scale, 3 / scale]]) * scale)
     made = prepare(source, tmp_path / "d")
-    unit = normalise_rows(np.load(made.features["text_feat"]))
+    unit = normalize_rows(np.load(made.features["text_feat"]))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-0.8, 0.6]], rtol=1e-6)
     line = "text_feat.npy: 1 rows exceed the range of float32; each was divided by its largest number"
     assert line in made.manifest["warnings"]

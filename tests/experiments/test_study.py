@@ -74,7 +74,7 @@ def test_grids_are_small_and_their_settings_are_known(dataset: Dataset) -> None:
             assert [point.leaky for point in points] == ["LEAKY" in point.name for point in points]
             assert [point.leaky for point in points] == [override(config, point.settings).leaky for point in points]
     # The defaults are a point of each grid around them, so that its trials are shared.
-    for name in ("alpha", "neighbours", "window"):
+    for name in ("alpha", "neighbors", "window"):
         assert any(override(config, point.settings) == config for point in find_study(name).points(config, dataset))
     assert not any(
         "learning_rate" in s for point in find_study("ablation").points(config, dataset) for s in point.settings

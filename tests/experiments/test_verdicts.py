@@ -86,9 +86,9 @@ def test_alpha_at_the_edge_of_a_whole_graph_and_where_nothing_matters() -> None:
     assert "falls apart at every setting" in flat.sentence
 
 
-def test_neighbours_tells_what_each_half_of_the_graph_is_worth() -> None:
+def test_neighbors_tells_what_each_half_of_the_graph_is_worth() -> None:
     made = result(
-        "neighbours",
+        "neighbors",
         *(
             row(f"K_s {s}, K_c {c}", 0.05 - s / 1000 + c / 500, at=(s, c), largest=1.0 if s + c else 0.001)
             for s in (0, 10)
@@ -154,7 +154,7 @@ def test_seeds_gives_mean_spread_and_the_larger_doubt() -> None:
     assert "use more (--seeds)" in result("seeds", row("seed 1", 0.05)).sentence
 
 
-@pytest.mark.parametrize("name", ["alpha", "neighbours", "leak"])
+@pytest.mark.parametrize("name", ["alpha", "neighbors", "leak"])
 def test_a_study_is_kept_as_table_and_picture(name: str, tmp_path: Path) -> None:
     study = find_study(name)
     labels = ("a", "b", "LEAKY", "LEAKY b") if name == "leak" else ("a", "b", "c", "d")
@@ -176,5 +176,5 @@ def test_a_study_is_kept_as_table_and_picture(name: str, tmp_path: Path) -> None
 
 
 def test_an_unknown_study_is_named_with_its_near_miss() -> None:
-    with pytest.raises(InputError, match=r"no study 'neighbors' \(did you mean 'neighbours'\?\); there are alpha, "):
-        find_study("neighbors")
+    with pytest.raises(InputError, match=r"no study 'neighbours' \(did you mean 'neighbors'\?\); there are alpha, "):
+        find_study("neighbours")

@@ -46,14 +46,14 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
 def paper_reference(vectors: np.ndarray, seen: Histories, config: GraphConfig) -> tuple[np.ndarray, np.ndarray]:
     """Return A and normalized A by the equations of the public code, its defects included, dense."""
     cosine = (vectors.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
-    semantic = top(cosine, config.semantic_neighbours) & (cosine >= np.float32(config.threshold))
+    semantic = top(cosine, config.semantic_neighbors) & (cosine >= np.float32(config.threshold))
     dense = seen.user_items().to_scipy().toarray()
     shared = (dense.T @ dense).astype(np.float32)
     degree = np.diag(shared)
     union = degree[:, None] + degree[None, :] - shared
     jaccard = (shared / (union + np.float32(1e-7))).astype(np.float32)
     jaccard[jaccard == 1] = 0
-    kept = np.where(top(jaccard, config.cooccurrence_neighbours), jaccard, 0)
+    kept = np.where(top(jaccard, config.cooccurrence_neighbors), jaccard, 0)
     adjacency = semantic + kept.astype(np.float64)
     rows = adjacency.sum(1)
     scale = np.divide(1, np.sqrt(rows), out=np.zeros_like(rows), where=rows > 0)
@@ -64,7 +64,7 @@ def paper_reference(vectors: np.ndarray, seen: Histories, config: GraphConfig) -
 @pytest.mark.parametrize(("k_s", "k_c"), [(4, 3), (1, 1), (2, 29), (40, 5)])
 def test_paper_mode_equals_the_dense_equations(seed: int, k_s: int, k_c: int) -> None:
     vectors, seen = random_case(seed)
-    config = GraphConfig(mode="paper", semantic_neighbours=k_s, cooccurrence_neighbours=k_c, threshold=0.3)
+    config = GraphConfig(mode="paper", semantic_neighbors=k_s, cooccurrence_neighbors=k_c, threshold=0.3)
     graph = build_graph(vectors, seen, config)
     adjacency, normalised = paper_reference(vectors, seen, config)
     np.testing.assert_allclose(graph.adjacency.to_scipy().toarray(), adjacency, rtol=1e-6)
@@ -74,7 +74,7 @@ def test_paper_mode_equals_the_dense_equations(seed: int, k_s: int, k_c: int) ->
 def test_paper_mode_deletes_equal_audiences_and_keeps_lone_ones() -> None:
     vectors, seen = random_case(0)
     n = seen.n_items
-    config = GraphConfig(mode="paper", semantic_neighbours=1, cooccurrence_neighbours=5, threshold=1)
+    config = GraphConfig(mode="paper", semantic_neighbors=1, cooccurrence_neighbors=5, threshold=1)
     dense = build_graph(vectors, seen, config).adjacency.to_scipy().toarray()
     assert dense[n - 5, n - 4] == 0
     assert dense[n - 3, n - 2] == pytest.approx(1, abs=1e-6)
@@ -83,7 +83,7 @@ def test_paper_mode_deletes_equal_audiences_and_keeps_lone_ones() -> None:
 
 def test_fixed_mode_is_symmetric_without_self_loops_and_bounded() -> None:
     vectors, seen = random_case(1)
-    graph = build_graph(vectors, seen, GraphConfig(threshold=0.2, semantic_neighbours=3, cooccurrence_neighbours=3))
+    graph = build_graph(vectors, seen, GraphConfig(threshold=0.2, semantic_neighbors=3, cooccurrence_neighbors=3))
     dense = graph.normalized.to_scipy().toarray()
     assert (np.diag(dense) == 0).all()
     np.testing.assert_array_equal(dense, dense.T)
@@ -93,16 +93,16 @@ def test_fixed_mode_is_symmetric_without_self_loops_and_bounded() -> None:
 
 def test_items_without_edges_keep_an_empty_row() -> None:
     vectors, seen = random_case(2)
-    graph = build_graph(vectors, seen, GraphConfig(threshold=1, semantic_neighbours=0, cooccurrence_neighbours=3))
+    graph = build_graph(vectors, seen, GraphConfig(threshold=1, semantic_neighbors=0, cooccurrence_neighbors=3))
     assert graph.adjacency.row(seen.n_items - 1).size == 0
     assert graph.statistics.isolated >= 1
-    empty = build_graph(vectors, seen, GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=0))
+    empty = build_graph(vectors, seen, GraphConfig(semantic_neighbors=0, cooccurrence_neighbors=0))
     assert empty.adjacency.nnz == 0
 
 
 def test_more_neighbours_than_items_is_a_whole_graph() -> None:
     vectors, seen = random_case(3)
-    graph = build_graph(vectors, seen, GraphConfig(threshold=-1, semantic_neighbours=999, cooccurrence_neighbours=999))
+    graph = build_graph(vectors, seen, GraphConfig(threshold=-1, semantic_neighbors=999, cooccurrence_neighbors=999))
     assert graph.adjacency.nnz == seen.n_items * (seen.n_items - 1)
 
 
@@ -110,7 +110,7 @@ def test_a_window_counts_the_users_who_touched_both_within_it() -> None:
     generator = np.random.default_rng(6)
     vectors, seen = random_case(6)
     timed = replace(seen, times=generator.integers(0, 100, len(seen.items)))
-    config = GraphConfig(semantic_neighbours=0, cooccurrence_neighbours=30, window=20)
+    config = GraphConfig(semantic_neighbors=0, cooccurrence_neighbors=30, window=20)
     found = build_graph(vectors, timed, config).adjacency.to_scipy().toarray()
     degree, close = np.zeros(seen.n_items), np.zeros(found.shape)
     for user in range(seen.n_users):

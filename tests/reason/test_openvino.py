@@ -60,7 +60,7 @@ def test_openvino_gives_the_tokens_of_torch(family: str, tiny: Tiny, requests: l
 
 
 def test_a_model_is_converted_once_and_compressed_weights_are_another(tiny: Tiny, requests: list[ChatRequest]) -> None:
-    exact, small = chat(tiny("idefics3"), "openvino"), chat(tiny("idefics3"), "openvino", quantise="int8")
+    exact, small = chat(tiny("idefics3"), "openvino"), chat(tiny("idefics3"), "openvino", quantize="int8")
     assert len({exact.fingerprint, small.fingerprint, chat(tiny("idefics3"), "torch").fingerprint}) == 3
     replies = exact.complete(requests)
     known = set(cache_folder().iterdir())

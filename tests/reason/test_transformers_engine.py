@@ -170,25 +170,25 @@ def test_batches_shrink_grow_back_and_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "quantise",
+    "quantize",
     # optimum-quanto compiles its int4 kernels when they are first used, which takes minutes.
     ["int8", pytest.param("int4", marks=pytest.mark.slow)],
 )
-def test_quantised_weights_answer_batched_as_alone(quantise: str, tiny: Tiny, requests: list[ChatRequest]) -> None:
+def test_quantised_weights_answer_batched_as_alone(quantize: str, tiny: Tiny, requests: list[ChatRequest]) -> None:
     pytest.importorskip("optimum.quanto")
-    engine = chat(tiny("idefics3"), quantise=quantise)
+    engine = chat(tiny("idefics3"), quantize=quantize)
     assert "QLinear" in str(engine._model.loaded.model)
     replies = engine.complete(requests[:4])
     assert replies == [engine.complete([request])[0] for request in requests[:4]]
     assert engine.fingerprint != chat(tiny("idefics3")).fingerprint
 
 
-def test_a_missing_quantiser_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_quantizer_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "optimum.quanto", None)
-    with pytest.raises(EngineError, match=r'transformers.quantise = "int8" needs optimum-quanto .* pip install'):
-        chat(tiny("idefics3"), quantise="int8")
+    with pytest.raises(EngineError, match=r'transformers.quantize = "int8" needs optimum-quanto .* pip install'):
+        chat(tiny("idefics3"), quantize="int8")
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
@@ -203,8 +203,8 @@ def test_weights_that_are_quantised_already_say_what_loads_them(
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None if name == "gptqmodel" else object())
     with pytest.raises(EngineError, match=rf"^{method} weights are loaded by gptqmodel; pip install gptqmodel$"):
         chat(folder)
-    with pytest.raises(EngineError, match=rf'quantised already \({method}\).*"int8" cannot be; set it to "none"'):
-        chat(folder, quantise="int8")
+    with pytest.raises(EngineError, match=rf'quantized already \({method}\).*"int8" cannot be; set it to "none"'):
+        chat(folder, quantize="int8")
     assert loading.weight_bytes(folder, settings, TransformersConfig()) == sum(
         file.stat().st_size for file in folder.glob("*.safetensors")
     )

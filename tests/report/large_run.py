@@ -18,7 +18,7 @@ from mllmrec.dataset import Dataset, load
 from mllmrec.dataset import store as dataset_store
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import Evaluation
-from mllmrec.features.encode import Cuts, Features, normalise_rows
+from mllmrec.features.encode import Cuts, Features, normalize_rows
 from mllmrec.foundation.progress import silent
 from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
 from mllmrec.models import MLLMRec
@@ -127,7 +127,7 @@ def _features(dataset: Dataset, generator: np.random.Generator) -> Features:
 
     def near(n: int) -> np.ndarray:
         noise = generator.standard_normal((n, WIDTH), dtype=np.float32)
-        return normalise_rows(topics[np.arange(n) % TOPICS] + np.float32(0.6) * noise)
+        return normalize_rows(topics[np.arange(n) % TOPICS] + np.float32(0.6) * noise)
 
     return Features(near(dataset.n_items), near(dataset.n_users), dataset.train_digest, Cuts(0, 0, 0, 0))
 

@@ -183,7 +183,7 @@ def ridge_weights(user_items: CSR, vectors: Vectors, support: CSR, *, data: str,
         without_peers: leave peers out, which would take minutes over many items.
     """
     users, items = user_items.shape
-    named = sizes(U=users, I=items, nnz=user_items.nnz, d=vectors.shape[1], neighbours=support.nnz)
+    named = sizes(U=users, I=items, nnz=user_items.nnz, d=vectors.shape[1], n_neighbors=support.nnz)
     return Case(
         "ridge_weights",
         f"{data} {named}",

@@ -62,7 +62,7 @@ class TransformersModel:
         backend = "" if config.backend == "torch" else f" backend={config.backend}"
         return (
             f"{_VERSION}{backend} model={model_folder.identity(self.folder)} dtype={self.dtype} "
-            f"quantise={config.quantise} pixels={config.max_pixels}"
+            f"quantize={config.quantize} pixels={config.max_pixels}"
         )
 
     @cached_property

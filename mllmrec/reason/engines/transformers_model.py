@@ -87,7 +87,7 @@ def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
         _check_openvino(settings, config)
     elif stored := stored_quantization(settings):
         _check_stored(stored, config)
-    elif config.quantise != "none":
+    elif config.quantize != "none":
         _check_quanto(config)
 
 
@@ -97,9 +97,9 @@ def stored_quantization(settings: dict[str, Any]) -> str:
 
 
 def _check_stored(stored: str, config: TransformersConfig) -> None:
-    if config.quantise != "none":
+    if config.quantize != "none":
         raise EngineError(
-            f'the weights are quantised already ({stored}), so transformers.quantise = "{config.quantise}" cannot be; '
+            f'the weights are quantized already ({stored}), so transformers.quantize = "{config.quantize}" cannot be; '
             'set it to "none"'
         )
     missing = [name for name in _LOADED_BY.get(stored, ()) if importlib.util.find_spec(name) is None]
@@ -112,7 +112,7 @@ def _check_quanto(config: TransformersConfig) -> None:
         import optimum.quanto  # noqa: F401 - whether it imports is the question
     except Exception as error:  # a build for another torch raises what it likes
         raise EngineError(
-            f'transformers.quantise = "{config.quantise}" needs optimum-quanto ({first_line(error)}); pip install '
+            f'transformers.quantize = "{config.quantize}" needs optimum-quanto ({first_line(error)}); pip install '
             "'mllmrec[vlm]'"
         ) from error
 
@@ -193,7 +193,7 @@ def _load_weights(folder: Path, config: TransformersConfig) -> Any:
         use_safetensors=True,
         **_attention(config),
     )
-    return _quantized(model.eval(), config.quantise)
+    return _quantized(model.eval(), config.quantize)
 
 
 def _attention(config: TransformersConfig) -> dict[str, str]:
@@ -206,13 +206,13 @@ def _attention(config: TransformersConfig) -> dict[str, str]:
     return {}
 
 
-def _quantized(model: Any, quantise: str) -> Any:
+def _quantized(model: Any, weights: str) -> Any:
     """Quantize the linear layers to int8 or int4; the head stays as it is, where a rounding costs most."""
-    if quantise == "none":
+    if weights == "none":
         return model
     from optimum.quanto import freeze, qint4, qint8, quantize
 
-    quantize(model, weights={"int8": qint8, "int4": qint4}[quantise], exclude=["lm_head", "*.lm_head"])
+    quantize(model, weights={"int8": qint8, "int4": qint4}[weights], exclude=["lm_head", "*.lm_head"])
     freeze(model)
     return model
 
@@ -229,7 +229,7 @@ def weight_bytes(folder: Path, settings: dict[str, Any], config: TransformersCon
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     values = sum(count_weights(file) for file in folder.glob("*.safetensors"))
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(config)]
-    return int(values * {"none": width, "int8": 1, "int4": 0.56}[config.quantise])
+    return int(values * {"none": width, "int8": 1, "int4": 0.56}[config.quantize])
 
 
 def _check_openvino(settings: Mapping[str, Any], config: TransformersConfig) -> None:
@@ -251,12 +251,12 @@ def _load_openvino(folder: Path, settings: Mapping[str, Any], config: Transforme
 
     def convert(target: Path) -> None:
         model = kind.from_pretrained(
-            folder, export=True, compile=False, trust_remote_code=False, **_openvino_weights(config.quantise)
+            folder, export=True, compile=False, trust_remote_code=False, **_openvino_weights(config.quantize)
         )
         model.save_pretrained(target)
 
     with quiet():
-        compiled = converted("openvino", {"model": identity(folder), "weights": config.quantise}, convert)
+        compiled = converted("openvino", {"model": identity(folder), "weights": config.quantize}, convert)
         return kind.from_pretrained(compiled, export=False, trust_remote_code=False, ov_config=_EXACT)
 
 
@@ -269,13 +269,13 @@ def _task(settings: Mapping[str, Any]) -> str:
     return "image-text-to-text" if "vision_config" in settings else "text-generation-with-past"
 
 
-def _openvino_weights(quantise: str) -> dict[str, Any]:
+def _openvino_weights(quantize: str) -> dict[str, Any]:
     """Return settings for weights as they are, or compressed by nncf, which optimum-intel brings."""
-    if quantise == "none":
+    if quantize == "none":
         return {"load_in_8bit": False}
     from optimum.intel.openvino import OVWeightQuantizationConfig
 
-    return {"quantization_config": OVWeightQuantizationConfig(bits={"int8": 8, "int4": 4}[quantise])}
+    return {"quantization_config": OVWeightQuantizationConfig(bits={"int8": 8, "int4": 4}[quantize])}
 
 
 def _check_family(family: str, task: str) -> None:
