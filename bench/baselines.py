@@ -78,7 +78,7 @@ def _dataset(data: Path, out: Path, split_column: str | None) -> Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The setting that validation chose, and what it reached, a trial a seed."""
+    """The setting that validation chose, and what it reached, a trial per seed."""
 
     settings: str
     trials: Sequence[Trial]

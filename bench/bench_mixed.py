@@ -16,7 +16,7 @@ _WIDTH = 256
 
 @cache
 def problem(users: int, items: int) -> tuple[MixedScores, CSR, CSR]:
-    """Return scores of a spread of 1 for both parts, what users have, and what they hold out; 11 items a user."""
+    """Return scores of a spread of 1 for both parts, what users have, and what they hold out; 11 items per user."""
     rng = np.random.default_rng(5)
     exclude, heldout = interactions.held_out(interactions.interactions(users, items, 11 * users), share=0.15)
     near = rng.integers(0, items, (items, _WEIGHTS))

@@ -15,7 +15,7 @@ EACH = 30  # neighbors by shared users, and by vectors
 
 
 def catalogue(vectors: np.ndarray) -> tuple[CSR, np.ndarray, CSR]:
-    """Two users an item with ten interactions each; an item's neighbors are 30 by shared users and 30 by vectors."""
+    """Two users per item with ten interactions each; an item's neighbors are 30 by shared users and 30 by vectors."""
     items = len(vectors)
     user_items = interactions.interactions(2 * items, items, 20 * items)
     return user_items, vectors, ridge_support(vectors, user_items, EACH, EACH)

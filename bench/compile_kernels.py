@@ -107,7 +107,7 @@ def kernels() -> list[Kernel]:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one compiled kernel takes: registers a thread, bytes spilled a thread, bytes of shared memory a block."""
+    """Count registers per thread, bytes spilled per thread and bytes of shared memory per block of a kernel."""
 
     registers: int
     spilled: int
@@ -151,8 +151,8 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
     """The page: one line a kernel, registers / spilled / shared memory for each target."""
     lines = [
         "# Triton kernels, compiled", "",
-        f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers a thread, bytes",
-        "spilled a thread, bytes of shared memory a block. Registers and spills (the stack, for no kernel keeps an",
+        f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers per thread, bytes",
+        "spilled per thread, bytes of shared memory per block. Registers and spills (the stack, for no kernel keeps an",
         "array there) are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
         "| kernel | warps | " + " | ".join(TARGETS[c][0] for c in TARGETS) + " |",
         "|---|---|" + "---|" * len(TARGETS),

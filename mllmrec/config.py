@@ -1,4 +1,4 @@
-"""One frozen config a stage, and one an engine; defaults live here and nowhere else.
+"""One frozen config per stage and per engine; defaults live here and nowhere else.
 
 A value comes from the first that names it: `--set stage.key=value`, the run's TOML file, the environment
 (`MLLMREC_STAGE__KEY`, for what belongs to a machine, such as a device), the default. A key that no stage
@@ -54,7 +54,7 @@ class DescribeConfig(BaseModel):
     words: Positive = 100  # words of an answer; a place of the template
     max_new_tokens: Positive = 192
     item_tokens: Positive = 160  # estimated tokens of the item's own text, where the template has it
-    max_images: Positive = 4  # pictures an item; of more, so many spread evenly
+    max_images: Positive = 4  # pictures per item; of more, so many spread evenly
     retries: Count = 2  # attempts after an answer that cannot be used
     max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
 
@@ -160,8 +160,8 @@ class RecommendConfig(BaseModel):
     """Top-N for users, and similar items."""
 
     model_config = _FROZEN
-    top: Positive = 20  # items a user
-    similar: Positive = 10  # items an item
+    top: Positive = 20  # items per user
+    similar: Positive = 10  # items per item
     users: tuple[str, ...] = ()  # the shop's ids of the users to serve; empty: all
     format: Literal["parquet", "jsonl"] = "parquet"
 

@@ -79,5 +79,5 @@ class ChatServerConfig(ServerConfig):
     """A server, and what one stage adds."""
 
     model: str = ""  # as the server calls it
-    max_tokens: PositiveInt = 256  # new tokens an answer
+    max_tokens: PositiveInt = 256  # new tokens per answer
     seed: NonNegativeInt = 999

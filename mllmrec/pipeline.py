@@ -100,7 +100,7 @@ def run(
     Args:
         dataset: a prepared dataset, or its folder.
         out: the run folder.
-        config: one config a stage; None: the defaults.
+        config: one config per stage; None: the defaults.
         until: the last stage to run.
         cache: the generation cache; None: the user's own.
         command: the command line of this run, to be written down.

@@ -22,7 +22,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.run_record import Stage
 
-# What reading a file of another shape may raise; only `load` runs inside such a block.
+# What reading a file of another format may raise; only `load` runs inside such a block.
 SHAPE_ERRORS = (
     ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError, EOFError, SafetensorError,
     pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException,

@@ -107,14 +107,14 @@ def check_record(value: Any) -> dict[str, Any]:
     """Return the content of run.json, or refuse it.
 
     Raises:
-        InputError: it has another shape; the line names the first key that is wrong.
+        InputError: it has another format; the line names the first key that is wrong.
     """
     try:
         _RecordShape.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"run.json has another shape: {_first(error)}") from error
+        raise InputError(f"run.json is not in the format of a run: {_first(error)}") from error
     if problem := next(_config_problems(value["config"]), None):
-        raise InputError(f"run.json has another shape: config.{problem}")
+        raise InputError(f"run.json is not in the format of a run: config.{problem}")
     record: dict[str, Any] = value
     return record
 
@@ -123,18 +123,18 @@ def read_seal(folder: Path, stage: str) -> Seal:
     """Read a stage's seal.
 
     Raises:
-        InputError: it is missing, is not JSON, has another shape, or names files that no stage writes.
+        InputError: it is missing, is not JSON, has another format, or names files that no stage writes.
     """
     value = storage.read_json(seal_path(folder, stage))
     try:
         seal = Seal.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"{stage}/{_SEAL} has another shape: {_first(error)}") from error
+        raise InputError(f"{stage}/{_SEAL} is not in the format of a stage: {_first(error)}") from error
     if seal.stage != stage:
         raise InputError(f"{stage}/{_SEAL} is the seal of stage {seal.stage!r}")
     for key in ("config", "model"):
         if not isinstance(seal.inputs.get(key, {}), dict):
-            raise InputError(f"{stage}/{_SEAL} has another shape: inputs.{key} is no table of settings")
+            raise InputError(f"{stage}/{_SEAL} is not in the format of a stage: inputs.{key} is no table of settings")
     for problem in _output_problems(seal.outputs):
         raise InputError(f"{stage}/{_SEAL} {problem}")
     return seal

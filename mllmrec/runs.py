@@ -1,4 +1,4 @@
-"""A run folder: one sub-folder a stage, each whole or not there, each knowing what it was made from.
+"""A run folder: one sub-folder per stage, each whole or not there, each knowing what it was made from.
 
 A stage is fresh when its fingerprint is the one in its `stage.json` and its files still hash to what is written there.
 The fingerprint covers the stage's config, its version, and the content of what it reads. A fresh stage is not computed
@@ -127,8 +127,8 @@ class Run:
             artefact = read(lambda name: self.file(stage, name))
         except SHAPE_ERRORS as error:
             raise InputError(
-                f"{self.folder / stage} has files of another shape than {stage} writes "
-                f"({type(error).__name__}: {first_line(error)}); remove the folder, then {self._remedy}"
+                f"files in {self.folder / stage} are not in the format that {stage} writes "
+                f"({type(error).__name__}: {first_line(error)}); delete the folder, then {self._remedy}"
             ) from error
         check_artefact(stage, artefact, self.dataset)
         return artefact

@@ -194,7 +194,7 @@ def test_no_index_is_out_of_range(case: Path, column: str, value: pl.Expr, messa
 )
 def test_a_record_of_another_shape_is_one_line(case: Path, key: str, value: Any, message: str) -> None:
     edit(case / "run" / "run.json", lambda record: record.update({key: value}))
-    with pytest.raises(InputError, match=rf"run.json has another shape: {message}") as caught:
+    with pytest.raises(InputError, match=rf"run.json is not in the format of a run: {message}") as caught:
         read_all(case)
     assert "\n" not in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_json_of_another_shape_is_one_line(case: Path, text: str) -> None:
     for path in (case / "run" / "run.json", case / "dataset" / "manifest.json"):
         whole = path.read_bytes()
         path.write_bytes(text.encode("latin-1"))
-        with pytest.raises(InputError, match=r"is not JSON|another shape"):
+        with pytest.raises(InputError, match=r"is not JSON|not in the format"):
             read_all(case)
         path.write_bytes(whole)
 

@@ -26,7 +26,7 @@ class Settings:
     """Settings of the ops and of their timing.
 
     Attributes:
-        k: neighbors a row; for ridge_weights as many by shared users and by vectors each.
+        k: neighbors per row; for ridge_weights as many by shared users and by vectors each.
         threshold: of the second case of topk_cosine.
         length: of recommended lists.
         rounds: timed runs of every method.

@@ -14,7 +14,7 @@ would thin out.
 `parental`, and a correction of the nearest neighbour's cosine, are fitted on the rows themselves. Measured on
 all-MiniLM-L6-v2 vectors of 4,344 real products, enlarged 2- to 35-fold: energy in 16 to 192 leading directions
 within 0.01, median cosine of the 1st and of the 10th neighbour within 0.06, share of pairs >= 0.7 from a third
-of the source's to all of it (the source has 7 such neighbors a row; at one share, 50,000 rows would have 80
+of the source's to all of it (the source has 7 such neighbors per row; at one share, 50,000 rows would have 80
 each, and the median 10th neighbour could not stay where it is). `data_profile` measures a given set.
 """
 

@@ -105,18 +105,18 @@ class Curve:
 
     @property
     def method(self) -> str:
-        """Return the op, and the backend where it is a peer."""
+        """Return the name of the op, followed by the library if it is a peer."""
         return self.op if self.backend == OURS else f"{self.op}, {self.backend}"
 
     @property
     def name(self) -> str:
-        """Return all of it, for a person."""
+        """Return a label with method, data and settings."""
         return f"{self.method}, {self.data}, d={self.d} {self.settings}"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """N, and the line of the CSV that was measured there."""
+    """One measured size N and its line of the CSV."""
 
     n: int
     result: Result

@@ -13,7 +13,7 @@ from mllmrec_cli.options import Json, Run, Seed
 if TYPE_CHECKING:
     from mllmrec.audit.leak import LeakAudit
 
-_audit = typer.Typer(no_args_is_help=True, help="Check a run for what must not be: leak.")
+_audit = typer.Typer(no_args_is_help=True, help="Check a run for leaks of held-out items.")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 @_audit.command(name="leak")
 def _leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
-    """Say whether a run's profiles know held-out items; exit code 1 where they do.
+    """Report whether a run's profiles contain held-out items; exit code 1 if they do.
 
     Example: mllmrec audit leak run
     """

@@ -144,7 +144,7 @@ class _Rate(ProgressColumn):
 
 
 def _rate(speed: float) -> str:
-    """Return a speed in units a second for a person: 12.5/s, or 8.0 s each; empty for none."""
+    """Return a speed in units per second for a person: 12.5/s, or 8.0 s each; empty for none."""
     if speed <= 0:
         return ""
     return f"{speed:,.1f}/s" if speed >= 1 else f"{1 / speed:,.1f} s each"
@@ -177,7 +177,7 @@ class _Task:
         self.done, self.total = done, total
 
     def speed(self, now: float) -> float:
-        """Return units a second over the last minute or two; what was done before the task started does not count."""
+        """Return units per second over the last minute or two; what was done before the task started does not count."""
         while len(self.recent) > 2 and now - self.recent[1][0] > _RATE_SECONDS:
             self.recent.popleft()
         began, before = self.recent[0]
@@ -214,7 +214,7 @@ class _LogProgress:
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
-        """Tick once a second inside."""
+        """Tick once per second inside."""
         stop = threading.Event()
 
         def run() -> None:

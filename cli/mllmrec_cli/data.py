@@ -46,8 +46,8 @@ def _prepare(
         typer.Option(
             "--format",
             metavar="FORM",
-            help="Form of the files in SHOP: tables, amazon (review dumps), mmrec; auto: by the files; catalogue: "
-            "generate a shop there.",
+            help="Format of the files in SHOP: tables, amazon (review dumps), mmrec, auto (detect it); catalogue: "
+            "first generate a shop in SHOP.",
         ),
     ] = Format.auto,
     split: Annotated[
@@ -59,9 +59,9 @@ def _prepare(
     ] = SplitRule.auto,
     split_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column that holds a given split.")] = "",
     k_core: Annotated[
-        int | None, typer.Option(min=0, help="Least interactions of each user and item.", show_default="5")
+        int | None, typer.Option(min=0, help="Minimum number of interactions per user and per item.", show_default="5")
     ] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Drop interactions rated lower.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Drop interactions with a lower rating.")] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(

@@ -79,11 +79,9 @@ def verify(cache: Cache = None, json: Json = False) -> None:
 @_app.command(name="prune")
 def _prune(
     cache: Cache = None,
-    unusable: Annotated[
-        bool, typer.Option("--unusable", help="Also answers that hold no text that could be used.")
-    ] = False,
+    unusable: Annotated[bool, typer.Option("--unusable", help="Also remove answers without usable text.")] = False,
     engine: Annotated[
-        str, typer.Option(metavar="TEXT", help="Also answers of engines whose fingerprint holds this text.")
+        str, typer.Option(metavar="TEXT", help="Also remove answers of engines whose fingerprint contains this text.")
     ] = "",
     json: Json = False,
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mllmrec.report.audits import ItemNeighbors
     from mllmrec.report.sections.cards import UserCard
 
-_inspect = typer.Typer(no_args_is_help=True, help="Look into a run: profiles, graph. Measured, with a page to read.")
+_inspect = typer.Typer(no_args_is_help=True, help="Measure the profiles or the item graph of a run, and write a page.")
 _MEASURES = ("measure", "value", "how to read it")
 
 

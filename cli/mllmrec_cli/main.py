@@ -35,8 +35,8 @@ from mllmrec_cli import (
 )
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 refused, one line says why and what to do, or a check (audit, doctor, cache verify) found "
-    "what it looks for; 2 the command line cannot be read; 130 interrupted.\n\n"
+    "Exit codes: 0 done; 1 refused (one line says why and what to do), or a check (audit, doctor, cache verify) found "
+    "a problem; 2 wrong command line; 130 interrupted.\n\n"
     "Example: mllmrec prepare shop --out dataset && mllmrec run dataset --out run && mllmrec show run"
 )
 
@@ -142,7 +142,7 @@ def _check_surroundings() -> None:
     """
     for word in sys.argv[1:]:
         if any("\ud800" <= c <= "\udfff" for c in word):
-            raise InputError(f"the name {word!a} is not UTF-8, which tables and pages are written in; rename it")
+            raise InputError(f"the argument {word!a} is not valid UTF-8; rename the file")
     for name in _THREAD_VARIABLES:
         value = os.environ.get(name, "").strip()
         if value and not (value.isascii() and value.isdigit() and int(value) > 0):

@@ -27,7 +27,8 @@ _STUDIES = {
 }
 
 _study = typer.Typer(
-    no_args_is_help=True, help="Vary one thing of MLLMRec on validation: alpha, neighbors, leak, seeds, ..."
+    no_args_is_help=True,
+    help="Vary one setting of MLLMRec and compare on validation: alpha, neighbors, leak, seeds, ...",
 )
 
 

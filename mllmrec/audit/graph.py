@@ -39,8 +39,8 @@ class GraphHealth:
         items: I.
         edges: off-diagonal entries of A.
         self_loops: entries on its diagonal.
-        degrees: int64 [I] off-diagonal entries a row.
-        in_degrees: int64 [I] off-diagonal entries a column; the same in a symmetric graph.
+        degrees: int64 [I] off-diagonal entries per row.
+        in_degrees: int64 [I] off-diagonal entries per column; the same in a symmetric graph.
         components: sizes of the weakly connected components, largest first; isolated items are components of 1.
         isolated: items without any edge, in or out.
         reciprocity: share of the entries whose reverse is there as well; 1 in a symmetric graph, NaN without edges.

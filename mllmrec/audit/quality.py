@@ -23,7 +23,7 @@ from mllmrec.reason.profile import Profiles
 
 COMPARED = 200  # profiles that distinct-n and self-BLEU are taken of, so that runs can be compared
 _ORDERS = (1, 2, 3, 4)  # of n-grams in BLEU
-_STRANGERS = 100  # never-seen items a user that held-out items are set against
+_STRANGERS = 100  # never-seen items per user that held-out items are set against
 _BLOCK = 256  # users that are scored at once
 
 
@@ -113,7 +113,7 @@ def measure_quality(
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
         most: users that are measured; a seeded sample where there are more.
         seed: of every sample.
-        progress: told after each block of users.
+        progress: called after each block of users.
 
     Raises:
         InputError: the run has no profile texts.

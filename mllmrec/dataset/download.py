@@ -145,7 +145,7 @@ class ImageDownloader:
 def add_pictures(
     items: pl.DataFrame, downloader: ImageDownloader, progress: Progress
 ) -> tuple[pl.DataFrame, Downloads]:
-    """Return the item table with fetched pictures behind the local ones, up to the limit of an item.
+    """Download pictures and append them to each item's local ones, up to the limit per item.
 
     Args:
         items: rows with `images` and `image_urls`.
@@ -153,7 +153,7 @@ def add_pictures(
         progress: called with the number of addresses that are done.
 
     Returns:
-        The table, and the outcome of its addresses.
+        The table, and which addresses succeeded or failed.
 
     Raises:
         StorageError: the downloader's folder cannot be written to.

@@ -127,7 +127,7 @@ def _fill(
 
 
 def load(folder: Path) -> Dataset:
-    """Read a dataset folder, from whomever, and check it against its manifest.
+    """Read a dataset folder from any source and check it against its manifest.
 
     Raises:
         InputError: it is no dataset, or holds what no dataset holds.
@@ -136,7 +136,7 @@ def load(folder: Path) -> Dataset:
     """
     if not (folder / MANIFEST).is_file():
         if (folder / "run.json").is_file():
-            raise InputError(f"{folder} is no dataset but a run; name the dataset that it was made from")
+            raise InputError(f"{folder} is a run, not a dataset; name the dataset that it was made from")
         raise InputError(
             f"{folder} is no dataset: it has no {MANIFEST}; make one with mllmrec prepare SHOP --out DATASET"
         )

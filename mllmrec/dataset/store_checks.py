@@ -71,7 +71,7 @@ def find_dataset_problems(folder: Path) -> Iterator[str]:
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part)[:80] for part in detail["loc"]) or "the whole"
-        yield f"{MANIFEST} has another shape: {key}: {detail['msg']}"
+        yield f"{MANIFEST} is not in the format of a dataset: {key}: {detail['msg']}"
         return
     except InputError as error:
         yield str(error)

@@ -37,7 +37,7 @@ def resampled_sums(values: Floats, *, resamples: int = RESAMPLES, progress: Prog
     Args:
         values: float64 [users, m].
         resamples: number of draws B, at least 1.
-        progress: told after each block of draws.
+        progress: called after each block of draws.
 
     Returns:
         float64 [B, m].
@@ -62,12 +62,12 @@ def mean_intervals(values: Floats, *, progress: Progress = silent) -> list[Inter
 
 
 def mean_interval(values: Floats) -> Interval:
-    """Return the mean of float64 [users] with its interval; differences of two models give a paired interval."""
+    """Return the mean of values [users] with its interval; for a paired interval, pass differences."""
     return mean_intervals(values[:, None])[0]
 
 
 def intervals(estimates: Floats, draws: Floats) -> list[Interval]:
-    """Return [m] estimates with the 95 % percentile intervals of their [B, m] draws; NaN draws are left out."""
+    """Return one Interval per estimate, from the 2.5 and 97.5 percentiles of its B draws; NaN draws are ignored."""
     table = []
     for estimate, column in zip(estimates, draws.T, strict=True):
         finite = column[np.isfinite(column)]

@@ -182,7 +182,7 @@ class Result:
 
     @property
     def stem(self) -> str:
-        """Return the name of the files without their endings; a leaky study has LEAKY in it."""
+        """Return the file name without suffix; it contains LEAKY where a row of a study is leaky."""
         return f"{self.name}.{LEAKY}" if self.leaky and self.split == "valid" else self.name
 
     @property

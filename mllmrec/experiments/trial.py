@@ -239,11 +239,11 @@ def keep_trial(
     evaluate: Callable[[Ranker, HeldOut], Values],
     splits: Sequence[HeldOut] = SPLITS,
 ) -> Trial:
-    """Return the trial of a file, fitted and evaluated where it is not there yet.
+    """Load the trial of a file, or fit, evaluate and save it.
 
     Args:
-        file: named by everything that shapes the trial.
-        fit: makes the model and its one line, given the file of a checkpoint to go on from.
+        file: its name is a hash of everything that affects the trial.
+        fit: given the path of a checkpoint, returns the model and a summary of one line.
         evaluate: gives the values of one split.
         splits: the splits that are judged by.
     """
@@ -268,7 +268,7 @@ def evaluate_users(
         dataset: the split.
         split: whose held-out items are ranked.
         config: the protocol.
-        progress: told after each block of users.
+        progress: called after each block of users.
 
     Returns:
         metric -> float64 [evaluated users].

@@ -21,9 +21,9 @@ class Capacity:
     """The size of a batch, now and at most.
 
     Attributes:
-        most: requests a batch, at the best of times.
+        most: requests per batch, at the best of times.
         tokens: a batch's requests times its longest one's tokens, at most.
-        size: requests a batch, now.
+        size: requests per batch, now.
     """
 
     most: int

@@ -23,10 +23,10 @@ Checks = Callable[[Path], Iterable[str]]
 
 
 def open_foreign(folder: Path, checks: Checks) -> None:
-    """Refuse a folder with links, special files, files of impossible size, or content of another shape.
+    """Refuse a folder with links, special files, files of impossible size, or content of another format.
 
     Args:
-        folder: a run or a dataset, from whomever.
+        folder: a run or a dataset, from an untrusted source.
         checks: yields one line for each thing that is wrong with the content of the folder's small files.
 
     Raises:

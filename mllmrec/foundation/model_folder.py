@@ -100,12 +100,15 @@ def refuse_code(folder: Path, *, own_classes: bool = False) -> None:
         if file.name in _NOT_SETTINGS or file.name.endswith(".index.json"):
             continue
         if file.stat().st_size > _MAX_JSON:
-            raise EngineError(f"{file} has {file.stat().st_size >> 20} MiB, which no settings file of a model has")
+            raise EngineError(
+                f"{file} is {file.stat().st_size >> 20} MiB; settings of a model have at most {_MAX_JSON >> 20} MiB; "
+                "download the model again"
+            )
         for key, value in _entries(storage.read_json(file)):
             if problem := _code(key, value, own_classes=own_classes):
                 raise EngineError(
-                    f"{file}: {problem}, and mllmrec runs no code that comes with a model; take a version that "
-                    'transformers knows without it, or serve the model elsewhere and use engine = "openai"'
+                    f"{file}: {problem}, and mllmrec runs no code that comes with a model; use a version that "
+                    'needs no custom code, or serve the model elsewhere and use engine = "openai"'
                 )
 
 

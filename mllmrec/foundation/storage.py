@@ -163,14 +163,14 @@ def make_parents(folder: Path) -> None:
 
 
 def make_folder(path: Path, *, private: bool = False) -> Path:
-    """Create `path` and prove that it can be written to, before any work is spent.
+    """Create `path` and check that it is writable.
 
     Args:
         path: the folder; its parents are created too.
         private: close a folder that is created here to other users (mode 0700); an old one keeps its mode.
 
     Raises:
-        StorageError: it cannot.
+        StorageError: the folder cannot be created or written to.
     """
     with storage_errors("write to", path):
         if private and not path.is_dir():
@@ -183,7 +183,7 @@ def make_folder(path: Path, *, private: bool = False) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; half of a surrogate pair is written as JSON and Python escape it."""
+    """Write UTF-8 text atomically; a lone surrogate is written as an escape, \\udXXX."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -23,7 +23,7 @@ def by_vectors(vectors: Vectors, k: int, device: torch.device, **options: Any) -
 
     Args:
         vectors: float32 [I, d].
-        k: neighbors an item.
+        k: neighbors per item.
         device: where neighbors are searched.
         options: further arguments of topk_cosine.
 
@@ -41,7 +41,7 @@ def by_users(user_items: CSR, k: int, device: torch.device, **options: Any) -> L
 
     Args:
         user_items: binary [U, I].
-        k: neighbors an item.
+        k: neighbors per item.
         device: where neighbors are searched.
         options: further arguments of cooccurrence_topk.
 

@@ -64,8 +64,8 @@ class FitData:
 
     Attributes:
         user_items: R, binary [U, I], training interactions.
-        items: float32 [I, d], a vector an item; None: there are none.
-        users: float32 [U, d], a vector a user; None: there are none.
+        items: float32 [I, d], a vector per item; None: there are none.
+        users: float32 [U, d], a vector per user; None: there are none.
         valid: binary [U, I], validation interactions; None: there are none.
         seed: seed of what is random.
     """
@@ -152,8 +152,8 @@ class Recommender(ABC):
 
         Args:
             user_items: [U, I], scipy sparse or CSR; every entry but 0 is an interaction.
-            item_features: float32 [I, d], a vector an item.
-            user_features: float32 [U, d], a vector a user.
+            item_features: float32 [I, d], a vector per item.
+            user_features: float32 [U, d], a vector per user.
             valid: [U, I], validation interactions, to stop by or to choose by.
             seed: seed of what is random.
 
@@ -191,7 +191,7 @@ class Recommender(ABC):
 
         Args:
             items: int [B].
-            k: items a list.
+            k: items per list.
 
         Returns:
             ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
@@ -215,7 +215,7 @@ class Recommender(ABC):
 
         Args:
             users: int [B], rows of the fitted matrix.
-            k: items a user.
+            k: items per user.
             exclude: [B, I], items not to list, a row a user; None: the users' training items.
 
         Returns:

@@ -6,7 +6,7 @@ none changes, for the highest NDCG@20 of the validation items; of equal weights 
 on the next hill, so there are three: from weights of 0, 0.4 and 1.2. Of equal ends the first stays. Where there are
 several first parts, each has its climbs, and the one whose ensemble is best stays.
 
-The search reads a short list of items a user: the best fifty of every part, and the held-out items. An item on no list
+The search reads a short list of items per user: the best fifty of every part, and the held-out items. An item on none
 counts as ranked below these. Where the lists hold the whole catalogue, the ranking is exact.
 """
 

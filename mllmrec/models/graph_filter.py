@@ -5,7 +5,7 @@ R~ = D_U^-1/2 R D_I^-1/2 and V [I, r] its leading right singular vectors,
 
     score_u = R_u D_I^-1/2 V V^T D_I^1/2,
 
-the inner product of R_u D_I^-1/2 V and D_I^1/2 V: r numbers a user and an item.
+the inner product of R_u D_I^-1/2 V and D_I^1/2 V: r numbers per user and per item.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _largest(similar: sp.csr_array, items: NDArray[np.int64], k: int) -> sp.csr_
     Args:
         similar: [B, I], rows of S; changed.
         items: int64 [B], the item of each row.
-        k: entries a row.
+        k: entries per row.
     """
     rows = np.repeat(np.arange(similar.shape[0]), np.diff(similar.indptr))
     similar.data[similar.indices == items[rows]] = 0

@@ -40,7 +40,7 @@ class Part(Protocol):
 
         Args:
             users: int64 [B].
-            k: items a user.
+            k: items per user.
             exclude: [B, I], items not to list.
         """
         ...
@@ -84,7 +84,7 @@ class VectorScorer:
 
         Args:
             users: int64 [B].
-            k: items a user.
+            k: items per user.
             exclude: [B, I], items not to list, a row a user.
         """
         ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
@@ -116,7 +116,7 @@ def ranks_by_block(model: Scorer, exclude: CSR, heldout: CSR, progress: Progress
     """Return the ranks of held-out items, a block of users at a time; see Recommender.ranks.
 
     Args:
-        model: scores a block of users at once.
+        model: scores per block of users at once.
         exclude: [U, I], items that are not ranked.
         heldout: [U, I], items to rank.
         progress: called after each block.
@@ -143,9 +143,9 @@ def top_by_user(model: Scorer, users: NDArray[np.int64], k: int, exclude: CSR) -
     """Return the k best items of each named user, best first, ties to the lower id.
 
     Args:
-        model: scores a block of users at once.
+        model: scores per block of users at once.
         users: int64 [B].
-        k: items a user.
+        k: items per user.
         exclude: [B, I] items not to list, a row a named user.
 
     Returns:

@@ -50,7 +50,7 @@ class MixedScorer(ABC):
 
         Args:
             users: int64 [B].
-            k: items a user.
+            k: items per user.
             exclude: [B, I], items not to list.
         """
         return topk_mixed(self.mixed(users), k, exclude=exclude)

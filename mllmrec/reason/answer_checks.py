@@ -153,7 +153,7 @@ def mark_suspects(keys: Sequence[str], material: Sequence[str], answers: Sequenc
 
 
 def suspicions(material: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Return why each answer does not seem to depend on its own request; empty where it does."""
+    """Return one reason per suspect answer, and an empty string for an answer that is specific to its request."""
     if len(texts) < _MIN_REQUESTS:
         return [""] * len(texts)
     plain = [" ".join(_WORD.findall(text.lower())) for text in texts]

@@ -149,7 +149,7 @@ def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
     if schema not in _known_schemas():
         names = ", ".join(sorted(str(name) for _, name, _ in schema))
         raise StorageError(
-            f"{path} is no generation cache (it holds {names:.120}, of another shape); move it away, or name another "
+            f"{path} is not a generation cache (its tables are {names:.120}); move it away, or name another "
             "with --cache"
         )
 

@@ -108,7 +108,7 @@ class ChatDescriber:
     Args:
         chat: model, template and number of retries.
         item_tokens: estimated tokens that the item's own text may take, where the template has it.
-        max_images: pictures an item; of more (the frames of a video), so many spread evenly.
+        max_images: pictures per item; of more (the frames of a video), so many spread evenly.
     """
 
     def __init__(self, chat: RetryingChat, *, item_tokens: int, max_images: int) -> None:
@@ -205,7 +205,7 @@ class HistoryLimits:
 
     Attributes:
         tokens: estimated tokens of all items together.
-        item_tokens: estimated tokens an item.
+        item_tokens: estimated tokens per item.
         half_life: newer items that halve an item's weight; 0: all count the same.
     """
 
@@ -250,9 +250,9 @@ class HistoryPrompts:
 
 
 class ChatProfiler:
-    """The Profiler over a chat model: a history's items, each with its share of tokens -> P_u.
+    """Write profiles P_u with a chat model; each item of a history gets a share of the tokens.
 
-    It sees the history that it is given and nothing else of the user; of the catalogue, the history's items only.
+    The prompt contains only the given history and the catalogue entries of its items.
     """
 
     def __init__(self, chat: RetryingChat, prompts: HistoryPrompts) -> None:

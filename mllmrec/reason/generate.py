@@ -83,7 +83,7 @@ def generate(
         keys: the cache key of each request; requests with one key get one answer.
         requests: items, or histories.
         complete: the engine; it answers each request of a batch, in order, and reports how many it has done.
-        batch_size: requests a call; called before each, since an engine learns its capacity.
+        batch_size: requests per call; called before each, since an engine learns its capacity.
         cache: read first, written after each batch. Failed answers are not kept, so a rerun tries again; unusable
             ones are, since the same request would bring the same.
         progress: called while a batch runs, and after it.

@@ -168,7 +168,7 @@ def newest_items(histories: Histories, descriptions: Descriptions, most: int) ->
     Args:
         histories: of the split in use.
         descriptions: D_s of each item.
-        most: items a user.
+        most: items per user.
     """
     texts = descriptions.texts
     return [_newest(histories, user, texts, most) for user in range(histories.n_users)]

@@ -64,8 +64,8 @@ def recency_shares(count: int, half_life: float, budget: int, most: int, least: 
         count: items of the history.
         half_life: newer items that halve a weight; 0: all weigh the same.
         budget: tokens of all items together.
-        most: tokens an item, at most.
-        least: tokens an item, at least.
+        most: tokens per item, at most.
+        least: tokens per item, at least.
     """
     weights = recency_weights(count, half_life)
     while True:

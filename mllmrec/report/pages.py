@@ -37,7 +37,7 @@ def write_report(runs: Sequence[Path], *, page: Path | None = None, seed: int = 
         runs: run folders; of several the first is the one that the others are set against.
         page: the page's path; by default report.html, or comparison.html, in the first run's folder.
         seed: of every sample.
-        progress: told after each section, or each run.
+        progress: called after each section, or each run.
 
     Returns:
         The page's path.

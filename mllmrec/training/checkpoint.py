@@ -107,7 +107,7 @@ def restore(
         return State(**counters | {"best": _under(tensors, "best.")})
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise MismatchError(
-            f"the checkpoint {path} has another shape ({first_line(error)}); remove it to start over"
+            f"the checkpoint {path} is not in the expected format ({first_line(error)}); remove it to start over"
         ) from error
 
 

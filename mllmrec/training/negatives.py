@@ -20,7 +20,7 @@ class Negatives:
 
     Args:
         user_items: training interactions.
-        batch_size: pairs a step.
+        batch_size: pairs per step.
         pool: items that a batch's negatives come from; 0: any, each pair's draw is then independent of all others.
         device: where users and negatives live.
     """

@@ -3,7 +3,7 @@
 Everything random in an epoch is drawn from (seed, epoch), so a killed training goes on to the same bytes. Pairs,
 negatives and the loss stay on the device: between the first step of an epoch and its last nothing waits for it. Where
 a user's row is projected, the epoch shuffles users, not pairs. The pairs of a user then share a batch, the negatives
-of a batch come from a pool, and each row is projected once a batch.
+of a batch come from a pool, and each row is projected once per batch.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_two_dumps_or_the_meta_file_of_another_shop_stop(tmp_path: Path) -> None
     made = prepare(folder, tmp_path / "d", PrepareOptions(k_core=0, interactions="Toys.json"))
     assert (made.item_ids.to_list(), made.items["title"].to_list()) == (["T1"], ["Toy"])
     with pytest.raises(
-        InputError, match="a file of another name could be the items: meta_Toys.json; name it with --items"
+        InputError, match="a file of an unusual name could be the items: meta_Toys.json; name it with --items"
     ):
         prepare(folder, tmp_path / "e", PrepareOptions(k_core=0, interactions="Beauty.json"))
 
@@ -174,7 +174,7 @@ def test_other_content_than_the_name_says_is_named(tmp_path: Path) -> None:
     for content, message in (
         (b"PK\x03\x04....", "items.csv is an Excel workbook or a zip archive; save the sheet as .csv"),
         ((tmp_path / "t.parquet").read_bytes(), "items.csv is a parquet file; name it .parquet"),
-        (b"\x00" * 100, "items.csv is empty: it holds zero bytes alone"),
+        (b"\x00" * 100, "items.csv has no text, only NUL bytes"),
         (b"\x1f\x8b\x08\x00broken", "items.csv cannot be read, it is cut off, damaged or closed"),
     ):
         with pytest.raises(InputError, match=message):

@@ -40,7 +40,7 @@ def topk_mixed(scores: MixedScores, exclude: CSR, k: int, *, data: str) -> Case:
     Args:
         scores: the scores of every user.
         exclude: [U, I], items not to list.
-        k: items a user.
+        k: items per user.
         data: name of the data.
     """
     return Case(

@@ -24,7 +24,7 @@ def topk_cosine(vectors: Vectors, k: int, threshold: float | None = None, *, dat
 
     Args:
         vectors: float32 [N, d], unit rows.
-        k: neighbors a row.
+        k: neighbors per row.
         threshold: cosines below it are dropped.
         data: name of the rows, for the case.
     """
@@ -49,7 +49,7 @@ def case_name(data: str, n: int, d: int, k: int, threshold: float | None) -> str
         data: name of the data.
         n: rows.
         d: dimensions.
-        k: neighbors a row.
+        k: neighbors per row.
         threshold: cosines below it are dropped; None for none.
     """
     cut = "" if threshold is None else f" >={threshold}"
@@ -130,7 +130,7 @@ def cooccurrence_topk(user_items: CSR, k: int, *, threads: int, data: str) -> Ca
 
     Args:
         user_items: binary [U, I].
-        k: neighbors an item.
+        k: neighbors per item.
         threads: for the peers that take a number; scipy's product knows one thread only.
         data: name of the interactions, for the case.
     """

@@ -109,8 +109,10 @@ def _check(rows: CSR, factors: NDArray[Any], unobserved_weight: float, regulariz
         raise KernelInputError("factors must be finite")
     if not 0 <= unobserved_weight < np.inf:
         raise KernelInputError(f"unobserved_weight must be at least 0; got {unobserved_weight}")
-    if regularization.shape != (rows.n_rows,) or not (regularization > 0).all():
-        raise KernelInputError(f"regularization must be {rows.n_rows} numbers above 0; got {regularization.shape}")
+    if regularization.shape != (rows.n_rows,):
+        raise KernelInputError(f"regularization must have shape ({rows.n_rows},); got {regularization.shape}")
+    if not (regularization > 0).all():
+        raise KernelInputError(f"regularization must be above 0; the lowest is {regularization.min()}")
 
 
 def _check_prior(prior: NDArray[Any], shape: tuple[int, int]) -> None:

@@ -55,7 +55,7 @@ def parallel_for(
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold BLAS to the calling thread, for small products between pieces of Numba code."""
+    """Limit BLAS to one thread inside the block."""
     with _controller().limit(limits=1, user_api="blas"):
         yield
 

@@ -41,14 +41,14 @@ def cooccurrence_topk(
 
     Args:
         user_items: sparse [U, I]; only the pattern is read, so a stored zero counts as an interaction.
-        k: neighbors an item, at least 1; may exceed I.
+        k: neighbors per item, at least 1; may exceed I.
         measure: "jaccard", "cosine" or "count".
         window: c_ij counts only users who touched i and j at most this far apart in time; d_i stays.
         times: int64 [nnz], the time of each entry of `user_items.indices`; needed by `window`. The matrix must then be
             a CSR with ascending, unique ids in a row, whose entries keep their order.
         backend: "auto", "numba", "cupy" or "reference". The matrix is counted on the host unless "cupy" is named.
         max_bytes: working memory beyond input and output; the transpose is made in blocks to fit it. None is
-            16 MiB on the CPU, or twice the counters of all threads (8 bytes an item and thread) where that is more.
+            16 MiB on the CPU, or twice the counters of all threads (8 bytes per item and thread) where that is more.
             On a GPU it is a quarter of the free memory.
 
     Returns:

@@ -153,7 +153,7 @@ def working_bytes(n_items: int, k: int, threads: int) -> int:
 
     Args:
         n_items: columns of the interactions.
-        k: neighbors an item.
+        k: neighbors per item.
         threads: threads that count.
     """
     return n_items * (4 + 8) + threads * (n_items * 8 + 4 + k * 8)
@@ -166,7 +166,7 @@ def cooccurrence_topk(
 
     Args:
         user_items: [U, I], the pattern.
-        k: neighbors an item.
+        k: neighbors per item.
         measure: "jaccard", "cosine" or "count".
         window: longest distance in time of two counted entries; None for all.
         times: int64 [nnz], needed by `window`.

@@ -46,14 +46,14 @@ def count(
     times: NDArray[np.int64] | None,
     blocks: int,
 ) -> tuple[Any, Any]:
-    """Return ids int32 [I, k] and scores float32 [I, k], arrays of `xp`.
+    """Return the k items of each item with the highest co-occurrence: ids int32 and scores float32, [I, k] of `xp`.
 
     Args:
         xp: CuPy, or NumPy beside kernels that run on the CPU.
-        transpose: launch of that kernel: takes the number of blocks and the arguments.
-        count_rows: launch of that kernel.
+        transpose: launches the kernel `transpose`, given the number of blocks and the arguments.
+        count_rows: launches the kernel `count_rows`, likewise.
         user_items: [U, I], the pattern.
-        k: neighbors an item.
+        k: neighbors per item.
         measure: "jaccard", "cosine" or "count".
         window: longest distance in time of two counted entries; None for all.
         times: int64 [nnz], needed by `window`.
@@ -116,7 +116,7 @@ def cooccurrence_topk(
 
     Args:
         user_items: [U, I], the pattern.
-        k: neighbors an item.
+        k: neighbors per item.
         measure: "jaccard", "cosine" or "count".
         window: longest distance in time of two counted entries; None for all.
         times: int64 [nnz], needed by `window`.

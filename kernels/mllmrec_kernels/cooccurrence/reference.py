@@ -55,7 +55,7 @@ def cooccurrence_topk(
 
     Args:
         user_items: [U, I], the pattern.
-        k: neighbors an item.
+        k: neighbors per item.
         measure: "jaccard", "cosine" or "count".
         window: longest distance in time of two counted entries; None for all.
         times: int64 [nnz], needed by `window`.

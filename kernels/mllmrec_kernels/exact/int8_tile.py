@@ -192,7 +192,7 @@ def candidates(
         typing_context: Numba's; a caller passes the other arguments alone.
         left: int8 rows.
         row: the tile's first row.
-        stride: bytes a row.
+        stride: bytes per row.
         starts: int32, one a row of `left`.
         right: uint8 columns.
         at: offset of the tile's group of 32 columns in `right`.
@@ -241,7 +241,7 @@ def count_above(
         typing_context: Numba's; a caller passes the other arguments alone.
         left: int8 rows.
         row: the tile's first row.
-        stride: bytes a row.
+        stride: bytes per row.
         starts: int32, one a row of `left`.
         right: uint8 columns.
         at: offset of the tile's group of 32 columns in `right`.

@@ -61,7 +61,7 @@ class RotationPlan:
         prefix: m, coordinates multiplied for every pair.
         two_bytes: use two bytes a coordinate, z = scale (q + q' / 256) and a remainder. The tile sums 256 q q and
             the two mixed products q q'; it leaves out q' q', 2^-16 of the scales.
-        tail_bytes: bytes a row that hold |r|: tail_bytes * h^2 scale^2 stands for |r|^2, h at most 127.
+        tail_bytes: bytes per row that hold |r|: tail_bytes * h^2 scale^2 stands for |r|^2, h at most 127.
         left_scale: worth of one step of int8 in a row of the queries.
         right_scale: worth of one step of int8 in a row of the items.
         error: bound of |x.y - z_x.z_y| that comes from the rotation, for computed coordinates z.

@@ -36,7 +36,7 @@ class TopKProblem(NamedTuple):
         score_unit: float64 [Q].
         rounding_error: float64 [Q]; bounds what scaling, rounding and underflow do to score / score_unit[q].
         min_score: lowest score that a list takes.
-        k: entries a list.
+        k: entries per list.
         exclude_self: leave row q out of list q.
         indptr: int64 [Q + 1], of the CSR of items that each query must not list.
         excluded: int32, the column ids of that CSR.
@@ -79,7 +79,7 @@ def cosine_problem(
     Args:
         queries: float32 [Q, d].
         features: float32 [N, d]; the same array as `queries` in a self graph.
-        k: entries a list, at least 1.
+        k: entries per list, at least 1.
         threshold: least cosine that a list takes; None for all.
         exclude_self: leave row q out of list q.
     """
@@ -109,7 +109,7 @@ def dot_problem(queries: NDArray[np.float32], items: NDArray[np.float32], k: int
     Args:
         queries: float32 [Q, d].
         items: float32 [N, d].
-        k: entries a list, at least 1.
+        k: entries per list, at least 1.
         exclude: [Q, N], items that each query must not list.
     """
     query_scale, largest = inverse_norms(queries), _largest_norm(items)

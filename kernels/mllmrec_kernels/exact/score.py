@@ -86,7 +86,7 @@ def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
 
 @jit
 def dot_rows(x: NDArray[np.float32], i: int, y: NDArray[np.float32], j: int) -> float:
-    """Return `dot` of row i of x and row j of y, both contiguous float32 [., d], without a view of either."""
+    """Return `dot` of row i of x and row j of y, both contiguous float32 [., d], without slicing them."""
     d = x.shape[1]
     total: float = _dot_at(x, i * d, y, j * d, d)
     for c in range(d - d % LANES, d):

@@ -96,7 +96,7 @@ def topk_mixed(
 
     Args:
         scores: of U users for I items.
-        k: items a user; a list with fewer candidates is padded with id -1 and score -inf.
+        k: items per user; a list with fewer candidates is padded with id -1 and score -inf.
         exclude: sparse [U, I]; the items stored in row u are never listed for user u.
         backend: as in rank_mixed.
         max_bytes: as in rank_mixed.

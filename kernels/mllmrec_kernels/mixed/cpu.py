@@ -101,7 +101,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
 
     Args:
         problem: the scores.
-        k: items a user.
+        k: items per user.
         exclude: [U, I], items that are not listed.
         max_bytes: working memory.
 

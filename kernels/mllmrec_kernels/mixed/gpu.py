@@ -230,7 +230,7 @@ def topk_mixed(scores: DeviceScores, k: int, exclude: CSR | None, max_bytes: int
 
     Args:
         scores: on a device.
-        k: items a user.
+        k: items per user.
         exclude: [U, I], items that are not listed.
         max_bytes: working memory; None for a quarter of what is free.
     """

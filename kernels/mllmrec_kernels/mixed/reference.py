@@ -89,7 +89,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None) -> TopK:
 
     Args:
         problem: the scores of every user.
-        k: items a user.
+        k: items per user.
         exclude: [U, I], items not to list; None: none.
     """
     allowed = np.ones(problem.shape, dtype=bool)

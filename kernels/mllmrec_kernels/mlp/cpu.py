@@ -5,7 +5,7 @@
 
 FLOPs, R rows: 2 R k (d_e + d) forward for k hidden units, 2 R k (d_e + 2 d) backward: bound by the products. NumPy's
 OpenBLAS reaches 200 to 225 GFLOP/s a core at these shapes with AVX-512, the MKL of torch's wheels 90 on the same
-processor (an AMD EPYC), and two threads through the whole pass meet twice a step instead of twenty times.
+processor (an AMD EPYC), and two threads through the whole pass meet twice per step instead of twenty times.
 Bytes: x and z of all rows where a gradient is needed, CHUNK of them a thread otherwise.
 """
 
@@ -26,7 +26,7 @@ LEAST = 64  # rows; fewer are not worth another thread
 
 @dataclass(frozen=True, slots=True)
 class Perceptron:
-    """W1 [k, d_e], b1 [k], W2 [d, k], b2 [d], and the slope below 0."""
+    """Parameters of a two-layer perceptron: W1 [k, d_e], b1 [k], W2 [d, k], b2 [d], and the slope below 0."""
 
     hidden: Single
     hidden_bias: Single

@@ -81,7 +81,7 @@ def propagate(
 
     Returns:
         [N, d], in the features' dtype, library and device. Sums run in that dtype, in the order
-        of the stored entries, one thread a row: the same bits for any number of threads.
+        of the stored entries, one thread per row: the same bits for any number of threads.
 
     Raises:
         KernelInputError: types or shapes do not match, the dtype is not floating, or an argument is out of range.

@@ -3,11 +3,11 @@
     next[i] = sum_e a_e current[col_e];   out[i] (+)= next[i]
 
 Bytes a layer: nnz d 4 gathered (from cache where columns repeat nearby), N d 4 written for `next` and again
-for `out`; FLOPs 2 nnz d. At 20 edges a row and 384 features that is bound by the gathers. The last layer
+for `out`; FLOPs 2 nnz d. At 20 edges per row and 384 features that is bound by the gathers. The last layer
 writes `out` alone, so one layer needs no buffer and L layers at most two.
 
 The inner loop is `_gather`: four vectors of columns stay in registers while a row's entries pass, instead of going
-through the cache once an entry. The columns needed two entries later are prefetched, since rows lie anywhere in memory.
+through the cache once per entry. The columns needed two entries later are prefetched: rows lie anywhere in memory.
 """
 
 from __future__ import annotations

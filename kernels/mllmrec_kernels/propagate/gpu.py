@@ -20,7 +20,7 @@ from torch import Tensor
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.exact.gpu_score import FUSED
 
-COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes a thread and edge in flight
+COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes per thread and edge in flight
 
 
 @triton.jit

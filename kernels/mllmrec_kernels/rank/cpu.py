@@ -5,7 +5,7 @@ and one with P[u, i] < low is not, where low and high are score(u, h) / score_un
 between are scored exactly, as h was, so that equal vectors tie. Excluded items are counted with the rest and
 subtracted again, each scored exactly.
 
-Bytes: one tile of products a thread, and both sides of it in float32, within `max_bytes`. Bound by the product.
+Bytes: one tile of products per thread, and both sides of it in float32, within `max_bytes`. Bound by the product.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def count_ahead(
         max_bytes: working memory.
 
     Returns:
-        False, with nothing done, where `max_bytes` holds not even one panel a side.
+        False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
     d = problem.queries.shape[1]
     plan = unrotated_plan(problem, two_bytes=d <= MAX_TWO_BYTE_COLUMNS)

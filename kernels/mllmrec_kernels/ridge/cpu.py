@@ -12,7 +12,7 @@ Counts are exact integers. Products and solve run in float64, where products of 
 The difference to the reference is then the conditioning of the system alone, at most 1 + trace(G) / lambda. Each item
 belongs to one thread: the number of threads changes no bit.
 
-Bytes a thread: 3 (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each user of the support's items. Bound by the
+Bytes per thread: 3 (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for each user of the support's items. Bound by the
 products (k² d).
 """
 

@@ -69,13 +69,13 @@ def topk_cosine(
 
     Args:
         features: floating [N, d]; rows need not be normalized.
-        k: neighbors a query; shorter lists are padded with id -1 and score -inf.
+        k: neighbors per query; shorter lists are padded with id -1 and score -inf.
         queries: floating [Q, d]; None takes the rows of `features` themselves.
         threshold: neighbors whose float32 cosine is below float32(threshold) are dropped.
         include_self: with `queries=None`, list a row as its own neighbor. Otherwise it is left out by position,
             so an equal row elsewhere stays.
         backend: "auto", "numba", "triton", or "reference".
-        max_bytes: working memory beyond input, output and some 20 bytes a row (norms, lengths of lists, order). None
+        max_bytes: working memory beyond input, output and some 20 bytes per row (norms, lengths of lists, order). None
             is 64 MiB on the CPU, a quarter of the free memory on a GPU.
 
     Returns:
@@ -147,10 +147,10 @@ def topk_dot(
     Args:
         queries: floating [Q, d].
         items: floating [I, d].
-        k: items a query; shorter lists are padded with id -1 and score -inf.
+        k: items per query; shorter lists are padded with id -1 and score -inf.
         exclude: sparse [Q, I]; the items stored in row q are never listed for query q.
         backend: "auto", "numba", "triton", or "reference".
-        max_bytes: working memory beyond input, output and some 20 bytes a row (norms, lengths of lists, order). None
+        max_bytes: working memory beyond input, output and some 20 bytes per row (norms, lengths of lists, order). None
             is 64 MiB on the CPU, a quarter of the free memory on a GPU.
 
     Returns:

@@ -3,11 +3,11 @@
 A list of k that is scored while it fills takes k ln(N / k) scores and as many moves in a heap. Here each query keeps
 a buffer of (sum, column) instead. When the buffer is full, its k-th highest sum bounds the end of the list from
 below: a sum is at most margin / step off, above or below (thresholds.py). Whatever lies more than twice that under
-the k-th highest is dropped, and the threshold is raised to it. In the end about k candidates a query are left to be
+the k-th highest is dropped, and the threshold is raised to it. In the end about k candidates per query are left to be
 scored, the highest sums first, so that the list's own end rules out most of the rest.
 
-Bytes: a buffer is four lists long, 8 bytes an entry, for each row of one panel a thread. Work: the product, and
-about k (1 + ln(N / 4k)) entries a query, none of which is scored before the end unless too many tie.
+Bytes: a buffer is four lists long, 8 bytes per entry, for each row of one panel per thread. Work: the product, and
+about k (1 + ln(N / 4k)) entries per query, none of which is scored before the end unless too many tie.
 """
 
 from __future__ import annotations

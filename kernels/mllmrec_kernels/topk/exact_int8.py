@@ -56,7 +56,7 @@ def fill(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, max_bytes: int)
         max_bytes: working memory.
 
     Returns:
-        False, with nothing done, where `max_bytes` holds not even one panel a side.
+        False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
     self_graph = problem.queries is problem.items
     n_queries, (n_items, d) = len(problem.queries), problem.items.shape

@@ -7,7 +7,7 @@ With P, unit and |P - score / unit| <= error as gpu_score.py proves, for each qu
    P < v - 2 error is not among the best k. A least score t rules out what has P < t / unit - error.
 2. **Lists.** One pass over all items appends those at or above the threshold to a list of the query, by atomics. A
    list is a bounded number of keys (gpu_lists.py), sorted afterwards, so the order of arrival does not show. Q x N
-   products live in registers alone. About k STRIDE pairs a query come through. For a self graph whose lists all fit
+   products live in registers alone. About k STRIDE pairs per query come through. For a self graph whose lists all fit
    at once, one product serves both problem of a pair, and the lists raise their thresholds on the way.
 3. **Decision.** The list's own k-th largest P raises the threshold. What is left, some dozens, is scored exactly, and
    sorted by (score falling, id rising).
@@ -58,7 +58,7 @@ def topk_cosine(
     Args:
         queries: float32 [Q, d].
         features: float32 [N, d], on the same device; the same tensor in a self graph.
-        k: neighbors a query.
+        k: neighbors per query.
         threshold: least float32 cosine; None for all.
         exclude_self: leave row q out of list q.
         max_bytes: working memory; None for a quarter of what is free.
@@ -78,7 +78,7 @@ def topk_dot(
     Args:
         queries: float32 [Q, d].
         items: float32 [I, d], on the same device.
-        k: items a query.
+        k: items per query.
         exclude: [Q, I], items that each query must not list.
         max_bytes: working memory; None for a quarter of what is free.
     """
@@ -94,7 +94,7 @@ def solve_dot(
     Args:
         queries: float32 [Q, d].
         items: float32 [N, d].
-        k: items a query.
+        k: items per query.
         excluded: [Q, N], on the device already; None: none.
         max_bytes: limit of working memory; None: a share of what is free.
     """

@@ -14,7 +14,7 @@ from mllmrec_kernels.topk import gpu_tiles
 
 STRIDE = 16  # one item in so many is in the sample
 ROUNDS = 3  # passes before a query that still overflows is scanned
-SCAN = 4096  # items a step of the scan
+SCAN = 4096  # items per step of the scan
 IN_REGISTERS = 2048  # longest list that a program sorts; longer ones are left to torch
 REFRESHED = 2**16  # queries of a self graph from which their lists raise their thresholds on the way
 ROWS, COLUMNS, GROUP = 128, 64, 16  # tile of products, queries by items; blocks of queries beside a block of items

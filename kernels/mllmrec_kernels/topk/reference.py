@@ -29,7 +29,7 @@ def topk_cosine(
     Args:
         queries: float32 [Q, d].
         features: float32 [N, d].
-        k: neighbors a query.
+        k: neighbors per query.
         threshold: least float32 cosine; None for all.
         exclude_self: leave row q out of list q.
     """
@@ -49,7 +49,7 @@ def topk_dot(queries: NDArray[np.float32], items: NDArray[np.float32], k: int, *
     Args:
         queries: float32 [Q, d].
         items: float32 [I, d].
-        k: items a query.
+        k: items per query.
         exclude: [Q, I], items that each query must not list.
     """
     scores = dot_reference(queries, items).astype(np.float32)  # [Q, I]

@@ -61,7 +61,9 @@ def read_delimited(
     with open_text(path, max_bytes) as file:
         data = file.read()
     if not data.strip(b"\x00 \t\r\n"):
-        raise InputError(f"{path.name} is empty" + (": it holds zero bytes alone" if data.strip() else ""))
+        raise InputError(
+            f"{path.name} is empty" if not data.strip() else f"{path.name} has no text, only NUL bytes; export it again"
+        )
     frame = _lines(path, data, rejects)
     delimiter = _delimiter(path, frame["text"][0], delimiter)
     names = tuple(header) or _header(frame["text"][0], delimiter)

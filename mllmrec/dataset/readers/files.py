@@ -212,7 +212,7 @@ def _ambiguous(folder: Path, candidates: Sequence[Path], table: str) -> InputErr
     names = ", ".join(path.name for path in candidates)
     several = "; a pattern reads several as one" if table == "interactions" else ""
     return InputError(
-        f"{folder}: {'several files' if len(candidates) > 1 else 'a file of another name'} could be the {table}: "
+        f"{folder}: {'several files' if len(candidates) > 1 else 'a file of an unusual name'} could be the {table}: "
         f"{names}; name it with --{table} {candidates[0].name}{several}"
     )
 

@@ -269,7 +269,7 @@ def _as_text(column: pl.Series, role: str, where: str) -> pl.Series:
     dtype = column.dtype
     whole = dtype.is_integer() or (isinstance(dtype, pl.Decimal) and not dtype.scale)
     if role in ("user", "item") and (dtype.is_float() or isinstance(dtype, pl.Decimal)) and not whole:
-        raise InputError(f"{where} is {dtype}: ids above 2^53 have lost digits; save them as text or integers")
+        raise InputError(f"{where} is {dtype}: it cannot hold ids above 2^53 exactly; save ids as text or integers")
     text = dtype in (pl.String, pl.Binary, pl.Categorical, pl.Enum, pl.Null)
     number = whole or (role not in ("user", "item") and dtype.is_numeric())
     date = role == "timestamp" and dtype in (pl.Date, pl.Datetime)

@@ -65,7 +65,9 @@ def name_ids(
     for name, array in features.items():
         if len(array) != n_items or largest >= n_items:
             size = max(largest + 1, n_items)
-            raise InputError(f"{name}.npy has {len(array)} rows for {size} items; rows go by itemID")
+            raise InputError(
+                f"{name}.npy has {len(array)} rows, but there are {size} items; row n must belong to itemID n"
+            )
     if largest >= n_items:
         raise InputError(f"an interaction has the itemID {largest}, but i_id_mapping.csv has {n_items} ids")
     if not features and items is None and n_items > max(_MOST_UNNAMED, 10 * len(table)):

@@ -30,7 +30,7 @@ from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_format import FatalError, TransientError
 
 T = TypeVar("T")
-_CALL = 8  # requests a call for each that is under way: few places stay empty towards its end
+_CALL = 8  # requests per call for each that is under way: few places stay empty towards its end
 _START_ATTEMPTS = 3  # at a server that is not there, nobody should wait long to hear it
 _CONNECT_SECONDS = 10.0
 _NO_LIST = frozenset({400, 404, 405, 500, 501})  # of models; servers that keep none answer chats all the same
@@ -292,5 +292,5 @@ def _key(variable: str) -> str:
     if not key:
         raise EngineError(f"the environment variable {variable} is not set; put the server's API key into it")
     if not key.isascii() or not key.isprintable():
-        raise EngineError(f"the environment variable {variable} holds no API key: it has characters that none has")
+        raise EngineError(f"the value of {variable} is no API key: it contains non-ASCII or control characters")
     return key

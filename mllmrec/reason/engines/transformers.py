@@ -86,7 +86,7 @@ class TransformersModel:
         return _BATCHES_A_CALL * (self.config.batch_size or (_ON_CPU if self.device == "cpu" else _ON_GPU)[0])
 
     def memory(self, tokens: int) -> int:
-        """Estimate the bytes of weights, keys and values of a full batch with `tokens` tokens a request."""
+        """Estimate the bytes of weights, keys and values of a full batch with `tokens` tokens per request."""
         requests, most = _ON_CPU if self.device == "cpu" else _ON_GPU
         at_once = min(self.config.batch_tokens or most, (self.config.batch_size or requests) * tokens)
         width = 2 if self.dtype == "float32" else 1

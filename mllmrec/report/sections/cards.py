@@ -15,7 +15,7 @@ from mllmrec.audit.profiles import ProfileFinding
 from mllmrec.report.page import thumbnail
 from mllmrec.runs import Run
 
-PICTURE_BUDGET = 3 << 20  # characters of embedded pictures a page; items beyond it are shown without
+PICTURE_BUDGET = 3 << 20  # characters of embedded pictures per page; items beyond it are shown without
 _SHOWN, _HELD_OUT = 8, 5  # items of a history or list, and held-out items, that are shown of a user
 
 

@@ -84,7 +84,7 @@ def measure_profiles(run: Run, sample: ProfileSample, *, progress: Progress = si
     Args:
         run: a run whose encode stage is done.
         sample: how many are measured.
-        progress: told after each block of users.
+        progress: called after each block of users.
 
     Raises:
         InputError: it has no profile texts.
