@@ -22,9 +22,9 @@ folded into the users'. Memory: I x K and (U + I) x width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -37,15 +37,16 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
-from mllmrec.foundation.progress import Progress, under
+from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
-from mllmrec.models.ensemble_weights import choose_weights, standardize, validation_ndcg
+from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.ials import alternate
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
 from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists, VectorScorer
+from mllmrec.models.validation import Validation, sample_summary
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
@@ -53,7 +54,6 @@ FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regulariz
 FACTOR_ITERATIONS = 10
 _FILTER_SHARES = (4, 2, 1)  # the filter has `factors` over one of them
 _SAME = 1e-5  # vectors closer than this are the same
-S = TypeVar("S", VectorScorer, WeightsScorer)
 
 
 class EnsembleConfig(ModelConfig):
@@ -72,6 +72,7 @@ class Ensemble(ScorerModel):
         ridge: the fitted ridge.
         rest: the other parts, float32 [U, D] and [I, D]; their weights and scales are in the users' table.
         weights: c of each part by its name, 1 for the ridge; empty before a fit.
+        sample: the users who chose and what they said of each candidate; empty where all users chose.
     """
 
     Config = EnsembleConfig
@@ -81,6 +82,7 @@ class Ensemble(ScorerModel):
     ridge: ItemGraphRidge
     rest: VectorScorer
     weights: Mapping[str, float] = MappingProxyType({})
+    sample: Mapping[str, Any] = MappingProxyType({})
 
     def _fit(self, data: FitData) -> None:
         """Fit all parts and choose their weights.
@@ -93,21 +95,25 @@ class Ensemble(ScorerModel):
         device = resolve_device(self.context.train.device, "train.device")
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         items = data.items_or_zeros()
+        validation = Validation(R, held, data.seed)
+        progress("project vectors", 0, 1)
         Z = project_vectors(items, R)
-        parts = self._fit_parts(data, held, items, Z)
-        ridges = self._fit_ridges(R, held, (items, Z), device)
+        progress("project vectors", 1, 1)
+        parts = self._fit_parts(data, validation, items, Z)
+        ridges = self._fit_ridges(validation, (items, Z), device)
         firsts = [StandardizedScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
-        best, weights = choose_weights(firsts, list(parts.values()), R, held, progress)
+        best, weights = choose_weights(firsts, list(parts.values()), validation, progress)
         self.weights = dict(zip(("ridge", *parts), weights, strict=True))
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.ridge = self._empty_ridge().set_weights(R, ridges[best])
+        self.sample = validation.record
 
-    def _fit_parts(self, data: FitData, valid: CSR, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
+    def _fit_parts(self, data: FitData, validation: Validation, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.
 
         Args:
             data: training interactions, profiles of the users, seed.
-            valid: binary [U, I], to choose settings by.
+            validation: the users to choose settings by.
             items: float32 [I, d].
             Z: float32 [I, r], projected item vectors.
         """
@@ -119,8 +125,8 @@ class Ensemble(ScorerModel):
         means = mean_of_owned(items, R)
         popularity = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
         parts = {
-            "factors": _best("factors", factors, R, valid, progress)[1],
-            "graph filter": _best("graph filters", filters, R, valid, progress)[1],
+            "factors": validation.best("factors", factors, progress)[1],
+            "graph filter": validation.best("graph filters", filters, progress)[1],
             "content": VectorScorer(means, items),
         }
         if profiles is not None and profiles.shape == means.shape and not np.allclose(profiles, means, atol=_SAME):
@@ -128,9 +134,9 @@ class Ensemble(ScorerModel):
         parts["popularity"] = VectorScorer(np.ones((R.n_rows, 1), np.float32), popularity[:, None])
         return {name: standardize(part) for name, part in parts.items()}
 
-    def _fit_ridges(self, R: CSR, valid: CSR, tables: Sequence[Vectors], device: torch.device) -> list[CSR]:
+    def _fit_ridges(self, validation: Validation, tables: Sequence[Vectors], device: torch.device) -> list[CSR]:
         """Return the weights of the best strengths on each table of vectors, all on the neighbors by the first."""
-        progress, config = self.context.progress, self.config
+        progress, config, R = self.context.progress, self.config, validation.train
         progress("search neighbors", 0, 1)
         support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device)
         progress("search neighbors", 1, 1)
@@ -139,7 +145,7 @@ class Ensemble(ScorerModel):
             label = f"fit ridge {n} of {len(tables)}"
             fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label)
             scorers = [WeightsScorer.of(R, W) for W in fitted]
-            best.append(fitted[_best(f"ridges {n} of {len(tables)}", scorers, R, valid, progress)[0]])
+            best.append(fitted[validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]])
         return best
 
     def _empty_ridge(self) -> ItemGraphRidge:
@@ -163,7 +169,7 @@ class Ensemble(ScorerModel):
     def summary(self) -> str:
         """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        return f"{mixed}; {self.ridge.summary}"
+        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample)) if text)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return similar items by the ridge's weights; see ItemWeightModel."""
@@ -174,15 +180,17 @@ class Ensemble(ScorerModel):
         names = self.ridge.write_files(path)
         with storage.atomic(path("parts.safetensors")) as temporary:
             save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
-        storage.write_json(path("ensemble.json"), {"weights": dict(self.weights)})
+        notes: dict[str, Any] = {"weights": dict(self.weights)}
+        storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
         return [*names, "parts.safetensors", "ensemble.json"]
 
     def read_files(self, path: FilePath) -> Self:
         """Read what `write_files` wrote."""
         tensors = load_file(path("parts.safetensors"))
         self.rest = VectorScorer(tensors["users"], tensors["items"])
-        weights = storage.read_json(path("ensemble.json"))["weights"]
-        self.weights = {str(name): float(weight) for name, weight in weights.items()}
+        notes = storage.read_json(path("ensemble.json"))
+        self.weights = {str(name): float(weight) for name, weight in notes["weights"].items()}
+        self.sample = notes.get("sample", {})
         self.ridge = self._empty_ridge().read_files(path)
         self.user_items = self.ridge.user_items
         return self
@@ -217,16 +225,3 @@ def _fit_factors(
             progress=progress,
             label=f"fit factors {n} of {len(FACTOR_STRENGTHS)}",
         )
-
-
-def _best(what: str, candidates: Iterable[S], R: CSR, valid: CSR, progress: Progress) -> tuple[int, S]:
-    """Return index and value of the first candidate with the highest validation NDCG@20."""
-    reached = -1.0
-    best: tuple[int, S] | None = None
-    for n, candidate in enumerate(candidates):
-        ndcg = validation_ndcg(candidate, R, valid, under(progress, f"validate {what}, {n + 1}"))
-        if best is None or ndcg > reached:
-            reached, best = ndcg, (n, candidate)
-    if best is None:
-        raise ValueError("there are no candidates")
-    return best

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,16 +23,14 @@ from torch import Tensor
 
 from mllmrec.evaluation import metrics
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.scoring import Part, VectorScorer, block_rows
+from mllmrec.models.scoring import Part, VectorScorer
+from mllmrec.models.validation import CUTOFF, Validation
 
-CUTOFF = 20
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
 _STARTS = (0.0, 0.4, 1.2)
 _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
-_SEARCHED = 1 << 27  # users x items that each part scores; users are sampled where there are more
-_LIST_BYTES = 1 << 29  # of the lists' scores; likewise
-_RUN = 64  # users that are sampled together
+_LIST_BYTES = 1 << 29  # of the lists' scores; of more users, so many spread evenly
 _COMPARED = 1 << 24  # scores compared at once
 
 
@@ -74,37 +71,6 @@ class _Lists:
         return metrics.mean(values)[f"ndcg@{CUTOFF}"]
 
 
-class Ranked(Protocol):
-    """A model that ranks held-out items."""
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        ...
-
-
-def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = silent) -> float:
-    """Return NDCG@20 of a model, averaged over the users with validation and training items.
-
-    Args:
-        model: the model.
-        train: binary [U, I], items that are not ranked.
-        valid: binary [U, I], items to rank.
-        progress: called while users are ranked.
-    """
-    ranks = model.ranks(train, valid, limit=CUTOFF, progress=progress)
-    values = metrics.per_user(ranks, valid.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"]
-    return metrics.mean({"ndcg": np.where(np.diff(train.indptr) > 0, values, np.nan)})["ndcg"]
-
-
 def standardize(part: VectorScorer) -> VectorScorer:
     """Return the part with each user's vector over the spread of their scores.
 
@@ -123,21 +89,20 @@ def standardize(part: VectorScorer) -> VectorScorer:
 
 
 def choose_weights(
-    firsts: Sequence[Part], others: Sequence[Part], train: CSR, valid: CSR, progress: Progress = silent
+    firsts: Sequence[Part], others: Sequence[Part], validation: Validation, progress: Progress = silent
 ) -> tuple[int, tuple[float, ...]]:
     """Choose one of the first parts, and the weights of it (1) and of each other part.
 
     Args:
         firsts: standardized; one of them is taken.
         others: standardized.
-        train: [U, I] items that are not ranked.
-        valid: [U, I] items to rank high.
+        validation: the users to search on.
         progress: called after each part that is listed or scored, and after each climb.
 
     Returns:
         The index of the first part, and the weights.
     """
-    lists = _short_lists([*firsts, *others], len(firsts), train, valid, progress)
+    lists = _short_lists([*firsts, *others], len(firsts), validation, progress)
     starts = [(first, start) for first in range(len(firsts)) for start in _STARTS]
     climbs = []
     for n, (first, start) in enumerate(starts, start=1):
@@ -161,21 +126,12 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
     return tuple(weights), best
 
 
-def _sample(train: CSR, valid: CSR, list_bytes: int) -> list[NDArray[np.int64]]:
-    """Return users to search on, in runs spread evenly over those with validation and training items."""
-    known = metrics.users_with_heldout(train, valid)
-    rows = min(_RUN, block_rows(train.n_columns))
-    runs = [known[start : start + rows] for start in range(0, len(known), rows)]
-    users = min(_SEARCHED // max(1, train.n_columns), _LIST_BYTES // list_bytes)
-    most = max(1, users // rows)
-    return runs if len(runs) <= most else [runs[n] for n in np.linspace(0, len(runs) - 1, most).astype(np.int64)]
-
-
-def _short_lists(parts: Sequence[Part], firsts: int, train: CSR, valid: CSR, progress: Progress = silent) -> _Lists:
-    """Return the lists of all users to search on; see choose_weights."""
+def _short_lists(parts: Sequence[Part], firsts: int, validation: Validation, progress: Progress = silent) -> _Lists:
+    """Return the lists of the users to search on; see choose_weights."""
+    train, valid = validation.train, validation.valid
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
-    users = np.concatenate([np.empty(0, np.int64), *_sample(train, valid, 4 * len(parts) * width)])
+    users = _spread(validation.users, max(1, _LIST_BYTES // (4 * len(parts) * width)))
     seen, held = train.take_rows(users), valid.take_rows(users)
     best = []
     for n, part in enumerate(parts, start=1):
@@ -190,6 +146,11 @@ def _short_lists(parts: Sequence[Part], firsts: int, train: CSR, valid: CSR, pro
         scores[n][at] = torch.from_numpy(part.scores_of(users, lists))
         progress("list items", len(parts) + n + 1, 2 * len(parts))
     return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(at[1][_places(lists, held)]), held.indptr)
+
+
+def _spread(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many users, spread evenly."""
+    return users if len(users) <= most else users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
 
 
 def _union(ids: NDArray[np.int32], held: CSR) -> CSR:

@@ -20,9 +20,10 @@ from mllmrec.graph import neighbors as nearest
 from mllmrec.models import IALS, Ensemble, FitContext
 from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
-from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize, validation_ndcg
+from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.scoring import VectorScorer, ranks_by_block, top_by_user
+from mllmrec.models.validation import Validation, validation_ndcg
 from mllmrec.models.weight_scorers import WeightsScorer
 
 SMALL = EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3)
@@ -117,7 +118,7 @@ def test_the_search_finds_what_helps_and_leaves_out_what_does_not(dataset: Datas
     generator = np.random.default_rng(7)
     noise, knows = generator.standard_normal(train.shape), 1.5 * dense(valid)
     ranking, *parts = [Fixed(part) for part in (noise, np.zeros(train.shape), knows, -knows)]
-    which, (first, constant, helps, harms) = choose_weights([ranking], parts, train, valid)
+    which, (first, constant, helps, harms) = choose_weights([ranking], parts, Validation(train, valid))
     assert which == 0 and first == 1 and constant == 0 and harms == 0
     assert helps == GRID[-1]
 
@@ -128,8 +129,8 @@ def test_of_two_first_parts_the_better_mixture_stays(dataset: Dataset) -> None:
     knows = dense(valid)
     noise = 9 * np.random.default_rng(7).standard_normal(train.shape)
     good, bad, mends = Fixed(knows + noise / 20), Fixed(knows - noise), Fixed(noise / GRID[-1])
-    assert choose_weights([bad, good], [], train, valid)[0] == 1
-    assert choose_weights([good, bad], [mends], train, valid)[0] == 1
+    assert choose_weights([bad, good], [], Validation(train, valid))[0] == 1
+    assert choose_weights([good, bad], [mends], Validation(train, valid))[0] == 1
 
 
 def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
@@ -139,9 +140,8 @@ def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
     train, valid = dataset.train, dataset.matrix("valid")
     generator = np.random.default_rng(11)
     tables = [generator.standard_normal(train.shape).astype(np.float32) for _ in range(3)]
-    monkeypatch.setattr(search, "_RUN", 3)
     monkeypatch.setattr(search, "_COMPARED", 100)
-    lists = search._short_lists([Fixed(table) for table in tables], 1, train, valid)
+    lists = search._short_lists([Fixed(table) for table in tables], 1, Validation(train, valid))
     mixed = tables[0] + np.float32(0.5) * (tables[1] + tables[2])
     mixed[dense(train) > 0] = -np.inf
     wanted = metrics.per_user(ranks_by_block(Fixed(mixed), train, valid), valid.indptr, (20,))["ndcg@20"]
@@ -155,21 +155,21 @@ def test_an_item_on_no_list_changes_nothing_near_the_top(dataset: Dataset, monke
     train, valid = dataset.train, dataset.matrix("valid")
     scores = np.random.default_rng(12).standard_normal(train.shape).astype(np.float32)
     monkeypatch.setattr(search, "_LISTED", search.CUTOFF)
-    lists = search._short_lists([Fixed(scores)], 1, train, valid)
+    lists = search._short_lists([Fixed(scores)], 1, Validation(train, valid))
     assert lists.scores.shape[2] < train.n_columns
     assert lists.ndcg(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
 
 
-def test_users_are_sampled_in_runs_where_there_are_many(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_more_users_than_the_lists_hold_some_are_searched_on(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, valid = dataset.train, dataset.matrix("valid")
-    everyone = np.concatenate(search._sample(train, valid, 1))
-    monkeypatch.setattr(search, "_RUN", 2)
-    for bound, most in (("_SEARCHED", 2 * 3 * train.n_columns), ("_LIST_BYTES", 2 * 3 * 100)):
-        with monkeypatch.context() as patched:
-            patched.setattr(search, bound, most)
-            runs = search._sample(train, valid, 100)
-        assert [len(run) for run in runs[:-1]] == [2, 2] and len(runs) == 3
-        assert runs[0][0] == everyone[0] and runs[-1][-1] == everyone[-1]
+    known = metrics.users_with_heldout(train, valid)
+    width = min(search._LISTED, train.n_columns) + int(np.diff(valid.indptr).max())
+    monkeypatch.setattr(search, "_LIST_BYTES", 4 * width * 6)
+    lists = search._short_lists([Fixed(np.zeros(train.shape))], 1, Validation(train, valid))
+    assert lists.scores.shape[1] == 6
+    np.testing.assert_array_equal(np.diff(lists.indptr)[[0, -1]], np.diff(valid.indptr)[known[[0, -1]]])
 
 
 def test_only_listed_users_are_scored(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +181,7 @@ def test_only_listed_users_are_scored(dataset: Dataset, monkeypatch: pytest.Monk
         return Fixed.scores_of(part, users, items)
 
     part.scores_of = scores_of  # type: ignore[method-assign]
-    monkeypatch.setattr(search, "_RUN", 3)
-    search._short_lists([part], 1, train, valid)
+    search._short_lists([part], 1, Validation(train, valid))
     known = metrics.users_with_heldout(train, valid).tolist()
     assert scored == [known]
 
@@ -191,7 +190,7 @@ def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
     """Beside a part that ranks nothing, one that truly ranks is taken."""
     train, valid = dataset.train, dataset.matrix("valid")
     nothing = Fixed(np.zeros(train.shape))
-    assert choose_weights([nothing], [Fixed(dense(valid))], train, valid) == (0, (1, GRID[1]))
+    assert choose_weights([nothing], [Fixed(dense(valid))], Validation(train, valid)) == (0, (1, GRID[1]))
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_parts_on_one_scale(
