@@ -128,7 +128,7 @@ class TrainConfig(BaseModel):
     dim: Positive = 64  # d, width of the two towers
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Positive = 2048
-    negative_pool: Count = 512  # items that the negatives of a batch come from, in MLLMRec; 0: any item
+    negative_pool: Count = 512  # items that a batch's negatives come from, in MLLMRec and SASRec; 0: any
     epochs: Positive = 1000
     patience: Positive = 20  # stop after more evaluations than this without improvement
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 20.0  # at least this long between two checkpoints
@@ -137,8 +137,8 @@ class TrainConfig(BaseModel):
     device: Device = "auto"
 
     def identity(self, kind: str) -> dict[str, Any]:
-        """Return what a fit of that kind depends on; MLLMRec alone draws negatives from a pool."""
-        unread = set() if kind == "mllmrec" else {"negative_pool"}
+        """Return what a fit of that kind depends on; MLLMRec and SASRec alone draw negatives from a pool."""
+        unread = set() if kind in ("mllmrec", "sasrec") else {"negative_pool"}
         return self.model_dump(exclude={"checkpoint_seconds", "device", *unread})
 
 

@@ -5,8 +5,9 @@ the kind's own `candidates`. Each model's own most telling setting is varied, as
 the defaults. The ensemble's rivals have nine points, as many as the ensemble tries for its own parts (four ridges, two
 factorizations, three filters) before it searches its weights. Networks vary their learning rate beside their own
 setting, for it matters as much. The ridges, which are parts of the ensemble, have three points, MLLMRec and its
-ablations four. The item-kNN of every evaluation has no settings (models/baselines.py); the one here chooses weighting
-and neighborhood.
+ablations four. RIVALS run only where they are named, for they take long: linear ones have nine points, and choose a
+half-life within each fit; ELSA has six, AlphaRec and SASRec four, wide iALS three. The item-kNN of every evaluation has
+no settings (models/baselines.py); the one here chooses weighting and neighborhood.
 """
 
 from __future__ import annotations
@@ -90,24 +91,52 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("mllmrec-ids", "mllmrec", "  + id embeddings", ("model.ids=true",)),
     Entry("mllmrec-leaky", "mllmrec", "MLLMRec LEAKY (mean)", leaky=True),
 )
+_AGED = ("model.half_lives=[0,1,2,4,8,16]",)
+_WIDE = tuple(
+    (f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in ((1, 0.05), (3, 0.05), (1, 0.02))
+)
+RIVALS: tuple[Entry, ...] = (
+    Entry("item-knn-time", "item-knn", "item-kNN, half-life", _AGED),
+    Entry("ease-content-time", "ease", "EASE + content, half-life", _AGED),
+    Entry("ridge-time", "ridge", "ridge 100+100, half-life", _AGED),
+    Entry("l3ae", "l3ae"),
+    Entry("additive-ease", "additive-ease"),
+    Entry("edlae", "edlae"),
+    Entry("rdlae", "edlae", "RDLAE", ("model.diagonal_limit=0.5",)),
+    Entry("mrf", "mrf"),
+    Entry("sansa", "sansa"),
+    Entry("gf-cf", "gf-cf"),
+    Entry("turbo-cf", "turbo-cf"),
+    Entry("mm-gf", "mm-gf"),
+    Entry("elsa", "elsa"),
+    Entry("ials-256", "ials", "iALS, 256 factors", ("model.factors=256",), _WIDE),
+    Entry("ials-512", "ials", "iALS, 512 factors", ("model.factors=512",), _WIDE),
+    Entry("alpharec", "alpharec"),
+    Entry("transitions", "transitions"),
+    Entry("sasrec", "sasrec"),
+)
+GROUP = "rivals"  # the name that stands for all of RIVALS
 
 
 def all_entries() -> tuple[Entry, ...]:
-    """Return ENTRIES and one entry of every other kind of model in the registry."""
-    listed = {entry.kind for entry in ENTRIES}
-    return (*ENTRIES, *(Entry(kind, kind) for kind in registry.kinds() if kind not in listed))
+    """Return ENTRIES, one entry of every kind of model that has none, and RIVALS."""
+    listed = {entry.kind for entry in (*ENTRIES, *RIVALS)}
+    return (*ENTRIES, *(Entry(kind, kind) for kind in registry.kinds() if kind not in listed), *RIVALS)
 
 
 def choose_entries(names: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the named entries in the table's order; all of them where nothing is named.
+    """Return the named entries in the table's order; all but RIVALS where nothing is named.
 
     Raises:
         InputError: there is no such model.
     """
+    rivals = {entry.name for entry in RIVALS}
     known = {entry.name: entry for entry in all_entries()}
+    chosen = {*names, *(rivals if GROUP in names else ())} or set(known) - rivals
     for name in names:
-        if name not in known:
+        if name not in known and name != GROUP:
             raise InputError(
-                f"there is no model {name!r} to compare{near_miss(name, known)}; there are {', '.join(known)}"
+                f"there is no model {name!r} to compare{near_miss(name, known)}; there are {', '.join(known)}, "
+                f"and {GROUP}, which stands for the last {len(rivals)}"
             )
-    return tuple(entry for entry in all_entries() if not names or entry.name in names)
+    return tuple(entry for entry in all_entries() if entry.name in chosen)

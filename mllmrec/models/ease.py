@@ -13,26 +13,23 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy.linalg import lapack
 
-from mllmrec.config import ModelConfig
-from mllmrec.errors import TrainingError
 from mllmrec.models.base import FitData
+from mllmrec.models.dense import DenseConfig, gram_of_items, inverse, refuse_large, regressed_items
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.recency import HalfLives
 from mllmrec.models.ridge import strength_candidates
 
 _DENSE_MATRICES = 6  # float64, I x I, at the peak: 863 MiB were measured for 4,344 items
 
 
-class EASEConfig(ModelConfig):
+class EASEConfig(DenseConfig):
     """Settings of EASE."""
 
     kind: Literal["ease"] = "ease"
     content_weight: Annotated[float, Field(ge=0)] = 20.0  # w; 0: interactions alone
-    regularization: Annotated[float, Field(gt=0)] = 50.0  # lambda
-    dense_gib: Annotated[float, Field(gt=0)] = 8.0  # the most that the dense matrices may take
+    half_lives: HalfLives = (0.0,)  # of a user's items; of several, validation chooses
 
 
 class EASE(ItemWeightModel):
@@ -52,34 +49,14 @@ class EASE(ItemWeightModel):
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`, or G is not definite.
         """
         R, V = data.user_items, data.items
-        self._refuse_large(R.n_columns)
+        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, self.config.dense_gib)
         progress = self.context.progress
         progress("fit EASE", 0, 2)
-        G = np.asarray((R.to_scipy().T @ R.to_scipy()).toarray(), np.float64)
+        G = gram_of_items(R)
         if self.config.content_weight and V is not None:
             G += self.config.content_weight * (V.astype(np.float64) @ V.astype(np.float64).T)
         G[np.diag_indices(R.n_columns)] += self.config.regularization
         progress("fit EASE", 1, 2)
-        P = _inverse(G)
-        B = np.asarray(P / -np.diag(P), np.float32)
-        np.fill_diagonal(B, 0)
+        B = regressed_items(inverse(G, self.title))
         progress("fit EASE", 2, 2)
-        self.set_weights(R, B)
-
-    def _refuse_large(self, n_items: int) -> None:
-        gib = _DENSE_MATRICES * 8 * n_items * n_items / 2**30
-        if gib > self.config.dense_gib:
-            raise TrainingError(
-                f"EASE over {n_items:,} items needs {gib:,.1f} GiB of dense matrices, and model.dense_gib is "
-                f"{self.config.dense_gib:g}; raise it, or take model.kind=ridge, which holds neighbors alone"
-            )
-
-
-def _inverse(G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverse of a symmetric positive definite matrix."""
-    factor, failed = lapack.dpotrf(G, lower=1)
-    if failed:
-        raise TrainingError("EASE's matrix is not positive definite; raise model.regularization")
-    P, _ = lapack.dpotri(factor, lower=1)
-    lower = np.tril(P, -1)
-    return np.asarray(lower + lower.T + np.diag(np.diag(P)))
+        self.choose_rows(data, B.astype(np.float32), self.config.half_lives)

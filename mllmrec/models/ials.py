@@ -9,6 +9,10 @@ w times what the observed ones do, it minimizes
 
 Given one table, each row of the other is one r x r system (als_factors). Memory: (U + I) r.
 
+With more than `block` factors, the columns of a table are solved a block after another, all others fixed (Rendle et
+al., iALS++: Speeding up Matrix Factorization with Subspace Optimization, 2021). A wide table then costs r / block
+systems of block x block a row, not one of r x r. The predictions of the observed pairs are kept: |R| numbers.
+
 As a part of the ensemble, |q_i|² becomes |q_i - m_i|², where m_i is what q_i should be by its vector and the other
 items' factors (content_regression.py, solved anew each iteration): regression-based latent factors (Agarwal and Chen,
 KDD 2009) for implicit data.
@@ -21,6 +25,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, als_factors
+from numpy.typing import NDArray
 from pydantic import Field
 
 from mllmrec.config import ModelConfig, Positive
@@ -33,6 +38,7 @@ from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
+_PAIRS = 1 << 14  # whose factors are gathered at once
 _STRENGTHS = tuple((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
 
 
@@ -44,6 +50,7 @@ class IALSConfig(ModelConfig):
     unobserved_weight: Annotated[float, Field(ge=0)] = 1.0  # w, of all pairs together, over that of the observed
     regularization: Annotated[float, Field(gt=0)] = 0.05  # lambda
     iterations: Positive = 16  # how often both tables are solved
+    block: Positive = 64  # columns that are solved together
 
 
 class IALS(EmbeddingModel):
@@ -65,6 +72,7 @@ class IALS(EmbeddingModel):
             regularization=config.regularization,
             iterations=config.iterations,
             seed=data.seed,
+            block=config.block,
             progress=self.context.progress,
         )
 
@@ -95,6 +103,7 @@ def alternate(
     regularization: float,
     iterations: int,
     seed: int,
+    block: int | None = None,
     content: LeaveOneOutRegression | None = None,
     progress: Progress = silent,
     label: str = "fit iALS",
@@ -108,6 +117,7 @@ def alternate(
         regularization: lambda > 0.
         iterations: how often both tables are solved.
         seed: of the first item factors.
+        block: columns that are solved together; None: all.
         content: predicts item factors from vectors of the items; None: they shrink to 0.
         progress: called after each iteration.
         label: name of the work to `progress`.
@@ -123,8 +133,12 @@ def alternate(
     users = np.zeros((by_user.n_rows, factors), np.float32)
     prior = None
     for n in range(iterations):
-        users = _solve(by_user, items, share, regularization)
-        items = _solve(by_item, users, share, regularization, prior)
+        if block is None or block >= factors:
+            users = _solve(by_user, items, share, regularization)
+            items = _solve(by_item, users, share, regularization, prior)
+        else:
+            users = _solve_blocks(by_user, items, users, share, regularization, block)
+            items = _solve_blocks(by_item, users, items, share, regularization, block, prior)
         prior = content.predict(items) if content else None
         progress(label, n + 1, iterations)
     return VectorScorer(users, items)
@@ -134,3 +148,63 @@ def _solve(rows: CSR, factors: Vectors, share: float, regularization: float, pri
     """Return the best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
     shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
     return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
+
+
+def _solve_blocks(
+    rows: CSR,
+    factors: Vectors,
+    own: Vectors,
+    share: float,
+    regularization: float,
+    block: int,
+    prior: Vectors | None = None,
+) -> Vectors:
+    """Return better row factors [R, r], each block of columns the best beside the others.
+
+    With p the row's factors, e = p Q_S - 1 the errors of its entries S, and Q' the columns of a block, it moves by
+
+        d = -(Q'_S^T Q'_S + a Q'^T Q' + l I)^-1 (Q'_S^T e + a Q'^T Q p + l (p' - m')),
+
+    as als_factors has it for a row that is drawn to (-Q'_S^T (e + 1) - a Q'^T Q p) / l - p' + m'.
+
+    Args:
+        rows: binary [R, C].
+        factors: Q, float32 [C, r], of the other side.
+        own: p, float32 [R, r].
+        share: a.
+        regularization: lambda.
+        block: columns that are solved together.
+        prior: m, what rows shrink to [R, r]; None: 0.
+    """
+    shrink = (regularization * (np.diff(rows.indptr) + share * rows.n_columns)).astype(np.float32)
+    solved, owners = own.copy(), rows.rows()
+    predicted = _inner_products(owners, rows.indices, solved, factors)
+    for start in range(0, factors.shape[1], block):
+        part = slice(start, start + block)
+        Q = np.ascontiguousarray(factors[:, part])
+        pull = CSR(rows.indptr, rows.indices, predicted, rows.n_columns).to_scipy() @ Q
+        pull += share * (solved @ (factors.T @ Q))
+        toward = solved[:, part] if prior is None else solved[:, part] - prior[:, part]
+        mean = np.asarray(-pull / shrink[:, None] - toward, np.float32)
+        step = als_factors(rows, Q, unobserved_weight=share, regularization=shrink, prior=mean)
+        solved[:, part] += step
+        predicted += _inner_products(owners, rows.indices, step, Q)
+    return solved
+
+
+def _inner_products(
+    rows: NDArray[np.int64], columns: NDArray[np.int32], own: Vectors, other: Vectors
+) -> NDArray[np.float32]:
+    """Return the inner product of each pair of rows of two tables, float32 [n].
+
+    Args:
+        rows: int64 [n], of `own`.
+        columns: int32 [n], of `other`.
+        own: float32 [R, r].
+        other: float32 [C, r].
+    """
+    products = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _PAIRS):
+        at = slice(start, start + _PAIRS)
+        products[at] = np.einsum("nr,nr->n", own[rows[at]], other[columns[at]])
+    return products

@@ -22,12 +22,14 @@ import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import ArrayLike, NDArray
+from pydantic import model_validator
 
 from mllmrec.config import Count, ModelConfig
 from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
+from mllmrec.models.recency import HalfLives
 from mllmrec.models.scoring import Lists, block_rows
 from mllmrec.models.weight_scorers import mixed_ranks
 
@@ -42,6 +44,13 @@ class ItemKNNConfig(ModelConfig):
     kind: Literal["item-knn"] = "item-knn"
     n_neighbors: Count = 200  # k, the item itself not counted; 0: all
     weighting: Weighting = "tfidf"
+    half_lives: HalfLives = (0.0,)  # of a user's items; of several, validation chooses
+
+    @model_validator(mode="after")
+    def _check_half_lives(self) -> Self:
+        if self.n_neighbors == 0 and self.half_lives != (0.0,):
+            raise ValueError("half_lives needs n_neighbors above 0")
+        return self
 
 
 class ItemKNN(ItemWeightModel):
@@ -69,7 +78,7 @@ class ItemKNN(ItemWeightModel):
         for n, start in enumerate(blocks, start=1):
             parts.append(_largest(by_item[start : start + blocks.step] @ X, np.arange(start, R.n_columns), k))
             self.context.progress("fit item-kNN", n, len(blocks))
-        self.set_weights(R, CSR.from_scipy(sp.vstack(parts)))
+        self.choose_rows(data, CSR.from_scipy(sp.vstack(parts)), self.config.half_lives)
 
     @property
     def summary(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
-from mllmrec.models.base import FilePath, user_rows
+from mllmrec.models.base import FilePath, FitData, user_rows
+from mllmrec.models.recency import choose_rows
 from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists
 from mllmrec.models.weight_scorers import WeightsScorer
@@ -26,39 +28,75 @@ class ItemWeightModel(ScorerModel):
 
     Attributes:
         weights: W, [I, I], sparse, or dense float32; None before a fit, and where a subclass scores without W.
+        rows: the rows R_u that W is multiplied with, [U, I]: `user_items`, or older items weigh less in them.
+        half_life: of the rows, in items; 0: none.
     """
 
     weights: Weights | None = None
+    rows: CSR | None = None
+    half_life: float = 0.0
 
     @cached_property
-    def scorer(self) -> WeightsScorer:
+    def sums(self) -> WeightsScorer:
         """The fitted matrices.
 
         Raises:
             InputError: the model is not fitted.
         """
-        if self.weights is None or self.user_items is None:
+        if self.weights is None or self.rows is None:
             raise InputError("this model is not fitted; call fit() first")
-        return WeightsScorer.of(self.user_items, self.weights)
+        return WeightsScorer.of(self.rows, self.weights)
 
-    def set_weights(self, user_items: CSR, weights: Weights | None) -> Self:
-        """Keep fitted matrices in the place of earlier ones; return the model."""
-        self.__dict__.pop("scorer", None)
+    @property
+    def scorer(self) -> Any:
+        """The fitted matrices; where a subclass adds to R_u W, the sum."""
+        return self.sums
+
+    def set_weights(
+        self, user_items: CSR, weights: Weights | None, rows: CSR | None = None, half_life: float = 0.0
+    ) -> Self:
+        """Keep fitted matrices in the place of earlier ones; return the model.
+
+        Args:
+            user_items: R, binary [U, I].
+            weights: W, [I, I].
+            rows: of the users, on the entries of R; None: R.
+            half_life: of the rows, in items; 0: none.
+        """
+        self.__dict__.pop("sums", None)
         self.user_items, self.weights = user_items, weights
+        self.rows, self.half_life = rows or user_items, half_life
         return self
+
+    def choose_rows(self, data: FitData, weights: Weights, half_lives: Sequence[float]) -> Self:
+        """Keep W and the half-life of the users' rows that validation chooses; return the model.
+
+        Args:
+            data: training and validation interactions.
+            weights: W, [I, I].
+            half_lives: to choose from, in items; 0: none.
+
+        Raises:
+            InputError: every choice needs an order of the training interactions, and none is known.
+        """
+        half_life, rows = choose_rows(
+            lambda row: WeightsScorer.of(row, weights),
+            data.user_items, data.valid, self.context.histories, half_lives, self.context.progress,
+        )  # fmt: skip
+        return self.set_weights(data.user_items, weights, rows, half_life)
 
     @property
     def summary(self) -> str:
         """One line about the fitted model."""
-        weights = self.scorer.weights
-        n = weights.shape[0]
+        weights = self.sums.weights
+        n, aged = weights.shape[0], f"; half-life {self.half_life:g} items" if self.half_life else ""
         if sp.issparse(weights):
-            return f"{weights.nnz:,} item-item weights, {weights.nnz / max(1, n):.0f} an item"
-        return f"{n:,} x {n:,} item-item weights, dense"
+            return f"{weights.nnz:,} item-item weights, {weights.nnz / max(1, n):.0f} an item{aged}"
+        return f"{n:,} x {n:,} item-item weights, dense{aged}"
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k items whose weights add most to each item's score; see Recommender."""
-        incoming = sp.csr_array(self.scorer.weights).T.tocsr()
+        incoming = sp.csr_array(self.sums.weights).T.tocsr()
         return best_of_rows(incoming[user_rows(items)], k)
 
     def write_files(self, path: FilePath) -> list[str]:
@@ -74,9 +112,11 @@ class ItemWeightModel(ScorerModel):
             tensors["weights"] = self.weights.values()
         elif self.weights is not None:
             tensors["weights"] = self.weights
+        if self.rows is not None and self.rows.data is not None:
+            tensors["row_weights"] = self.rows.data
         with storage.atomic(path("weights.safetensors")) as temporary:
             save_file(tensors, temporary)
-        notes = {"histories": self.context.digest, "n_items": self.user_items.n_columns}
+        notes = {"histories": self.context.digest, "n_items": self.user_items.n_columns, "half_life": self.half_life}
         storage.write_json(path("train.json"), notes)
         return ["weights.safetensors", "train.json"]
 
@@ -87,7 +127,9 @@ class ItemWeightModel(ScorerModel):
         weights: Weights | None = tensors.get("weights")
         if "indptr" in tensors:
             weights = CSR(tensors["indptr"], tensors["indices"], tensors["weights"], notes["n_items"])
-        return self.set_weights(user_items, weights)
+        aged = tensors.get("row_weights")
+        rows = None if aged is None else CSR(user_items.indptr, user_items.indices, aged, notes["n_items"])
+        return self.set_weights(user_items, weights, rows, float(notes.get("half_life", 0.0)))
 
 
 def best_of_rows(weights: sp.csr_array, k: int) -> Lists:

@@ -25,6 +25,7 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Candidate, FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.recency import HalfLives
 
 Strengths = Sequence[tuple[float, float]]  # w and lambda
 _CPU = torch.device("cpu")
@@ -44,6 +45,7 @@ class RidgeConfig(ModelConfig):
     semantic_support: Count = 100  # K_s, neighbors by cosine
     content_weight: Annotated[float, Field(ge=0)] = 20.0  # w
     regularization: Annotated[float, Field(gt=0)] = 50.0  # lambda
+    half_lives: HalfLives = (0.0,)  # of a user's items; of several, validation chooses
 
 
 class ItemGraphRidge(ItemWeightModel):
@@ -68,7 +70,7 @@ class ItemGraphRidge(ItemWeightModel):
         support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device)
         progress("search neighbors", 1, 1)
         (W,) = ridge_weights(V, R, support, [(config.content_weight, config.regularization)], device, progress)
-        self.set_weights(R, W)
+        self.choose_rows(data, W, self.config.half_lives)
 
 
 def ridge_weights(

@@ -65,7 +65,7 @@ class WeightsScorer(MixedScorer):
     """Scores that are sums of item-item weights over the user's items, R_u W.
 
     Attributes:
-        user_items: R, binary [U, I].
+        user_items: R, [U, I]; binary, or older items weigh less.
         weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense.
     """
 
@@ -85,7 +85,8 @@ class WeightsScorer(MixedScorer):
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
         weights = CSR.from_scipy(self.weights) if sp.issparse(self.weights) else self.weights
-        return MixedScores(CSR.from_scipy(self.user_items[users], binary=True), weights)
+        rows = self.user_items[users]
+        return MixedScores(CSR.from_scipy(rows, binary=bool((rows.data == 1).all())), weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,28 @@ class StandardizedScorer(MixedScorer):
         if self.rest.items.shape[1] == 0:
             return MixedScores(sums.user_items, sums.item_weights, scale)
         return MixedScores(sums.user_items, sums.item_weights, scale, self.rest.users[users], self.rest.items)
+
+
+@dataclass(frozen=True, slots=True)
+class SumScorer(MixedScorer):
+    """Sums of item-item weights plus inner products, R_u W + p_u . q_i.
+
+    Attributes:
+        weights: R_u W.
+        rest: p and q.
+    """
+
+    weights: WeightsScorer
+    rest: VectorScorer
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        return self.weights.scores(users) + self.rest.scores(users)
+
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] as the kernels take them."""
+        sums = self.weights.mixed(users)
+        return MixedScores(sums.user_items, sums.item_weights, None, self.rest.users[users], self.rest.items)
 
 
 def _inverse(spread: NDArray[np.float64]) -> NDArray[np.float32]:
