@@ -30,7 +30,7 @@ def _compare(
         typer.Option(
             metavar="NAME,NAME",
             help="Models to compare, separated by commas.",
-            show_default="all",
+            show_default="all but rivals",
             autocompletion=completion.models,
         ),
     ] = "",

@@ -12,7 +12,8 @@ def settings(incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Return names of models to compare, after the last comma."""
-    from mllmrec.experiments.entries import all_entries
+    from mllmrec.experiments.entries import GROUP, all_entries
 
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{entry.name}" for entry in all_entries() if entry.name.startswith(last)]
+    names = [*(entry.name for entry in all_entries()), GROUP]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]

@@ -61,7 +61,7 @@ class L3AE(ItemWeightModel):
     config: L3AEConfig
     title = "L3AE"
     candidates = tuple(
-        (f"model.content_pull={w}", f"model.regularization={lam}") for w in (150, 200, 300) for lam in (-50, -100, 0)
+        (f"model.content_pull={w}", f"model.regularization={lam}") for w in (150, 100, 200) for lam in (-50, 0, -75)
     )
 
     def _fit(self, data: FitData) -> None:

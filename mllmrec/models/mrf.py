@@ -37,7 +37,7 @@ class MRFConfig(ModelConfig):
     threshold: Annotated[float, Field(ge=0)] = 0.05  # of |S|
     support: Positive = 200  # K
     popularity_scaling: Annotated[float, Field(ge=0, le=2)] = 0.75  # a
-    regularization: Annotated[float, Field(gt=0)] = 1.0  # lambda
+    regularization: Annotated[float, Field(gt=0)] = 10.0  # lambda
     half_lives: HalfLives = (0.0,)  # of a user's items; of several, validation chooses
 
 
@@ -49,8 +49,8 @@ class MRF(ItemWeightModel):
     title = "MRF, sparse"
     candidates = tuple(
         (f"model.threshold={threshold}", f"model.regularization={lam}")
-        for threshold in (0.05, 0.02, 0.11)
-        for lam in (1.0, 3.0, 10.0)
+        for threshold in (0.05, 0.11, 0.2)
+        for lam in (10.0, 30.0, 100.0)
     )
 
     def _fit(self, data: FitData) -> None:

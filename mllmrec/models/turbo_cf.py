@@ -68,7 +68,7 @@ class MMGFConfig(ModelConfig):
     filter: Filter = "linear"  # f
     exponent: Share = 0.5  # a
     power: Annotated[float, Field(gt=0)] = 0.7  # s
-    content_weight: Annotated[float, Field(ge=0)] = 100.0  # b
+    content_weight: Annotated[float, Field(ge=0)] = 3.0  # b
     neighbors: Positive = 1000  # entries kept an item
 
 
@@ -79,7 +79,7 @@ class MMGF(ItemWeightModel):
     config: MMGFConfig
     title = "MM-GF"
     candidates = tuple(
-        (f"model.content_weight={b}", f"model.power={power}") for b in (100, 30, 300) for power in (0.7, 1.0, 0.5)
+        (f"model.content_weight={b}", f"model.power={power}") for b in (3, 1, 10) for power in (0.7, 1.0, 0.5)
     )
 
     def _fit(self, data: FitData) -> None:

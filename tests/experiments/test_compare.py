@@ -146,3 +146,11 @@ def test_a_damaged_trial_says_which_file(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(InputError, match=r"trial\.parquet is damaged .* remove it"):
         Trial.load(file)
+
+
+def test_rivals_run_where_they_are_named_and_one_name_stands_for_all_of_them() -> None:
+    usual, rivals = choose_entries([]), choose_entries(["rivals"])
+    assert not {entry.name for entry in usual} & {entry.name for entry in rivals}
+    assert {"l3ae", "mrf", "sasrec", "ials-512", "ease-content-time"} <= {entry.name for entry in rivals}
+    assert [entry.name for entry in choose_entries(["mrf", "ease"])] == ["ease", "mrf"]
+    assert len(choose_entries(["rivals", "ease"])) == len(rivals) + 1
