@@ -26,8 +26,8 @@ from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.embedding_model import EmbeddingModel
-from mllmrec.models.ensemble_weights import validation_ndcg
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.validation import validation_ndcg
 
 _EVERY = 5  # epochs between two readings of validation
 _PATIENCE = 2  # readings without a rise

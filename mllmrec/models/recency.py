@@ -18,11 +18,10 @@ from pydantic import Field
 
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
-from mllmrec.foundation.progress import Progress, silent, under
-from mllmrec.models.ensemble_weights import Ranked, validation_ndcg
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.validation import Ranked, Validation
 
 HalfLives = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]  # in items; 0: none
-CHOICES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # of a model with time
 
 
 def ages(histories: Histories) -> NDArray[np.int64]:
@@ -88,9 +87,5 @@ def choose_rows(
     rows = [decayed(user_items, age, half_life) for half_life in choices]
     if valid is None or len(choices) == 1:
         return choices[0], rows[0]
-    reached = [
-        validation_ndcg(fitted(row), user_items, valid, under(progress, f"validate half-life {half_life:g}"))
-        for half_life, row in zip(choices, rows, strict=True)
-    ]
-    best = int(np.argmax(reached))
+    best, _ = Validation(user_items, valid).best("half-lives", (fitted(row) for row in rows), progress)
     return choices[best], rows[best]

@@ -63,7 +63,7 @@ def test_elsa_scores_by_its_factors_stops_by_validation_and_repeats_itself(datas
     np.testing.assert_allclose(first.users, dataset.train.to_scipy() @ first.items, rtol=1e-5)
     assert 5 <= first.epochs <= 30 and first.epochs % 5 == 0
     from mllmrec.models.baselines import popularity
-    from mllmrec.models.ensemble_weights import validation_ndcg
+    from mllmrec.models.validation import validation_ndcg
 
     reached, baseline = (validation_ndcg(m, dataset.train, valid) for m in (first, popularity(dataset.train)))
     assert reached > baseline

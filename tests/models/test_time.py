@@ -14,10 +14,10 @@ from mllmrec.config import TrainConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.models import EASE, FitContext, ItemGraphRidge, ItemKNN
-from mllmrec.models.ensemble_weights import validation_ndcg
 from mllmrec.models.recency import ages, decayed
 from mllmrec.models.sasrec import SASRec, SASRecConfig, SASRecNetwork
 from mllmrec.models.transitions import Transitions, count_transitions
+from mllmrec.models.validation import validation_ndcg
 from mllmrec.training.trainer import train_network
 
 # Users: 3 then 0 then 2 and 1 at once; nothing; 2 then 3.
