@@ -14,6 +14,7 @@
 | ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbors |
 | rank_heldout | the rank of each held-out item among all items |
 | rank_mixed, topk_mixed, score_mixed | the same, lists and scores for a sparse part plus an inner product |
+| MixedIndex | lists of the same scores for one user at a time, from items encoded once |
 | row_spread | the standard deviation of each user's sparse part |
 
 Dense arguments are NumPy arrays or torch tensors, on the CPU or a CUDA device. Sparse ones are scipy, torch or cupyx
@@ -28,7 +29,7 @@ from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, Ke
 from mllmrec_kernels.base.unique_rows import unique_rows
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
-from mllmrec_kernels.mixed import MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
+from mllmrec_kernels.mixed import MixedIndex, MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
 from mllmrec_kernels.mlp import mlp
 from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
@@ -41,6 +42,7 @@ __all__ = [
     "BackendUnavailableError",
     "KernelError",
     "KernelInputError",
+    "MixedIndex",
     "MixedScores",
     "als_factors",
     "available",

@@ -12,6 +12,7 @@ from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base import backend as backends
 from mllmrec_kernels.base.csr import as_csr
 from mllmrec_kernels.mixed import reference
+from mllmrec_kernels.mixed.index import MixedIndex
 from mllmrec_kernels.mixed.scores import (
     MixedScores,
     as_problem,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mllmrec_kernels.base.csr import SparseLike
     from mllmrec_kernels.mixed import gpu
 
-__all__ = ["MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
+__all__ = ["MixedIndex", "MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
 
 MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: items in two bytes, and lists
 
