@@ -8,104 +8,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
-from mllmrec.config import ModelConfig, TrainConfig
-from mllmrec.dataset import Histories
-from mllmrec.errors import InputError, TrainingError
-from mllmrec.evaluation.metrics import users_with_heldout
+from mllmrec.config import ModelConfig
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models.fit_data import FitContext as FitContext
+from mllmrec.models.fit_data import FitData as FitData
+from mllmrec.models.fit_data import Matrix as Matrix
+from mllmrec.models.fit_data import as_interactions as as_interactions
+from mllmrec.models.fit_data import check_histories as check_histories
+from mllmrec.models.fit_data import user_rows as user_rows
+from mllmrec.models.new_items import check_new_vectors, extend_columns, place
 from mllmrec.models.registry import read_settings
 from mllmrec.models.scoring import Lists, ranks_by_block, top_by_user
 
-Matrix: TypeAlias = CSR | sp.sparray | sp.spmatrix
+if TYPE_CHECKING:
+    from mllmrec.models.scorer_model import FittedScorer
+
 Candidate = tuple[str, ...]
 FilePath = Callable[[str], Path]  # from a file's name to where it lies
-_SETTINGS, _INTERACTIONS = "model.json", "interactions.npz"
-
-
-@dataclass(frozen=True, slots=True)
-class FitContext:
-    """The things that a run adds to the arguments of `fit`.
-
-    Attributes:
-        train: the device of every model, and the settings of networks.
-        item_graph: for models that read one; None: they build it from the item features.
-        histories: the training histories behind the matrix; networks train their pairs in this order.
-        checkpoint: file from which a killed training goes on; None: no checkpoints.
-        progress: called while a fit goes on.
-    """
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    item_graph: ItemGraph | None = None
-    histories: Histories | None = None
-    checkpoint: Path | None = None
-    progress: Progress = silent
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the training histories; empty outside a run."""
-        return self.histories.digest if self.histories else ""
-
-
-@dataclass(frozen=True, slots=True)
-class FitData:
-    """The checked arguments of `fit`.
-
-    Attributes:
-        user_items: R, binary [U, I], training interactions.
-        items: float32 [I, d], a vector per item; None: there are none.
-        users: float32 [U, d], a vector per user; None: there are none.
-        valid: binary [U, I], validation interactions; None: there are none.
-        seed: seed of what is random.
-    """
-
-    user_items: CSR
-    items: Vectors | None = None
-    users: Vectors | None = None
-    valid: CSR | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a matrix without interactions, and features of another number of rows."""
-        if self.user_items.nnz == 0:
-            raise TrainingError("there are no training interactions; prepare the dataset with another split")
-        n_users, n_items = self.user_items.shape
-        for name, count, vectors in (("item", n_items, self.items), ("user", n_users, self.users)):
-            if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
-                raise InputError(f"{name}_features must have shape ({count}, d); got {vectors.shape}")
-
-    def items_or_zeros(self) -> Vectors:
-        """Return the item vectors; zeros [I, 1], like nothing at all, where there are none."""
-        if self.items is None:
-            return np.zeros((self.user_items.n_columns, 1), np.float32)
-        return np.ascontiguousarray(self.items, np.float32)
-
-    def required_valid(self, use: str) -> CSR:
-        """Return the validation interactions; `use` is what they are for, as an error says it.
-
-        Raises:
-            TrainingError: no user has both a training and a validation interaction.
-        """
-        if self.valid is None or self.valid.nnz == 0:
-            why = "the validation split is empty"
-        elif len(users_with_heldout(self.user_items, self.valid)) == 0:
-            why = "no user has both a training and a validation interaction"
-        else:
-            return self.valid
-        raise TrainingError(
-            f"{why}, and {use}; prepare the dataset with a split that holds some interactions out, or pass valid="
-        )
+_SETTINGS, _INTERACTIONS, _FEATURES = "model.json", "interactions.npz", "item_features.npy"
 
 
 class Recommender(ABC):
@@ -119,6 +51,8 @@ class Recommender(ABC):
         config: the settings of this instance.
         context: what a run adds.
         user_items: binary [U, I], the training interactions; None before a fit.
+        item_features: float32 [I, d], the vectors that new items are placed by; None where the fit had none. A model
+            that is read from a run's files has none until they are set.
     """
 
     Config: ClassVar[type[ModelConfig]]
@@ -126,6 +60,7 @@ class Recommender(ABC):
     candidates: ClassVar[Sequence[Candidate]] = ((),)
     is_random: ClassVar[bool] = False
     user_items: CSR | None = None
+    item_features: Vectors | None = None
 
     def __init__(
         self, config: ModelConfig | None = None, *, context: FitContext | None = None, **settings: Any
@@ -166,7 +101,7 @@ class Recommender(ABC):
         """
         matrix, held = as_interactions(user_items), None if valid is None else as_interactions(valid)
         data = FitData(matrix, item_features, user_features, held, seed)
-        self.user_items = data.user_items
+        self.user_items, self.item_features = data.user_items, data.items
         self._fit(data)
         return self
 
@@ -210,22 +145,74 @@ class Recommender(ABC):
         """One line about the fitted model."""
         return self.title
 
-    def recommend(self, users: ArrayLike, k: int, *, exclude: Matrix | None = None) -> Lists:
+    def recommend(self, users: ArrayLike | Matrix, k: int, *, exclude: Matrix | None = None) -> Lists:
         """Return the k items of highest score for each of some users, best first; of equal scores the lower id.
 
         Args:
-            users: int [B], rows of the fitted matrix.
+            users: int [B], rows of the fitted matrix; or sparse [B, I], histories of users that the fit did not know.
             k: items per user.
-            exclude: [B, I], items not to list, a row a user; None: the users' training items.
+            exclude: [B, I], items not to list, a row a user; None: the users' training items, or their histories.
 
         Returns:
             ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
 
         Raises:
-            InputError: there are no training items to exclude, for the model was read from a run's files.
+            InputError: there are no training items to exclude, for the model was read from a run's files; or a
+                history does not fit, or this kind of model cannot place new users.
         """
+        if isinstance(users, CSR) or sp.issparse(users):
+            histories = as_interactions(users)
+            shown = histories if exclude is None else as_interactions(exclude)
+            return self._top_new(histories, k, shown)
         rows = user_rows(users)
         return self._top(rows, k, self._excluded(rows, exclude))
+
+    def fold_in(self, user_items: Matrix) -> FittedScorer:
+        """Return a scorer of users that the fit did not know, from their histories in closed form.
+
+        Args:
+            user_items: [B, I], a history a row; a user without items scores every item the same, or by popularity.
+
+        Raises:
+            InputError: the histories have another number of items than the model, the model is not fitted, or its
+                kind has no closed form for new users.
+        """
+        return self._fold_in(as_interactions(user_items))
+
+    def add_items(self, features: Vectors) -> Self:
+        """Return a copy of the model with further items, placed by their vectors among those of the fit.
+
+        Nothing is trained, and the model stays as it is. Rows of interactions widen by items that nobody has.
+
+        Args:
+            features: float32 [N, d], a vector a new item, as `item_features` has them.
+
+        Returns:
+            A model of I + N items, the new ones last.
+
+        Raises:
+            InputError: the model has no item features, the new ones do not fit, or this kind cannot place new items.
+        """
+        known, new = check_new_vectors(self.item_features, features)
+        wider = copy(self)
+        wider.item_features = np.concatenate([known, new])
+        wider._add_items(new, place(known, new, self.user_items))
+        if self.user_items is not None:
+            wider.user_items = extend_columns(self.user_items, len(new))
+        return wider
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        """Widen this copy's arrays by new items, whose shares of the known ones are float32 [N, I]."""
+        raise InputError(f"{self.title} has no place for items that the fit did not know; fit it again with them")
+
+    def _top_new(self, histories: CSR, k: int, exclude: CSR) -> Lists:
+        return self.fold_in(histories).top(np.arange(histories.n_rows), k, exclude)
+
+    def _fold_in(self, histories: CSR) -> FittedScorer:
+        raise InputError(
+            f"{self.title} has no closed form for users that the fit did not know; fit it again with them, or take "
+            "model.kind=ensemble"
+        )
 
     def _excluded(self, users: NDArray[np.int64], exclude: Matrix | None) -> CSR:
         if exclude is not None:
@@ -268,6 +255,8 @@ class Recommender(ABC):
         self.write_files(lambda name: target / name)
         with storage.atomic(target / _INTERACTIONS) as temporary, temporary.open("wb") as file:
             sp.save_npz(file, sp.csr_matrix(self.user_items.to_scipy()))
+        if self.item_features is not None:
+            storage.write_array(target / _FEATURES, np.ascontiguousarray(self.item_features, np.float32))
         storage.write_json(target / _SETTINGS, self.config.model_dump(mode="json"))
 
     @classmethod
@@ -280,19 +269,6 @@ class Recommender(ABC):
         source = Path(folder)
         model = cls(read_settings(storage.read_json(source / _SETTINGS))).read_files(lambda name: source / name)
         model.user_items = as_interactions(sp.load_npz(source / _INTERACTIONS))
+        if (source / _FEATURES).exists():
+            model.item_features = np.array(storage.read_array(source / _FEATURES))
         return model
-
-
-def as_interactions(matrix: Matrix) -> CSR:
-    """Return the pattern of a matrix: a binary CSR; explicit zeros are no entries."""
-    if isinstance(matrix, CSR):
-        return matrix if matrix.data is None else CSR.from_scipy(matrix.to_scipy(), binary=True)
-    if not sp.issparse(matrix):
-        raise InputError(f"user_items must be a sparse matrix of scipy or a CSR; got {type(matrix).__name__}")
-    csr = sp.csr_array(matrix)
-    return CSR.from_scipy(csr if csr.data.all() else csr != 0, binary=True)
-
-
-def user_rows(users: ArrayLike) -> NDArray[np.int64]:
-    """Return ids as int64 [B]."""
-    return np.atleast_1d(np.asarray(users, dtype=np.int64))

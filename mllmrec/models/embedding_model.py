@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.models.base import user_rows
+from mllmrec.models.new_items import extend_rows
 from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists, VectorScorer
 
@@ -40,6 +42,9 @@ class EmbeddingModel(ScorerModel):
     def items(self) -> Vectors:
         """Vectors of the items, float32 [I, d]."""
         return self.scorer.items
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        self.vectors = VectorScorer(self.users, extend_rows(self.items, shares))
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k nearest items by cosine; see Recommender."""

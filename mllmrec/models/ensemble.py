@@ -22,31 +22,26 @@ folded into the users'. Memory: I x K and (U + I) x width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from mllmrec_kernels import CSR
-from numpy.typing import ArrayLike
-from safetensors.numpy import load_file, save_file
 
-from mllmrec.config import Count, ModelConfig, Positive
-from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned
-from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress
-from mllmrec.models.base import FilePath, FitData
+from mllmrec.models.base import FitData
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize
+from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
+from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.graph_filter import graph_filter, narrow
-from mllmrec.models.ials import alternate
-from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig, ridge_support, ridge_weights
-from mllmrec.models.scorer_model import ScorerModel
-from mllmrec.models.scoring import Lists, VectorScorer
-from mllmrec.models.validation import Validation, sample_summary
+from mllmrec.models.ials import alternate, pair_weight
+from mllmrec.models.refit import can_go_on, once, refit_parts, refit_ridge, same_weight
+from mllmrec.models.ridge import ridge_support, ridge_weights
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.validation import Validation
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
@@ -56,33 +51,13 @@ _FILTER_SHARES = (4, 2, 1)  # the filter has `factors` over one of them
 _SAME = 1e-5  # vectors closer than this are the same
 
 
-class EnsembleConfig(ModelConfig):
-    """Settings of the ensemble."""
-
-    kind: Literal["ensemble"] = "ensemble"
-    cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
-    semantic_support: Count = 100  # the ridge's neighbors by cosine
-    factors: Positive = 64  # width of the factors, and of the graph filter at most
-
-
-class Ensemble(ScorerModel):
-    """See the module; without features, the parts that read them count nothing.
-
-    Attributes:
-        ridge: the fitted ridge.
-        rest: the other parts, float32 [U, D] and [I, D]; their weights and scales are in the users' table.
-        weights: c of each part by its name, 1 for the ridge; empty before a fit.
-        sample: the users who chose and what they said of each candidate; empty where all users chose.
-    """
+class Ensemble(FittedEnsemble):
+    """See the module; without features, the parts that read them count nothing."""
 
     Config = EnsembleConfig
     config: EnsembleConfig
     title = "ensemble"
     is_random = True
-    ridge: ItemGraphRidge
-    rest: VectorScorer
-    weights: Mapping[str, float] = MappingProxyType({})
-    sample: Mapping[str, Any] = MappingProxyType({})
 
     def _fit(self, data: FitData) -> None:
         """Fit all parts and choose their weights.
@@ -92,7 +67,12 @@ class Ensemble(ScorerModel):
             ConfigError: train.device asks for a GPU that is not there.
         """
         R, progress = data.user_items, self.context.progress
+        self._forget_new_users()
         device = resolve_device(self.context.train.device, "train.device")
+        earlier = self.context.earlier
+        if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data):
+            self._go_on(earlier, data, device)
+            return
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         items = data.items_or_zeros()
         validation = Validation(R, held, data.seed)
@@ -100,13 +80,26 @@ class Ensemble(ScorerModel):
         Z = project_vectors(items, R)
         progress("project vectors", 1, 1)
         parts = self._fit_parts(data, validation, items, Z)
-        ridges = self._fit_ridges(validation, (items, Z), device)
+        ridges, strengths = self._fit_ridges(validation, (items, Z), device)
         firsts = [StandardizedScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
         best, weights = choose_weights(firsts, list(parts.values()), validation, progress)
         self.weights = dict(zip(("ridge", *parts), weights, strict=True))
+        self.ridge_settings = best, *strengths[best]
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
+        self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
         self.ridge = self._empty_ridge().set_weights(R, ridges[best])
         self.sample = validation.record
+
+    def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
+        """Fit with the choices of an earlier fit; see refit.py."""
+        R, progress = data.user_items, self.context.progress
+        Z = once(data.items_or_zeros(), R)
+        parts = {name: standardize(part) for name, part in refit_parts(earlier, data, Z, progress).items()}
+        self.weights, self.ridge_settings = earlier.weights, earlier.ridge_settings
+        self.factor_settings = same_weight(earlier, R)
+        self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
+        self.widths = {name: part.items.shape[1] for name, part in parts.items()}
+        self.ridge = self._empty_ridge().set_weights(R, refit_ridge(earlier, data, Z, device, progress))
 
     def _fit_parts(self, data: FitData, validation: Validation, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.
@@ -124,8 +117,10 @@ class Ensemble(ScorerModel):
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
         popularity = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
+        chosen, best = validation.best("factors", factors, progress)
+        self.factor_settings = pair_weight(R, FACTOR_STRENGTHS[chosen][0]), FACTOR_STRENGTHS[chosen][1]
         parts = {
-            "factors": validation.best("factors", factors, progress)[1],
+            "factors": best,
             "graph filter": validation.best("graph filters", filters, progress)[1],
             "content": VectorScorer(means, items),
         }
@@ -134,66 +129,29 @@ class Ensemble(ScorerModel):
         parts["popularity"] = VectorScorer(np.ones((R.n_rows, 1), np.float32), popularity[:, None])
         return {name: standardize(part) for name, part in parts.items()}
 
-    def _fit_ridges(self, validation: Validation, tables: Sequence[Vectors], device: torch.device) -> list[CSR]:
-        """Return the weights of the best strengths on each table of vectors, all on the neighbors by the first."""
+    def _fit_ridges(
+        self, validation: Validation, tables: Sequence[Vectors], device: torch.device
+    ) -> tuple[list[CSR], list[tuple[float, float]]]:
+        """Return weights and strengths, the best on each table of vectors, all on the neighbors by the first.
+
+        Args:
+            validation: chooses the strengths.
+            tables: float32 [I, d] each.
+            device: where neighbors are searched and regressions solved.
+        """
         progress, config, R = self.context.progress, self.config, validation.train
         progress("search neighbors", 0, 1)
         support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device)
         progress("search neighbors", 1, 1)
-        best = []
+        best, strengths = [], []
         for n, vectors in enumerate(tables, start=1):
             label = f"fit ridge {n} of {len(tables)}"
             fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label)
             scorers = [WeightsScorer.of(R, W) for W in fitted]
-            best.append(fitted[validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]])
-        return best
-
-    def _empty_ridge(self) -> ItemGraphRidge:
-        config = RidgeConfig(
-            cooccurrence_support=self.config.cooccurrence_support, semantic_support=self.config.semantic_support
-        )
-        return ItemGraphRidge(config, context=self.context)
-
-    @property
-    def scorer(self) -> StandardizedScorer:
-        """The fitted parts.
-
-        Raises:
-            InputError: the model is not fitted.
-        """
-        if not self.weights:
-            raise InputError("this model is not fitted; call fit() first")
-        return StandardizedScorer(self.ridge.scorer, self.rest)
-
-    @property
-    def summary(self) -> str:
-        """One line about the fitted model."""
-        mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample)) if text)
-
-    def similar_items(self, items: ArrayLike, k: int) -> Lists:
-        """Return similar items by the ridge's weights; see ItemWeightModel."""
-        return self.ridge.similar_items(items, k)
-
-    def write_files(self, path: FilePath) -> list[str]:
-        """Write the ridge's files, parts.safetensors and ensemble.json."""
-        names = self.ridge.write_files(path)
-        with storage.atomic(path("parts.safetensors")) as temporary:
-            save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
-        notes: dict[str, Any] = {"weights": dict(self.weights)}
-        storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
-        return [*names, "parts.safetensors", "ensemble.json"]
-
-    def read_files(self, path: FilePath) -> Self:
-        """Read what `write_files` wrote."""
-        tensors = load_file(path("parts.safetensors"))
-        self.rest = VectorScorer(tensors["users"], tensors["items"])
-        notes = storage.read_json(path("ensemble.json"))
-        self.weights = {str(name): float(weight) for name, weight in notes["weights"].items()}
-        self.sample = notes.get("sample", {})
-        self.ridge = self._empty_ridge().read_files(path)
-        self.user_items = self.ridge.user_items
-        return self
+            chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
+            best.append(fitted[chosen])
+            strengths.append(RIDGE_STRENGTHS[chosen])
+        return best, strengths
 
 
 def _no_parts(shape: tuple[int, int]) -> VectorScorer:

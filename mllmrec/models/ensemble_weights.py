@@ -77,15 +77,24 @@ def standardize(part: VectorScorer) -> VectorScorer:
     The spread over the catalogue is that of an inner product, sqrt(p^T Cov(items) p), in float64. The scores'
     mean is the same for all items of a user and left in. A user whose scores are all equal gets zeros.
     """
-    items = part.items.astype(np.float64)
-    items -= items.mean(axis=0)
-    covariance = items.T @ items / max(1, len(items))
-    users = part.users.astype(np.float64)
+    return VectorScorer(over_spread(part.users, item_covariance(part.items)), part.items)
+
+
+def item_covariance(items: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return Cov(items) over the catalogue, [d, d], for items float32 [I, d]."""
+    centered = items.astype(np.float64)
+    centered -= centered.mean(axis=0)
+    return np.asarray(centered.T @ centered / max(1, len(items)))
+
+
+def over_spread(vectors: NDArray[np.float32], covariance: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return user vectors [U, d], each over the spread of its scores; see standardize."""
+    users = vectors.astype(np.float64)
     variance = np.maximum(((users @ covariance) * users).sum(axis=1, keepdims=True), 0)
     # below what the float32 tables themselves can tell, a spread is rounding
     flat = variance <= 1e-12 * (users**2).sum(axis=1, keepdims=True) * np.trace(covariance)
     scaled = np.divide(users, np.sqrt(variance), out=np.zeros_like(users), where=~flat)
-    return VectorScorer(scaled.astype(np.float32), part.items)
+    return np.asarray(scaled, np.float32)
 
 
 def choose_weights(

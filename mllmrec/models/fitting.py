@@ -44,6 +44,7 @@ def fit_model(
     profiled: Histories | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
+    earlier: Recommender | None = None,
 ) -> Recommender:
     """Fit a model of any kind.
 
@@ -58,6 +59,7 @@ def fit_model(
         profiled: the histories behind the user vectors, where they are not the training ones (a LEAKY run).
         checkpoint: file to go on from and to write to; removed at the end.
         progress: called while the fit goes on.
+        earlier: a fitted model of the same kind and settings to go on from, of the first users and items.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -67,7 +69,7 @@ def fit_model(
     histories.require_training("a model")
     features.check(profiled or histories)
     graph.check(histories)
-    context = FitContext(train, graph, histories, checkpoint, progress)
+    context = FitContext(train, graph, histories, checkpoint, progress, earlier)
     return registry.find(model.kind)(model, context=context).fit(
         histories.user_items(),
         item_features=features.items,

@@ -29,16 +29,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mllmrec.config import ModelConfig, Positive
+from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.base import FilePath, FitData
+from mllmrec.models.base import FilePath, FitData, check_histories
 from mllmrec.models.content_regression import LeaveOneOutRegression
 from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.new_users import HalfSweep
 from mllmrec.models.scoring import VectorScorer
 
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
 _PAIRS = 1 << 14  # whose factors are gathered at once
+WARM_ITERATIONS = 3  # of a fit that goes on from an earlier one's factors
 _STRENGTHS = tuple((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
 
 
@@ -61,20 +64,31 @@ class IALS(EmbeddingModel):
     title = "iALS"
     is_random = True
     candidates = tuple((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in _STRENGTHS)
+    share: float | None = None  # a; None before a fit, and of files that do not have it
 
     def _fit(self, data: FitData) -> None:
         """Fit both tables."""
         config = self.config
+        self.share = pair_weight(data.user_items, config.unobserved_weight)
+        earlier = self.context.earlier
+        goes_on = isinstance(earlier, IALS) and earlier.config == config
         self.vectors = alternate(
             data.user_items,
             factors=config.factors,
             unobserved_weight=config.unobserved_weight,
             regularization=config.regularization,
-            iterations=config.iterations,
+            iterations=min(WARM_ITERATIONS, config.iterations) if goes_on else config.iterations,
             seed=data.seed,
             block=config.block,
+            start=earlier.items if goes_on and isinstance(earlier, IALS) else None,
             progress=self.context.progress,
         )
+
+    def _fold_in(self, histories: CSR) -> VectorScorer:
+        check_histories(histories, len(self.items))
+        if self.share is None:
+            raise InputError("this model's files do not have the weight of all pairs; fit it again to place new users")
+        return VectorScorer(HalfSweep(self.items, self.share, self.config.regularization)(histories), self.items)
 
     @property
     def summary(self) -> str:
@@ -85,14 +99,21 @@ class IALS(EmbeddingModel):
         """Write user_factors.npy, item_factors.npy and factors.json."""
         storage.write_array(path("user_factors.npy"), self.users)
         storage.write_array(path("item_factors.npy"), self.items)
-        storage.write_json(path("factors.json"), {"histories": self.context.digest})
+        storage.write_json(path("factors.json"), {"histories": self.context.digest, "pair_weight": self.share})
         return ["user_factors.npy", "item_factors.npy", "factors.json"]
 
     def read_files(self, path: FilePath) -> Self:
         """Read what `write_files` wrote."""
         users, items = (np.array(storage.read_array(path(f"{side}_factors.npy"))) for side in ("user", "item"))
         self.vectors = VectorScorer(users, items)
+        share = storage.read_json(path("factors.json")).get("pair_weight")
+        self.share = None if share is None else float(share)
         return self
+
+
+def pair_weight(user_items: CSR, unobserved_weight: float) -> float:
+    """Return a = w |R| / (U I), the weight of every pair."""
+    return unobserved_weight * user_items.nnz / max(1, user_items.n_rows * user_items.n_columns)
 
 
 def alternate(
@@ -105,6 +126,7 @@ def alternate(
     seed: int,
     block: int | None = None,
     content: LeaveOneOutRegression | None = None,
+    start: Vectors | None = None,
     progress: Progress = silent,
     label: str = "fit iALS",
 ) -> VectorScorer:
@@ -119,6 +141,8 @@ def alternate(
         seed: of the first item factors.
         block: columns that are solved together; None: all.
         content: predicts item factors from vectors of the items; None: they shrink to 0.
+        start: item factors to begin with, float32 [J, r], of the first J items; those of the others are predicted by
+            `content`, or drawn. None: all are drawn.
         progress: called after each iteration.
         label: name of the work to `progress`.
 
@@ -126,10 +150,11 @@ def alternate(
         p, float32 [U, r], and q, float32 [I, r].
     """
     by_user, by_item = user_items, user_items.transpose()
-    density = by_user.nnz / max(1, by_user.n_rows * by_user.n_columns)
-    share = unobserved_weight * density  # a
-    start = torch.Generator().manual_seed(seed)
-    items = (torch.randn(by_user.n_columns, factors, generator=start) * (_START / factors**0.5)).numpy()
+    share = pair_weight(by_user, unobserved_weight)
+    items = _draw(by_user.n_columns, factors, seed)
+    if start is not None:
+        items[: len(start)] = start
+        items[len(start) :] = content.predict(items)[len(start) :] if content else items[len(start) :]
     users = np.zeros((by_user.n_rows, factors), np.float32)
     prior = None
     for n in range(iterations):
@@ -142,6 +167,11 @@ def alternate(
         prior = content.predict(items) if content else None
         progress(label, n + 1, iterations)
     return VectorScorer(users, items)
+
+
+def _draw(n_items: int, factors: int, seed: int) -> Vectors:
+    generator = torch.Generator().manual_seed(seed)
+    return np.asarray((torch.randn(n_items, factors, generator=generator) * (_START / factors**0.5)).numpy())
 
 
 def _solve(rows: CSR, factors: Vectors, share: float, regularization: float, prior: Vectors | None = None) -> Vectors:

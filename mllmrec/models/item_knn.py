@@ -16,6 +16,7 @@ S touches a user's own items alone. So is the baseline of every evaluation, with
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -25,13 +26,14 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
 from mllmrec.config import Count, ModelConfig
-from mllmrec.errors import InputError
+from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.base import FilePath, FitData, user_rows
+from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
 from mllmrec.models.recency import HalfLives
+from mllmrec.models.scorer_model import FittedScorer
 from mllmrec.models.scoring import Lists, block_rows
-from mllmrec.models.weight_scorers import mixed_ranks
+from mllmrec.models.weight_scorers import MixedScorer, mixed_ranks
 
 _K1, _B = 1.2, 0.75  # of BM25
 _USERS = 2_048  # whose sums over all neighbors are held at once
@@ -89,8 +91,7 @@ class ItemKNN(ItemWeightModel):
         """Return sums of similarities, float32 [B, I]; see Recommender."""
         if self._X is None or self.user_items is None:
             return super().scores(users)
-        owned = self.user_items.take_rows(user_rows(users)).to_scipy().astype(np.float64)
-        return np.asarray((owned @ self._X.T @ self._X).toarray(), dtype=np.float32)
+        return AllNeighborsScorer(self.user_items, self._X).scores(user_rows(users))
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
@@ -103,27 +104,25 @@ class ItemKNN(ItemWeightModel):
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        if self._X is None:
+        if self._X is None or self.user_items is None:
             return super().ranks(exclude, heldout, limit=limit, progress=progress)
-        return mixed_ranks(self._sums, exclude, heldout, limit, progress, users=_USERS)
+        return AllNeighborsScorer(self.user_items, self._X).ranks(exclude, heldout, limit=limit, progress=progress)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        if self._X is None:
-            return super()._top(users, k, exclude)
-        ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-        for start in range(0, len(users), _USERS):
-            rows = np.arange(start, min(start + _USERS, len(users)))
-            ids[rows], scores[rows] = topk_mixed(self._sums(users[rows]), k, exclude=exclude.take_rows(rows))
-        return ids, scores
-
-    def _sums(self, users: NDArray[np.int64]) -> MixedScores:
-        """Return sums over all neighbors, of users [B]: sparse rows, times the identity."""
         if self._X is None or self.user_items is None:
-            raise InputError("this model is not fitted; call fit() first")
-        owned = self.user_items.take_rows(users).to_scipy().astype(np.float64)
-        sums = CSR.from_scipy(owned @ self._X.T @ self._X)
-        every = np.arange(sums.n_columns)
-        return MixedScores(sums, CSR.from_pairs(every, every, (len(every), len(every))))
+            return super()._top(users, k, exclude)
+        return AllNeighborsScorer(self.user_items, self._X).top(users, k, exclude)
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        if self._X is None:
+            super()._add_items(features, shares)
+        else:
+            self._X = sp.hstack([self._X, self._X @ shares.T], format="csr")
+
+    def _fold_in(self, histories: CSR) -> FittedScorer:
+        if self._X is None:
+            return super()._fold_in(histories)
+        return AllNeighborsScorer(check_histories(histories, self._X.shape[1]), self._X)
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k most similar items; see Recommender."""
@@ -138,6 +137,60 @@ class ItemKNN(ItemWeightModel):
         if self.config.n_neighbors == 0 and self.user_items is not None:
             self._X = _weighted(self.user_items, self.config.weighting)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class AllNeighborsScorer(MixedScorer):
+    """Sums of similarities over all neighbors, (R_u X^T) X.
+
+    Attributes:
+        user_items: R, binary [U, I].
+        X: float64 [V, I], with S = X^T X; see the module.
+    """
+
+    user_items: CSR
+    X: sp.csr_array
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, I]."""
+        return np.asarray(self._sums(users).toarray(), dtype=np.float32)
+
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] as the kernels take them: sparse rows, times the identity."""
+        sums = CSR.from_scipy(self._sums(users))
+        every = np.arange(sums.n_columns)
+        return MixedScores(sums, CSR.from_pairs(every, every, (len(every), len(every))))
+
+    def _sums(self, users: NDArray[np.int64]) -> sp.csr_array:
+        owned = self.user_items.take_rows(users).to_scipy().astype(np.float64)
+        return owned @ self.X.T @ self.X
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress, users=_USERS)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items a user.
+            exclude: [B, I], items not to list.
+        """
+        ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+        for start in range(0, len(users), _USERS):
+            rows = np.arange(start, min(start + _USERS, len(users)))
+            ids[rows], scores[rows] = topk_mixed(self.mixed(users[rows]), k, exclude=exclude.take_rows(rows))
+        return ids, scores
 
 
 def _weighted(user_items: CSR, weighting: Weighting) -> sp.csr_array:

@@ -8,17 +8,19 @@ from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR
+from mllmrec_kernels import CSR, MixedIndex
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.errors import InputError
+from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.models.base import FilePath, FitData, user_rows
+from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
+from mllmrec.models.new_items import extend_columns, extend_weights
 from mllmrec.models.recency import choose_rows
-from mllmrec.models.scorer_model import ScorerModel
+from mllmrec.models.scorer_model import FittedScorer, ScorerModel
 from mllmrec.models.scoring import Lists
-from mllmrec.models.weight_scorers import WeightsScorer
+from mllmrec.models.weight_scorers import FEW_USERS, WeightsScorer, top_one_by_one
 
 Weights = CSR | NDArray[np.float32]
 
@@ -52,6 +54,40 @@ class ItemWeightModel(ScorerModel):
         """The fitted matrices; where a subclass adds to R_u W, the sum."""
         return self.sums
 
+    def weights_of(self, histories: CSR) -> WeightsScorer:
+        """Return the scorer of users by their histories [B, I]: R_u W of each."""
+        weights = self.sums.weights
+        return WeightsScorer(check_histories(histories, weights.shape[1]).to_scipy(), weights)
+
+    def _top_new(self, histories: CSR, k: int, exclude: CSR) -> Lists:
+        if not 0 < histories.n_rows <= FEW_USERS or self.weights is None or not isinstance(self.scorer, WeightsScorer):
+            return super()._top_new(histories, k, exclude)
+        return top_one_by_one(self._index, check_histories(histories, self.weights.shape[1]), None, k, exclude)
+
+    @cached_property
+    def _index(self) -> MixedIndex:
+        """Return the weights, checked once for lists of one user at a time."""
+        return MixedIndex(self.sums.weights)
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        if not isinstance(self.scorer, WeightsScorer):  # a subclass adds to R_u W
+            super()._add_items(features, shares)
+        weights = extend_weights(self.sums.weights, shares)
+        user_items, rows = (
+            extend_columns(matrix, len(features)) for matrix in (self._known(), self.rows or self._known())
+        )
+        self.set_weights(user_items, weights, rows, self.half_life)
+
+    def _known(self) -> CSR:
+        if self.user_items is None:
+            raise InputError("this model is not fitted; call fit() first")
+        return self.user_items
+
+    def _fold_in(self, histories: CSR) -> FittedScorer:
+        if not isinstance(self.scorer, WeightsScorer):  # a subclass adds to R_u W
+            return super()._fold_in(histories)
+        return self.weights_of(histories)
+
     def set_weights(
         self, user_items: CSR, weights: Weights | None, rows: CSR | None = None, half_life: float = 0.0
     ) -> Self:
@@ -63,7 +99,8 @@ class ItemWeightModel(ScorerModel):
             rows: of the users, on the entries of R; None: R.
             half_life: of the rows, in items; 0: none.
         """
-        self.__dict__.pop("sums", None)
+        for name in ("sums", "_index"):
+            self.__dict__.pop(name, None)
         self.user_items, self.weights = user_items, weights
         self.rows, self.half_life = rows or user_items, half_life
         return self

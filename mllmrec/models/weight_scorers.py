@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import (
     CSR,
+    MixedIndex,
     MixedScores,
     rank_mixed,
     row_spread,
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.scoring import USERS, Lists, VectorScorer
+
+FEW_USERS = 16  # new users that are listed one by one, from items encoded once
 
 
 class MixedScorer(ABC):
@@ -172,3 +175,28 @@ def mixed_ranks(
             ranks[at] = rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit)
         progress("rank users", int(rows[-1]) + 1, heldout.n_rows)
     return ranks
+
+
+def top_one_by_one(
+    index: MixedIndex, histories: CSR, vectors: NDArray[np.float32] | None, k: int, exclude: CSR
+) -> Lists:
+    """Return the k best items of each of a few users, with the bits of MixedScorer.top.
+
+    Args:
+        index: of the model's items.
+        histories: binary [B, I].
+        vectors: float32 [B, d], whose inner products stand beside standardized sums; None: sums alone.
+        k: items a user.
+        exclude: [B, I], items not to list.
+    """
+    lists = [
+        index.topk(
+            histories.row(u),
+            k,
+            user_vector=None if vectors is None else vectors[u],
+            standardize=vectors is not None,
+            exclude=exclude.row(u),
+        )
+        for u in range(histories.n_rows)
+    ]
+    return np.stack([ids for ids, _ in lists]), np.stack([scores for _, scores in lists])

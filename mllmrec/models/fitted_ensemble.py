@@ -1,0 +1,184 @@
+"""The fitted ensemble: a ridge and two tables of vectors, in which every part has columns (ensemble.py).
+
+    score_u = R_u W / sd(R_u W) + p_u . q_i,   p and q the columns of all parts that weigh anything
+
+Columns know their part, so users and items that the fit did not know are placed part by part (new_users.py,
+new_items.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import CSR, MixedIndex
+from numpy.typing import ArrayLike
+from safetensors.numpy import load_file, save_file
+
+from mllmrec.config import Count, ModelConfig, Positive
+from mllmrec.errors import InputError
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.models.base import FilePath
+from mllmrec.models.new_items import extend_rows
+from mllmrec.models.new_users import UserSide, place_users, standard_side
+from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig
+from mllmrec.models.scorer_model import ScorerModel
+from mllmrec.models.scoring import Lists, VectorScorer
+from mllmrec.models.validation import sample_summary
+from mllmrec.models.weight_scorers import FEW_USERS, StandardizedScorer, top_one_by_one
+
+_VECTOR_PARTS = ("content", "profile")  # whose item columns are the item vectors themselves
+
+
+class EnsembleConfig(ModelConfig):
+    """Settings of the ensemble."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
+    semantic_support: Count = 100  # the ridge's neighbors by cosine
+    factors: Positive = 64  # width of the factors, and of the graph filter at most
+
+
+class FittedEnsemble(ScorerModel):
+    """See the module.
+
+    Attributes:
+        ridge: the fitted ridge.
+        rest: the other parts, float32 [U, D] and [I, D]; their weights and scales are in the users' table.
+        weights: c of each part by its name, 1 for the ridge; empty before a fit.
+        widths: columns of `rest` by part, in their order.
+        factor_settings: a and lambda of the factors; None of files that do not have them.
+        sample: the users who chose and what they said of each candidate; empty where all users chose.
+        ridge_settings: table (0: vectors, 1: projected ones), w and lambda of the ridge; likewise.
+    """
+
+    config: EnsembleConfig
+    ridge: ItemGraphRidge
+    rest: VectorScorer
+    weights: Mapping[str, float] = MappingProxyType({})
+    widths: Mapping[str, int] = MappingProxyType({})
+    factor_settings: tuple[float, float] | None = None
+    ridge_settings: tuple[int, float, float] | None = None
+    sample: Mapping[str, Any] = MappingProxyType({})
+
+    def _empty_ridge(self) -> ItemGraphRidge:
+        config = RidgeConfig(
+            cooccurrence_support=self.config.cooccurrence_support, semantic_support=self.config.semantic_support
+        )
+        return ItemGraphRidge(config, context=self.context)
+
+    @property
+    def scorer(self) -> StandardizedScorer:
+        """The fitted parts.
+
+        Raises:
+            InputError: the model is not fitted.
+        """
+        if not self.weights:
+            raise InputError("this model is not fitted; call fit() first")
+        return StandardizedScorer(self.ridge.sums, self.rest)
+
+    @property
+    def summary(self) -> str:
+        """One line about the fitted model."""
+        mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
+        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample)) if text)
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        self._require_layout()
+        rest, stop = extend_rows(self.rest.items, shares), 0
+        for name, width in self.widths.items():
+            start, stop = stop, stop + width
+            if name in _VECTOR_PARTS:
+                rest[-len(features) :, start:stop] = features
+        self.rest = VectorScorer(self.rest.users, rest)
+        ridge = copy(self.ridge)
+        ridge._add_items(features, shares)
+        self.ridge = ridge
+        self._forget_new_users()
+
+    def _require_layout(self) -> None:
+        """Refuse a model whose columns of `rest` belong to unknown parts.
+
+        Raises:
+            InputError: it is not fitted, or its files are of an earlier version.
+        """
+        if not self.weights:
+            raise InputError("this model is not fitted; call fit() first")
+        if sum(self.widths.values()) != self.rest.items.shape[1]:
+            raise InputError("this model's files do not say how to place new users and items; fit it again")
+
+    def _forget_new_users(self) -> None:
+        for name in ("_user_sides", "_index"):
+            self.__dict__.pop(name, None)
+
+    def _fold_in(self, histories: CSR) -> StandardizedScorer:
+        sums = self.ridge.weights_of(histories)
+        vectors = [side(histories) for side in self._user_sides]
+        none = np.zeros((histories.n_rows, 0), np.float32)
+        return StandardizedScorer(sums, VectorScorer(np.concatenate([none, *vectors], axis=1), self.rest.items))
+
+    def _top_new(self, histories: CSR, k: int, exclude: CSR) -> Lists:
+        if not 0 < histories.n_rows <= FEW_USERS:
+            return super()._top_new(histories, k, exclude)
+        scorer = self._fold_in(histories)
+        return top_one_by_one(self._index, histories, scorer.rest.users, k, exclude)
+
+    @cached_property
+    def _index(self) -> MixedIndex:
+        """Return the items, encoded once for lists of one user at a time."""
+        return MixedIndex(self.ridge.sums.weights, self.rest.items if self.rest.items.shape[1] else None)
+
+    @cached_property
+    def _user_sides(self) -> list[UserSide]:
+        """Return the functions that place new users in the columns of `rest`, part by part."""
+        self._require_layout()
+        if self.factor_settings is None or self.user_items is None:
+            raise InputError("this model's files do not have the settings of its factors; fit it again")
+        sides, stop = [], 0
+        for name, width in self.widths.items():
+            start, stop = stop, stop + width
+            tables = VectorScorer(self.rest.users[:, start:stop], self.rest.items[:, start:stop])
+            side = place_users(name, tables, self.user_items, self.factor_settings)
+            sides.append(standard_side(side, tables.items, self.weights[name]))
+        return sides
+
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return similar items by the ridge's weights; see ItemWeightModel."""
+        return self.ridge.similar_items(items, k)
+
+    def write_files(self, path: FilePath) -> list[str]:
+        """Write the ridge's files, parts.safetensors and ensemble.json."""
+        names = self.ridge.write_files(path)
+        with storage.atomic(path("parts.safetensors")) as temporary:
+            save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
+        notes = {
+            "weights": dict(self.weights),
+            "widths": dict(self.widths),
+            "factor_settings": self.factor_settings,
+            "ridge_settings": self.ridge_settings,
+        }
+        storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
+        return [*names, "parts.safetensors", "ensemble.json"]
+
+    def read_files(self, path: FilePath) -> Self:
+        """Read what `write_files` wrote."""
+        tensors = load_file(path("parts.safetensors"))
+        self.rest = VectorScorer(tensors["users"], tensors["items"])
+        notes = storage.read_json(path("ensemble.json"))
+        self.weights = {str(name): float(weight) for name, weight in notes["weights"].items()}
+        self.sample = notes.get("sample", {})
+        self.widths = {str(name): int(width) for name, width in notes.get("widths", {}).items()}
+        share, regularization = notes.get("factor_settings") or (0, 0)
+        self.factor_settings = (float(share), float(regularization)) if regularization else None
+        table, content_weight, strength = notes.get("ridge_settings") or (0, 0, 0)
+        self.ridge_settings = (int(table), float(content_weight), float(strength)) if strength else None
+        self.ridge = self._empty_ridge().read_files(path)
+        self.user_items = self.ridge.user_items
+        return self

@@ -1,0 +1,147 @@
+"""Fit the ensemble again on a grown dataset, from an earlier fit: its choices stand, its factors go on.
+
+    chosen before    the parts, their weights, the strengths of ridge and factors, the width of the filter
+    solved again     the ridge on the chosen table, the filter, the means of the users' items
+    goes on          the factors: a few iterations from the earlier ones; those of new items are predicted
+
+Nothing is validated, and parts of weight 0 are not fitted: that is most of a fit's time. Whether the choices still
+are the best, only a fit from nothing tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from mllmrec_kernels import CSR
+
+from mllmrec.features.encode import Vectors, mean_of_owned
+from mllmrec.foundation.progress import Progress
+from mllmrec.models.base import FitData
+from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
+from mllmrec.models.graph_filter import graph_filter
+from mllmrec.models.ials import WARM_ITERATIONS, alternate, pair_weight
+from mllmrec.models.ridge import ridge_support, ridge_weights
+from mllmrec.models.scoring import VectorScorer
+
+
+def can_go_on(earlier: object, config: EnsembleConfig, data: FitData) -> bool:
+    """Tell whether an earlier fit has what a refit needs, for the same settings and fewer or as many users and items.
+
+    Args:
+        earlier: any model, or None.
+        config: of the refit.
+        data: of the refit.
+    """
+    if not isinstance(earlier, FittedEnsemble) or earlier.config != config or earlier.ridge_settings is None:
+        return False
+    if earlier.factor_settings is None or sum(earlier.widths.values()) != earlier.rest.items.shape[1]:
+        return False
+    before = earlier.ridge.sums.user_items.shape
+    grown = before[0] <= data.user_items.n_rows and before[1] <= data.user_items.n_columns
+    items, users = data.items_or_zeros(), data.users
+    for name in ("content", "profile"):
+        if earlier.widths.get(name, items.shape[1]) != items.shape[1]:
+            return False
+    has_profiles = users is not None and users.shape[1] == items.shape[1]
+    return grown and ("profile" not in earlier.widths or has_profiles)
+
+
+def refit_parts(
+    earlier: FittedEnsemble, data: FitData, Z: Callable[[], Vectors], progress: Progress
+) -> Mapping[str, VectorScorer]:
+    """Return the parts that the earlier fit weighed, by name, in its order; none is on a scale yet.
+
+    Args:
+        earlier: checked by `can_go_on`.
+        data: training interactions, vectors and seed.
+        Z: returns the projected item vectors.
+        progress: called while factors are fitted.
+    """
+    R, items = data.user_items, data.items_or_zeros()
+    parts, stop = dict[str, VectorScorer](), 0
+    for name, width in earlier.widths.items():
+        start, stop = stop, stop + width
+        match name:
+            case "factors":
+                columns = earlier.rest.items[:, start:stop]
+                parts[name] = _factors(earlier, columns, R, LeaveOneOutRegression(Z()), data.seed, progress)
+            case "graph filter":
+                parts[name] = graph_filter(R, width)
+            case "content":
+                parts[name] = VectorScorer(mean_of_owned(items, R), items)
+            case "profile":
+                assert data.users is not None
+                parts[name] = VectorScorer(data.users, items)
+            case "popularity":
+                counts = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
+                parts[name] = VectorScorer(np.ones((R.n_rows, 1), np.float32), counts[:, None])
+    return parts
+
+
+def _factors(
+    earlier: FittedEnsemble, start: Vectors, R: CSR, content: LeaveOneOutRegression, seed: int, progress: Progress
+) -> VectorScorer:
+    """Return factors that go on from those of the earlier fit, float32 [J, r]."""
+    assert earlier.factor_settings is not None
+    share, regularization = earlier.factor_settings
+    return alternate(
+        R,
+        factors=start.shape[1],
+        unobserved_weight=_unobserved_weight(earlier, share),
+        regularization=regularization,
+        iterations=WARM_ITERATIONS,
+        seed=seed,
+        content=content,
+        start=start,
+        progress=progress,
+        label="fit factors, from earlier ones",
+    )
+
+
+def same_weight(earlier: FittedEnsemble, R: CSR) -> tuple[float, float]:
+    """Return a and lambda of the factors on other interactions [U, I], for the same unobserved weight."""
+    assert earlier.factor_settings is not None
+    share, regularization = earlier.factor_settings
+    return pair_weight(R, _unobserved_weight(earlier, share)), regularization
+
+
+def _unobserved_weight(earlier: FittedEnsemble, share: float) -> float:
+    before = earlier.ridge.sums.user_items
+    return float(share * before.shape[0] * before.shape[1] / max(1, before.nnz))
+
+
+def refit_ridge(
+    earlier: FittedEnsemble, data: FitData, Z: Callable[[], Vectors], device: torch.device, progress: Progress
+) -> CSR:
+    """Return the ridge's weights on the table and with the strengths that the earlier fit chose.
+
+    Args:
+        earlier: checked by `can_go_on`.
+        data: training interactions and vectors.
+        Z: returns the projected item vectors.
+        device: where neighbors are searched and regressions solved.
+        progress: called while it works.
+    """
+    assert earlier.ridge_settings is not None
+    table, content_weight, regularization = earlier.ridge_settings
+    items, config = data.items_or_zeros(), earlier.config
+    progress("search neighbors", 0, 1)
+    support = ridge_support(items, data.user_items, config.cooccurrence_support, config.semantic_support, device)
+    progress("search neighbors", 1, 1)
+    vectors, strengths = Z() if table else items, [(content_weight, regularization)]
+    return ridge_weights(vectors, data.user_items, support, strengths, device, progress)[0]
+
+
+def once(vectors: Vectors, user_items: CSR) -> Callable[[], Vectors]:
+    """Return a function that projects item vectors when it is first called."""
+    projected: list[Vectors] = []
+
+    def project() -> Vectors:
+        if not projected:
+            projected.append(project_vectors(vectors, user_items))
+        return projected[0]
+
+    return project
