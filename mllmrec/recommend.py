@@ -16,7 +16,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.foundation.tables import read_table
+from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
 from mllmrec.models.scoring import USERS, Lists
@@ -55,16 +55,25 @@ class Recommendations:
         """One line about the lists."""
         return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users"
 
+    @property
+    def sources(self) -> str:
+        """One line about where the lists come from."""
+        counts = dict(self.users.group_by("source").agg(pl.col("user").n_unique()).iter_rows())
+        popular = counts.get("popularity", 0)
+        fallback = f"; {popular:,} users without a known item get the most popular ones" if popular else ""
+        return f"{counts.get('model', 0):,} users by the model{fallback}"
+
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write recommendations and similar_items, as parquet or as JSON lines."""
         names = [f"{table}.{self.suffix}" for table in TABLES]
         for name, table in zip(names, (self.users, self.items), strict=True):
-            if self.suffix == "parquet":
-                storage.write_table(path(name), table)
-            else:
-                with storage.atomic(path(name)) as temporary:
-                    table.write_ndjson(temporary)
+            write_any(path(name), table)
         return names
+
+    @staticmethod
+    def no_items() -> pl.DataFrame:
+        """Return an empty table of similar items."""
+        return pl.DataFrame(schema=COLUMNS["similar_items"])
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Recommendations:
@@ -111,11 +120,10 @@ def recommend_items(
     progress("similar items", 0, dataset.n_items)
     similar_ids, similar_scores = model.similar_items(np.arange(dataset.n_items), config.similar)
     progress("similar items", dataset.n_items, dataset.n_items)
-    shown = _lists("user", dataset.users.gather(users), ids, scores, "item", dataset.item_ids)
-    source = np.where(unknown, "popularity", "model")[_owners(ids)]
+    shown = list_table("user", dataset.users.gather(users), ids, scores, "item", dataset.item_ids)
     return Recommendations(
-        users=shown.with_columns(source=pl.Series(source)),
-        items=_lists("item", dataset.item_ids, similar_ids, similar_scores, "similar", dataset.item_ids),
+        users=shown.with_columns(source=source_of(ids, unknown)),
+        items=list_table("item", dataset.item_ids, similar_ids, similar_scores, "similar", dataset.item_ids),
         suffix=config.format,
     )
 
@@ -148,11 +156,12 @@ def _named_users(dataset: Dataset, named: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([index[user] for user in named], dtype=np.int64)
 
 
-def _owners(ids: NDArray[np.int32]) -> NDArray[np.int64]:
-    return np.nonzero(ids >= 0)[0]
+def source_of(ids: NDArray[np.int32], unknown: NDArray[np.bool_]) -> pl.Series:
+    """Return the source of each entry of lists [B, k]: "popularity" for users [B] that are unknown, else "model"."""
+    return pl.Series("source", np.where(unknown, "popularity", "model")[np.nonzero(ids >= 0)[0]])
 
 
-def _lists(
+def list_table(
     owner: str,
     owners: pl.Series,
     ids: NDArray[np.int32],

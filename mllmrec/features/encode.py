@@ -145,13 +145,8 @@ def encode_texts(
         items, cuts = _given(dataset, config.features), Cuts(0, 0, 0, 0)
         given = mean_of_items(items, histories) if states is None else states
         return Features(items, given, histories.digest, cuts)
-    progress("load encoder", 0, 1)
-    encoder = Encoder(config)
-    progress("load encoder", 1, 1)
-    items_parts = [parts_of(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]
-    documents = _fit(encoder, items_parts, progress, "cut items' texts")
-    items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
-    _check_finite(items, dataset.item_ids.to_list(), "item")
+    encoder = _load(config, progress)
+    items, item_cuts = _encode_items(encoder, dataset, descriptions, parts, progress)
     fitted = _fit(encoder, [[text] for text in profiles.texts], progress, "cut profiles") if has_profiles else []
     if states is not None:
         users = states
@@ -160,7 +155,46 @@ def encode_texts(
         _check_finite(users, dataset.users.to_list(), "user")
     else:
         users = mean_of_items(items, histories)
-    return Features(items, users, histories.digest, _count_cuts(documents, fitted))
+    return Features(items, users, histories.digest, _count_cuts(item_cuts, [cut for _, cut in fitted]))
+
+
+def encode_items(
+    dataset: Dataset, descriptions: Descriptions, config: EncodeConfig, parts: Path, progress: Progress = silent
+) -> tuple[Vectors, list[int]]:
+    """Encode every item's document, and nothing else.
+
+    Args:
+        dataset: the catalogue.
+        descriptions: D_s of each item.
+        config: encoder and limits.
+        parts: folder for finished shards.
+        progress: called as texts are cut, and after each shard.
+
+    Returns:
+        float32 [I, d], and the word pieces that were left out of each document.
+
+    Raises:
+        EngineError: the encoder cannot be loaded.
+        InputError: a vector is not finite.
+    """
+    return _encode_items(_load(config, progress), dataset, descriptions, parts, progress)
+
+
+def _load(config: EncodeConfig, progress: Progress) -> Encoder:
+    progress("load encoder", 0, 1)
+    encoder = Encoder(config)
+    progress("load encoder", 1, 1)
+    return encoder
+
+
+def _encode_items(
+    encoder: Encoder, dataset: Dataset, descriptions: Descriptions, parts: Path, progress: Progress
+) -> tuple[Vectors, list[int]]:
+    items_parts = [parts_of(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]
+    documents = _fit(encoder, items_parts, progress, "cut items' texts")
+    items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
+    _check_finite(items, dataset.item_ids.to_list(), "item")
+    return items, [cut for _, cut in documents]
 
 
 def _fit(encoder: Encoder, texts: Sequence[Sequence[str]], progress: Progress, label: str) -> list[tuple[str, int]]:
@@ -212,6 +246,5 @@ def _check_finite(vectors: Vectors, ids: Sequence[Any], what: str) -> None:
         raise InputError(f"the vectors of {len(bad)} {what}s hold NaN or infinity: {named}; mend or drop them")
 
 
-def _count_cuts(documents: Sequence[tuple[str, int]], profiles: Sequence[tuple[str, int]]) -> Cuts:
-    items, users = ([cut for _, cut in texts if cut] for texts in (documents, profiles))
-    return Cuts(len(items), sum(items), len(users), sum(users))
+def _count_cuts(documents: Sequence[int], profiles: Sequence[int]) -> Cuts:
+    return Cuts(sum(map(bool, documents)), sum(documents), sum(map(bool, profiles)), sum(profiles))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mllmrec.errors import InputError, first_line
+from mllmrec.foundation import storage
 from mllmrec.foundation.storage import open_regular
 
 MAX_UNPACKED_BYTES = 256 << 20  # a table may always unpack to so many bytes
@@ -25,6 +26,15 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def escape_formula(cell: str) -> str:
     """Return the cell, with an apostrophe before it where a spreadsheet would run it as a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def write_any(path: Path, table: pl.DataFrame) -> None:
+    """Write a table as JSON lines where the path ends in .jsonl, else as parquet."""
+    if path.suffix == ".jsonl":
+        with storage.atomic(path) as temporary:
+            table.write_ndjson(temporary)
+    else:
+        storage.write_table(path, table)
 
 
 def read_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:

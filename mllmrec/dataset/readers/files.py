@@ -87,6 +87,34 @@ def choose_files(folder: Path, form: str, interactions: str, items: str) -> Shop
     return ShopFiles(kind, name, tuple(read), table, tuple(unread))
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """Return the tables of a folder that can be read, by name.
+
+    Raises:
+        InputError: the folder cannot be read, or holds none.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+    tables = [path for path in files if suffix(path) in FORMATS]
+    if not tables:
+        raise InputError(f"{folder} holds {_held(files)}; wanted tables of interactions or items, such as orders.csv")
+    return tables
+
+
+def check_format(path: Path) -> None:
+    """Refuse a path that is no file, or has a format that is not read.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is no file; name a table of interactions or items")
+    if suffix(path) not in FORMATS:
+        raise _unreadable(path)
+
+
 def _matching(folder: Path, pattern: str) -> list[Path]:
     try:
         paths = sorted(path for path in folder.glob(pattern) if path.is_file())

@@ -1,0 +1,103 @@
+"""The verb `recommend`: the last stage of a run, and lists for users and items that a finished run does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mllmrec_cli import console
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Json, Quiet
+from mllmrec_cli.stages import report_run, run_stages
+
+if TYPE_CHECKING:
+    from polars import DataFrame
+
+    from mllmrec.recommend import Recommendations
+    from mllmrec.serving.new_items import PlacedItems
+
+_SHOWN = 10  # rows of a table that the terminal shows
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(name="recommend", rich_help_panel=console.METHOD)(_recommend)
+
+
+def _recommend(
+    source: Annotated[
+        Path, typer.Argument(metavar="DATASET|RUN", help="A dataset folder; or, for --users, a finished run's.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Run folder of DATASET; or the folder that lists go to."),
+    ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Interactions of users whom RUN does not know: lists for them."),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Items that RUN does not know: whom to show them to, and similar items."),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=COLUMN", help="Name a column of FILE: user=customer. May be repeated."),
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    cache: Cache = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write top-N lists for users, and similar items.
+
+    Of a DATASET: for all its users, after the earlier stages.
+    Of a RUN with --users: for the users of a file, at once; nothing is trained.
+    Of a RUN with --items: the items of a file are described and encoded, and
+    placed among its own.
+
+    Example: mllmrec recommend run --users new.csv --out lists
+    """
+    if users is None and items is None:
+        if out is None:
+            raise typer.BadParameter("DATASET needs --out RUN; a RUN needs --users FILE or --items FILE")
+        artefacts = run_stages(source, out, config, assignments or [], cache, "recommend", quiet=quiet or json)
+        report_run(artefacts, out, "recommend", json=json, quiet=quiet)
+        return
+    if out is None or (users and items):
+        raise typer.BadParameter("name the folder that lists go to, --out FOLDER, and one of --users and --items")
+    from mllmrec.dataset import parse_columns
+    from mllmrec.runs import Run
+    from mllmrec.serving.lists import run_config, save_lists
+    from mllmrec.serving.new_items import serve_new_items
+    from mllmrec.serving.new_users import serve_new_users
+
+    run, columns = Run(source), parse_columns(column or [])
+    settings = run_config(run, config, assignments or [])
+    lists: Recommendations | PlacedItems
+    with console.progress(quiet=quiet or json) as hook:
+        if users:
+            lists, notes = serve_new_users(run, users, columns, settings, hook)
+        else:
+            assert items is not None
+            lists, notes = serve_new_items(run, items, columns, settings, cache, hook)
+    files = save_lists(lists, out, leaky=run.leaky)
+    if json:
+        console.print_json({"files": [str(file) for file in files], "notes": notes})
+        return
+    for note in notes:
+        console.say(note)
+    if not quiet:
+        _print(lists.users)
+    for file in files:
+        console.say(str(file))
+
+
+def _print(table: DataFrame) -> None:
+    rows = [
+        [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in table.head(_SHOWN).iter_rows()
+    ]
+    console.out.print(console.table(f"the first {len(rows)} of {len(table):,} rows", table.columns, rows))

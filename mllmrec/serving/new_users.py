@@ -1,0 +1,165 @@
+"""Lists for users that a run did not know, from a file of their interactions.
+
+The file goes through the readers of `mllmrec prepare`. Nothing is fitted: the model places each history in closed
+form. A user whom the run knows brings what the run has of them along, and is not shown an item that they are known to
+have. A user without any known item gets the most popular items; the table says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset
+from mllmrec.dataset.readers.files import check_format
+from mllmrec.dataset.readers.formats import Reading
+from mllmrec.dataset.readers.interactions import InteractionFile, read_interactions
+from mllmrec.dataset.readers.source import Rejects
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.base import Recommender
+from mllmrec.models.baselines import popularity
+from mllmrec.models.scoring import USERS
+from mllmrec.recommend import Recommendations, list_table, source_of
+from mllmrec.runs import Run
+
+_NAMED = 3  # unknown items that a note names
+
+
+@dataclass(frozen=True, slots=True)
+class NewUsers:
+    """Users of a file, by the indices of a dataset.
+
+    Attributes:
+        ids: [B] the shop's user ids, by first appearance.
+        histories: binary [B, I], what the model places them by.
+        owned: binary [B, I], items that they are not shown: their histories, and what the dataset knows of them.
+        notes: one line each, of what was left out or added, with its count.
+    """
+
+    ids: pl.Series
+    histories: CSR
+    owned: CSR
+    notes: tuple[str, ...]
+
+
+def read_new_users(
+    file: Path, dataset: Dataset, columns: dict[str, str] | None = None, *, max_rejected: float = 0.05
+) -> NewUsers:
+    """Read histories from a file of interactions, of any format that `mllmrec prepare` reads.
+
+    Args:
+        file: columns of user and item; others may be there.
+        dataset: whose items are known.
+        columns: columns that the user named, of `parse_columns`.
+        max_rejected: share of the file's rows that may be left out, in [0, 1].
+
+    Raises:
+        InputError: the file cannot be read, or too many of its rows cannot.
+    """
+    check_format(file)
+    rejects = Rejects(max_rejected)
+    rows = read_interactions([InteractionFile(file)], columns or {}, Reading(rejects)).table.select("user", "item")
+    ids = rows["user"].unique(maintain_order=True)
+    items = pl.DataFrame({"item": dataset.item_ids, "column": np.arange(dataset.n_items)})
+    users = pl.DataFrame({"user": ids, "row": np.arange(len(ids))})
+    placed = rows.join(users, on="user", maintain_order="left").join(items, on="item", how="left")
+    known = placed.filter(pl.col("column").is_not_null())
+    shape = len(ids), dataset.n_items
+    read = CSR.from_pairs(known["row"].to_numpy(), known["column"].to_numpy(), shape)
+    at, whole = _of_dataset(ids, dataset)
+    histories = _union(read, at, dataset.train) if len(at) else read
+    owned = _union(read, at, whole) if len(at) else read
+    unknown = placed.filter(pl.col("column").is_null())["item"].unique(maintain_order=True)
+    notes = [f"{len(rows):,} interactions of {len(ids):,} users in {file.name}"]
+    if count := rejects.counts.total():
+        first = next(iter(rejects.first.values()))
+        notes.append(f"{count:,} rows were left out, the first at {first.where}: {first.reason}")
+    if lost := len(placed) - len(known):
+        some = ", ".join(repr(name) for name in unknown[:_NAMED])
+        notes.append(f"{lost:,} interactions with {len(unknown):,} items that the run does not know, such as {some}")
+    if len(at):
+        notes.append(f"{len(at):,} users are known to the run: what it has of them was added")
+    return NewUsers(ids, histories, owned, tuple(notes))
+
+
+def _of_dataset(ids: pl.Series, dataset: Dataset) -> tuple[NDArray[np.int64], CSR]:
+    """Return (row in `ids`, user of the dataset) of each known user, int64 [n, 2], and all that users have."""
+    users = pl.DataFrame({"id": dataset.users, "user": np.arange(dataset.n_users)})
+    both = pl.DataFrame({"id": ids, "row": np.arange(len(ids))}).join(users, on="id", maintain_order="left")
+    return both.select("row", "user").to_numpy().astype(np.int64), dataset.histories("all").user_items()
+
+
+def _union(read: CSR, at: NDArray[np.int64], known: CSR) -> CSR:
+    """Return the rows of `read`, joined with those of `known` that belong to the same users.
+
+    Args:
+        read: binary [B, I].
+        at: int64 [n, 2], rows of `read` and of `known`.
+        known: binary [U, I].
+    """
+    added = known.take_rows(at[:, 1])
+    rows = np.concatenate([read.rows(), at[added.rows(), 0]])
+    return CSR.from_pairs(rows, np.concatenate([read.indices, added.indices]), read.shape)
+
+
+def recommend_to_new_users(
+    model: Recommender, dataset: Dataset, users: NewUsers, config: Config, progress: Progress = silent
+) -> Recommendations:
+    """Return the lists of users that the run did not know; the table of similar items is empty.
+
+    Args:
+        model: of the run.
+        dataset: of the run.
+        users: their histories.
+        config: how many items a user, in which format.
+        progress: called after each block of users.
+
+    Raises:
+        InputError: the model's kind cannot place new users.
+    """
+    settings, n = config.recommend, len(users.ids)
+    scorer = model.fold_in(users.histories)
+    ids = np.full((n, settings.top), -1, np.int32)
+    scores = np.full(ids.shape, -np.inf, np.float32)
+    for start in range(0, n, USERS):
+        rows = np.arange(start, min(start + USERS, n))
+        ids[rows], scores[rows] = scorer.top(rows, settings.top, users.owned.take_rows(rows))
+        progress("recommend to users", int(rows[-1]) + 1, n)
+    unknown = np.diff(users.histories.indptr) == 0
+    if unknown.any():
+        rows = np.flatnonzero(unknown)
+        popular = popularity(dataset.train)
+        nobody = np.zeros(len(rows), np.int64)  # popularity is the same for everybody
+        ids[rows], scores[rows] = popular.top(nobody, settings.top, users.owned.take_rows(rows))
+    table = list_table("user", users.ids, ids, scores, "item", dataset.item_ids)
+    return Recommendations(
+        users=table.with_columns(source=source_of(ids, unknown)),
+        items=Recommendations.no_items(),
+        suffix=settings.format,
+    )
+
+
+def serve_new_users(
+    run: Run, file: Path, columns: dict[str, str], config: Config, progress: Progress = silent
+) -> tuple[Recommendations, tuple[str, ...]]:
+    """Read users from a file and list items for them; return the lists and lines of what was done.
+
+    Args:
+        run: finished up to its train stage.
+        file: interactions.
+        columns: columns that the user named, of `parse_columns`.
+        config: settings of the run.
+        progress: called while it works.
+
+    Raises:
+        MllmrecError: whatever a step refuses.
+    """
+    users = read_new_users(file, run.dataset, columns)
+    lists = recommend_to_new_users(run.fitted, run.dataset, users, config, progress)
+    return lists, (*users.notes, lists.sources)
