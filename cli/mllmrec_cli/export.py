@@ -45,18 +45,26 @@ def _export(
     spreadsheet: Annotated[
         bool, typer.Option("--spreadsheet", help="mmrec: an apostrophe before ids that begin like a formula.")
     ] = False,
+    rank: Annotated[
+        int,
+        typer.Option(
+            min=1, help="vectors: columns that item-item weights become; more are nearer to the lists of recommend."
+        ),
+    ] = 256,
     json: Json = False,
 ) -> None:
     """Write a dataset, or what a run made of it, for others to load.
 
-    Models of the kinds mllmrec, ials, bpr, vbpr, lightgcn and freedom have vectors;
-    ensemble, ridge, ease and item-knn score by item-item weights and have none.
+    Models of the kinds mllmrec, ials, bpr, vbpr, lightgcn and freedom have vectors.
+    ensemble, ridge, ease and item-knn score by item-item weights: their vectors are
+    near, and the manifest says how near.
 
     Example: mllmrec export run --format vectors --out vectors
     """
     from mllmrec.export import write
 
-    written = write(source, out, form.value, run=run, spreadsheet=spreadsheet)
+    with console.progress(quiet=json) as hook:
+        written = write(source, out, form.value, run=run, spreadsheet=spreadsheet, rank=rank, progress=hook)
     if json:
         console.print_json({"files": [str(path) for path in written]})
         return

@@ -8,14 +8,24 @@ from typing import Literal
 from mllmrec.dataset import load
 from mllmrec.errors import InputError
 from mllmrec.export.mmrec import export_mmrec
-from mllmrec.export.vectors import export_vectors
+from mllmrec.export.vectors import RANK, export_vectors
 from mllmrec.foundation.extras import require_extra
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.runs import Run
 
 Form = Literal["mmrec", "vectors", "card"]
 
 
-def write(source: Path, out: Path, form: Form, *, run: Path | None = None, spreadsheet: bool = False) -> list[Path]:
+def write(
+    source: Path,
+    out: Path,
+    form: Form,
+    *,
+    run: Path | None = None,
+    spreadsheet: bool = False,
+    rank: int = RANK,
+    progress: Progress = silent,
+) -> list[Path]:
     """Write a dataset or a run in one of the forms; return the paths written.
 
     Args:
@@ -24,6 +34,8 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
         form: of the export.
         run: for mmrec from a dataset: the run whose item vectors go along.
         spreadsheet: for mmrec: see export_mmrec.
+        rank: for vectors: see export_vectors.
+        progress: called while weights are factorized.
 
     Raises:
         InputError: the form needs another source.
@@ -37,7 +49,7 @@ def write(source: Path, out: Path, form: Form, *, run: Path | None = None, sprea
         raise InputError(f"{source} is a dataset, and {form} are of a trained model; name a run: mllmrec export RUN")
     view = Run(source)
     if form == "vectors":
-        return export_vectors(view, out)
+        return export_vectors(view, out, rank, progress)
     require_extra("huggingface_hub", "card", "export --format card")
     from mllmrec.export.card import export_card
 

@@ -7,12 +7,14 @@
     items.parquet        a row a vector: id, training_users: its popularity
     known.parquet        user, item: rows of the two tables above; items that a user has, and is not shown again
 
-A user's score of an item is the inner product of their vectors. Models whose score is no inner product (the
-item-graph ridge, the ensemble, EASE) have no such vectors and are refused.
+A user's score of an item is the inner product of their vectors. Models that score by item-item weights (the ensemble,
+the item-graph ridge, EASE, item-kNN) get vectors whose inner products are nearly their scores: see
+models/inner_products.py. The manifest says how nearly, measured on the run's own users.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +23,51 @@ import polars as pl
 from safetensors.numpy import save_file
 
 from mllmrec.dataset import Dataset
-from mllmrec.errors import InputError, MismatchError
+from mllmrec.errors import MismatchError
 from mllmrec.foundation import digests, storage
-from mllmrec.models import registry
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.inner_products import inner_products, measure_error
+from mllmrec.models.scoring import VectorScorer
 from mllmrec.run_record import marked
 from mllmrec.runs import Run
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+RANK = 256
 
 
-def export_vectors(view: Run, out: Path) -> list[Path]:
+def export_vectors(view: Run, out: Path, rank: int = RANK, progress: Progress = silent) -> list[Path]:
     """Write a run's vectors (see the module); return the paths written, the manifest last.
 
     Args:
         view: a run whose train stage is done.
         out: folder; a LEAKY run says so in every file name but the manifest's, and in that.
+        rank: columns that item-item weights are factorized into; of no effect for models that have vectors.
+        progress: called while weights are factorized.
 
     Raises:
-        InputError: the run's model has no vectors, or the run has not come so far.
+        InputError: the run's model has no vectors and no weights, or the run has not come so far.
         MismatchError: the vectors do not belong to the run's dataset.
         StorageError: the folder cannot be written.
     """
-    kind, model = view.record["config"]["model"]["kind"], view.fitted
-    if not isinstance(model, EmbeddingModel):
-        others = ", ".join(name for name in registry.kinds() if issubclass(registry.find(name), EmbeddingModel))
-        raise InputError(
-            f"{view.folder} has no vectors to export: model.kind={kind} scores by item-item weights, not by inner "
-            f"products; serve what mllmrec recommend writes, or export a run of a kind with vectors ({others})"
-        )
-    dataset = view.dataset
+    fitted, dataset = view.fitted, view.dataset
+    model = inner_products(fitted, rank, progress)
     if (len(model.users), len(model.items)) != (dataset.n_users, dataset.n_items):
         raise MismatchError(f"{view.folder} was trained on another dataset than {dataset.folder}; run it again")
+    exact = isinstance(fitted, EmbeddingModel)
+    error = None if exact else measure_error(fitted, model, dataset.histories("all").user_items(), rank)
     (storage.make_folder(out) / MANIFEST).unlink(missing_ok=True)  # until the files are whole, nothing vouches for them
     files = _write(model, dataset, out, leaky=view.leaky)
-    manifest = _manifest(view, model) | {"files": {path.name: digests.hash_file(path) for path in files}}
+    manifest = _manifest(view, model) | {
+        "error": asdict(error) if error else None,
+        "files": {path.name: digests.hash_file(path) for path in files},
+    }
     storage.write_json(out / MANIFEST, manifest)
     return [*files, out / MANIFEST]
 
 
-def _write(model: EmbeddingModel, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
+def _write(model: VectorScorer, dataset: Dataset, out: Path, *, leaky: bool) -> list[Path]:
     def path(name: str) -> Path:
         written.append(out / marked(name, leaky=leaky))
         return written[-1]
@@ -81,7 +87,7 @@ def _write(model: EmbeddingModel, dataset: Dataset, out: Path, *, leaky: bool) -
     return written
 
 
-def _manifest(view: Run, model: EmbeddingModel) -> dict[str, Any]:
+def _manifest(view: Run, model: VectorScorer) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "leaky": view.leaky,

@@ -75,11 +75,33 @@ def test_the_guides_example_serves_what_recommend_writes(
             assert names["recommend"](user, top=5) == items
 
 
-def test_models_without_vectors_are_refused_by_name(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_default_models_vectors_serve_nearly_what_recommend_writes(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*QUICK, "recommend.top=5"]
+    run(dataset, tmp_path / "run", load_config(assignments=settings), cache=tmp_path / "c.sqlite")
+    overlaps = {}
+    monkeypatch.chdir(tmp_path)
+    plain = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "vectors.md").read_text(), flags=re.DOTALL)[0]
+    wanted = pl.read_parquet("run/recommend/recommendations.parquet").group_by("user").agg("item")
+    for rank in (4, 59):  # of 60 items
+        write(tmp_path / "run", tmp_path / "vectors", "vectors", rank=rank)
+        error = json.loads(Path("vectors/manifest.json").read_text())["error"]
+        names: dict[str, object] = {}
+        exec(plain, names)
+        served = {user: names["recommend"](user, top=5) for user, _ in wanted.iter_rows()}
+        overlaps[rank] = np.mean([len({*served[user]} & {*items}) / len(items) for user, items in wanted.iter_rows()])
+        assert error["rank"] == rank and error["users"] == dataset.n_users
+        assert 0 <= error["overlap"] <= error["candidates"] <= 1
+        overlaps[rank, "stated"] = error["overlap"]
+    assert overlaps[59] > 0.99 and overlaps[59, "stated"] > 0.99  # all but one of the singular values
+    assert overlaps[4] < overlaps[59] and overlaps[4, "stated"] < overlaps[59, "stated"]
+
+
+def test_a_ridge_has_vectors_and_a_card(dataset: Dataset, tmp_path: Path) -> None:
     ridge = made(dataset, tmp_path, "model.kind=ridge")
-    with pytest.raises(InputError, match=r"has no vectors.*model\.kind=ridge.*item-item weights"):
-        write(ridge, tmp_path / "v", "vectors")
-    assert not (tmp_path / "v").exists()
+    write(ridge, tmp_path / "v", "vectors", rank=59)
+    assert json.loads((tmp_path / "v" / "manifest.json").read_text())["error"]["score_rmse"] < 0.05
     assert "item-graph ridge" in write(ridge, tmp_path / "c", "card")[0].read_text()
 
 
