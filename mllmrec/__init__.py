@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mllmrec.config import Config, load_config
-    from mllmrec.dataset import Dataset, Histories, PrepareOptions, load, prepare, statistics
+    from mllmrec.dataset import Dataset, Histories, PrepareOptions, load, prepare, statistics, update
     from mllmrec.errors import MllmrecError
     from mllmrec.evaluation.evaluate import evaluate_models
     from mllmrec.features.encode import encode_texts
@@ -49,6 +49,7 @@ _HOME = {
     "recommend_items": "mllmrec.recommend",
     "run": "mllmrec.pipeline",
     "statistics": "mllmrec.dataset",
+    "update": "mllmrec.dataset",
 }
 
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ __all__ = [
     "recommend_items",
     "run",
     "statistics",
+    "update",
 ]
 
 

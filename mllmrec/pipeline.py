@@ -15,11 +15,12 @@ from typing import Any
 
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
+from mllmrec.errors import InputError
 from mllmrec.evaluation.evaluate import Evaluation
-from mllmrec.features.encode import Features, encode_texts
+from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.base import FilePath
 from mllmrec.models.fitting import read_model
 from mllmrec.reason.cache import open_cache
@@ -27,6 +28,7 @@ from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations, recommend_items
+from mllmrec.reuse.earlier import open_earlier
 from mllmrec.run_record import STAGES
 from mllmrec.run_record import Stage as Stage
 from mllmrec.runs import open_run
@@ -94,6 +96,7 @@ def run(
     command: str = "",
     progress: Progress = silent,
     limits: GenerationLimits | None = None,
+    earlier: Path | str | None = None,
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
@@ -106,6 +109,8 @@ def run(
         command: the command line of this run, to be written down.
         progress: called by every stage.
         limits: limits and retries of describe and profile; a stage's own max_failures goes before.
+        earlier: a finished run of the dataset that this one grew from (`update`): what did not change is taken over,
+            and the model goes on from its own. A run remembers it. None: the one that it remembers, if any.
 
     Returns:
         The artefacts up to `until`.
@@ -118,15 +123,19 @@ def run(
     resolved = config or load_config()
     if STAGES.index(until) >= STAGES.index("encode") and not resolved.encode.features:
         check_encoder(resolved.encode)  # before hours of describing and profiling are spent
+    if earlier is not None and Path(earlier).resolve() == Path(out).resolve():
+        raise InputError(f"{out} cannot go on from itself; name another --out")
     with (
-        open_run(Path(out), data, resolved, command) as folder,
+        open_run(Path(out), data, resolved, command, earlier) as folder,
         open_cache(Path(cache) if cache else None) as generations,
     ):
-        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits())
+        before = open_earlier(Path(folder.earlier), data, resolved) if folder.earlier else None
+        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before)
         artefacts = Artefacts(folder)
         for stage in _stages(work, artefacts):
             if stage == until:
                 break
+        artefacts.notes = work.notes
     return artefacts
 
 
@@ -151,22 +160,10 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
     artefacts.encode = step(
         "encode",
         Features.load,
-        lambda scratch: encode_texts(
-            work.dataset,
-            work.profiled,
-            artefacts.describe,
-            artefacts.profile,
-            work.config.encode,
-            scratch,
-            work.progress,
-        ),
+        lambda scratch: work.encode(artefacts.describe, artefacts.profile, scratch),
     )
     yield "encode"
-    artefacts.graph = step(
-        "graph",
-        ItemGraph.load,
-        lambda _: build_graph(artefacts.encode.items, work.training, work.config.graph, work.progress),
-    )
+    artefacts.graph = step("graph", ItemGraph.load, lambda _: work.graph(artefacts.encode))
     yield "graph"
     artefacts.train = step(
         "train",

@@ -167,6 +167,8 @@ def check_artefact(stage: Stage, artefact: Any, dataset: Dataset) -> None:
         case "graph":
             _check_shape("graph", artefact.adjacency, (dataset.n_items, dataset.n_items))
             _check_counts("graph/graph.json", artefact.statistics)
+            if artefact.lists is not None:
+                _check_neighbors("graph/lists", artefact.lists, dataset.n_items)
         case "train":
             _check_model(artefact.model, dataset)
         case "evaluate":
@@ -192,6 +194,14 @@ def _check_model(model: Any, dataset: Dataset) -> None:
             _check_shape(f"train/{name}", matrix, (rows, dataset.n_items))
     if (inner := getattr(model, "ridge", None)) is not None:
         _check_model(inner, dataset)
+
+
+def _check_neighbors(name: str, lists: tuple[Any, Any], n_items: int) -> None:
+    ids, cosines = lists
+    if ids.dtype != np.int32 or cosines.dtype != np.float32 or ids.shape != cosines.shape or ids.ndim != 2:
+        raise MismatchError(f"{name} holds no lists of neighbors")
+    if len(ids) != n_items or (ids.size and not (int(ids.min()) >= -1 and int(ids.max()) < n_items)):
+        raise MismatchError(f"{name} names items that the dataset has not")
 
 
 def _check_shape(name: str, matrix: Any, shape: tuple[int, int]) -> None:

@@ -77,6 +77,7 @@ class _RecordShape(BaseModel):
     versions: dict[str, str]
     machine: dict[str, str | int]
     stages: dict[Stage, _StageShape]
+    earlier: str = ""
 
 
 class Seal(BaseModel):
@@ -191,7 +192,9 @@ def _find_problems_of_version(folder: Path) -> Iterator[str]:
     yield from find_run_problems(folder)
 
 
-def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -> dict[str, Any]:
+def begin_record(
+    folder: Path, dataset: Dataset, config: Config, command: str, earlier_run: Path | str | None = None
+) -> dict[str, Any]:
     """Write run.json and config.toml; what an earlier start of the same run says of its stages is kept.
 
     Args:
@@ -199,6 +202,7 @@ def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -
         dataset: the dataset that the run is made from.
         config: all settings.
         command: the command line, to be written down.
+        earlier_run: folder of the run that this one goes on from; None: the one that the folder names, if any.
 
     Raises:
         MismatchError: the folder holds a run of another dataset or split, or a LEAKY run where this one is not.
@@ -229,6 +233,10 @@ def begin_record(folder: Path, dataset: Dataset, config: Config, command: str) -
             kinds = ("a LEAKY run; this one is not", "a run that is not LEAKY; this one is")
             raise MismatchError(f"{folder} holds {kinds[record['leaky']]}; choose another --out")
         record["stages"] = earlier["stages"]
+        if earlier_run is None:
+            earlier_run = earlier.get("earlier") or None
+    if earlier_run is not None:
+        record["earlier"] = str(Path(earlier_run).resolve())
     storage.write_json(path, record)
     storage.write_text(folder / "config.toml", to_toml(config))
     return record

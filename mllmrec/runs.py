@@ -65,13 +65,17 @@ class Run:
     """
 
     def __init__(self, folder: Path, record: dict[str, Any] | None = None) -> None:
-        self.folder = folder
-        self.record = record or read_record(folder)
+        self.folder, self.record = folder, record or read_record(folder)
 
     @property
     def leaky(self) -> bool:
         """Tell whether the profiles saw held-out interactions."""
         return bool(self.record["leaky"])
+
+    @property
+    def earlier(self) -> str:
+        """Return the folder of the run that this one goes on from; empty where there is none."""
+        return str(self.record.get("earlier") or "")
 
     @property
     def stages(self) -> dict[str, StageRecord]:
@@ -173,8 +177,7 @@ class Run:
     @cached_property
     def fitted(self) -> Recommender:
         """Return the fitted model."""
-        config = read_settings(self.record["config"]["model"])
-        return self.load("train", partial(read_model, config)).model
+        return self.load("train", partial(read_model, read_settings(self.record["config"]["model"]))).model
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -270,14 +273,13 @@ class Run:
 
 
 @contextmanager
-def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> Iterator[Run]:
+def open_run(
+    folder: Path, dataset: Dataset, config: Config, command: str, earlier: Path | str | None = None
+) -> Iterator[Run]:
     """Open or create a run folder to write, and hold its lock.
 
     Args:
-        folder: the run folder; created where it is not there.
-        dataset: the dataset of the run.
-        config: settings of every stage.
-        command: recorded in run.json.
+        folder, dataset, config, command, earlier: see begin_record; the folder is made where it is not there.
 
     Raises:
         InputError: the folder holds what no run holds.
@@ -293,6 +295,6 @@ def open_run(folder: Path, dataset: Dataset, config: Config, command: str) -> It
             raise StorageError(f"{folder} is in use by another mllmrec process; wait for it to end") from error
         for place in (folder, *(folder / stage for stage in STAGES if (folder / stage).is_dir())):
             remove_temporaries(place)
-        run = Run(folder, begin_record(folder, dataset, config, command))
+        run = Run(folder, begin_record(folder, dataset, config, command, earlier))
         run.__dict__["dataset"] = dataset
         yield run

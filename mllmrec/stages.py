@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from mllmrec.config import LEAKY, Config
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
-from mllmrec.features.encode import Features
+from mllmrec.features.encode import Features, encode_texts
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress
-from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.graph.item_graph import EarlierGraph, ItemGraph, build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
@@ -26,6 +26,8 @@ from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations
 from mllmrec.report.figures import training_curve
+from mllmrec.reuse.earlier import REUSED, EarlierRun
+from mllmrec.reuse.stages import Making, grow_descriptions, grow_features, grow_profiles
 from mllmrec.run_record import Artefact, StageRecord
 from mllmrec.run_record import Stage as Stage
 from mllmrec.runs import Run
@@ -47,6 +49,7 @@ class Artefacts:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.notes: tuple[str, ...] = ()  # what a run that goes on took over
 
     @property
     def leaky(self) -> bool:
@@ -88,6 +91,8 @@ class Work:
     generations: GenerationCache
     progress: Progress
     limits: GenerationLimits
+    earlier: EarlierRun | None = None  # whose artefacts are taken over
+    taken: list[Stage] = field(default_factory=list)  # stages that went on from its
     epochs: int = 0  # trained by this start; those of a killed one are not among them
     engines: Engines = field(init=False)
     training: Histories = field(init=False)
@@ -120,11 +125,38 @@ class Work:
                 return self.generations.take_counts()
             return {"epochs": self.epochs} if stage == "train" else {}
 
+        if self.goes_on(stage, inputs):
+            assert self.earlier is not None
+            self.taken.append(stage)
+            inputs = {**inputs, "earlier": self.earlier.run.digest(stage)}
         return self.run.step(stage, inputs, read, make, again=again, counts=counts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return lines of what was taken over from an earlier run, and what was not."""
+        if self.earlier is None:
+            return ()
+        anew = [stage for stage in REUSED if stage not in self.taken]
+        others = f"; with other settings, and so from scratch: {', '.join(anew)}" if anew else ""
+        return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}",)
+
+    def goes_on(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
+        """Tell whether a stage takes over what an earlier run made of the dataset before it grew."""
+        return self.earlier is not None and self.earlier.can_give(stage, inputs)
+
+    def _given(self, stage: Stage) -> EarlierRun | None:
+        return self.earlier if stage in self.taken else None
+
+    def _making(self, stage: str, max_failures: float) -> Making:
+        return Making(self.generations, self.progress, self.limits.of_stage(stage, max_failures))
 
     def describe(self) -> Descriptions:
         """Describe the items from their images."""
         config = self.config.describe
+        if earlier := self._given("describe"):
+            making = self._making("describe", config.max_failures)
+            before = earlier.run.descriptions
+            return grow_descriptions(before, earlier.growth, self.dataset, config, self.engines.describer, making)
         return describe_items(
             self.dataset,
             config,
@@ -137,6 +169,19 @@ class Work:
     def profile(self, described: Descriptions, scratch: Path) -> Profiles:
         """Write the users' preference profiles."""
         config = self.config.profile
+        engine = None if config.kind == "mean" else self.engines.profiler(described)
+        if earlier := self._given("profile"):
+            return grow_profiles(
+                earlier.run.profiles,
+                earlier.growth,
+                self.dataset,
+                self.profiled,
+                described,
+                config,
+                engine,
+                self._making("profile", config.max_failures),
+                scratch,
+            )
         return profile_users(
             self.dataset,
             self.profiled,
@@ -144,10 +189,40 @@ class Work:
             config,
             self.generations,
             self.progress,
-            engine=None if config.kind == "mean" else self.engines.profiler(described),
+            engine=engine,
             limits=self.limits.of_stage("profile", config.max_failures),
             parts=scratch,
         )
+
+    def encode(self, described: Descriptions, profiles: Profiles, scratch: Path) -> Features:
+        """Encode the items' and users' texts; unfinished work goes to `scratch`.
+
+        Args:
+            described: of the items.
+            profiles: of the users.
+            scratch: folder of finished shards.
+        """
+        if earlier := self._given("encode"):
+            return grow_features(
+                earlier.run.features,
+                earlier.growth,
+                self.dataset,
+                self.profiled,
+                described,
+                profiles,
+                self.config.encode,
+                scratch,
+                self.progress,
+            )
+        return encode_texts(
+            self.dataset, self.profiled, described, profiles, self.config.encode, scratch, self.progress
+        )
+
+    def graph(self, features: Features) -> ItemGraph:
+        """Build the item graph."""
+        earlier = self._given("graph")
+        before = EarlierGraph(earlier.run.graph, earlier.run.features.items) if earlier else None
+        return build_graph(features.items, self.training, self.config.graph, self.progress, before)
 
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Fit the model on frozen features and graph; unfinished work goes to `scratch`.
@@ -157,6 +232,7 @@ class Work:
             graph: the item graph.
             scratch: folder of the checkpoint.
         """
+        earlier = self._given("train")
         return _DrawnModel(
             fit_model(
                 features,
@@ -169,6 +245,7 @@ class Work:
                 profiled=self.profiled,
                 checkpoint=scratch / "checkpoint.safetensors",
                 progress=self._count_epochs,
+                earlier=earlier.run.fitted if earlier else None,
             )
         )
 

@@ -26,11 +26,13 @@ from mllmrec_cli import (
     inspect,
     interrupts,
     plots,
+    recommend,
     report,
     scale,
     show,
     stages,
     study,
+    update,
     upkeep,
 )
 
@@ -70,8 +72,10 @@ def _root(
 
 
 data.register(app)
+update.register(app)
 export.register(app)
 stages.register(app)
+recommend.register(app)
 compare.register(app)
 study.register(app)
 show.register(app)

@@ -39,6 +39,15 @@ BatchIn = Annotated[
     Path | None,
     typer.Option("--batch-in", metavar="FILE", help="Take the results of such a batch into the cache, then go on."),
 ]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Go on from this run of the dataset before mllmrec update: only what is new is made. Its settings hold "
+        "where --config is not given.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Generate nothing; print calls, tokens, cache hits, time and memory.")
 ]
@@ -50,7 +59,6 @@ _STAGES = {
     "graph": "Build the item graph.",
     "train": "Fit the model.",
     "evaluate": "Evaluate the model beside its baselines, by full ranking.",
-    "recommend": "Write top-N lists for users, and similar items.",
 }
 
 _GENERATING = ("run", "describe", "profile")  # verbs that may call a model
@@ -75,8 +83,8 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        artefacts = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
-        _report(artefacts, out, until, json=json, quiet=quiet)
+        artefacts = run_stages(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
+        report_run(artefacts, out, until, json=json, quiet=quiet)
 
     def _generating_verb(
         dataset: Dataset,
@@ -89,6 +97,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         dry_run: DryRun = False,
         batch_out: BatchOut = None,
         batch_in: BatchIn = None,
+        earlier: From = None,
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -106,18 +115,37 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
                 return
         limits = GenerationLimits(retry_failed=retry_failed, limit=limit, stage="" if name == "run" else name)
         try:
-            artefacts = _run(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, limits=limits)
+            artefacts = run_stages(
+                dataset,
+                out,
+                config,
+                assignments or [],
+                cache,
+                until,
+                quiet=quiet or json,
+                limits=limits,
+                earlier=earlier,
+            )
         except LimitReached as reached:
             generations.print_limit(reached, json=json)
         else:
-            _report(artefacts, out, until, json=json, quiet=quiet)
+            report_run(artefacts, out, until, json=json, quiet=quiet)
 
     chosen = _generating_verb if name in _GENERATING else _verb_of_stage
     chosen.__doc__ = f"{purpose}\n\nExample: mllmrec {name} dataset --out run"
     return chosen
 
 
-def _report(artefacts: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
+def report_run(artefacts: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
+    """Print what the stages of a run made, and a warning where its profiles look wrong.
+
+    Args:
+        artefacts: of the run.
+        out: its folder.
+        until: the last stage.
+        json: print JSON.
+        quiet: print nothing but warnings.
+    """
     if json:
         console.print_json(_summary(artefacts, out))
     elif not quiet:
@@ -126,7 +154,7 @@ def _report(artefacts: Artefacts, out: Path, until: str, *, json: bool, quiet: b
         _warn_of_profiles(out)
 
 
-def _run(
+def run_stages(
     dataset: Path,
     out: Path,
     config: Path | None,
@@ -136,18 +164,46 @@ def _run(
     *,
     quiet: bool,
     limits: GenerationLimits | None = None,
+    earlier: Path | None = None,
 ) -> Artefacts:
+    """Run the stages up to one; see pipeline.run.
+
+    Args:
+        dataset: its folder.
+        out: the run folder.
+        config: file of settings.
+        assignments: settings of the command line.
+        cache: of generations.
+        until: the last stage.
+        quiet: no progress.
+        limits: limits and retries.
+        earlier: run to go on from.
+    """
     from mllmrec.config import load_config
     from mllmrec.dataset import load
     from mllmrec.foundation.storage import make_folder
 
-    resolved = load_config(config, assignments)
+    if earlier is None:
+        resolved = load_config(config, assignments)
+    else:
+        from mllmrec.runs import Run
+        from mllmrec.serving.lists import run_config
+
+        resolved = run_config(Run(earlier), config, assignments)
     make_folder(out)  # before anything heavy is imported or loaded
     from mllmrec.pipeline import run
 
     with resumable(), console.progress(quiet=quiet) as hook:
         return run(
-            load(dataset), out, resolved, until=until, cache=cache, command=command_line(), progress=hook, limits=limits
+            load(dataset),
+            out,
+            resolved,
+            until=until,
+            cache=cache,
+            command=command_line(),
+            progress=hook,
+            limits=limits,
+            earlier=earlier,
         )
 
 
@@ -160,6 +216,8 @@ def _warn_of_profiles(out: Path) -> None:
 
 def _summary(artefacts: Artefacts, out: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"run": str(out), "leaky": artefacts.leaky, "stages": artefacts.stages}
+    if artefacts.notes:
+        summary["notes"] = artefacts.notes
     if artefacts.evaluated:
         summary |= {"users": artefacts.evaluated.users, "metrics": artefacts.evaluated.means}
     return summary
@@ -179,6 +237,8 @@ def _print(artefacts: Artefacts, out: Path, until: str) -> None:
         for stage, done in artefacts.stages.items()
     ]
     console.out.print(console.table(str(out), ("stage", "took", "made"), rows, words=3))
+    for note in artefacts.notes:
+        console.say(note)
     if artefacts.evaluated:
         print_results(artefacts.evaluated)
     if until == "recommend":

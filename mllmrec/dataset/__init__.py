@@ -9,6 +9,7 @@ from mllmrec.dataset.preparation import PrepareOptions, prepare
 from mllmrec.dataset.readers.columns import parse_columns
 from mllmrec.dataset.store import load
 from mllmrec.dataset.summary import Statistics, statistics
+from mllmrec.dataset.update import update
 
 if TYPE_CHECKING:
     from mllmrec.dataset.download import DownloadLimits, ImageDownloader
@@ -24,6 +25,7 @@ __all__ = [
     "parse_columns",
     "prepare",
     "statistics",
+    "update",
 ]
 
 

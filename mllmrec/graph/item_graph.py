@@ -38,6 +38,7 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
+from mllmrec.graph.grow import grow_lists
 from mllmrec.graph.neighbors import Lists
 
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
@@ -71,12 +72,15 @@ class ItemGraph:
         normalized: D^-1/2 A D^-1/2, the same pattern.
         histories: digest of the training histories behind the co-occurrences.
         statistics: where the edges come from.
+        lists: each item's nearest by vectors, ids int32 [I, K_s] and cosines float32 [I, K_s], which a grown dataset
+            goes on from; None in paper mode, and of files that do not have them.
     """
 
     adjacency: CSR
     normalized: CSR
     histories: str
     statistics: GraphStatistics
+    lists: Lists | None = None
 
     @property
     def summary(self) -> str:
@@ -106,7 +110,7 @@ class ItemGraph:
             )
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write graph.safetensors and graph.json."""
+        """Write graph.safetensors and graph.json, and lists.safetensors where there are lists."""
         tensors: dict[str, NDArray[Any]] = {
             "indptr": self.adjacency.indptr,
             "indices": self.adjacency.indices,
@@ -117,7 +121,11 @@ class ItemGraph:
             save_file(tensors, temporary)
         notes = {"histories": self.histories, "statistics": asdict(self.statistics)}
         storage.write_json(path("graph.json"), notes)
-        return ["graph.safetensors", "graph.json"]
+        if self.lists is None:
+            return ["graph.safetensors", "graph.json"]
+        with storage.atomic(path("lists.safetensors")) as temporary:
+            save_file(dict(zip(("ids", "cosines"), map(np.ascontiguousarray, self.lists), strict=True)), temporary)
+        return ["graph.safetensors", "graph.json", "lists.safetensors"]
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> ItemGraph:
@@ -127,10 +135,33 @@ class ItemGraph:
         adjacency, normalized = (
             CSR(indptr, indices, tensors[name], len(indptr) - 1) for name in ("weights", "normalised")
         )
-        return ItemGraph(adjacency, normalized, notes["histories"], GraphStatistics(**notes["statistics"]))
+        statistics, lists = GraphStatistics(**notes["statistics"]), None
+        if path("lists.safetensors").exists():
+            held = load_file(path("lists.safetensors"))
+            lists = held["ids"], held["cosines"]
+        return ItemGraph(adjacency, normalized, notes["histories"], statistics, lists)
 
 
-def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, progress: Progress = silent) -> ItemGraph:
+@dataclass(frozen=True, slots=True)
+class EarlierGraph:
+    """The graph that a grown dataset goes on from.
+
+    Attributes:
+        graph: of the first J items, with the same config.
+        vectors: float32 [J, d], theirs.
+    """
+
+    graph: ItemGraph
+    vectors: Vectors
+
+
+def build_graph(
+    vectors: Vectors,
+    histories: Histories,
+    config: GraphConfig,
+    progress: Progress = silent,
+    earlier: EarlierGraph | None = None,
+) -> ItemGraph:
     """Build the refined item graph.
 
     Args:
@@ -138,6 +169,7 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
         histories: training histories; co-occurrence is counted in them.
         config: neighbors, threshold, mode.
         progress: called after each of the two searches.
+        earlier: whose lists by vectors are brought up to date; the graph is the same to the bit.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -149,7 +181,8 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
     progress("item graph", 0, 2)
     device = resolve_device(config.device, "graph.device")
-    semantic = _semantic(vectors, config, device)
+    lists = _semantic_lists(vectors, config, device, earlier)
+    semantic = _empty(len(vectors)) if lists is None else _from_lists(lists[0], np.ones(lists[0].shape, np.float32))
     progress("item graph", 1, 2)
     cooccurrence = _cooccurrence(histories, config, device)
     progress("item graph", 2, 2)
@@ -157,21 +190,24 @@ def build_graph(vectors: Vectors, histories: Histories, config: GraphConfig, pro
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency = CSR.from_scipy(semantic + cooccurrence)
     statistics = _count(semantic, cooccurrence, adjacency)
-    return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics)
+    kept = lists if config.mode == "fixed" else None
+    return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics, kept)
 
 
-def _semantic(vectors: Vectors, config: GraphConfig, device: torch.device) -> sp.csr_array:
-    """Return S: ones at each item's nearest neighbors of cosine >= alpha."""
-    if config.semantic_neighbors == 0:
-        return _empty(len(vectors))
-    ids, _ = neighbors.by_vectors(
-        vectors,
-        config.semantic_neighbors,
-        device,
-        threshold=config.threshold,
-        include_self=config.mode == "paper",
-    )
-    return _from_lists(ids, np.ones(ids.shape, dtype=np.float32))
+def _semantic_lists(
+    vectors: Vectors, config: GraphConfig, device: torch.device, earlier: EarlierGraph | None
+) -> Lists | None:
+    """Return each item's nearest neighbors of cosine >= alpha; None for no neighbors."""
+    k, threshold = config.semantic_neighbors, config.threshold
+    if k == 0:
+        return None
+    if earlier is not None and earlier.graph.lists is not None and config.mode == "fixed":
+        lists, before = earlier.graph.lists, len(earlier.vectors)
+        if lists[0].shape == (before, k) and before <= len(vectors) and earlier.vectors.shape[1] == vectors.shape[1]:
+            changed = np.ones(len(vectors), bool)
+            changed[:before] = (vectors[:before] != earlier.vectors).any(axis=1)
+            return grow_lists(vectors, lists, changed, k, device, threshold)
+    return neighbors.by_vectors(vectors, k, device, threshold=threshold, include_self=config.mode == "paper")
 
 
 def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:

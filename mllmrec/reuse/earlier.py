@@ -1,0 +1,67 @@
+"""The finished run that another one goes on from, and what of it can be taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset
+from mllmrec.dataset.growth import Growth, compare
+from mllmrec.errors import InputError, MismatchError
+from mllmrec.foundation import digests
+from mllmrec.run_record import Stage, read_seal
+from mllmrec.runs import Run
+
+REUSED: tuple[Stage, ...] = ("describe", "profile", "encode", "graph", "train")
+_SAME = ("config", "engine", "encoder", "model", "seed")  # inputs of a stage that must be equal
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """A run of the dataset that this one's grew from.
+
+    Attributes:
+        run: finished up to its train stage.
+        growth: what is new since.
+    """
+
+    run: Run
+    growth: Growth
+
+    def can_give(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
+        """Tell whether a stage was made with these settings, engine and seed.
+
+        Args:
+            stage: its name.
+            inputs: of the same stage of the run that goes on.
+        """
+        if stage not in REUSED:
+            return False
+        before = read_seal(self.run.folder, stage).inputs
+        return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
+
+
+def open_earlier(folder: Path, dataset: Dataset, config: Config) -> EarlierRun:
+    """Open the run that another one goes on from.
+
+    Args:
+        folder: of the earlier run.
+        dataset: of the run that goes on.
+        config: of the run that goes on.
+
+    Raises:
+        InputError: the earlier run is not finished up to its train stage, or is no run.
+        MismatchError: its dataset is not the one that `dataset` grew from, or one run is LEAKY and the other is not.
+    """
+    run = Run(folder)
+    if run.leaky != config.leaky:
+        raise MismatchError(
+            f"{folder} is {'a LEAKY run' if run.leaky else 'leak-free'}, and this run is not; start anew"
+        )
+    for stage in REUSED:
+        if not run.has(stage):
+            raise InputError(f"{folder} has not finished {stage!r}; go on with {run.go_on}, or leave --from out")
+    return EarlierRun(run, compare(run.dataset, dataset, config.profile.history))
