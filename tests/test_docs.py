@@ -23,7 +23,7 @@ from mllmrec.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FRESH = ("README", "own-data")  # the pages that make what the others go on from
+FRESH = ("README", "new-collection", "own-data")  # the pages that make what the others go on from
 NEEDS = {"a checkout", "a data set", "a server", "a shell", "minutes", "model weights"}
 OURS = ("mllmrec ", "make ")
 
@@ -44,6 +44,11 @@ def blocks(page: Path) -> Iterator[tuple[str, list[str]]]:
     """The fenced blocks of a page: kind, and lines with continuations joined."""
     for kind, text in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE):
         yield kind, [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines()]
+
+
+def files(page: Path) -> list[tuple[str, str]]:
+    """The files that a page shows: a line with a path and a colon, and a block with the content."""
+    return re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def commands(page: Path) -> Iterator[Command]:
@@ -99,6 +104,9 @@ def test_the_commands_of_every_page_run(page: Path, started: Path, monkeypatch: 
         todo = [*first_steps(), *todo]
     if page.stem in FRESH:
         shutil.rmtree("dataset", ignore_errors=True)
+    for path, text in files(page):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text)
     for command in todo:
         done = CliRunner().invoke(app, command.words, prog_name="mllmrec")
         if isinstance(done.exception, Exception):
