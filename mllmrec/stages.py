@@ -137,7 +137,7 @@ class Work:
         if self.earlier is None:
             return ()
         anew = [stage for stage in REUSED if stage not in self.taken]
-        others = f"; with other settings, and so from scratch: {', '.join(anew)}" if anew else ""
+        others = f"; from scratch, for settings differ or the model cannot go on: {', '.join(anew)}" if anew else ""
         return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}",)
 
     def goes_on(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:

@@ -54,6 +54,7 @@ def test_only_what_is_new_is_made(grown: tuple[Path, Path], dataset: Dataset, tm
     scratch = build_graph(now.features.items, now.dataset.histories("train"), load_config(assignments=QUICK).graph)
     assert now.graph.digest == scratch.digest
     assert now.fitted.weights == before.fitted.weights
+    assert now.stages["train"]["summary"].endswith("choices and factors go on from an earlier fit")
     assert made.notes == (f"from {first.resolve()}: 1 new and 0 changed items, 1 new users and 1 with another history",)
     assert set(now.recommendations.users["user"]) == {*dataset.users, "guest"}
     again = run(folder, tmp_path / "run2", load_config(assignments=QUICK), cache=tmp_path / "c.sqlite")
@@ -64,7 +65,7 @@ def test_other_settings_are_made_from_scratch_and_said(grown: tuple[Path, Path],
     first, folder = grown
     config = load_config(assignments=[*QUICK, "graph.threshold=0.5"])
     made = run(folder, tmp_path / "run2", config, cache=tmp_path / "c.sqlite", earlier=first, until="graph")
-    assert "with other settings, and so from scratch: graph" in made.notes[0]
+    assert "from scratch, for settings differ or the model cannot go on: graph" in made.notes[0]
     scratch = build_graph(made.encode.items, Run(tmp_path / "run2").dataset.histories("train"), config.graph)
     assert made.graph.digest == scratch.digest
 

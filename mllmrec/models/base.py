@@ -48,6 +48,7 @@ class Recommender(ABC):
         title: the name that tables print.
         candidates: settings that `mllmrec compare` chooses from by validation; the first are the defaults.
         is_random: whether a fit depends on the seed.
+        goes_on: whether a fit takes an earlier one's choices or arrays over; see `FitContext.earlier`.
         config: the settings of this instance.
         context: what a run adds.
         user_items: binary [U, I], the training interactions; None before a fit.
@@ -59,6 +60,7 @@ class Recommender(ABC):
     title: ClassVar[str]
     candidates: ClassVar[Sequence[Candidate]] = ((),)
     is_random: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
     user_items: CSR | None = None
     item_features: Vectors | None = None
 

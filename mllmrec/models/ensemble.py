@@ -57,7 +57,7 @@ class Ensemble(FittedEnsemble):
     Config = EnsembleConfig
     config: EnsembleConfig
     title = "ensemble"
-    is_random = True
+    is_random = goes_on = True
 
     def _fit(self, data: FitData) -> None:
         """Fit all parts and choose their weights.
@@ -73,6 +73,7 @@ class Ensemble(FittedEnsemble):
         if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data):
             self._go_on(earlier, data, device)
             return
+        self.went_on = False
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         items = data.items_or_zeros()
         validation = Validation(R, held, data.seed)
@@ -95,7 +96,7 @@ class Ensemble(FittedEnsemble):
         R, progress = data.user_items, self.context.progress
         Z = once(data.items_or_zeros(), R)
         parts = {name: standardize(part) for name, part in refit_parts(earlier, data, Z, progress).items()}
-        self.weights, self.ridge_settings = earlier.weights, earlier.ridge_settings
+        self.weights, self.ridge_settings, self.went_on = earlier.weights, earlier.ridge_settings, True
         self.factor_settings = same_weight(earlier, R)
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items()}

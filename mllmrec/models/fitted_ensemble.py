@@ -54,6 +54,7 @@ class FittedEnsemble(ScorerModel):
         weights: c of each part by its name, 1 for the ridge; empty before a fit.
         widths: columns of `rest` by part, in their order.
         factor_settings: a and lambda of the factors; None of files that do not have them.
+        went_on: whether weights and settings are those of an earlier fit, and the factors go on from it.
         sample: the users who chose and what they said of each candidate; empty where all users chose.
         ridge_settings: table (0: vectors, 1: projected ones), w and lambda of the ridge; likewise.
     """
@@ -65,6 +66,7 @@ class FittedEnsemble(ScorerModel):
     widths: Mapping[str, int] = MappingProxyType({})
     factor_settings: tuple[float, float] | None = None
     ridge_settings: tuple[int, float, float] | None = None
+    went_on: bool = False
     sample: Mapping[str, Any] = MappingProxyType({})
 
     def _empty_ridge(self) -> ItemGraphRidge:
@@ -88,7 +90,8 @@ class FittedEnsemble(ScorerModel):
     def summary(self) -> str:
         """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample)) if text)
+        before = "choices and factors go on from an earlier fit" if self.went_on else ""
+        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample), before) if text)
 
     def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
         self._require_layout()
@@ -163,6 +166,7 @@ class FittedEnsemble(ScorerModel):
             "widths": dict(self.widths),
             "factor_settings": self.factor_settings,
             "ridge_settings": self.ridge_settings,
+            "went_on": self.went_on,
         }
         storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
         return [*names, "parts.safetensors", "ensemble.json"]
@@ -173,7 +177,7 @@ class FittedEnsemble(ScorerModel):
         self.rest = VectorScorer(tensors["users"], tensors["items"])
         notes = storage.read_json(path("ensemble.json"))
         self.weights = {str(name): float(weight) for name, weight in notes["weights"].items()}
-        self.sample = notes.get("sample", {})
+        self.sample, self.went_on = notes.get("sample", {}), bool(notes.get("went_on", False))
         self.widths = {str(name): int(width) for name, width in notes.get("widths", {}).items()}
         share, regularization = notes.get("factor_settings") or (0, 0)
         self.factor_settings = (float(share), float(regularization)) if regularization else None

@@ -62,7 +62,7 @@ class IALS(EmbeddingModel):
     Config = IALSConfig
     config: IALSConfig
     title = "iALS"
-    is_random = True
+    is_random = goes_on = True
     candidates = tuple((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in _STRENGTHS)
     share: float | None = None  # a; None before a fit, and of files that do not have it
 
@@ -71,16 +71,16 @@ class IALS(EmbeddingModel):
         config = self.config
         self.share = pair_weight(data.user_items, config.unobserved_weight)
         earlier = self.context.earlier
-        goes_on = isinstance(earlier, IALS) and earlier.config == config
+        start = earlier.items if isinstance(earlier, IALS) and earlier.config == config else None
         self.vectors = alternate(
             data.user_items,
             factors=config.factors,
             unobserved_weight=config.unobserved_weight,
             regularization=config.regularization,
-            iterations=min(WARM_ITERATIONS, config.iterations) if goes_on else config.iterations,
+            iterations=config.iterations if start is None else min(WARM_ITERATIONS, config.iterations),
             seed=data.seed,
             block=config.block,
-            start=earlier.items if goes_on and isinstance(earlier, IALS) else None,
+            start=start,
             progress=self.context.progress,
         )
 

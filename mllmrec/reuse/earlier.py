@@ -12,6 +12,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import Growth, compare
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import digests
+from mllmrec.models import registry
 from mllmrec.run_record import Stage, read_seal
 from mllmrec.runs import Run
 
@@ -32,13 +33,13 @@ class EarlierRun:
     growth: Growth
 
     def can_give(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
-        """Tell whether a stage was made with these settings, engine and seed.
+        """Tell whether a stage was made with these settings, engine and seed, and its model can go on.
 
         Args:
             stage: its name.
             inputs: of the same stage of the run that goes on.
         """
-        if stage not in REUSED:
+        if stage not in REUSED or (stage == "train" and not registry.find(inputs["model"]["kind"]).goes_on):
             return False
         before = read_seal(self.run.folder, stage).inputs
         return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
