@@ -27,7 +27,7 @@ from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations
 from mllmrec.report.figures import training_curve
 from mllmrec.reuse.earlier import REUSED, EarlierRun
-from mllmrec.reuse.stages import Making, grow_descriptions, grow_features, grow_profiles
+from mllmrec.reuse.stages import Generation, grow_descriptions, grow_features, grow_profiles
 from mllmrec.run_record import Artefact, StageRecord
 from mllmrec.run_record import Stage as Stage
 from mllmrec.runs import Run
@@ -92,7 +92,7 @@ class Work:
     progress: Progress
     limits: GenerationLimits
     earlier: EarlierRun | None = None  # whose artefacts are taken over
-    taken: list[Stage] = field(default_factory=list)  # stages that went on from its
+    reused: list[Stage] = field(default_factory=list)  # stages that went on from its
     epochs: int = 0  # trained by this start; those of a killed one are not among them
     engines: Engines = field(init=False)
     training: Histories = field(init=False)
@@ -127,7 +127,7 @@ class Work:
 
         if self.goes_on(stage, inputs):
             assert self.earlier is not None
-            self.taken.append(stage)
+            self.reused.append(stage)
             inputs = {**inputs, "earlier": self.earlier.run.digest(stage)}
         return self.run.step(stage, inputs, read, make, again=again, counts=counts)
 
@@ -136,7 +136,7 @@ class Work:
         """Return lines of what was taken over from an earlier run, and what was not."""
         if self.earlier is None:
             return ()
-        anew = [stage for stage in REUSED if stage not in self.taken]
+        anew = [stage for stage in REUSED if stage not in self.reused]
         others = f"; from scratch, for settings differ or the model cannot go on: {', '.join(anew)}" if anew else ""
         return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}",)
 
@@ -145,18 +145,18 @@ class Work:
         return self.earlier is not None and self.earlier.can_give(stage, inputs)
 
     def _given(self, stage: Stage) -> EarlierRun | None:
-        return self.earlier if stage in self.taken else None
+        return self.earlier if stage in self.reused else None
 
-    def _making(self, stage: str, max_failures: float) -> Making:
-        return Making(self.generations, self.progress, self.limits.of_stage(stage, max_failures))
+    def _generation(self, stage: str, max_failures: float) -> Generation:
+        return Generation(self.generations, self.progress, self.limits.of_stage(stage, max_failures))
 
     def describe(self) -> Descriptions:
         """Describe the items from their images."""
         config = self.config.describe
         if earlier := self._given("describe"):
-            making = self._making("describe", config.max_failures)
+            generation = self._generation("describe", config.max_failures)
             before = earlier.run.descriptions
-            return grow_descriptions(before, earlier.growth, self.dataset, config, self.engines.describer, making)
+            return grow_descriptions(before, earlier.growth, self.dataset, config, self.engines.describer, generation)
         return describe_items(
             self.dataset,
             config,
@@ -179,7 +179,7 @@ class Work:
                 described,
                 config,
                 engine,
-                self._making("profile", config.max_failures),
+                self._generation("profile", config.max_failures),
                 scratch,
             )
         return profile_users(

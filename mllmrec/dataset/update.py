@@ -142,26 +142,28 @@ def _read(paths: Sequence[Path], columns: dict[str, str], max_rejected: float, p
 
 def _join_items(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, list[str]]:
     """Return the items of both, pictures as paths of files, and lines of what is new."""
-    folder, given = str(old.folder), new.items.rename({"item": "id"})
+    folder, table = str(old.folder), new.items.rename({"item": "id"})
     known = old.items.with_columns(images=pl.col("images").list.eval(pl.lit(folder + "/") + pl.element()))
-    replaced = known.join(given, on="id", how="left", suffix="_new", maintain_order="left")
+    replaced = known.join(table, on="id", how="left", suffix="_new", maintain_order="left")
     merged = []
     for name in known.columns[1:]:
-        said = pl.col(f"{name}_new").is_not_null()
-        said = said & (pl.col(f"{name}_new").list.len() > 0) if name in _LISTS else said
-        merged.append(pl.when(said).then(pl.col(f"{name}_new")).otherwise(pl.col(name)).alias(name))
-    fresh = given.filter(~pl.col("id").is_in(known["id"].implode()))
-    mentioned = new.interactions["item"].unique(maintain_order=True)
-    listed = pl.concat([known["id"], fresh["id"]])
-    bare = mentioned.filter(~mentioned.is_in(listed.implode()))
+        is_given = pl.col(f"{name}_new").is_not_null()
+        is_given = is_given & (pl.col(f"{name}_new").list.len() > 0) if name in _LISTS else is_given
+        merged.append(pl.when(is_given).then(pl.col(f"{name}_new")).otherwise(pl.col(name)).alias(name))
+    new_items = table.filter(~pl.col("id").is_in(known["id"].implode()))
+    sold = new.interactions["item"].unique(maintain_order=True)
+    listed = pl.concat([known["id"], new_items["id"]])
+    unlisted = sold.filter(~sold.is_in(listed.implode()))
     items = pl.concat(
-        [replaced.select("id", *merged), fresh, pl.DataFrame({"id": bare}, schema={"id": pl.String})],
+        [replaced.select("id", *merged), new_items, pl.DataFrame({"id": unlisted}, schema={"id": pl.String})],
         how="diagonal",
     )
-    changed = len(given) - len(fresh)
-    notes = [f"{len(fresh) + len(bare):,} items are new"] if len(fresh) or len(bare) else []
+    changed = len(table) - len(new_items)
+    notes = [f"{len(new_items) + len(unlisted):,} items are new"] if len(new_items) or len(unlisted) else []
     notes += (
-        [f"{len(bare):,} of them stand in interactions alone: they have neither text nor pictures"] if len(bare) else []
+        [f"{len(unlisted):,} of them stand in interactions alone: they have neither text nor pictures"]
+        if len(unlisted)
+        else []
     )
     notes += (
         [f"{changed:,} rows are of items that the dataset has, and replace what it says of them"] if changed else []

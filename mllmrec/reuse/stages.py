@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mllmrec.config import DescribeConfig, EncodeConfig, ProfileConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.growth import Growth
-from mllmrec.features.encode import Cuts, Features, Vectors, encode_texts, mean_of_items
+from mllmrec.features.encode import Cuts, Features, Vectors, encode_texts, mean_of_items, normalize_rows
 from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
@@ -33,7 +33,7 @@ from mllmrec.reason.profile import Profiles, profile_users
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class Generation:
     """What the stages that generate are given.
 
     Attributes:
@@ -53,7 +53,7 @@ def grow_descriptions(
     dataset: Dataset,
     config: DescribeConfig,
     engine: Describer,
-    making: Making,
+    generation: Generation,
 ) -> Descriptions:
     """Return descriptions of every item, of which those of unchanged items are the earlier ones.
 
@@ -63,11 +63,11 @@ def grow_descriptions(
         dataset: the grown one.
         config: of the stage.
         engine: of the descriptions.
-        making: cache, progress and limits.
+        generation: cache, progress and limits.
     """
     part = replace(dataset, items=dataset.items.filter(growth.items))
-    made = describe_items(part, config, making.cache, making.progress, engine=engine, limits=making.limits)
-    return Descriptions(_merge_rows(earlier.table, made.table, growth.items))
+    later = describe_items(part, config, generation.cache, generation.progress, engine=engine, limits=generation.limits)
+    return Descriptions(_merge_rows(earlier.table, later.table, growth.items))
 
 
 def grow_profiles(
@@ -78,7 +78,7 @@ def grow_profiles(
     descriptions: Descriptions,
     config: ProfileConfig,
     engine: Profiler | HiddenProfiler | None,
-    making: Making,
+    generation: Generation,
     parts: Path,
 ) -> Profiles:
     """Return profiles of every user, of which those of users with the same history are the earlier ones.
@@ -91,23 +91,23 @@ def grow_profiles(
         descriptions: of its items.
         config: of the stage.
         engine: of the profiles.
-        making: cache, progress and limits.
+        generation: cache, progress and limits.
         parts: folder for unfinished work.
     """
     changed = _only_users(histories, growth.users)
-    made = profile_users(
+    later = profile_users(
         dataset,
         changed,
         descriptions,
         config,
-        making.cache,
-        making.progress,
+        generation.cache,
+        generation.progress,
         engine=engine,
-        limits=making.limits,
+        limits=generation.limits,
         parts=parts,
     )
-    table = _merge_rows(earlier.table, made.table.filter(growth.users), growth.users)
-    vectors = made.vectors
+    table = _merge_rows(earlier.table, later.table.filter(growth.users), growth.users)
+    vectors = later.vectors
     if vectors is not None and earlier.vectors is not None:
         vectors = _merge(earlier.vectors, vectors[growth.users], growth.users)
     return Profiles(table, histories.digest, histories.scope, vectors)
@@ -138,33 +138,24 @@ def grow_features(
         progress: called while texts are encoded.
     """
     profiles.check(histories)
-    has_texts = profiles.vectors is None and any(profiles.texts)
-    if config.features or not (growth.items.any() or (has_texts and growth.users.any())):
-        made = None
-    else:
-        chosen = profiles.table.filter(growth.users)
-        small = Histories(np.zeros(len(chosen) + 1, np.int64), np.empty(0, np.int32), None, 0, histories.scope)
-        part = replace(dataset, items=dataset.items.filter(growth.items), users=dataset.users.filter(growth.users))
-        small = replace(small, n_items=part.n_items)
-        texts = Profiles(chosen, small.digest, small.scope)
-        described = Descriptions(descriptions.table.filter(growth.items))
-        made = encode_texts(part, small, described, texts, config, parts, progress)
-    if made is None and config.features:
+    if config.features:
         return encode_texts(dataset, histories, descriptions, profiles, config, parts, progress)
-    items = earlier.items if made is None else _merge(earlier.items, made.items, growth.items)
-    if has_texts:
-        users = earlier.users if made is None else _merge(earlier.users, made.users, growth.users)
-    elif profiles.vectors is not None:
-        users = _normalized(profiles.vectors)
-    else:
+    has_texts, later = profiles.vectors is None and any(profiles.texts), None
+    if growth.items.any() or (has_texts and growth.users.any()):
+        part = replace(dataset, items=dataset.items.filter(growth.items), users=dataset.users.filter(growth.users))
+        nothing = np.zeros(len(part.users) + 1, np.int64), np.empty(0, np.int32)
+        empty = Histories(*nothing, None, part.n_items, histories.scope)  # profiles are texts here, or means made below
+        texts = Profiles(profiles.table.filter(growth.users), empty.digest, empty.scope)
+        described = Descriptions(descriptions.table.filter(growth.items))
+        later = encode_texts(part, empty, described, texts, config, parts, progress)
+    items = earlier.items if later is None else _merge(earlier.items, later.items, growth.items)
+    if profiles.vectors is not None:
+        users = normalize_rows(profiles.vectors)
+    elif not has_texts:
         users = mean_of_items(items, histories)
-    return Features(items, users, histories.digest, made.cuts if made else Cuts(0, 0, 0, 0))
-
-
-def _normalized(vectors: Vectors) -> Vectors:
-    from mllmrec.features.encode import normalize_rows
-
-    return normalize_rows(vectors)
+    else:
+        users = earlier.users if later is None else _merge(earlier.users, later.users, growth.users)
+    return Features(items, users, histories.digest, later.cuts if later else Cuts(0, 0, 0, 0))
 
 
 def _only_users(histories: Histories, chosen: NDArray[np.bool_]) -> Histories:
@@ -180,18 +171,18 @@ def _only_users(histories: Histories, chosen: NDArray[np.bool_]) -> Histories:
     )
 
 
-def _merge_rows(earlier: pl.DataFrame, made: pl.DataFrame, changed: NDArray[np.bool_]) -> pl.DataFrame:
-    """Return a row for each of `changed` [n]: from `made` in order where it is set, else the earlier one."""
+def _merge_rows(earlier: pl.DataFrame, later: pl.DataFrame, changed: NDArray[np.bool_]) -> pl.DataFrame:
+    """Return a row for each of `changed` [n]: from `later` in order where it is set, else the earlier one."""
     order = _sources(len(earlier), changed)
-    return pl.concat([earlier, made.select(earlier.columns)])[order]
+    return pl.concat([earlier, later.select(earlier.columns)])[order]
 
 
-def _merge(earlier: Vectors, made: Vectors, changed: NDArray[np.bool_]) -> Vectors:
-    return np.ascontiguousarray(np.concatenate([earlier, made])[_sources(len(earlier), changed)])
+def _merge(earlier: Vectors, later: Vectors, changed: NDArray[np.bool_]) -> Vectors:
+    return np.ascontiguousarray(np.concatenate([earlier, later])[_sources(len(earlier), changed)])
 
 
 def _sources(n_earlier: int, changed: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return where each row stands in the earlier rows with the made ones below."""
+    """Return where each row stands in the earlier rows with the later ones below."""
     rows = np.arange(len(changed))
     rows[changed] = n_earlier + np.arange(int(changed.sum()))
     return rows
