@@ -12,6 +12,9 @@ MODELS ?= bpr
 # Of make baselines: the column that holds the split, where DATA is no prepared dataset and has one.
 SPLIT ?=
 PINS := pyproject.toml constraints.txt
+# Of make test: processes that share the test files; 0 runs all in one.
+WORKERS ?= 2
+WORKERS_OPTION = --numprocesses $(WORKERS) --dist loadfile
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
@@ -28,11 +31,11 @@ demo: $(VENV)/.embedded  ## generate a small shop, run everything on it, look at
 	$(BIN)/mllmrec report demo/run
 	@echo "look at it: open demo/run/report.html in a browser"
 
-test: $(VENV)/.test  ## the tests, but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: $(VENV)/.test  ## the tests, but the slow ones, in WORKERS processes
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS_OPTION)
 
 test-all: $(VENV)/.test  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS_OPTION)
 
 test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of that backend, in an environment of its own
 	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/features/test_encoder_backends.py

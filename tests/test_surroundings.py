@@ -277,7 +277,7 @@ def test_odd_numbers_of_threads_and_names_are_one_line(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
     os.mkdir(name)  # noqa: PTH102 - a name that is not UTF-8
     for words in (("show", name), ("prepare", name, "--out", tmp_path / "d"), ("run", tmp_path, "--out", name)):
-        assert "is not UTF-8, which tables and pages are written in; rename it" in fault(*words)
+        assert "is not valid UTF-8" in fault(*words)
 
 
 def test_names_that_are_not_utf8_are_kept_in_json(tmp_path: Path) -> None:

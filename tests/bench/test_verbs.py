@@ -124,9 +124,14 @@ def test_scale_measures_draws_and_goes_on(features: Path, tmp_path: Path) -> Non
 def bench_file(tests: Path, csv: Path) -> subprocess.CompletedProcess[str]:
     words = ["-m", "pytest", "bench/bench_sample_negatives.py", "--benchmark-only", "-o", "python_files=bench_*.py"]
     asked = ["-p", "no:cacheprovider", "--shrink", "0.01", "--op-tests", str(tests), "--results", str(csv)]
-    environment = os.environ | {"COLUMNS": "200"}
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
     return subprocess.run(
-        [sys.executable, *words, *asked], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words, *asked],
+        cwd=ROOT,
+        env=outside | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
