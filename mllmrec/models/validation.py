@@ -51,7 +51,7 @@ R = TypeVar("R", bound=Ranked)
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """What validation said of a candidate.
+    """Hold the validation result of one candidate.
 
     Attributes:
         candidate: its name.

@@ -34,7 +34,7 @@ from mllmrec.reason.profile import Profiles, profile_users
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What the stages that generate are given.
+    """Group the arguments of the stages that generate text.
 
     Attributes:
         cache: of generations.

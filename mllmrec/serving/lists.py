@@ -1,4 +1,4 @@
-"""What the lists of a finished run share: its settings, and the files that they are written to."""
+"""Read the settings of a finished run for its lists, and write the files of the lists."""
 
 from __future__ import annotations
 
