@@ -66,7 +66,7 @@ def inner_products(model: Recommender, rank: int, progress: Progress = silent) -
     if isinstance(model, EmbeddingModel):
         return model.scorer
     if isinstance(model, FittedEnsemble):
-        sums, rest = model.ridge.sums, model.rest
+        sums, rest = model.scorer.weights, model.scorer.rest
     elif isinstance(model, ItemWeightModel) and model.weights is not None and isinstance(model.scorer, WeightsScorer):
         sums, rest = model.scorer, None
     else:
