@@ -93,6 +93,7 @@ class Work:
     limits: GenerationLimits
     earlier: EarlierRun | None = None  # whose artefacts are taken over
     reused: list[Stage] = field(default_factory=list)  # stages that went on from its
+    anew: list[Stage] = field(default_factory=list)  # stages that could have, and did not
     epochs: int = 0  # trained by this start; those of a killed one are not among them
     engines: Engines = field(init=False)
     training: Histories = field(init=False)
@@ -129,6 +130,8 @@ class Work:
             assert self.earlier is not None
             self.reused.append(stage)
             inputs = {**inputs, "earlier": self.earlier.run.digest(stage)}
+        elif self.earlier is not None and stage in REUSED:
+            self.anew.append(stage)
         return self.run.step(stage, inputs, read, make, again=again, counts=counts)
 
     @property
@@ -136,8 +139,8 @@ class Work:
         """Return lines of what was taken over from an earlier run, and what was not."""
         if self.earlier is None:
             return ()
-        anew = [stage for stage in REUSED if stage not in self.reused]
-        others = f"; from scratch, for settings differ or the model cannot go on: {', '.join(anew)}" if anew else ""
+        anew = ", ".join(self.anew)
+        others = f"; from scratch, for settings differ or the model cannot go on: {anew}" if anew else ""
         return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}",)
 
     def goes_on(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
@@ -205,7 +208,7 @@ class Work:
         if earlier := self._given("encode"):
             return grow_features(
                 earlier.run.features,
-                earlier.growth,
+                earlier.text_growth(described, profiles),
                 self.dataset,
                 self.profiled,
                 described,

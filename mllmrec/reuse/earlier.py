@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
@@ -13,6 +16,8 @@ from mllmrec.dataset.growth import Growth, compare
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import digests
 from mllmrec.models import registry
+from mllmrec.reason.describe import Descriptions
+from mllmrec.reason.profile import Profiles
 from mllmrec.run_record import Stage, read_seal
 from mllmrec.runs import Run
 
@@ -43,6 +48,17 @@ class EarlierRun:
             return False
         before = read_seal(self.run.folder, stage).inputs
         return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
+
+    def text_growth(self, descriptions: Descriptions, profiles: Profiles) -> Growth:
+        """Return the items and users whose texts are not those that the earlier run encoded."""
+        items = self.growth.items | _differ(self.run.descriptions.texts, descriptions.texts)
+        return replace(self.growth, items=items, users=_differ(self.run.profiles.texts, profiles.texts))
+
+
+def _differ(before: Sequence[str], now: Sequence[str]) -> NDArray[np.bool_]:
+    """Return bool [len(now)]: texts that are new, or others than before."""
+    known = len(before)
+    return np.array([n >= known or text != before[n] for n, text in enumerate(now)], bool)
 
 
 def open_earlier(folder: Path, dataset: Dataset, config: Config) -> EarlierRun:

@@ -27,7 +27,7 @@ from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, describe_items
-from mllmrec.reason.engine import Describer, Profiler
+from mllmrec.reason.engine import WITHOUT_TEXT, Describer, Profiler
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
 
@@ -65,9 +65,10 @@ def grow_descriptions(
         engine: of the descriptions.
         generation: cache, progress and limits.
     """
-    part = replace(dataset, items=dataset.items.filter(growth.items))
+    changed = _with_failed(growth.items, earlier.table)
+    part = replace(dataset, items=dataset.items.filter(changed))
     later = describe_items(part, config, generation.cache, generation.progress, engine=engine, limits=generation.limits)
-    return Descriptions(_merge_rows(earlier.table, later.table, growth.items))
+    return Descriptions(_merge_rows(earlier.table, later.table, changed))
 
 
 def grow_profiles(
@@ -94,10 +95,10 @@ def grow_profiles(
         generation: cache, progress and limits.
         parts: folder for unfinished work.
     """
-    changed = _only_users(histories, growth.users)
+    changed = _with_failed(growth.users, earlier.table)
     later = profile_users(
         dataset,
-        changed,
+        _only_users(histories, changed),
         descriptions,
         config,
         generation.cache,
@@ -106,10 +107,10 @@ def grow_profiles(
         limits=generation.limits,
         parts=parts,
     )
-    table = _merge_rows(earlier.table, later.table.filter(growth.users), growth.users)
+    table = _merge_rows(earlier.table, later.table.filter(changed), changed)
     vectors = later.vectors
     if vectors is not None and earlier.vectors is not None:
-        vectors = _merge(earlier.vectors, vectors[growth.users], growth.users)
+        vectors = _merge(earlier.vectors, vectors[changed], changed)
     return Profiles(table, histories.digest, histories.scope, vectors)
 
 
@@ -128,7 +129,7 @@ def grow_features(
 
     Args:
         earlier: of the dataset before.
-        growth: what is new.
+        growth: items and users whose texts are new or changed.
         dataset: the grown one.
         histories: those behind the profiles.
         descriptions: of its items.
@@ -156,6 +157,13 @@ def grow_features(
     else:
         users = earlier.users if later is None else _merge(earlier.users, later.users, growth.users)
     return Features(items, users, histories.digest, later.cuts if later else Cuts(0, 0, 0, 0))
+
+
+def _with_failed(changed: NDArray[np.bool_], earlier: pl.DataFrame) -> NDArray[np.bool_]:
+    """Return what changed, and the rows whose earlier requests brought nothing to use: they are tried again."""
+    again = changed.copy()
+    again[: len(earlier)] |= earlier["status"].is_in(WITHOUT_TEXT).to_numpy()
+    return again
 
 
 def _only_users(histories: Histories, chosen: NDArray[np.bool_]) -> Histories:

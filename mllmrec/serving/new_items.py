@@ -34,7 +34,7 @@ from mllmrec.reason.requests import Engines
 from mllmrec.recommend import list_table
 from mllmrec.runs import Run
 
-_PAIRS = 1 << 26  # users x new items that are ranked at once
+_PAIRS = 1 << 24  # users x new items that are ranked at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +206,9 @@ def _places(
     step = max(1, _PAIRS // max(1, len(shown)))
     for start in range(0, len(new), step):
         block = new[start : start + step]
-        pairs = np.repeat(shown, len(block)), np.tile(dataset.n_items + block, len(shown))
-        heldout = CSR.from_pairs(*pairs, (dataset.n_users, dataset.n_items + n_new))
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(trained, dtype=np.int64)]) * len(block)
+        columns = np.tile((dataset.n_items + block).astype(np.int32), len(shown))
+        heldout = CSR(indptr, columns, None, dataset.n_items + n_new)
         own = model.ranks(exclude, heldout).reshape(len(shown), len(block))
         best = np.argsort(own, axis=0, kind="stable")[:k]  # of equal ranks the first user
         users[block, : len(best)] = shown[best].T
