@@ -18,7 +18,7 @@ WORKERS_OPTION = --numprocesses $(WORKERS) --dist loadfile
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
-.PHONY: help demo test test-all test-openvino test-onnx check snapshots bench bench-plots bench-gpu reproduce baselines \
+.PHONY: help demo test test-all test-openvino test-onnx test-ray check snapshots bench bench-plots bench-gpu reproduce baselines \
 	kernel-table format clean
 
 help:  ## what there is to make
@@ -40,6 +40,9 @@ test-all: $(VENV)/.test  ## all tests
 test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of that backend, in an environment of its own
 	$(VENV)-$*/bin/python -m pytest tests/reason/test_openvino.py tests/features/test_encoder_backends.py
 	$(VENV)-$*/bin/python -m bench.bench_encoder $*
+
+test-ray: $(VENV)-ray/.ready  ## runs on a Ray cluster of up to four nodes here, in an environment of its own
+	$(VENV)-ray/bin/python -m pytest tests/blocks tests/foundation/test_addresses.py
 
 check: $(VENV)/.check  ## lint, format, types, who imports whom, the guide
 	$(BIN)/ruff check .
@@ -75,7 +78,7 @@ kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx demo site reproduce baselines .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx $(VENV)-ray demo site reproduce baselines .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(NEW_ENOUGH)
@@ -90,6 +93,13 @@ $(VENV)-%/.ready: pyproject.toml constraints-%.txt
 		--editable '.[embedded,$*]' pytest num2words
 	$(VENV)-$*/bin/python -c 'import torchvision' 2>/dev/null || \
 		$(VENV)-$*/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
+
+$(VENV)-ray/.ready: $(PINS)
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[embedded,test,ray,s3]' 'moto[server]>=5'
 	touch $@
 
 $(VENV)/.embedded: $(VENV)/.python $(PINS)

@@ -9,16 +9,19 @@ each result depends on. `Run.step` loads a result that an earlier start made fro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mllmrec.blocks.stage import check_engine, open_launcher
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation.addresses import fetched, mirrored
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.base import FilePath
@@ -29,9 +32,9 @@ from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.reuse.earlier import open_earlier
-from mllmrec.run_record import STAGES
+from mllmrec.run_record import STAGES, read_seal, seal_path
 from mllmrec.run_record import Stage as Stage
-from mllmrec.runs import open_run
+from mllmrec.runs import Run, open_run
 from mllmrec.stages import A, Work
 from mllmrec.stages import Artefacts as Artefacts
 
@@ -97,12 +100,13 @@ def run(
     progress: Progress = silent,
     limits: GenerationLimits | None = None,
     earlier: Path | str | None = None,
+    on: str = "",
 ) -> Artefacts:
     """Run the stages up to `until` into the folder `out`, or go on with an interrupted run there.
 
     Args:
-        dataset: a prepared dataset, or its folder.
-        out: the run folder.
+        dataset: a prepared dataset, or its folder; s3://bucket/folder and the like are brought here.
+        out: the run folder; in a store, each stage is taken there once it is done.
         config: one config per stage; None: the defaults.
         until: the last stage to run.
         cache: the generation cache; None: the user's own.
@@ -111,6 +115,8 @@ def run(
         limits: limits and retries of describe and profile; a stage's own max_failures goes before.
         earlier: a finished run of the dataset that this one grew from (`update`): what did not change is taken over,
             and the model goes on from its own. A run remembers it. None: the one that it remembers, if any.
+        on: computes in blocks of rows: "local" on processes of this machine, "ray" or "ray://HOST:PORT" on a cluster;
+            empty: in this process. The artefacts are the same.
 
     Returns:
         The artefacts up to `until`.
@@ -119,24 +125,39 @@ def run(
         MllmrecError: whatever a stage refuses.
         LimitReached: `limits` has a limit, and a stage has requests left.
     """
-    data = dataset if isinstance(dataset, Dataset) else load(Path(dataset))
+    check_engine(on)
     resolved = config or load_config()
-    if STAGES.index(until) >= STAGES.index("encode") and not resolved.encode.features:
-        check_encoder(resolved.encode)  # before hours of describing and profiling are spent
     if earlier is not None and Path(earlier).resolve() == Path(out).resolve():
         raise InputError(f"{out} cannot go on from itself; name another --out")
-    with (
-        open_run(Path(out), data, resolved, command, earlier) as folder,
-        open_cache(Path(cache) if cache else None) as generations,
-    ):
+    with ExitStack() as stack:
+        data = dataset if isinstance(dataset, Dataset) else load(stack.enter_context(fetched(dataset)))
+        _check_encoder(resolved, until)
+        place, push = stack.enter_context(mirrored(out))
+        folder = stack.enter_context(open_run(place, data, resolved, command, earlier))
+        generations = stack.enter_context(open_cache(Path(cache) if cache else None))
+        launcher = stack.enter_context(open_launcher(on))
         before = open_earlier(Path(folder.earlier), data, resolved) if folder.earlier else None
-        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before)
+        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before, launcher)
         artefacts = Artefacts(folder)
         for stage in _stages(work, artefacts):
+            push(_files_of(folder, stage))
             if stage == until:
                 break
         artefacts.notes = work.notes
     return artefacts
+
+
+def _check_encoder(config: Config, until: Stage) -> None:
+    """Refuse an encoder that cannot run here, before hours of describing and profiling are spent."""
+    if STAGES.index(until) >= STAGES.index("encode") and not config.encode.features:
+        check_encoder(config.encode)
+
+
+def _files_of(run: Run, stage: Stage) -> list[Path]:
+    """Return the files that a stage changed, its seal after what it seals."""
+    outputs = [] if run.stages[stage]["reused"] else list(read_seal(run.folder, stage).outputs)
+    names = [*(run.folder / stage / name for name in outputs), seal_path(run.folder, stage)]
+    return [*names, run.folder / "config.toml", run.folder / "run.json"]
 
 
 def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
@@ -163,7 +184,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         lambda scratch: work.encode(artefacts.describe, artefacts.profile, scratch),
     )
     yield "encode"
-    artefacts.graph = step("graph", ItemGraph.load, lambda _: work.graph(artefacts.encode))
+    artefacts.graph = step("graph", ItemGraph.load, lambda scratch: work.graph(artefacts.encode, scratch))
     yield "graph"
     artefacts.train = step(
         "train",
@@ -171,11 +192,17 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         lambda scratch: work.train(artefacts.encode, artefacts.graph, scratch),
     ).model
     yield "train"
-    artefacts.evaluate = step("evaluate", Evaluation.load, lambda _: work.evaluate(artefacts.encode, artefacts.train))
+    artefacts.evaluate = step(
+        "evaluate",
+        Evaluation.load,
+        lambda scratch: work.evaluate(artefacts.encode, artefacts.train, scratch),
+    )
     yield "evaluate"
     artefacts.recommend = step(
         "recommend",
         Recommendations.load,
-        lambda _: recommend_items(artefacts.train, work.dataset, work.config.recommend, work.progress),
+        lambda scratch: recommend_items(
+            artefacts.train, work.dataset, work.config.recommend, work.progress, blocks=work.blocks(scratch)
+        ),
     )
     yield "recommend"

@@ -11,6 +11,7 @@ import polars as pl
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, near_miss
@@ -20,6 +21,7 @@ from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
 from mllmrec.models.scoring import USERS, Lists
+from mllmrec.models.user_blocks import similar_items, top_in_blocks
 
 TABLES = ("recommendations", "similar_items")
 COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
@@ -93,7 +95,12 @@ def _read(path: Path, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
 
 def recommend_items(
-    model: Recommender, dataset: Dataset, config: RecommendConfig, progress: Progress = silent
+    model: Recommender,
+    dataset: Dataset,
+    config: RecommendConfig,
+    progress: Progress = silent,
+    *,
+    blocks: Blocks | None = None,
 ) -> Recommendations:
     """Return the top-N of every user (or of `config.users`), and the items most similar to each item.
 
@@ -105,6 +112,7 @@ def recommend_items(
         dataset: the users, the items and what each user has.
         config: how many of each, for whom, in which format.
         progress: called after each block of users.
+        blocks: workers that list instead of this process.
 
     Raises:
         InputError: a named user is not in the dataset.
@@ -112,13 +120,14 @@ def recommend_items(
     users = _named_users(dataset, config.users)
     train = dataset.train
     known = dataset.histories("all").user_items().take_rows(users)
-    ids, scores = _top(model, users, config.top, known, progress)
+    lists = top_in_blocks(model, users, config.top, known, blocks) if blocks else None
+    ids, scores = lists or _top(model, users, config.top, known, progress)
     unknown = np.diff(train.indptr)[users] == 0
     if unknown.any():
         popular, rows = popularity(train), np.flatnonzero(unknown)
         ids[rows], scores[rows] = popular.top(users[rows], config.top, known.take_rows(rows))
     progress("similar items", 0, dataset.n_items)
-    similar_ids, similar_scores = model.similar_items(np.arange(dataset.n_items), config.similar)
+    similar_ids, similar_scores = similar_items(model, dataset.n_items, config.similar, blocks)
     progress("similar items", dataset.n_items, dataset.n_items)
     shown = list_table("user", dataset.users.gather(users), ids, scores, "item", dataset.item_ids)
     return Recommendations(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mllmrec.blocks.launcher import Launcher
+from mllmrec.blocks.stage import Blocks, counted
 from mllmrec.config import LEAKY, Config
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
@@ -19,6 +22,7 @@ from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import FittedModel, fit_model
 from mllmrec.models.network_model import NetworkModel
+from mllmrec.models.user_blocks import in_blocks
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import GenerationLimits
@@ -92,12 +96,14 @@ class Work:
     progress: Progress
     limits: GenerationLimits
     earlier: EarlierRun | None = None  # whose artefacts are taken over
+    launcher: Launcher | None = None  # of blocks; None: stages compute in this process
     reused: list[Stage] = field(default_factory=list)  # stages that went on from its
     anew: list[Stage] = field(default_factory=list)  # stages that could have, and did not
     epochs: int = 0  # trained by this start; those of a killed one are not among them
     engines: Engines = field(init=False)
     training: Histories = field(init=False)
     profiled: Histories = field(init=False)
+    block_counts: Counter[str] = field(init=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.engines = Engines(self.config, self.dataset)
@@ -124,7 +130,9 @@ class Work:
         def counts() -> dict[str, int]:
             if stage in ("describe", "profile"):
                 return self.generations.take_counts()
-            return {"epochs": self.epochs} if stage == "train" else {}
+            in_blocks = counted(self.block_counts)
+            self.block_counts.clear()
+            return in_blocks | ({"epochs": self.epochs} if stage == "train" else {})
 
         if self.goes_on(stage, inputs):
             assert self.earlier is not None
@@ -152,6 +160,10 @@ class Work:
 
     def _generation(self, stage: str, max_failures: float) -> Generation:
         return Generation(self.generations, self.progress, self.limits.of_stage(stage, max_failures))
+
+    def blocks(self, scratch: Path) -> Blocks | None:
+        """Return the workers of a stage, whose part files lie in its folder for unfinished work; None without any."""
+        return Blocks(self.launcher, scratch / "blocks", self.progress, self.block_counts) if self.launcher else None
 
     def describe(self) -> Descriptions:
         """Describe the items from their images."""
@@ -218,14 +230,22 @@ class Work:
                 self.progress,
             )
         return encode_texts(
-            self.dataset, self.profiled, described, profiles, self.config.encode, scratch, self.progress
+            self.dataset,
+            self.profiled,
+            described,
+            profiles,
+            self.config.encode,
+            scratch,
+            self.progress,
+            blocks=self.blocks(scratch),
         )
 
-    def graph(self, features: Features) -> ItemGraph:
-        """Build the item graph."""
+    def graph(self, features: Features, scratch: Path) -> ItemGraph:
+        """Build the item graph; unfinished work goes to `scratch`."""
         earlier = self._given("graph")
         before = EarlierGraph(earlier.run.graph, earlier.run.features.items) if earlier else None
-        return build_graph(features.items, self.training, self.config.graph, self.progress, before)
+        blocks = self.blocks(scratch)
+        return build_graph(features.items, self.training, self.config.graph, self.progress, before, blocks=blocks)
 
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Fit the model on frozen features and graph; unfinished work goes to `scratch`.
@@ -249,6 +269,7 @@ class Work:
                 checkpoint=scratch / "checkpoint.safetensors",
                 progress=self._count_epochs,
                 earlier=earlier.run.fitted if earlier else None,
+                blocks=self.blocks(scratch),
             )
         )
 
@@ -256,12 +277,18 @@ class Work:
         self.epochs += label == EPOCHS
         self.progress(label, done, total)
 
-    def evaluate(self, features: Features, model: Recommender) -> Evaluation:
-        """Evaluate the model beside its baselines."""
+    def evaluate(self, features: Features, model: Recommender, scratch: Path) -> Evaluation:
+        """Evaluate the model beside its baselines.
+
+        Args:
+            features: vectors of items and users.
+            model: the fitted model.
+            scratch: folder for unfinished work.
+        """
         name = registry.title(self.config.model.kind)
         name = f"{name} ({LEAKY})" if self.run.leaky else name
         return evaluate_models(
-            {**baselines(features.items, self.training.user_items()), name: model},
+            in_blocks({**baselines(features.items, self.training.user_items()), name: model}, self.blocks(scratch)),
             self.dataset,
             self.config.evaluate,
             leaky=self.run.leaky,

@@ -34,6 +34,14 @@ Cache = Annotated[
         "--cache", metavar="FILE", help="Generation cache; by default $MLLMREC_CACHE, or the user's own for all runs."
     ),
 ]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="ENGINE",
+        help="Compute in blocks of rows: local (processes here), ray, or ray://HOST:PORT. Default: in this process.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn at random.")]
 Page = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="The page's path. Default: in RUN/inspect.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]

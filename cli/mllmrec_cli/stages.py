@@ -11,7 +11,7 @@ from rich.panel import Panel
 
 from mllmrec_cli import console, generations
 from mllmrec_cli.interrupts import command_line, resumable
-from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet, RunOut
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, On, Quiet, RunOut
 
 if TYPE_CHECKING:
     from mllmrec.evaluation.evaluate import Evaluation
@@ -80,10 +80,11 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         config: ConfigFile = None,
         assignments: Assignments = None,
         cache: Cache = None,
+        on: On = "",
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        artefacts = run_stages(dataset, out, config, assignments or [], cache, until, quiet=quiet or json)
+        artefacts = run_stages(dataset, out, config, assignments or [], cache, until, quiet=quiet or json, on=on)
         report_run(artefacts, out, until, json=json, quiet=quiet)
 
     def _generating_verb(
@@ -98,6 +99,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
         batch_out: BatchOut = None,
         batch_in: BatchIn = None,
         earlier: From = None,
+        on: On = "",
         json: Json = False,
         quiet: Quiet = False,
     ) -> None:
@@ -125,6 +127,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
                 quiet=quiet or json,
                 limits=limits,
                 earlier=earlier,
+                on=on,
             )
         except LimitReached as reached:
             generations.print_limit(reached, json=json)
@@ -165,6 +168,7 @@ def run_stages(
     quiet: bool,
     limits: GenerationLimits | None = None,
     earlier: Path | None = None,
+    on: str = "",
 ) -> Artefacts:
     """Run the stages up to one; see pipeline.run.
 
@@ -178,9 +182,10 @@ def run_stages(
         quiet: no progress.
         limits: limits and retries.
         earlier: run to go on from.
+        on: engine of blocks; empty: none.
     """
     from mllmrec.config import load_config
-    from mllmrec.dataset import load
+    from mllmrec.foundation.addresses import local_path, parse_address
     from mllmrec.foundation.storage import make_folder
 
     if earlier is None:
@@ -190,12 +195,13 @@ def run_stages(
         from mllmrec.serving.lists import run_config
 
         resolved = run_config(Run(earlier), config, assignments)
-    make_folder(out)  # before anything heavy is imported or loaded
+    if not parse_address(out):
+        make_folder(local_path(out))  # before anything heavy is imported or loaded
     from mllmrec.pipeline import run
 
     with resumable(), console.progress(quiet=quiet) as hook:
         return run(
-            load(dataset),
+            dataset,
             out,
             resolved,
             until=until,
@@ -204,13 +210,15 @@ def run_stages(
             progress=hook,
             limits=limits,
             earlier=earlier,
+            on=on,
         )
 
 
 def _warn_of_profiles(out: Path) -> None:
+    from mllmrec.foundation.addresses import local_path, parse_address
     from mllmrec.report.audits import run_warning
 
-    if warning := run_warning(out):
+    if not parse_address(out) and (warning := run_warning(local_path(out))):
         console.warn(f"{warning}; look at them with mllmrec inspect profiles {shlex.quote(str(out))}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from mllmrec_kernels import CSR
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.config import EncodeConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import EngineError, InputError, MismatchError
@@ -116,6 +117,8 @@ def encode_texts(
     config: EncodeConfig,
     parts: Path,
     progress: Progress = silent,
+    *,
+    blocks: Blocks | None = None,
 ) -> Features:
     """Encode every item's document and every user's profile.
 
@@ -128,6 +131,7 @@ def encode_texts(
         config: encoder and limits.
         parts: folder for finished shards, so that a killed run goes on there.
         progress: called as texts are cut, and after each shard.
+        blocks: workers that encode instead of this process.
 
     Raises:
         EngineError: the encoder cannot be loaded.
@@ -146,12 +150,12 @@ def encode_texts(
         given = mean_of_items(items, histories) if states is None else states
         return Features(items, given, histories.digest, cuts)
     encoder = _load(config, progress)
-    items, item_cuts = _encode_items(encoder, dataset, descriptions, parts, progress)
+    items, item_cuts = _encode_items(encoder, dataset, descriptions, parts, progress, blocks)
     fitted = _fit(encoder, [[text] for text in profiles.texts], progress, "cut profiles") if has_profiles else []
     if states is not None:
         users = states
     elif has_profiles:
-        users = encoder.encode([text for text, _ in fitted], parts, progress, "encode profiles")
+        users = encoder.encode([text for text, _ in fitted], parts, progress, "encode profiles", blocks)
         _check_finite(users, dataset.users.to_list(), "user")
     else:
         users = mean_of_items(items, histories)
@@ -188,11 +192,16 @@ def _load(config: EncodeConfig, progress: Progress) -> Encoder:
 
 
 def _encode_items(
-    encoder: Encoder, dataset: Dataset, descriptions: Descriptions, parts: Path, progress: Progress
+    encoder: Encoder,
+    dataset: Dataset,
+    descriptions: Descriptions,
+    parts: Path,
+    progress: Progress,
+    blocks: Blocks | None = None,
 ) -> tuple[Vectors, list[int]]:
     items_parts = [parts_of(item, text) for item, text in zip(catalogue(dataset), descriptions.texts, strict=True)]
     documents = _fit(encoder, items_parts, progress, "cut items' texts")
-    items = encoder.encode([text for text, _ in documents], parts, progress, "encode items")
+    items = encoder.encode([text for text, _ in documents], parts, progress, "encode items", blocks)
     _check_finite(items, dataset.item_ids.to_list(), "item")
     return items, [cut for _, cut in documents]
 

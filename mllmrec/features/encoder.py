@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import EncodeConfig
-from mllmrec.errors import EngineError, first_line
+from mllmrec.errors import EngineError, MismatchError, first_line
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.converted_model import Backend, converted, quiet, require
 from mllmrec.foundation.model_folder import check_encoder_folder, locate
@@ -71,7 +73,9 @@ class Encoder:
         ]
         return " ".join(text for text in short if text), sum(map(len, offsets)) - sum(shares)
 
-    def encode(self, texts: Sequence[str], parts: Path, progress: Progress, label: str) -> Vectors:
+    def encode(
+        self, texts: Sequence[str], parts: Path, progress: Progress, label: str, blocks: Blocks | None = None
+    ) -> Vectors:
         """Return unit vectors of texts, float32 [len(texts), d]; empty texts are zero.
 
         Equal texts are encoded once. Texts go by length in shards, and each finished shard is kept; its content
@@ -82,19 +86,36 @@ class Encoder:
             parts: folder for finished shards.
             progress: called after each shard.
             label: of the progress.
+            blocks: workers that encode instead, a shard at a time.
         """
         distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))
-        shards = [distinct[start : start + _SHARD] for start in range(0, len(distinct), _SHARD)]
-        done, vectors = 0, []
-        for shard in shards:
-            progress(label, done, len(distinct))
-            vectors.append(self._shard(shard, parts))
-            done += len(shard)
-        progress(label, done, len(distinct))
+        vectors = self._in_blocks(distinct, label, blocks) if blocks else self._here(distinct, parts, progress, label)
         width = self._model.get_embedding_dimension() or 0
         stacked = np.vstack([np.zeros((1, width), np.float32), *vectors])
         row = {text: n for n, text in enumerate(distinct, start=1)}
         return np.ascontiguousarray(stacked[[row.get(text, 0) for text in texts]])
+
+    def _here(self, distinct: Sequence[str], parts: Path, progress: Progress, label: str) -> list[Vectors]:
+        vectors = []
+        for start in range(0, len(distinct), _SHARD):
+            progress(label, start, len(distinct))
+            vectors.append(self._shard(distinct[start : start + _SHARD], parts))
+        progress(label, len(distinct), len(distinct))
+        return vectors
+
+    def _in_blocks(self, distinct: Sequence[str], label: str, blocks: Blocks) -> list[Vectors]:
+        if not distinct:
+            return []
+        settings = {"config": self._config.model_dump(mode="json"), "identity": self.identity(self._config)}
+        work = Work(encode_block, label, len(distinct), _SHARD, {"texts": tuple(distinct)}, {}, settings)
+        return [blocks.run(work)["vectors"]]
+
+    def vectors_of(self, texts: Sequence[str]) -> Vectors:
+        """Return unit vectors of texts that are not empty, float32 [len(texts), d], in batches of their order."""
+        vectors = self._model.encode(
+            list(texts), batch_size=self._config.batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        return normalize_rows(np.asarray(vectors, dtype=np.float32))
 
     def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
         config = self._config
@@ -102,12 +123,26 @@ class Encoder:
         file = parts / f"{name}.npy"
         if file.exists():
             return np.asarray(storage.read_array(file))
-        vectors = self._model.encode(
-            list(texts), batch_size=config.batch_size, show_progress_bar=False, convert_to_numpy=True
-        )
-        unit = normalize_rows(np.asarray(vectors, dtype=np.float32))
+        unit = self.vectors_of(texts)
         storage.write_array(file, unit)
         return unit
+
+
+def encode_block(block: Block) -> Arrays:
+    """Return the unit vectors of the block's texts.
+
+    Raises:
+        MismatchError: the encoder of this machine is another than where the run was started.
+    """
+    encoder = block.once("encoder", lambda: _same_encoder(block.settings["config"], block.settings["identity"]))
+    return {"vectors": encoder.vectors_of(block.texts("texts"))}
+
+
+def _same_encoder(settings: dict[str, Any], identity: str) -> Encoder:
+    config = EncodeConfig(**settings)
+    if Encoder.identity(config) != identity:
+        raise MismatchError(f"the encoder {config.model!r} of a worker has other files; install the same everywhere")
+    return Encoder(config)
 
 
 def normalize_rows(vectors: Vectors) -> Vectors:

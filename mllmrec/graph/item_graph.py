@@ -30,6 +30,7 @@ from mllmrec_kernels import CSR, normalize
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
@@ -161,6 +162,8 @@ def build_graph(
     config: GraphConfig,
     progress: Progress = silent,
     earlier: EarlierGraph | None = None,
+    *,
+    blocks: Blocks | None = None,
 ) -> ItemGraph:
     """Build the refined item graph.
 
@@ -170,6 +173,7 @@ def build_graph(
         config: neighbors, threshold, mode.
         progress: called after each of the two searches.
         earlier: whose lists by vectors are brought up to date; the graph is the same to the bit.
+        blocks: workers that search instead of this process.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -181,10 +185,10 @@ def build_graph(
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
     progress("item graph", 0, 2)
     device = resolve_device(config.device, "graph.device")
-    lists = _semantic_lists(vectors, config, device, earlier)
+    lists = _semantic_lists(vectors, config, device, earlier, blocks)
     semantic = _empty(len(vectors)) if lists is None else _from_lists(lists[0], np.ones(lists[0].shape, np.float32))
     progress("item graph", 1, 2)
-    cooccurrence = _cooccurrence(histories, config, device)
+    cooccurrence = _cooccurrence(histories, config, device, blocks)
     progress("item graph", 2, 2)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
@@ -195,7 +199,11 @@ def build_graph(
 
 
 def _semantic_lists(
-    vectors: Vectors, config: GraphConfig, device: torch.device, earlier: EarlierGraph | None
+    vectors: Vectors,
+    config: GraphConfig,
+    device: torch.device,
+    earlier: EarlierGraph | None,
+    blocks: Blocks | None,
 ) -> Lists | None:
     """Return each item's nearest neighbors of cosine >= alpha; None for no neighbors."""
     k, threshold = config.semantic_neighbors, config.threshold
@@ -207,10 +215,13 @@ def _semantic_lists(
             changed = np.ones(len(vectors), bool)
             changed[:before] = (vectors[:before] != earlier.vectors).any(axis=1)
             return grow_lists(vectors, lists, changed, k, device, threshold)
-    return neighbors.by_vectors(vectors, k, device, threshold=threshold, include_self=config.mode == "paper")
+    include_self = config.mode == "paper"
+    return neighbors.by_vectors(vectors, k, device, blocks=blocks, threshold=threshold, include_self=include_self)
 
 
-def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.device) -> sp.csr_array:
+def _cooccurrence(
+    histories: Histories, config: GraphConfig, device: torch.device, blocks: Blocks | None
+) -> sp.csr_array:
     """Return C: the Jaccard of each item's nearest items by shared users."""
     k, user_items = config.cooccurrence_neighbors, histories.user_items()
     if k == 0:
@@ -221,7 +232,7 @@ def _cooccurrence(histories: Histories, config: GraphConfig, device: torch.devic
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
-    search = partial(neighbors.by_users, user_items, device=device, window=window, times=times)
+    search = partial(neighbors.by_users, user_items, device=device, blocks=blocks, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))
     return _paper_cooccurrence(user_items, k, search)

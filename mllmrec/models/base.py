@@ -220,9 +220,7 @@ class Recommender(ABC):
         if exclude is not None:
             return as_interactions(exclude)
         if self.user_items is None:
-            raise InputError(
-                "this model knows no training interactions; fit it, or pass exclude= with items to leave out"
-            )
+            raise InputError("this model knows no training interactions; fit it, or pass exclude= with items to omit")
         return self.user_items.take_rows(users)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from mllmrec_kernels import CSR
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress
@@ -113,7 +114,7 @@ class Ensemble(FittedEnsemble):
         """
         progress, r = self.context.progress, self.config.factors
         R, profiles = data.user_items, data.users
-        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress)
+        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, self.context.blocks)
         widest = graph_filter(R, r)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
@@ -141,13 +142,14 @@ class Ensemble(FittedEnsemble):
             device: where neighbors are searched and regressions solved.
         """
         progress, config, R = self.context.progress, self.config, validation.train
+        blocks = self.context.blocks
         progress("search neighbors", 0, 1)
-        support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device)
+        support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device, blocks)
         progress("search neighbors", 1, 1)
         best, strengths = [], []
         for n, vectors in enumerate(tables, start=1):
             label = f"fit ridge {n} of {len(tables)}"
-            fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label)
+            fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label, blocks)
             scorers = [WeightsScorer.of(R, W) for W in fitted]
             chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
             best.append(fitted[chosen])
@@ -169,7 +171,7 @@ def _join(parts: Sequence[tuple[VectorScorer, float]], shape: tuple[int, int]) -
 
 
 def _fit_factors(
-    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, progress: Progress
+    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, progress: Progress, blocks: Blocks | None
 ) -> Iterator[VectorScorer]:
     """Yield the factors of each of FACTOR_STRENGTHS."""
     for n, (unobserved_weight, regularization) in enumerate(FACTOR_STRENGTHS, start=1):
@@ -183,4 +185,5 @@ def _fit_factors(
             content=content,
             progress=progress,
             label=f"fit factors {n} of {len(FACTOR_STRENGTHS)}",
+            blocks=blocks,
         )

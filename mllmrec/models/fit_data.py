@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.config import TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, TrainingError
@@ -37,6 +38,7 @@ class FitContext:
         progress: called while a fit goes on.
         earlier: a fitted model of the same kind and settings, of the first users and items, to go on from; None: the
             fit starts from nothing.
+        blocks: workers that fit blocks of rows instead of this process; None: there are none.
     """
 
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -45,6 +47,7 @@ class FitContext:
     checkpoint: Path | None = None
     progress: Progress = silent
     earlier: Recommender | None = None
+    blocks: Blocks | None = None
 
     @property
     def digest(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mllmrec_kernels import CSR
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.config import ModelConfig, TrainConfig
 from mllmrec.dataset import Histories
 from mllmrec.features.encode import Features
@@ -45,6 +46,7 @@ def fit_model(
     checkpoint: Path | None = None,
     progress: Progress = silent,
     earlier: Recommender | None = None,
+    blocks: Blocks | None = None,
 ) -> Recommender:
     """Fit a model of any kind.
 
@@ -60,6 +62,7 @@ def fit_model(
         checkpoint: file to go on from and to write to; removed at the end.
         progress: called while the fit goes on.
         earlier: a fitted model of the same kind and settings to go on from, of the first users and items.
+        blocks: workers that fit blocks of rows instead of this process.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -69,7 +72,7 @@ def fit_model(
     histories.require_training("a model")
     features.check(profiled or histories)
     graph.check(histories)
-    context = FitContext(train, graph, histories, checkpoint, progress, earlier)
+    context = FitContext(train, graph, histories, checkpoint, progress, earlier, blocks)
     return registry.find(model.kind)(model, context=context).fit(
         histories.user_items(),
         item_features=features.items,

@@ -28,6 +28,8 @@ from mllmrec_kernels import CSR, als_factors
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Table, Work, rows_a_block
 from mllmrec.config import ModelConfig, Positive
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
@@ -39,6 +41,7 @@ from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.new_users import HalfSweep
 from mllmrec.models.scoring import VectorScorer
 
+_ROWS = 1 << 14  # rows that a worker solves at once
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
 _PAIRS = 1 << 14  # whose factors are gathered at once
 WARM_ITERATIONS = 3  # of a fit that goes on from an earlier one's factors
@@ -82,6 +85,7 @@ class IALS(EmbeddingModel):
             block=config.block,
             start=start,
             progress=self.context.progress,
+            blocks=self.context.blocks,
         )
 
     def _fold_in(self, histories: CSR) -> VectorScorer:
@@ -129,6 +133,7 @@ def alternate(
     start: Vectors | None = None,
     progress: Progress = silent,
     label: str = "fit iALS",
+    blocks: Blocks | None = None,
 ) -> VectorScorer:
     """Solve both tables in turn.
 
@@ -145,6 +150,7 @@ def alternate(
             `content`, or drawn. None: all are drawn.
         progress: called after each iteration.
         label: name of the work to `progress`.
+        blocks: workers that solve rows instead.
 
     Returns:
         p, float32 [U, r], and q, float32 [I, r].
@@ -159,8 +165,8 @@ def alternate(
     prior = None
     for n in range(iterations):
         if block is None or block >= factors:
-            users = _solve(by_user, items, share, regularization)
-            items = _solve(by_item, users, share, regularization, prior)
+            users = _solve(by_user, items, share, regularization, blocks=blocks)
+            items = _solve(by_item, users, share, regularization, prior, blocks=blocks)
         else:
             users = _solve_blocks(by_user, items, users, share, regularization, block)
             items = _solve_blocks(by_item, users, items, share, regularization, block, prior)
@@ -174,9 +180,34 @@ def _draw(n_items: int, factors: int, seed: int) -> Vectors:
     return np.asarray((torch.randn(n_items, factors, generator=generator) * (_START / factors**0.5)).numpy())
 
 
-def _solve(rows: CSR, factors: Vectors, share: float, regularization: float, prior: Vectors | None = None) -> Vectors:
-    """Return the best row factors [R, r] given the other side's [C, r] and what they shrink to [R, r]."""
+def _solve(
+    rows: CSR,
+    factors: Vectors,
+    share: float,
+    regularization: float,
+    prior: Vectors | None = None,
+    *,
+    blocks: Blocks | None = None,
+) -> Vectors:
+    """Return the best row factors, float32 [R, r], given the other side's.
+
+    Args:
+        rows: binary [R, C].
+        factors: float32 [C, r].
+        share: weight of every pair.
+        regularization: lambda.
+        prior: float32 [R, r], what the factors shrink to; None: to 0.
+        blocks: workers that solve instead.
+    """
     shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
+    if blocks and rows.n_rows:
+        tables: dict[str, Table] = {"entries": rows, "shrink": shrink}
+        if prior is not None:
+            tables["prior"] = prior
+        shared: dict[str, Table] = {"factors": factors, "gram": factors.T @ factors}
+        size = rows_a_block(rows.n_rows, _ROWS)
+        work = Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share})
+        return blocks.run(work)["factors"]
     return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
 
 
@@ -238,3 +269,16 @@ def _inner_products(
         at = slice(start, start + _PAIRS)
         products[at] = np.einsum("nr,nr->n", own[rows[at]], other[columns[at]])
     return products
+
+
+def solve_block(block: Block) -> Arrays:
+    """Return the factors of the block's rows, given the other side's and their Gram matrix."""
+    solved = als_factors(
+        block.matrix("entries"),
+        block.array("factors"),
+        unobserved_weight=block.settings["share"],
+        regularization=block.array("shrink"),
+        prior=block.array("prior") if "prior" in block.rows else None,
+        gram=block.array("gram"),
+    )
+    return {"factors": solved}

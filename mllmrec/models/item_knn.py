@@ -25,6 +25,8 @@ from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
@@ -72,14 +74,17 @@ class ItemKNN(ItemWeightModel):
     def _fit(self, data: FitData) -> None:
         """Find the nearest items of each item; those that share no user are none."""
         R, k = data.user_items, self.config.n_neighbors
-        X = _weighted(R, self.config.weighting)
+        X = weighted_interactions(R, self.config.weighting)
         if k == 0:
             self._X = X
             return
-        by_item, blocks, parts = X.T.tocsr(), range(0, R.n_columns, block_rows(R.n_columns)), []
-        for n, start in enumerate(blocks, start=1):
-            parts.append(_largest(by_item[start : start + blocks.step] @ X, np.arange(start, R.n_columns), k))
-            self.context.progress("fit item-kNN", n, len(blocks))
+        if self.context.blocks:
+            self.choose_rows(data, _in_blocks(R, self.config, self.context.blocks), self.config.half_lives)
+            return
+        by_item, starts, parts = X.T.tocsr(), range(0, R.n_columns, block_rows(R.n_columns)), []
+        for n, start in enumerate(starts, start=1):
+            parts.append(_largest(by_item[start : start + starts.step] @ X, np.arange(start, R.n_columns), k))
+            self.context.progress("fit item-kNN", n, len(starts))
         self.choose_rows(data, CSR.from_scipy(sp.vstack(parts)), self.config.half_lives)
 
     @property
@@ -135,7 +140,7 @@ class ItemKNN(ItemWeightModel):
         """Read what `write_files` wrote; of all neighbors X is computed again."""
         super().read_files(path)
         if self.config.n_neighbors == 0 and self.user_items is not None:
-            self._X = _weighted(self.user_items, self.config.weighting)
+            self._X = weighted_interactions(self.user_items, self.config.weighting)
         return self
 
 
@@ -193,7 +198,7 @@ class AllNeighborsScorer(MixedScorer):
         return ids, scores
 
 
-def _weighted(user_items: CSR, weighting: Weighting) -> sp.csr_array:
+def weighted_interactions(user_items: CSR, weighting: Weighting) -> sp.csr_array:
     """Return X, float64 [U, I], with S = X^T X."""
     owned = user_items.to_scipy().astype(np.float64)
     users_of = np.bincount(user_items.indices, minlength=user_items.n_columns)  # n_i, [I]
@@ -205,6 +210,25 @@ def _weighted(user_items: CSR, weighting: Weighting) -> sp.csr_array:
         length = owned.T @ counted**2  # 0 where nobody owns the item, or only users whose idf is 0
         scale = np.divide(1, np.sqrt(length), out=np.zeros(len(length)), where=length > 0)
     return sp.csr_array(owned.multiply(counted[:, None]).multiply(scale[None, :]))
+
+
+def _in_blocks(user_items: CSR, config: ItemKNNConfig, blocks: Blocks) -> CSR:
+    """Return the similarities to the nearest items, [I, I], from workers."""
+    n = user_items.n_columns
+    settings = {"weighting": config.weighting, "k": config.n_neighbors}
+    work = Work(neighbors_block, "fit item-kNN", n, block_rows(n), {}, {"user_items": user_items}, settings)
+    found = blocks.run(work)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(found["lengths"], dtype=np.int64)])
+    return CSR.from_scipy(sp.csr_array((found["values"], found["items"], indptr), shape=(n, n)))
+
+
+def neighbors_block(block: Block) -> Arrays:
+    """Return the nearest items of the block's items: their number, ids and similarities."""
+    X = block.once("X", lambda: weighted_interactions(block.matrix("user_items"), block.settings["weighting"]))
+    by_item = block.once("by item", X.T.tocsr)
+    items = np.arange(block.start, block.stop)
+    nearest = _largest(by_item[block.start : block.stop] @ X, items, block.settings["k"])
+    return {"lengths": np.diff(nearest.indptr), "items": nearest.indices, "values": nearest.data}
 
 
 def _largest(similar: sp.csr_array, items: NDArray[np.int64], k: int) -> sp.csr_array:

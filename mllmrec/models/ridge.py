@@ -18,6 +18,8 @@ import torch
 from mllmrec_kernels import CSR, ridge_path
 from pydantic import Field
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Table, Work, rows_a_block
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.environment import resolve_device
@@ -63,13 +65,14 @@ class ItemGraphRidge(ItemWeightModel):
             ConfigError: train.device asks for a GPU that is not there.
             KernelError: lambda is too small beside w for float64.
         """
-        R, config, progress = data.user_items, self.config, self.context.progress
+        R, config, progress, blocks = data.user_items, self.config, self.context.progress, self.context.blocks
         device = resolve_device(self.context.train.device, "train.device")
         V = data.items_or_zeros()
         progress("search neighbors", 0, 1)
-        support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device)
+        support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device, blocks)
         progress("search neighbors", 1, 1)
-        (W,) = ridge_weights(V, R, support, [(config.content_weight, config.regularization)], device, progress)
+        strengths = [(config.content_weight, config.regularization)]
+        (W,) = ridge_weights(V, R, support, strengths, device, progress, blocks=blocks)
         self.choose_rows(data, W, self.config.half_lives)
 
 
@@ -81,6 +84,7 @@ def ridge_weights(
     device: torch.device = _CPU,
     progress: Progress = silent,
     label: str = "fit ridge",
+    blocks: Blocks | None = None,
 ) -> list[CSR]:
     """Return W for each (w, lambda), all on the same support.
 
@@ -92,17 +96,51 @@ def ridge_weights(
         device: where the regressions are solved.
         progress: called after each block of items.
         label: name of the work to `progress`.
+        blocks: workers that solve instead, on their processors.
     """
+    if blocks and support.n_rows:
+        return _in_blocks(vectors, user_items, support, strengths, label, blocks)
     V, n = torch.from_numpy(vectors).to(device), support.n_rows
-    blocks: list[list[CSR]] = [[] for _ in strengths]
+    solved: list[list[CSR]] = [[] for _ in strengths]
     progress(label, 0, n)
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
         fitted = ridge_path(user_items, V, _only_rows(support, start, stop), strengths)
-        for kept, rows in zip(blocks, fitted, strict=True):
+        for kept, rows in zip(solved, fitted, strict=True):
             kept.append(rows)
         progress(label, stop, n)
-    return [_stack(parts, support).transpose() for parts in blocks]
+    return [_stack(parts, support).transpose() for parts in solved]
+
+
+def _in_blocks(
+    vectors: Vectors, user_items: CSR, support: CSR, strengths: Strengths, label: str, blocks: Blocks
+) -> list[CSR]:
+    """Return W for each (w, lambda); see ridge_weights.
+
+    Args:
+        vectors: V, float32 [I, d].
+        user_items: R, binary [U, I].
+        support: binary [I, I].
+        strengths: w and lambda.
+        label: name of the work to `progress`.
+        blocks: workers that solve.
+    """
+    shared: dict[str, Table] = {"vectors": vectors, "item_users": user_items.transpose()}
+    settings = {"strengths": [list(pair) for pair in strengths]}
+    size = rows_a_block(support.n_rows, _BLOCK)
+    solved = blocks.run(Work(ridge_block, label, support.n_rows, size, {"support": support}, shared, settings))
+    values = [solved[str(n)] for n in range(len(strengths))]
+    return [CSR(support.indptr, support.indices, of, support.n_columns).transpose() for of in values]
+
+
+def ridge_block(block: Block) -> Arrays:
+    """Return the weights of the block's items for each strength, in the order of their support's entries."""
+    rows = block.matrix("support")
+    before, after = np.zeros(block.start, np.int64), np.full(rows.n_columns - block.stop, rows.nnz, np.int64)
+    support = CSR(np.concatenate([before, rows.indptr, after]), rows.indices, None, rows.n_columns)
+    strengths = block.settings["strengths"]
+    fitted = ridge_path(block.matrix("item_users"), block.array("vectors"), support, strengths, by_item=True)
+    return {str(n): weights.values() for n, weights in enumerate(fitted)}
 
 
 def _only_rows(matrix: CSR, start: int, stop: int) -> CSR:
@@ -118,7 +156,12 @@ def _stack(parts: Sequence[CSR], support: CSR) -> CSR:
 
 
 def ridge_support(
-    vectors: Vectors, user_items: CSR, cooccurrence: int, semantic: int, device: torch.device = _CPU
+    vectors: Vectors,
+    user_items: CSR,
+    cooccurrence: int,
+    semantic: int,
+    device: torch.device = _CPU,
+    blocks: Blocks | None = None,
 ) -> CSR:
     """Return the items that each item is regressed on, binary [I, I]; row j is S_j.
 
@@ -128,12 +171,13 @@ def ridge_support(
         cooccurrence: K_c; 0: none.
         semantic: K_s; 0: none.
         device: where neighbors are searched.
+        blocks: workers that search instead.
     """
     n, lists = len(vectors), []
     if cooccurrence:
-        lists.append(neighbors.by_users(user_items, cooccurrence, device)[0])
+        lists.append(neighbors.by_users(user_items, cooccurrence, device, blocks=blocks)[0])
     if semantic:
-        lists.append(neighbors.by_vectors(vectors, semantic, device)[0])
+        lists.append(neighbors.by_vectors(vectors, semantic, device, blocks=blocks)[0])
     ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)
     rows, columns = np.nonzero(ids >= 0)
     return CSR.from_pairs(rows, ids[rows, columns], (n, n))

@@ -103,3 +103,14 @@ def test_a_system_that_float32_cannot_solve_is_named() -> None:
     alike = np.full((1, 2), 2, np.float32)  # [[4, 4], [4, 4]]: the second pivot is exactly 0
     with pytest.raises(KernelError, match=r"the system of row 1 cannot be solved in float32: its regularization 1e-30"):
         als_factors(R, alike, unobserved_weight=0, regularization=np.full(2, 1e-30))
+
+
+def test_a_gram_matrix_that_the_caller_has_is_taken_and_checked() -> None:
+    R = CSR.from_pairs(np.array([0, 0, 1]), np.array([0, 2, 1]), (2, 3))
+    Q = np.arange(6, dtype=np.float32).reshape(3, 2) / 4
+    options = {"unobserved_weight": 0.5, "regularization": np.ones(2)}
+    want = als_factors(R, Q, **options)
+    assert np.array_equal(als_factors(R, Q, gram=Q.T @ Q, **options), want)
+    assert not np.array_equal(als_factors(R, Q, gram=2 * Q.T @ Q, **options), want)
+    with pytest.raises(KernelInputError, match=r"gram must be finite float32 of shape \(2, 2\); got float32 \(3, 3\)"):
+        als_factors(R, Q, gram=np.eye(3, dtype=np.float32), **options)

@@ -167,3 +167,12 @@ def test_a_system_beyond_float64_is_named(backend: str) -> None:
     R = CSR.from_pairs(np.array([0]), np.array([0]), (1, 3))
     with pytest.raises(KernelError, match=r"the system of item 1 cannot be solved in float64: regularization 0.001"):
         solve(R, np.ones((3, 1), np.float32), S, backend, w=2.0**66, lam=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch", "reference"])
+def test_interactions_by_item_give_the_same_weights(backend: str) -> None:
+    R, V, S = case(60, 23, 300, 17, 5)
+    strengths = [(20.0, 50.0), (0.0, 1.0)]
+    by_user = ridge_path(R, V, S, strengths, backend=backend)
+    by_item = ridge_path(R.transpose(), V, S, strengths, by_item=True, backend=backend)
+    assert all(np.array_equal(one.values(), other.values()) for one, other in zip(by_user, by_item, strict=True))

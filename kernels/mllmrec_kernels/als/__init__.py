@@ -28,6 +28,7 @@ def als_factors(
     unobserved_weight: float,
     regularization: ArrayLike,
     prior: ArrayLike | None = None,
+    gram: ArrayLike | None = None,
     backend: str = "auto",
 ) -> NDArray[np.float32]: ...
 
@@ -40,6 +41,7 @@ def als_factors(
     unobserved_weight: float,
     regularization: ArrayLike,
     prior: ArrayLike | None = None,
+    gram: ArrayLike | None = None,
     backend: str = "auto",
 ) -> Tensor: ...
 
@@ -51,6 +53,7 @@ def als_factors(
     unobserved_weight: float,
     regularization: ArrayLike,
     prior: ArrayLike | None = None,
+    gram: ArrayLike | None = None,
     backend: str = "auto",
 ) -> ArrayLike:
     """Solve for the factors of each row, given the other side's (Hu, Koren and Volinsky, ICDM 2008, equation 4).
@@ -68,6 +71,7 @@ def als_factors(
         unobserved_weight: a >= 0, the weight of every pair.
         regularization: floating [R], above 0.
         prior: m, float32 [R, r], finite.
+        gram: Q^T Q, float32 [r, r], where the caller has it; None: it is computed.
         backend: "auto", "numba" or "reference".
 
     Returns:
@@ -84,13 +88,14 @@ def als_factors(
     shape = (matrix.n_rows, Q.shape[1])
     mean = np.zeros(shape, np.float32) if prior is None else as_numpy("prior", prior)
     _check_prior(mean, shape)
-    gram = (unobserved_weight * (Q.T @ Q)).astype(np.float32)  # [r, r]
+    products = Q.T @ Q if gram is None else _check_gram(as_numpy("gram", gram), Q.shape[1])
+    weighted = (unobserved_weight * products).astype(np.float32)  # [r, r]
     if backends.choose(backend, factors, cpu=("numba",), gpu=()) == "reference":
-        solved = reference.als_factors(matrix, Q, gram, strength, mean)
+        solved = reference.als_factors(matrix, Q, weighted, strength, mean)
     else:
         from mllmrec_kernels.als import cpu
 
-        solved = cpu.als_factors(matrix, Q, gram, strength, mean)
+        solved = cpu.als_factors(matrix, Q, weighted, strength, mean)
     unsolved = np.flatnonzero(~np.isfinite(solved).all(axis=1))
     if len(unsolved):
         raise KernelError(
@@ -113,6 +118,12 @@ def _check(rows: CSR, factors: NDArray[Any], unobserved_weight: float, regulariz
         raise KernelInputError(f"regularization must have shape ({rows.n_rows},); got {regularization.shape}")
     if not (regularization > 0).all():
         raise KernelInputError(f"regularization must be above 0; the lowest is {regularization.min()}")
+
+
+def _check_gram(gram: NDArray[Any], rank: int) -> NDArray[Any]:
+    if gram.dtype != np.float32 or gram.shape != (rank, rank) or not np.isfinite(gram).all():
+        raise KernelInputError(f"gram must be finite float32 of shape ({rank}, {rank}); got {gram.dtype} {gram.shape}")
+    return gram
 
 
 def _check_prior(prior: NDArray[Any], shape: tuple[int, int]) -> None:

@@ -26,6 +26,7 @@ def cooccurrence_topk(
     measure: str = "jaccard",
     window: int | None = None,
     times: NDArray[np.int64] | None = None,
+    items: tuple[int, int] | None = None,
     backend: str = "auto",
     max_bytes: int | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -46,14 +47,15 @@ def cooccurrence_topk(
         window: c_ij counts only users who touched i and j at most this far apart in time; d_i stays.
         times: int64 [nnz], the time of each entry of `user_items.indices`; needed by `window`. The matrix must then be
             a CSR with ascending, unique ids in a row, whose entries keep their order.
+        items: first item and one past the last of those that lists are wanted of; None: of all.
         backend: "auto", "numba", "cupy" or "reference". The matrix is counted on the host unless "cupy" is named.
         max_bytes: working memory beyond input and output; the transpose is made in blocks to fit it. None is
             16 MiB on the CPU, or twice the counters of all threads (8 bytes per item and thread) where that is more.
             On a GPU it is a quarter of the free memory.
 
     Returns:
-        ids int32 [I, k], padded with -1, and scores float32 [I, k], padded with 0. They do not depend on
-        the number of threads nor on max_bytes.
+        ids int32 [I, k], padded with -1, and scores float32 [I, k], padded with 0; of `items`, a row for each of
+        them. They do not depend on the number of threads nor on max_bytes.
 
     Raises:
         KernelInputError: an argument is out of range, times do not match, or max_bytes is too little for
@@ -64,20 +66,30 @@ def cooccurrence_topk(
     matrix = as_csr("user_items", user_items, binary=True)
     if measure not in MEASURES:
         raise KernelInputError(f"measure {measure!r} is not one of {', '.join(MEASURES)}")
+    span = _item_span(matrix.n_columns, items)
     if window is None:
         times = None
     else:
         _check_window(user_items, matrix, window, times)
     chosen = backends.choose(backend, matrix.indices, cpu=("numba",), gpu=("cupy",))
     if chosen == "reference":
-        return reference.cooccurrence_topk(matrix, k, measure, window, times)
+        ids, scores = reference.cooccurrence_topk(matrix, k, measure, window, times)
+        return ids[slice(*span)], scores[slice(*span)]
     if chosen == "cupy":
         from mllmrec_kernels.cooccurrence import gpu
 
-        return gpu.cooccurrence_topk(matrix, k, measure, window, times, max_bytes)
+        ids, scores = gpu.cooccurrence_topk(matrix, k, measure, window, times, max_bytes)
+        return ids[slice(*span)], scores[slice(*span)]
     from mllmrec_kernels.cooccurrence import cpu
 
-    return cpu.cooccurrence_topk(matrix, k, measure, window, times, max_bytes)
+    return cpu.cooccurrence_topk(matrix, k, measure, window, times, max_bytes, span)
+
+
+def _item_span(n_items: int, items: tuple[int, int] | None) -> tuple[int, int]:
+    start, stop = items or (0, n_items)
+    if not 0 <= start <= stop <= n_items:
+        raise KernelInputError(f"items must lie in 0 .. {n_items}; got {start} .. {stop}")
+    return start, stop
 
 
 def _check_window(user_items: SparseLike, matrix: CSR, window: int, times: NDArray[np.int64] | None) -> None:

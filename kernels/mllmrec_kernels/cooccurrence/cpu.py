@@ -111,8 +111,8 @@ def _keep_best(
 @njit(cache=True, parallel=True)
 def _count_block(
     low: int, high: int, starts: Offsets, users: Ids, entries: Offsets, indptr: Offsets, indices: Ids, times: Offsets,
-    window: int, degrees: Ids, measure: int, counters: Ids, touched: Ids, keys: NDArray[np.float64], ids: Ids,
-    scores: NDArray[np.float32],
+    window: int, degrees: Ids, measure: int, counters: Ids, touched: Ids, keys: NDArray[np.float64], first: int,
+    ids: Ids, scores: NDArray[np.float32],
 ) -> None:  # fmt: skip
     n_threads = len(counters)
     for thread in prange(n_threads):
@@ -133,16 +133,18 @@ def _count_block(
                     seen[n_touched] = j
                     n_touched += counter[j] == 0
                     counter[j] += 1
-            _keep_best(i, seen, n_touched, counter, degrees, measure, keys[thread], ids[i], scores[i])
+            _keep_best(i, seen, n_touched, counter, degrees, measure, keys[thread], ids[i - first], scores[i - first])
 
 
-def _blocks(degrees: NDArray[np.int32], bytes_an_entry: int, budget: int) -> list[tuple[int, int]]:
-    """Return ranges of items whose transposed entries fit the budget; a range holds at least one item."""
+def _blocks(
+    degrees: NDArray[np.int32], bytes_an_entry: int, budget: int, items: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Cut a range of items into ranges whose transposed entries fit the budget; each holds at least one item."""
     ends = np.cumsum(degrees, dtype=np.int64) * bytes_an_entry
-    blocks, low = [], 0
-    while low < len(degrees):
+    blocks, (low, stop) = [], items
+    while low < stop:
         done = int(ends[low - 1]) if low else 0
-        high = max(int(np.searchsorted(ends, done + budget, side="right")), low + 1)
+        high = min(stop, max(int(np.searchsorted(ends, done + budget, side="right")), low + 1))
         blocks.append((low, high))
         low = high
     return blocks
@@ -160,9 +162,10 @@ def working_bytes(n_items: int, k: int, threads: int) -> int:
 
 
 def cooccurrence_topk(
-    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int | None
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return ids int32 [I, k] and scores float32 [I, k].
+    user_items: CSR, k: int, measure: str, window: int | None, times: NDArray[np.int64] | None, max_bytes: int | None,
+    items: tuple[int, int],
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:  # fmt: skip
+    """Return ids int32 [B, k] and scores float32 [B, k] of a range of B items.
 
     Args:
         user_items: [U, I], the pattern.
@@ -171,6 +174,7 @@ def cooccurrence_topk(
         window: longest distance in time of two counted entries; None for all.
         times: int64 [nnz], needed by `window`.
         max_bytes: working memory; None for the default of the verb.
+        items: first item of the range, and one past its last.
     """
     n_items, threads = user_items.n_columns, get_num_threads()
     degrees = _degrees(user_items.indices, n_items)
@@ -188,17 +192,17 @@ def cooccurrence_topk(
     counters = np.zeros((threads, n_items), np.int32)
     touched = np.empty((threads, n_items + 1), np.int32)  # one is written before it is known to be new
     keys = np.empty((threads, k), np.float64)
-    ids = np.empty((n_items, k), np.int32)
-    scores = np.empty((n_items, k), np.float32)
+    ids = np.empty((items[1] - items[0], k), np.int32)
+    scores = np.empty(ids.shape, np.float32)
     entry_times = np.empty(0, np.int64) if times is None else times
     budget = min(_BLOCK_BYTES, max_bytes - working_bytes(n_items, k, threads))
-    for low, high in _blocks(degrees, bytes_an_entry, budget):
+    for low, high in _blocks(degrees, bytes_an_entry, budget, items):
         starts = np.concatenate(([0], np.cumsum(degrees[low:high], dtype=np.int64)))
         users = np.empty(starts[-1], np.int32)
         entries = np.empty(0 if times is None else starts[-1], np.int64)
         _transpose_block(user_items.indptr, user_items.indices, low, high, starts[:-1].copy(), users, entries)
         _count_block(
             low, high, starts, users, entries, user_items.indptr, user_items.indices, entry_times, window or 0,
-            degrees, MEASURES[measure], counters, touched, keys, ids, scores,
+            degrees, MEASURES[measure], counters, touched, keys, items[0], ids, scores,
         )  # fmt: skip
     return ids, scores

@@ -58,7 +58,13 @@ def ridge_weights(
 
 
 def ridge_path(
-    user_items: SparseLike, vectors: ArrayLike, support: SparseLike, strengths: Strengths, *, backend: str = "auto"
+    user_items: SparseLike,
+    vectors: ArrayLike,
+    support: SparseLike,
+    strengths: Strengths,
+    *,
+    by_item: bool = False,
+    backend: str = "auto",
 ) -> tuple[CSR, ...]:
     """Return `ridge_weights` for several (w, lambda); what does not depend on them is made once.
 
@@ -67,23 +73,25 @@ def ridge_path(
         vectors: as in `ridge_weights`.
         support: as in `ridge_weights`.
         strengths: pairs (content_weight, regularization).
+        by_item: `user_items` is given transposed, [I, U], so that it need not be transposed here.
         backend: as in `ridge_weights`.
 
     Returns:
         A result of `ridge_weights` for each pair, in the order given.
     """
-    R, S = as_csr("user_items", user_items, binary=True), as_csr("support", support, binary=True)
-    _check(R, vectors, S)
+    matrix, S = as_csr("user_items", user_items, binary=True), as_csr("support", support, binary=True)
+    _check(matrix.n_rows if by_item else matrix.n_columns, vectors, S)
     for content_weight, regularization in strengths:
         _check_strengths(content_weight, regularization)
     chosen = backends.choose(backend, vectors, cpu=("numba", "torch"), gpu=("torch",))
     if chosen == "torch":
-        weights = _by_torch(R, vectors, S, strengths)
+        weights = _by_torch(matrix.transpose() if by_item else matrix, vectors, S, strengths)
     elif chosen == "numba":
         from mllmrec_kernels.ridge import cpu
 
-        weights = cpu.ridge_weights(R, _contiguous(vectors), S, strengths)
+        weights = cpu.ridge_weights(matrix if by_item else matrix.transpose(), _contiguous(vectors), S, strengths)
     else:
+        R = matrix.transpose() if by_item else matrix
         weights = reference.ridge_weights(R, _contiguous(vectors), S, strengths)
     for row, (content_weight, regularization) in zip(weights, strengths, strict=True):
         _check_solved(row, S, content_weight, regularization)
@@ -103,8 +111,7 @@ def _contiguous(vectors: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(arrays.as_numpy("vectors", vectors))
 
 
-def _check(user_items: CSR, vectors: ArrayLike, support: CSR) -> None:
-    n = user_items.n_columns
+def _check(n: int, vectors: ArrayLike, support: CSR) -> None:
     if not arrays.is_tensor(vectors):
         arrays.as_numpy("vectors", vectors)
     dtype = str(vectors.dtype).removeprefix("torch.")

@@ -141,20 +141,19 @@ def _all_rows(
 
 
 def ridge_weights(
-    user_items: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
+    item_users: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
 ) -> NDArray[np.float32]:
     """Return the weights in the order of `support`'s entries, float32 [len(strengths), support.nnz].
 
     Args:
-        user_items: R, [U, I], the pattern.
+        item_users: R^T, [I, U], the pattern.
         vectors: V, float32 [I, d].
         support: [I, I], the pattern.
         strengths: pairs (w, lambda).
     """
-    item_users = user_items.transpose()
     longest = int(count_members(np.diff(item_users.indptr), support).max(initial=0))
     widest = int(np.diff(support.indptr).max(initial=0))
-    last = np.full((get_num_threads(), user_items.n_rows), -1, np.int32)
+    last = np.full((get_num_threads(), item_users.n_columns), -1, np.int32)
     out = np.empty((len(strengths), support.nnz), np.float32)
     _all_rows(
         support.indptr, support.indices, item_users.indptr, item_users.indices, vectors,

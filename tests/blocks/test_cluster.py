@@ -1,0 +1,130 @@
+"""A real Ray cluster on this machine: the bytes of a local run, nodes that die, versions, and addresses."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mllmrec_kernels import topk_cosine
+
+from mllmrec.blocks.stage import Blocks, open_launcher
+from mllmrec.dataset import Dataset
+from mllmrec.errors import ConfigError, EngineError, MismatchError
+from mllmrec.foundation.progress import Progress, silent
+from mllmrec.graph import neighbors
+
+ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'mllmrec[ray]', or make test-ray")
+from mllmrec.blocks import cluster as ray_blocks  # noqa: E402
+from tests.ray_cluster import Cluster, cluster, free_port  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own, about its own
+ROWS = np.random.default_rng(1).standard_normal((1_000, 32)).astype(np.float32)
+STAGES = ("encode", "graph", "train", "evaluate", "recommend")
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with a short name: Ray's sockets lie below it, and their names are bounded."""
+    return tmp_path_factory.mktemp("ray")
+
+
+def search(started: Cluster, parts: Path, progress: Progress = silent, **options: str) -> tuple[Blocks, bool]:
+    """Search neighbors on a cluster; return the blocks and whether the lists are right."""
+    with open_launcher(started.address) as launcher:
+        assert launcher is not None
+        blocks = Blocks(launcher, parts, progress, Counter())
+        found = neighbors.by_vectors(ROWS, 5, neighbors.CPU, blocks=blocks, **options)
+    want = topk_cosine(ROWS, 5)
+    return blocks, all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
+
+
+def test_two_nodes_give_the_lists_of_this_process_and_other_versions_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cluster(folder, 2) as started:
+        blocks, right = search(started, tmp_path / "parts")
+        assert right and blocks.counts["blocks_computed"] == 16 and blocks.counts["bytes_sent"] == ROWS.nbytes
+        assert sum(blocks.launcher.nodes.values()) == 16  # type: ignore[attr-defined]
+        again, right = search(started, tmp_path / "parts")
+        assert right and again.counts["blocks_computed"] == 0 and again.counts["bytes_sent"] == 0
+        monkeypatch.setattr(ray_blocks, "shaping_versions", lambda: {"numpy": "0.1"})
+        with pytest.raises(MismatchError, match=r"of the cluster has numpy [\d.]+ for 0.1; install the same"):
+            search(started, tmp_path / "others")
+    with pytest.raises(ConfigError, match="no Ray cluster answers at ray://127.0.0.1:"):
+        search(started, tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_costs_the_blocks_that_it_had_alone(folder: Path, tmp_path: Path) -> None:
+    with cluster(folder, 3) as started:
+        for attempt in range(3):
+            victim, when = started.nodes[-1], random.randrange(100, 700)
+            kill = threading.Thread(target=victim.kill)
+
+            def at(label: str, done: int, total: int | None, kill=kill, when=when) -> None:
+                if done >= when and kill.ident is None:
+                    kill.start()
+
+            blocks, right = search(started, tmp_path / f"parts{attempt}", at, backend="reference")
+            kill.join()
+            assert right and blocks.counts["blocks_computed"] == 16 and blocks.counts["blocks_repeated"] <= 2
+            started.nodes.remove(victim)
+            started.add()
+
+
+@pytest.mark.slow
+def test_a_lost_head_is_one_line_and_the_next_start_computes_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    def at(label: str, done: int, total: int | None) -> None:
+        if done >= 300 and kill.ident is None:
+            kill.start()
+
+    with cluster(folder / "first", 2) as started:
+        kill = threading.Thread(target=started.nodes[0].kill)
+        with pytest.raises(EngineError, match="the Ray cluster cannot go on: .*; what is done is kept"):
+            search(started, tmp_path / "parts", at, backend="reference")
+        kill.join()
+    done = len(list((tmp_path / "parts").glob("*/*.safetensors")))
+    assert 0 < done < 16
+    with cluster(folder / "second", 2) as started:
+        blocks, right = search(started, tmp_path / "parts", backend="reference")
+        assert right and blocks.counts["blocks_found"] == done and blocks.counts["blocks_computed"] == 16 - done
+
+
+@pytest.mark.slow
+def test_a_run_on_one_two_and_four_nodes_has_the_bytes_of_a_local_run(
+    dataset: Dataset, folder: Path, tmp_path: Path
+) -> None:
+    want = artefacts(dataset, tmp_path / "local", "local", dict(os.environ))
+    with cluster(folder, 1) as started:
+        for nodes in (1, 2, 4):
+            while len(started.nodes) < nodes:
+                started.add()
+            assert artefacts(dataset, tmp_path / f"on{nodes}", "ray", started.environment) == want
+            assert artefacts(dataset, tmp_path / f"at{nodes}", started.address, started.environment) == want
+
+
+def artefacts(dataset: Dataset, out: Path, on: str, environment: dict[str, str]) -> dict[str, bytes]:
+    """Run the command line; return every file of its stages."""
+    command = [sys.executable, "-m", "mllmrec_cli", "run", str(dataset.folder), "--out", str(out), "--on", on, "-q"]
+    paths = os.pathsep.join(entry for entry in sys.path if entry)
+    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(
+        [*command, "--cache", str(out.parent / "cache.sqlite")], env={**environment, **threads}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return {f"{stage}/{file.name}": file.read_bytes() for stage in STAGES for file in (out / stage).iterdir()}
+
+
+def test_an_address_without_a_cluster_is_one_line() -> None:
+    with (
+        pytest.raises(ConfigError, match="no Ray cluster answers at ray://127.0.0.1:"),
+        open_launcher(f"ray://127.0.0.1:{free_port()}"),
+    ):
+        pass

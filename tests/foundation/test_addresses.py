@@ -1,0 +1,93 @@
+"""Runs and datasets in an object store: brought here, taken back stage by stage, and a real S3 server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+import mllmrec
+from mllmrec.config import load_config
+from mllmrec.dataset import Dataset
+from mllmrec.errors import ConfigError, InputError, StorageError
+from mllmrec.foundation.addresses import fetched, local_path, mirrored, parse_address
+
+CONFIG = ["profile.kind=mean", "model.kind=ease"]
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    memory = fsspec.filesystem("memory")
+    yield "memory://shop"
+    if memory.exists("/shop"):
+        memory.rm("/shop", recursive=True)
+
+
+def test_an_address_survives_the_loss_of_a_slash_and_file_is_this_machine() -> None:
+    assert parse_address(Path("s3://bucket/run/")) == parse_address("s3://bucket/run") == "s3://bucket/run"
+    assert parse_address("run") is None and parse_address("/place/run") is None and parse_address("c:/x") is None
+    assert parse_address("file:///place/run") is None
+    assert local_path("file:///place/run") == local_path(Path("file:///place/run")) == Path("/place/run")
+    assert local_path("run") == Path("run")
+
+
+def test_a_run_in_a_store_is_taken_there_stage_by_stage_and_goes_on(
+    dataset: Dataset, store: str, tmp_path: Path
+) -> None:
+    memory, config = fsspec.filesystem("memory"), load_config(None, CONFIG)
+    memory.put(f"{dataset.folder}/", "/shop/dataset/", recursive=True)
+    options = {"config": config, "cache": tmp_path / "c.sqlite"}
+    mllmrec.run(f"{store}/dataset", f"{store}/run", until="profile", **options)
+    assert sorted(memory.ls("/shop/run/profile", detail=False)) == [
+        "/shop/run/profile/profiles.parquet", "/shop/run/profile/stage.json",
+    ]  # fmt: skip
+    made = mllmrec.run(f"{store}/dataset", f"{store}/run", until="profile", **options)
+    assert made.stages["describe"]["reused"] and made.stages["profile"]["reused"]
+    memory.pipe("/shop/run/describe/stage.json", b"{")  # a torn seal is a stage that is not done
+    made = mllmrec.run(f"{store}/dataset", f"{store}/run", until="profile", **options)
+    assert not made.stages["describe"]["reused"] and made.stages["profile"]["reused"]
+    here = mllmrec.run(dataset, tmp_path / "run", until="profile", **options)
+    seals = [json.loads(memory.cat("/shop/run/profile/stage.json"))]
+    seals.append(json.loads((tmp_path / "run" / "profile" / "stage.json").read_text()))
+    assert seals[0] == seals[1] and here.stages["profile"]["reused"] is False
+
+
+def test_what_is_no_folder_of_ours_is_one_line(store: str) -> None:
+    with pytest.raises(InputError, match="memory://shop/none is empty or missing"), fetched(f"{store}/none"):
+        pass
+    refusal = "nosuch://x cannot be opened: .*; install what reads nosuch://"
+    with pytest.raises(ConfigError, match=refusal), mirrored("nosuch://x"):
+        pass
+    fsspec.filesystem("memory").pipe("/shop/run/.hidden/x", b"")
+    refusal = "holds '.hidden/x', a name that no run or dataset has"
+    with pytest.raises(InputError, match=refusal), mirrored(f"{store}/run"):
+        pass
+
+
+def test_a_real_s3_server_keeps_files_and_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed")
+    servers = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = servers.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
+        with mirrored("s3://shop/run") as (folder, push):
+            (folder / "graph").mkdir()
+            (folder / "graph" / "graph.json").write_text("{}")
+            push([folder / "graph" / "graph.json"])
+        with fetched("s3://shop/run") as folder:
+            assert (folder / "graph" / "graph.json").read_text() == "{}"
+        with mirrored("s3://nobody/run") as (folder, push):
+            (folder / "x").write_text("")
+            with pytest.raises(StorageError, match="cannot write s3://nobody/run: "):
+                push([folder / "x"])
+    finally:
+        server.stop()
