@@ -43,7 +43,7 @@ def _leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
 def _print(result: LeakAudit) -> None:
     rows = [
         (
-            known.split,
+            known.name,
             f"{known.users:,}",
             f"{known.margin:.4f}",
             f"{known.reference:.4f}",

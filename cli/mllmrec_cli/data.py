@@ -28,8 +28,10 @@ class SplitRule(StrEnum):
 
     auto = "auto"
     random = "random"
+    user_time = "user-time"
     leave_one_out = "leave-one-out"
     global_time = "global-time"
+    cold_items = "cold-items"
     given = "given"
 
 
@@ -54,9 +56,16 @@ def _prepare(
         SplitRule,
         typer.Option(
             metavar="RULE",
-            help="Rule that holds interactions out: random, leave-one-out, global-time, given; auto: given, or random.",
+            help="Rule that holds interactions out: random, user-time, leave-one-out, global-time, cold-items, given; "
+            "auto: given, or random.",
         ),
     ] = SplitRule.auto,
+    cold_share: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=0.499, help="Share of the items that cold-items hides for the test; as many for validation."
+        ),
+    ] = 0.1,
     split_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column that holds a given split.")] = "",
     k_core: Annotated[
         int | None, typer.Option(min=0, help="Minimum number of interactions per user and per item.", show_default="5")
@@ -82,7 +91,7 @@ def _prepare(
         str, typer.Option(metavar="FILE", help="Item table in SHOP.", show_default="by its usual names")
     ] = "",
     category: Annotated[str, typer.Option(metavar="TEXT", help="What the shop sells, for the prompts.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of a random split, and of a generated catalogue.")] = 999,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of a split that draws, and of a generated catalogue.")] = 999,
     download_images: Annotated[
         bool, typer.Option("--download-images", help="Download the pictures that items name by address.")
     ] = False,
@@ -131,6 +140,7 @@ def _prepare(
         split=split.value,
         split_column=split_column or None,
         seed=seed,
+        cold_share=cold_share,
         columns=data.parse_columns(column or []),
         category=category,
         max_rejected=max_rejected,

@@ -17,8 +17,9 @@ item's in a leaky one. So
     leak index = mean over users of the surplus of held-out items / that of training items
 
 is about the share of held-out items that went into the profiles: 0 where none did, 1 where all did. Its interval
-is a bootstrap over users. Validation and test are measured apart, so that a leak of one alone shows whole. Profiles
-of tastes alone, without items, have next to no surplus: for them the audit is undecided.
+is a bootstrap over users. Validation and test are measured apart, so that a leak of one alone shows whole. So are
+held-out items without a training interaction, as a split by cold items has them: their leak would be a small part of
+the whole. Profiles of tastes alone, without items, have next to no surplus: for them the audit is undecided.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _DECILES = 10
 _LIKES = 10  # never-seen items that an item is set against
 _TRAINING_ITEMS = 10  # drawn of each user
 _MOST_USERS, _MOST_STRANGERS = 2_000, 4_000
+_FEWEST_USERS = 30  # with a cold item; an interval over fewer says nothing
+_HELD_OUT: tuple[tuple[Split, bool], ...] = (("valid", False), ("test", False), ("valid", True), ("test", True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Knowledge:
 
     Attributes:
         split: "train", "valid" or "test".
+        cold: whether these are the items of the split without a training interaction alone.
         users: users with such items.
         margin: of the items over never-seen items of the same popularity decile.
         reference: the same margin by the leak-free reference.
@@ -61,11 +65,17 @@ class Knowledge:
     """
 
     split: Split
+    cold: bool
     users: int
     margin: float
     reference: float
     surplus: float
     index: Interval | None
+
+    @property
+    def name(self) -> str:
+        """Return the split, and that its cold items alone are measured."""
+        return f"{self.split}, cold items" if self.cold else self.split
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,8 @@ class LeakAudit:
     Attributes:
         recorded: the histories that the run says its profiles were made from.
         measured: the verdict from the vectors alone.
-        splits: train, valid, test; held-out splits without items are left out.
+        splits: train, valid, test, then the cold items of valid and test; held-out splits without items are left out,
+            and cold items of fewer than 30 users.
         users: users measured.
     """
 
@@ -92,7 +103,7 @@ class LeakAudit:
     @property
     def sentence(self) -> str:
         """Return the verdict in one line."""
-        indices = [f"{known.split} {known.index}" for known in self.splits if known.index]
+        indices = [f"{known.name} {known.index}" for known in self.splits if known.index]
         measure = f"leak index {', '.join(indices)} (0 none, 1 all of the held-out items; limit {LIMIT:.2f})"
         if self.measured == "leaking":
             return f"the profiles know held-out items as only a leak explains: {measure}"
@@ -128,8 +139,14 @@ def audit_leak(
     for n, user in enumerate(users, start=1):
         rows.append(measurer.user(int(user)))
         progress("audit users", n, len(users))
-    values = np.array(rows)  # [B, 3 splits, 3 measures]
-    splits = tuple(_knowledge(values, n) for n in range(len(SPLITS)) if not np.isnan(values[:, n, 2]).all())
+    values = np.array(rows)  # [B, train and _HELD_OUT, 3 measures]
+    groups: list[tuple[Split, bool]] = [("train", False), *_HELD_OUT]
+    measured = (~np.isnan(values[:, :, 2])).sum(axis=0)
+    splits = tuple(
+        _knowledge(values, n, split, cold=cold)
+        for n, (split, cold) in enumerate(groups)
+        if measured[n] >= (_FEWEST_USERS if cold else 1)
+    )
     return LeakAudit(scope, _verdict(splits), splits, len(users))
 
 
@@ -151,6 +168,7 @@ class _Measurer:
         self._seen = dataset.histories("all").user_items()
         counts = np.bincount(self._items[0].indices, minlength=dataset.n_items)
         edges = np.quantile(counts, np.arange(1, _DECILES) / _DECILES)
+        self._cold = counts == 0
         self._decile = np.searchsorted(edges, counts, side="right")
         strangers = np.arange(dataset.n_items)
         if len(strangers) > _MOST_STRANGERS:
@@ -159,23 +177,23 @@ class _Measurer:
         self._stranger_vectors = features.items[strangers]
 
     def user(self, user: int) -> Floats:
-        """Return [3, 3]: train, valid, test by margin, reference margin, surplus; NaN where there is no item."""
+        """Return [5, 3]: train and _HELD_OUT by margin, reference margin, surplus; NaN where there is no item."""
         training = self._items[0].row(user)
         total: Vectors = self._features.items[training].sum(axis=0)
         unseen = ~np.isin(self._strangers, self._seen.row(user))
         drawn = training
         if len(training) > _TRAINING_ITEMS:
             drawn = self._generator.choice(training, _TRAINING_ITEMS, replace=False)
-        held_out = [self._items[n].row(user) for n in (1, 2)]
-        return np.array(
-            [
-                self._split(user, drawn, total - self._features.items[drawn], unseen),
-                *(self._split(user, items, np.tile(total, (len(items), 1)), unseen) for items in held_out),
-            ]
-        )
+        groups = [_mean(self._rows(user, drawn, total - self._features.items[drawn], unseen))]
+        held_out = {split: self._items[SPLITS.index(split)].row(user) for split in ("valid", "test")}
+        rows = {
+            split: self._rows(user, items, np.tile(total, (len(items), 1)), unseen) for split, items in held_out.items()
+        }
+        groups += [_mean(rows[split][self._cold[held_out[split]] | (not cold)]) for split, cold in _HELD_OUT]
+        return np.array(groups)
 
-    def _split(self, user: int, items: NDArray[np.integer], references: Vectors, unseen: NDArray[np.bool_]) -> Floats:
-        """Return means over `items`, each with its own reference [n, d]."""
+    def _rows(self, user: int, items: NDArray[np.integer], references: Vectors, unseen: NDArray[np.bool_]) -> Floats:
+        """Return [n, 3]: the measures of each of `items`, with its own reference [n, d]; NaN where it has none."""
         vectors = self._features.items
         profile = vectors[items] @ self._features.users[user], self._stranger_vectors @ self._features.users[user]
         lengths = np.maximum(np.linalg.norm(references, axis=1), np.finfo(np.float32).tiny)
@@ -183,15 +201,21 @@ class _Measurer:
         reference = (references / lengths[:, None]) @ self._stranger_vectors.T  # [n, strangers]
         alike = vectors[items] @ self._stranger_vectors.T
         deciles = self._decile[self._strangers][unseen]
-        rows = []
+        rows = np.full((len(items), 3), np.nan)
         for n, item in enumerate(items):
             same = deciles == self._decile[item]
             if same.any() and references[n].any():
                 likes = np.argsort(-alike[n][unseen], kind="stable")[:_LIKES]
                 own, strangers = (profile[0][n], reference_own[n]), (profile[1][unseen], reference[n][unseen])
                 margins = [score - scores[same].mean() for score, scores in zip(own, strangers, strict=True)]
-                rows.append((*margins, _surplus(own, strangers, likes)))
-        return np.mean(rows, axis=0) if rows else np.full(3, np.nan)
+                rows[n] = (*margins, _surplus(own, strangers, likes))
+        return rows
+
+
+def _mean(rows: Floats) -> Floats:
+    """Return the mean of the rows [n, 3] that are numbers; NaN where none is."""
+    measured = rows[~np.isnan(rows[:, 2])]
+    return np.mean(measured, axis=0) if len(measured) else np.full(3, np.nan)
 
 
 def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes: NDArray[np.int64]) -> float:
@@ -203,14 +227,14 @@ def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes
     return float(above - slope * expected)
 
 
-def _knowledge(values: Floats, split: int) -> Knowledge:
-    margin, reference, surplus = (float(mean) for mean in np.nanmean(values[:, split], axis=0))
+def _knowledge(values: Floats, group: int, split: Split, *, cold: bool) -> Knowledge:
+    margin, reference, surplus = (float(mean) for mean in np.nanmean(values[:, group], axis=0))
     index = None
-    if split > 0:
-        both = values[~np.isnan(values[:, [0, split], 2]).any(axis=1)][:, [0, split], 2]
+    if group > 0:
+        both = values[~np.isnan(values[:, [0, group], 2]).any(axis=1)][:, [0, group], 2]
         index = _ratio(both[:, 1], both[:, 0]) if len(both) else None
-    users = int((~np.isnan(values[:, split, 2])).sum())
-    return Knowledge(SPLITS[split], users, margin, reference, surplus, index)
+    users = int((~np.isnan(values[:, group, 2])).sum())
+    return Knowledge(split, cold, users, margin, reference, surplus, index)
 
 
 def _ratio(above: Floats, below: Floats) -> Interval:

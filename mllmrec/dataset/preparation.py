@@ -34,7 +34,8 @@ class PrepareOptions(BaseModel):
         min_rating: interactions rated lower are dropped.
         split: rule by which interactions are held out; "auto": given, else random.
         split_column: column of a given split.
-        seed: of the random split.
+        seed: of the split, where its rule draws.
+        cold_share: of the items that `cold-items` hides for the test, and as many for validation.
         columns: columns by role, as `parse_columns` returns them.
         category: what the shop sells, for prompts.
         max_rejected: share of a file's rows that may be left out, in [0, 1].
@@ -48,9 +49,10 @@ class PrepareOptions(BaseModel):
     format: Literal["auto", "tables", "amazon", "mmrec"] = "auto"
     k_core: Annotated[int, Field(ge=0)] | None = None
     min_rating: float | None = None
-    split: Literal["auto", "random", "leave-one-out", "global-time", "given"] = "auto"
+    split: Literal["auto", "random", "user-time", "leave-one-out", "global-time", "cold-items", "given"] = "auto"
     split_column: str | None = None
     seed: Annotated[int, Field(ge=0)] = 999
+    cold_share: Annotated[float, Field(gt=0, lt=0.5)] = splits.COLD_SHARE
     columns: Mapping[str, str] = {}
     category: str = ""
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -108,7 +110,10 @@ def prepare(
     rule = _rule(raw, options)
     interactions, steps, warnings = _clean(raw, rule, options)
     users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
-    interactions = interactions.with_columns(split=pl.Series(splits.assign(interactions, rule, options.seed)))
+    part = splits.assign(interactions, rule, options.seed, options.cold_share)
+    interactions = interactions.with_columns(split=pl.Series(part))
+    if rule == "cold-items":
+        steps |= count_hidden(interactions, options.seed, options.cold_share)
     warnings += _held_out_warnings(interactions, rule)
     if downloader is not None:
         from mllmrec.dataset.download import add_pictures
@@ -121,7 +126,7 @@ def prepare(
         "kind": raw.kind,
         "category": options.category,
         "options": options.model_dump(mode="json"),
-        "split": {"rule": rule, "seed": options.seed if rule == "random" else None},
+        "split": split_facts(rule, options.seed, options.cold_share),
         "steps": steps,
         "read": {
             "files": [asdict(file) for file in raw.files],
@@ -143,6 +148,35 @@ def prepare(
         progress=progress,
     )
     return store.load(Path(out))
+
+
+def split_facts(rule: str, seed: int, cold_share: float) -> dict[str, str | int | float | None]:
+    """Return what a manifest says of the split.
+
+    Args:
+        rule: of the split.
+        seed: of the rules that draw.
+        cold_share: of `cold-items`.
+    """
+    facts: dict[str, str | int | float | None] = {"rule": rule, "seed": seed if rule in splits.SEEDED else None}
+    return facts | ({"cold_share": cold_share} if rule == "cold-items" else {})
+
+
+def count_hidden(interactions: pl.DataFrame, seed: int, cold_share: float) -> dict[str, int]:
+    """Return the number of items that `cold-items` hides, and of their interactions, by what the manifest calls them.
+
+    Args:
+        interactions: of the dataset.
+        seed: of the draw.
+        cold_share: of the items that each held-out part gets.
+    """
+    counts = {}
+    for part, items in zip(
+        ("validation", "the test"), splits.hidden_items(interactions, seed, cold_share), strict=True
+    ):
+        counts[f"items hidden for {part}"] = len(items)
+        counts[f"interactions of items hidden for {part}"] = int(np.isin(interactions["item"].to_numpy(), items).sum())
+    return counts
 
 
 def _rule(raw: Source, options: PrepareOptions) -> str:

@@ -3,12 +3,13 @@
 | rule | held out |
 |---|---|
 | random | by user: of n < 10 one to validation, one to test; else floor(n / 5), half (rounded down) to validation |
+| user-time | by user: as many as `random`, the last to test, those before to validation |
 | leave-one-out | by user: the last to test, the one before to validation |
 | global-time | the last tenth of all interactions to test, the tenth before to validation, cut at whole timestamps |
+| cold-items | all interactions of a share of the items to test, of as many others to validation; the rest: random |
 | given | what the source's own column says |
 
-Users with fewer than three interactions are not held out from, but by `global-time` and `given`. A user
-without a training item is never evaluated.
+Users with fewer than three interactions are not held out from, but by `cold-items`, `global-time` and `given`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 
 from mllmrec.errors import InputError
 
+RULES = ("random", "user-time", "leave-one-out", "global-time", "cold-items")
+SEEDED = ("random", "cold-items")  # the others have one result
+COLD_SHARE = 0.1
 _FEW = 3
 _NAMES = {
     **dict.fromkeys(("train", "training", "0", "0.0"), 0),
@@ -27,24 +31,27 @@ _NAMES = {
 }
 
 
-def assign(interactions: pl.DataFrame, rule: str, seed: int) -> NDArray[np.int8]:
+def assign(interactions: pl.DataFrame, rule: str, seed: int, cold_share: float = COLD_SHARE) -> NDArray[np.int8]:
     """Return the part of each row: 0 train, 1 validation, 2 test.
 
     Args:
         interactions: user, item (indices), timestamp, split (the source's, for `given`); by user, oldest first.
-        rule: "random", "leave-one-out", "global-time" or "given".
-        seed: of the random rule; its result does not depend on the order of the rows.
+        rule: one of RULES, or "given".
+        seed: of the rules of SEEDED; their results do not depend on the order of the rows.
+        cold_share: of the items that `cold-items` hides for the test, and as many for validation; in (0, 0.5).
 
     Returns:
         int8 [n], aligned with the rows.
 
     Raises:
-        InputError: the rule needs time, or a given split, and the data has none.
+        InputError: the rule needs time, or a given split, and the data has none, or too few items to hide some.
     """
     if rule == "given":
         return _given(interactions["split"])
     if rule == "random":
         return _random(interactions, seed)
+    if rule == "cold-items":
+        return _cold_items(interactions, seed, cold_share)
     if interactions["timestamp"].null_count():
         raise InputError(
             f"--split {rule} needs a time for every interaction, and {interactions['timestamp'].null_count()} "
@@ -52,7 +59,44 @@ def assign(interactions: pl.DataFrame, rule: str, seed: int) -> NDArray[np.int8]
         )
     if rule == "global-time":
         return _global_time(interactions["timestamp"].to_numpy())
-    return _from_the_end(_from_end(interactions["user"].to_numpy()))
+    place_and_size = _from_end(interactions["user"].to_numpy())
+    return _as_many_as_random(*place_and_size) if rule == "user-time" else _from_the_end(*place_and_size)
+
+
+def hidden_items(
+    interactions: pl.DataFrame, seed: int, share: float = COLD_SHARE
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the items that `cold-items` hides: those of validation, and those of the test.
+
+    Args:
+        interactions: item (indices).
+        seed: of the draw.
+        share: of the items with interactions that each part gets, in (0, 0.5); at least one item.
+
+    Returns:
+        Two int64 arrays of as many items, ascending.
+
+    Raises:
+        InputError: no item would be left to train on.
+    """
+    items = np.sort(interactions["item"].unique().to_numpy()).astype(np.int64)
+    count = max(1, round(share * len(items)))
+    if 2 * count >= len(items):
+        raise InputError(
+            f"--cold-share {share:g} of {len(items):,} items hides {count:,} for validation and as many for the test, "
+            "which leaves none to train on; lower it"
+        )
+    drawn = np.random.default_rng([seed, 1]).permutation(items)
+    return np.sort(drawn[count : 2 * count]), np.sort(drawn[:count])
+
+
+def _cold_items(interactions: pl.DataFrame, seed: int, share: float) -> NDArray[np.int8]:
+    items = interactions["item"].to_numpy()
+    valid, test = (np.isin(items, hidden) for hidden in hidden_items(interactions, seed, share))
+    part = np.where(test, 2, np.where(valid, 1, 0)).astype(np.int8)
+    warm = ~(valid | test)
+    part[warm] = _random(interactions.filter(pl.Series(warm)), seed)
+    return part
 
 
 def _given(split: pl.Series) -> NDArray[np.int8]:
@@ -72,15 +116,18 @@ def _random(interactions: pl.DataFrame, seed: int) -> NDArray[np.int8]:
     draw[canonical] = np.random.default_rng(seed).random(len(users))
     shuffled = np.lexsort((draw, users))
     part = np.empty(len(users), dtype=np.int8)
-    place, size = _from_end(users[shuffled])
-    held = np.where(size < 10, 2, size // 5)
-    tested = held - held // 2
-    part[shuffled] = np.select([size < _FEW, place < tested, place < held], [0, 2, 1], 0)
+    part[shuffled] = _as_many_as_random(*_from_end(users[shuffled]))
     return part
 
 
-def _from_the_end(place_and_size: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.int8]:
-    place, size = place_and_size
+def _as_many_as_random(place: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int8]:
+    """Return the part of each row by its place from the end and its user's number of rows."""
+    held = np.where(size < 10, 2, size // 5)
+    tested = held - held // 2
+    return np.select([size < _FEW, place < tested, place < held], [0, 2, 1], 0).astype(np.int8)
+
+
+def _from_the_end(place: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int8]:
     return np.select([size < _FEW, place == 0, place == 1], [0, 2, 1], 0).astype(np.int8)
 
 

@@ -52,7 +52,7 @@ class _Manifest(BaseModel):
     kind: str
     category: str
     options: dict[str, Any]
-    split: dict[str, str | int | None]
+    split: dict[str, str | int | float | None]
     steps: dict[str, _Count]
     rejected: _Count
     warnings: list[str]

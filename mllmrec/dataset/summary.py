@@ -28,7 +28,9 @@ class Statistics:
         with_text: items with a title, a brand, categories or a description.
         with_image: items with a picture.
         cold_items: items without a training interaction; they stay candidates.
-        untrained_users: users without a training interaction; they are not evaluated.
+        untrained_users: users without a training interaction; they are evaluated apart.
+        cold_heldout: interactions of items without a training interaction in valid, test.
+        new_user_heldout: interactions of users without a training interaction in valid, test.
         steps: what each step of prepare dropped.
         rejected: rows that could not be read.
         read: files, columns and form of the times that prepare read.
@@ -45,6 +47,8 @@ class Statistics:
     with_image: int
     cold_items: int
     untrained_users: int
+    cold_heldout: tuple[int, int]
+    new_user_heldout: tuple[int, int]
     steps: dict[str, int]
     rejected: int
     read: Mapping[str, Any]
@@ -84,7 +88,9 @@ class Statistics:
             ("items with text", f"{self.with_text:,}"),
             ("items with an image", f"{self.with_image:,}"),
             ("items without training interaction", f"{self.cold_items:,}"),
+            ("  their interactions in valid / test", " / ".join(f"{n:,}" for n in self.cold_heldout)),
             ("users without training interaction", f"{self.untrained_users:,}"),
+            ("  their interactions in valid / test", " / ".join(f"{n:,}" for n in self.new_user_heldout)),
             *((step, f"{count:,}") for step, count in self.steps.items()),
             ("rows that could not be read", f"{self.rejected:,}"),
         ]
@@ -113,7 +119,15 @@ def statistics(dataset: Dataset) -> Statistics:
         with_image=dataset.items.filter(pl.col("images").list.len() > 0).height,
         cold_items=sizes[1] - train["item"].n_unique(),
         untrained_users=sizes[0] - train["user"].n_unique(),
+        cold_heldout=_heldout_beyond(rows, train, "item"),
+        new_user_heldout=_heldout_beyond(rows, train, "user"),
         steps=dict(dataset.manifest["steps"]),
         rejected=int(dataset.manifest["rejected"]),
         read=dict(dataset.manifest.get("read", {})),
     )
+
+
+def _heldout_beyond(rows: pl.DataFrame, train: pl.DataFrame, side: str) -> tuple[int, int]:
+    """Return the validation and test interactions whose user or item has no training interaction."""
+    splits = rows.join(train.select(side).unique(), on=side, how="anti")["split"]
+    return int((splits == 1).sum()), int((splits == 2).sum())

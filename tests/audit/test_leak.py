@@ -13,6 +13,7 @@ from mllmrec.audit import LeakAudit, audit_leak
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.dataset.dataset import Scope
+from mllmrec.dataset.resplit import resplit
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items, normalize_rows
@@ -86,6 +87,26 @@ def test_a_leak_of_one_split_alone_shows_whole_whatever_the_run_says(
     made = audited(world, np.asarray(seen @ items))
     assert made.recorded == "train" and made.measured == "leaking"
     assert index(made, "test") > 0.8 and abs(index(made, "valid")) < 0.2
+
+
+def test_a_leak_of_hidden_items_alone_shows_whole(world: World) -> None:
+    whole, items, _ = world
+    dataset = resplit(whole, "cold-items", 2, 0.1)
+    train, test = (dataset.matrix(split).to_scipy() for split in ("train", "test"))
+    cold = np.asarray(train.sum(axis=0)).ravel() == 0
+    hidden = test.multiply(cold[None, :])
+    for seen, verdict in ((train, "leak-free"), (train + hidden, "leaking")):
+        made = audited((dataset, items, items), np.asarray(seen @ items))
+        by_name = {known.name: known for known in made.splits}
+        assert list(by_name) == ["train", "valid", "test", "valid, cold items", "test, cold items"]
+        found = {name: known.index.value for name, known in by_name.items() if known.index}
+        assert made.measured == verdict, made.sentence
+        assert found["test, cold items"] == pytest.approx(float(verdict == "leaking"), abs=0.15)
+        assert (
+            abs(found["valid, cold items"]) < 0.15
+            and f"test, cold items {by_name['test, cold items'].index}" in made.sentence
+        )
+        assert by_name["test, cold items"].users == (hidden.sum(axis=1) > 0).sum()
 
 
 @pytest.mark.parametrize("seen", ["taste", "noisy mean", "one item"])
