@@ -22,7 +22,8 @@ from mllmrec.models.scoring import VectorScorer
 def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
     """Return the filter of an interaction matrix; columns in falling order of their singular values.
 
-    The start vector is fixed, so the same interactions give the same filter.
+    The start vector is fixed, and empty rows and columns are left out of the decomposition: where the matrix has fewer
+    dimensions than factors, ARPACK goes on from random vectors. So the same interactions give the same filter.
 
     Args:
         user_items: R, binary [U, I].
@@ -30,11 +31,14 @@ def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
     """
     R = user_items.to_scipy().astype(np.float64)
     scaled, by_item = normalize_bipartite(R)
-    factors = min(factors, min(R.shape) - 1)
+    bought = np.diff(scaled.tocsc().indptr) > 0
+    filled = scaled[np.diff(scaled.indptr) > 0][:, bought]
+    factors = min(factors, min(filled.shape) - 1)
     if factors < 1:
         return VectorScorer(np.zeros((R.shape[0], 1), np.float32), np.zeros((R.shape[1], 1), np.float32))
-    _, values, basis = svds(scaled, k=factors, v0=np.ones(min(R.shape)), return_singular_vectors="vh")
-    V = basis[np.argsort(-values, kind="stable")].T  # [I, r]
+    _, values, basis = svds(filled, k=factors, v0=np.ones(min(filled.shape)), return_singular_vectors="vh")
+    V = np.zeros((R.shape[1], factors))
+    V[bought] = basis[np.argsort(-values, kind="stable")].T
     users = np.ascontiguousarray(R @ (V / by_item[:, None] ** 0.5), np.float32)
     return VectorScorer(users, np.ascontiguousarray(V * by_item[:, None] ** 0.5, np.float32))
 
