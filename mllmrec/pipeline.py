@@ -74,7 +74,7 @@ _INPUTS: Mapping[Stage, Callable[[Work], dict[str, Any]]] = {
         "graph": work.run.digest("graph"),
     },
     "evaluate": lambda work: {
-        "version": 2,
+        "version": 3,
         "config": work.config.evaluate.model_dump(),
         "split": work.dataset.split_digest,
         "encode": work.run.digest("encode"),

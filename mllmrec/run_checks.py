@@ -7,7 +7,7 @@ columns, types and ids, so that no reader of a run meets an index out of range o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
+from mllmrec.evaluation.groups import GROUPS, Groups
 from mllmrec.run_record import Stage
 
 # What reading a file of another format may raise; only `load` runs inside such a block.
@@ -128,6 +129,28 @@ def check_evaluation(evaluation: Any, dataset: Dataset) -> None:
     check_ids("per_user.id", evaluation.per_user["id"], dataset.users)
     check_ids("heldout.user", evaluation.heldout["user"], dataset.users)
     check_ids("heldout.item", evaluation.heldout["item"], dataset.item_ids)
+    if evaluation.groups.means:
+        _check_groups(evaluation.groups, models, metrics, dataset)
+
+
+def _check_groups(groups: Groups, models: Sequence[str], metrics: Sequence[str], dataset: Dataset) -> None:
+    """Refuse groups of an evaluation that are others than evaluation.groups names, or of other models and metrics."""
+    for counts, most in ((groups.users, dataset.n_users), (groups.heldout, len(dataset.interactions))):
+        named = all(isinstance(counts.get(split), Mapping) and set(counts[split]) == set(GROUPS) for split in _SPLITS)
+        if not named or not all(type(n) is int and 0 <= n <= most for split in _SPLITS for n in counts[split].values()):
+            raise MismatchError("metrics.json counts other groups of users or items than an evaluation has")
+    for split in _SPLITS:
+        table = groups.means.get(split)
+        rows = [row for group in GROUPS for row in table[group].values()] if table and set(table) == set(GROUPS) else []
+        if len(rows) != len(GROUPS) * len(models) or not all(set(row) == set(metrics) for row in rows):
+            raise MismatchError("metrics.json has groups of other models or metrics")
+        if not all(_is_mean(value) for row in rows for value in row.values()):
+            raise MismatchError("metrics.json holds a mean that is no number from 0 to 1")
+    if groups.per_user.width:
+        text, number = pl.String(), pl.Float64()
+        columns = {"id": text, "split": text, "group": text, "model": text} | dict.fromkeys(metrics, number)
+        _check_columns("groups", groups.per_user, columns)
+        check_ids("groups.id", groups.per_user["id"], dataset.users)
 
 
 def _is_mean(value: Any) -> bool:

@@ -227,7 +227,8 @@ def _summary(artefacts: Artefacts, out: Path) -> dict[str, Any]:
     if artefacts.notes:
         summary["notes"] = artefacts.notes
     if artefacts.evaluated:
-        summary |= {"users": artefacts.evaluated.users, "metrics": artefacts.evaluated.means}
+        evaluated = artefacts.evaluated
+        summary |= {"users": evaluated.users, "metrics": evaluated.means, "groups": evaluated.groups.as_dict()}
     return summary
 
 
@@ -265,3 +266,25 @@ def print_results(evaluation: Evaluation) -> None:
     console.out.print(console.table(heading, ("model", *names), rows))
     if evaluation.unjudged:
         console.warn(f"{evaluation.unjudged}; prepare with another split to have metrics")
+    _print_groups(evaluation)
+
+
+def _print_groups(evaluation: Evaluation) -> None:
+    """Print the NDCG of each group of items and users; a line where the split has none but warm items."""
+    from mllmrec.evaluation.groups import GROUPS
+    from mllmrec.evaluation.metrics import short, written
+    from mllmrec.report.sections.results import shown_metrics
+
+    groups = evaluation.groups
+    if not groups.means:
+        return  # of an earlier version, which judged none
+    if not groups.apart:
+        console.say("every held-out item has training interactions, and no user is new: - for cold items and new users")
+        return
+    metric, test = shown_metrics(evaluation)[-1], groups.means["test"]
+    rows = [
+        (name, *(f"{counts['test'][group]:,}" for group in GROUPS))
+        for name, counts in (("users", groups.users), ("held-out items", groups.heldout))
+    ]
+    rows += [(model, *(short(test[group][model][metric]) for group in GROUPS)) for model in evaluation.means["test"]]
+    console.out.print(console.table(f"{written(metric)} by group", ("", *GROUPS), rows))

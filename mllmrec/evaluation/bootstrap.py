@@ -6,6 +6,7 @@ difference, so the bootstrap is paired. The seed is fixed: the same results give
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,35 @@ def mean_intervals(values: Floats, *, progress: Progress = silent) -> list[Inter
 def mean_interval(values: Floats) -> Interval:
     """Return the mean of values [users] with its interval; for a paired interval, pass differences."""
     return mean_intervals(values[:, None])[0]
+
+
+def crossed_intervals(draws: Sequence[tuple[NDArray[np.int64], Floats]]) -> list[Interval]:
+    """Return means over draws of means over users, with 95 % intervals that resample users and draws independently.
+
+    A draw is one of several splits of the same data, so a user stands in more than one. Owen, The pigeonhole
+    bootstrap, Annals of Applied Statistics 2007. With one draw this is `mean_intervals`.
+
+    Args:
+        draws: for each draw the users, int64 [n], and their values, float64 [n, m]; draws without users are left out.
+
+    Returns:
+        m intervals; NaN where no draw has users.
+    """
+    width = draws[0][1].shape[1] if draws else 0
+    judged = [(users, values) for users, values in draws if len(users)]
+    if not judged:
+        return [Interval(np.nan, np.nan, np.nan) for _ in range(width)]
+    everybody, count = np.unique(np.concatenate([users for users, _ in judged])), len(judged)
+    table = np.zeros((len(everybody), count, width + 1))  # the last column counts
+    for n, (users, values) in enumerate(judged):
+        rows = np.searchsorted(everybody, users)
+        table[rows, n, :width], table[rows, n, width] = values, 1
+    sums = resampled_sums(table.reshape(len(everybody), -1)).reshape(-1, count, width + 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[:, :, :width] / sums[:, :, width:]
+    weights = np.random.default_rng(1).multinomial(count, np.full(count, 1 / count), size=len(sums)) / count
+    estimates = np.mean([values.mean(axis=0) for _, values in judged], axis=0)
+    return intervals(estimates, np.einsum("bd,bdm->bm", weights, means))
 
 
 def intervals(estimates: Floats, draws: Floats) -> list[Interval]:

@@ -2,52 +2,33 @@
 
 Every item of the catalogue is ranked except the user's training items. By default validation items stay
 rankable at test time, as in the field's published tables; `evaluate.mask_validation` takes them out.
-Evaluated are the users with a held-out and a training item. Per-user values are kept.
+Evaluated are the users with a held-out and a training item; cold items and new users are judged apart as well
+(groups.py). Per-user values are kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
 import polars as pl
 from mllmrec_kernels import CSR
-from numpy.typing import NDArray
 
 from mllmrec.config import LEAKY, EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
+from mllmrec.evaluation.groups import ALL, Groups, GroupTable, SplitTask
+from mllmrec.evaluation.groups import HeldOut as HeldOut
+from mllmrec.evaluation.groups import Ranker as Ranker
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.foundation.tables import read_table
 
-HeldOut = Literal["valid", "test"]
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
-
-
-class Ranker(Protocol):
-    """A model that ranks held-out items."""
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the 0-based rank of each held-out item among the items that are not excluded.
-
-        Args:
-            exclude: [U, I], items that are not ranked; disjoint from `heldout`.
-            heldout: [U, I], items to rank; of equal scores the lower id ranks first.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-
-        Returns:
-            int32 [heldout.nnz], in the order of `heldout`.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +41,7 @@ class Evaluation:
         users: split -> number of users evaluated.
         per_user: id, split, model, and a column a metric; the evaluated users.
         heldout: user, item, and a column a model: its 0-based rank of that held-out test item, int32.
+        groups: the same by group; empty where the evaluation is of an earlier version.
     """
 
     leaky: bool
@@ -67,6 +49,7 @@ class Evaluation:
     users: Mapping[str, int]
     per_user: pl.DataFrame
     heldout: pl.DataFrame
+    groups: Groups = field(default_factory=Groups)
 
     @property
     def summary(self) -> str:
@@ -82,12 +65,14 @@ class Evaluation:
         return "" if self.users["test"] else nobody_to_judge("test")
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write metrics.json (null where nobody is judged), per_user.parquet and heldout.parquet."""
-        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means}
+        """Write metrics.json (null where nobody is judged), per_user.parquet, heldout.parquet and groups.parquet."""
+        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": self.groups.as_dict()}
         storage.write_json(path("metrics.json"), storage.nulled(notes))
-        storage.write_table(path("per_user.parquet"), self.per_user, notes={"leaky": str(self.leaky)})
-        storage.write_table(path("heldout.parquet"), self.heldout, notes={"leaky": str(self.leaky)})
-        return ["metrics.json", "per_user.parquet", "heldout.parquet"]
+        tables = {"per_user": self.per_user, "heldout": self.heldout, "groups": self.groups.per_user}
+        tables = {name: table for name, table in tables.items() if table.width}
+        for name, table in tables.items():
+            storage.write_table(path(f"{name}.parquet"), table, notes={"leaky": str(self.leaky)})
+        return ["metrics.json", *(f"{name}.parquet" for name in tables)]
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Evaluation:
@@ -99,15 +84,29 @@ class Evaluation:
         notes = storage.read_json(path("metrics.json"))
         if not path("heldout.parquet").is_file():
             raise MismatchError(f"{path('heldout.parquet')} is missing; evaluate again with mllmrec evaluate")
-        means = {
-            split: {
-                model: {name: value if notes["users"][split] else math.nan for name, value in values.items()}
-                for model, values in models.items()
-            }
-            for split, models in notes["metrics"].items()
-        }
+        means = {split: _means(models, notes["users"][split]) for split, models in notes["metrics"].items()}
         per_user, heldout = (read_table(path(name), {}) for name in ("per_user.parquet", "heldout.parquet"))
-        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout)
+        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout, _read_groups(notes, path))
+
+
+def _means(models: Mapping[str, Mapping[str, Any]], users: int) -> dict[str, dict[str, float]]:
+    """Return model -> metric -> mean; NaN for the null of a split without users."""
+    return {
+        model: {name: value if users else math.nan for name, value in values.items()}
+        for model, values in models.items()
+    }
+
+
+def _read_groups(notes: Mapping[str, Any], path: Callable[[str], Path]) -> Groups:
+    if "groups" not in notes:  # of a version that judged no groups
+        return Groups()
+    users, heldout, means = (notes["groups"][key] for key in ("users", "heldout", "metrics"))
+    means = {
+        split: {group: _means(models, users[split][group]) for group, models in groups.items()}
+        for split, groups in means.items()
+    }
+    table = read_table(path("groups.parquet"), {}) if path("groups.parquet").is_file() else pl.DataFrame()
+    return Groups(users, heldout, means, table)
 
 
 def evaluate_models(
@@ -130,25 +129,25 @@ def evaluate_models(
     means: dict[str, dict[str, dict[str, float]]] = {}
     users: dict[str, int] = {}
     frames: list[pl.DataFrame] = []
-    ranked = pl.DataFrame()
+    ranked, groups = pl.DataFrame(), GroupTable(dataset)
     for split in SPLITS:
-        heldout, exclude = protocol(dataset, split, config)
-        evaluated = np.flatnonzero(np.diff(heldout.indptr) > 0)
-        users[split], means[split] = len(evaluated), {}
+        task, means[split] = SplitTask.of(dataset, split, config), {}
+        heldout = task.part(task.known)
         ranked = pl.DataFrame(
             {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
         )
         progress(f"evaluate on {split}", 0, len(models))
         for n, (name, model) in enumerate(models.items(), start=1):
-            ranks = model.ranks(exclude, heldout, progress=under(progress, f"rank {split} by {name}"))
-            ranked = ranked.with_columns(pl.Series(name, ranks))
-            values = metrics.per_user(ranks, heldout.indptr, config.cutoffs)
-            values = {metric: value[evaluated] for metric, value in values.items()}
-            means[split][name] = metrics.mean(values)
+            below = under(progress, f"rank {split} by {name}")
+            ranks, judged = task.judge(model, config.cutoffs, progress=below)
+            ranked = ranked.with_columns(pl.Series(name, ranks[task.known]))
+            evaluated, values = judged[ALL].users, judged[ALL].values
+            users[split], means[split][name] = len(evaluated), metrics.mean(dict(values))
             identity: dict[str, Any] = {"id": dataset.users.gather(evaluated), "split": split, "model": name}
-            frames.append(pl.DataFrame(identity | values))
+            frames.append(pl.DataFrame(identity | dict(values)))
+            groups.add(split, task, name, judged)
             progress(f"evaluate on {split}", n, len(models))
-    return Evaluation(leaky, means, users, pl.concat(frames), ranked)  # of the last split, which is test
+    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish())  # ranked: of the test split
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:
@@ -162,14 +161,8 @@ def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[
     Returns:
         Two binary [U, I] matrices, disjoint.
     """
-    heldout, train = dataset.matrix(split), dataset.train
-    owners = heldout.rows()
-    known = np.diff(train.indptr)[owners] > 0
-    ranked = CSR.from_pairs(owners[known], heldout.indices[known], heldout.shape)
-    if split == "test" and config.mask_validation:
-        both = train.to_scipy() + dataset.matrix("valid").to_scipy()
-        return ranked, CSR.from_scipy(both, binary=True)
-    return ranked, train
+    task = SplitTask.of(dataset, split, config)
+    return task.part(task.known), task.exclude
 
 
 def nobody_to_judge(split: HeldOut) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mllmrec.config import ModelConfig
 from mllmrec.errors import InputError
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
@@ -30,7 +31,7 @@ from mllmrec.models.fit_data import check_histories as check_histories
 from mllmrec.models.fit_data import user_rows as user_rows
 from mllmrec.models.new_items import check_new_vectors, extend_columns, place
 from mllmrec.models.registry import read_settings
-from mllmrec.models.scoring import Lists, ranks_by_block, top_by_user
+from mllmrec.models.scoring import Lists, ScoresAmong, ranks_by_block, top_by_user
 
 if TYPE_CHECKING:
     from mllmrec.models.scorer_model import FittedScorer
@@ -241,6 +242,10 @@ class Recommender(ABC):
             int32 [heldout.nnz], in the order of `heldout`.
         """
         return ranks_by_block(self, exclude, heldout, progress)
+
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone, int64 [m], ascending; its column j is `items[j]`."""
+        return ScoresAmong(self, items)
 
     def save(self, folder: str | Path) -> None:
         """Write the settings, the training interactions and the fitted model into a folder.

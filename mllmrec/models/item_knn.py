@@ -28,6 +28,7 @@ from pydantic import model_validator
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import Count, ModelConfig
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
@@ -35,7 +36,7 @@ from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
 from mllmrec.models.recency import HalfLives
 from mllmrec.models.scorer_model import FittedScorer
 from mllmrec.models.scoring import Lists, block_rows
-from mllmrec.models.weight_scorers import MixedScorer, mixed_ranks
+from mllmrec.models.weight_scorers import MixedAmong, MixedScorer, mixed_ranks
 
 _K1, _B = 1.2, 0.75  # of BM25
 _USERS = 2_048  # whose sums over all neighbors are held at once
@@ -113,6 +114,12 @@ class ItemKNN(ItemWeightModel):
             return super().ranks(exclude, heldout, limit=limit, progress=progress)
         return AllNeighborsScorer(self.user_items, self._X).ranks(exclude, heldout, limit=limit, progress=progress)
 
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone; see Recommender."""
+        if self._X is None or self.user_items is None:
+            return super().among(items)
+        return AllNeighborsScorer(self.user_items, self._X).among(items)
+
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         if self._X is None or self.user_items is None:
             return super()._top(users, k, exclude)
@@ -182,6 +189,10 @@ class AllNeighborsScorer(MixedScorer):
             progress: called after each block of users.
         """
         return mixed_ranks(self.mixed, exclude, heldout, limit, progress, users=_USERS)
+
+    def among(self, items: NDArray[np.int64]) -> MixedAmong:
+        """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
+        return MixedAmong(self.mixed, items, users=_USERS)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         """Return the k best items of each user; see top_by_user.

@@ -9,6 +9,7 @@ import numpy as np
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender, user_rows
 from mllmrec.models.scoring import Lists, Part, Scorer
@@ -28,6 +29,10 @@ class FittedScorer(Scorer, Part, Protocol):
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
+        ...
+
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone, int64 [m]; see Recommender.among."""
         ...
 
 
@@ -59,6 +64,10 @@ class ScorerModel(Recommender):
             progress: called after each block of users.
         """
         return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
+
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone; see Recommender."""
+        return self.scorer.among(items)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         return self.scorer.top(users, k, exclude)

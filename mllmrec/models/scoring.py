@@ -75,6 +75,10 @@ class VectorScorer:
         """
         return rank_heldout(self.users, self.items, exclude, heldout, limit=limit)
 
+    def among(self, items: NDArray[np.int64]) -> VectorScorer:
+        """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
+        return VectorScorer(self.users, self.items[items])
+
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
         return np.asarray(self.users[users] @ self.items.T)
@@ -105,6 +109,36 @@ class VectorScorer:
         own = ids == items[:, None]
         own[~own.any(axis=1), -1] = True  # of more equal rows than places, the item itself may not be listed
         return ids[~own].reshape(-1, k), cosines[~own].reshape(-1, k)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresAmong:
+    """The scores of some items alone, by those of all.
+
+    Attributes:
+        model: scores every item.
+        items: int64 [m]; column j is items[j].
+    """
+
+    model: Scorer
+    items: NDArray[np.int64]
+
+    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of users [B], float32 [B, m]."""
+        return self.model.scores(users)[:, self.items]
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, m], items that are not ranked.
+            heldout: [U, m], items to rank.
+            limit: not used: every rank is exact.
+            progress: called after each block of users.
+        """
+        return ranks_by_block(self, exclude, heldout, progress)
 
 
 def block_rows(n_items: int) -> int:

@@ -48,6 +48,10 @@ class MixedScorer(ABC):
         """
         return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
 
+    def among(self, items: NDArray[np.int64]) -> MixedAmong:
+        """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
+        return MixedAmong(self.mixed, items)
+
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         """Return the k best items of each user; see top_by_user.
 
@@ -61,6 +65,45 @@ class MixedScorer(ABC):
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
         return np.asarray(score_mixed(self.mixed(users), items))
+
+
+class MixedAmong(MixedScorer):
+    """The same scores, of some items alone.
+
+    Args:
+        mixed: returns the scores of users [B] for all items.
+        items: int64 [m]; column j is items[j].
+        users: ranked at once.
+    """
+
+    def __init__(
+        self, mixed: Callable[[NDArray[np.int64]], MixedScores], items: NDArray[np.int64], users: int = USERS
+    ) -> None:
+        self._all, self._items, self._users = mixed, items, users
+
+    def mixed(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B] for the items as the kernels take them."""
+        scores = self._all(users)
+        weights, vectors = scores.item_weights, scores.item_vectors
+        if isinstance(weights, CSR):
+            narrow: Any = CSR.from_scipy(weights.to_scipy()[:, self._items])
+        else:
+            narrow = np.ascontiguousarray(np.asarray(weights)[:, self._items])
+        kept = None if vectors is None else np.asarray(vectors)[self._items]
+        return MixedScores(scores.user_items, narrow, scores.scale, scores.user_vectors, kept)
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, m], items that are not ranked.
+            heldout: [U, m], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress, users=self._users)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from mllmrec.report.comparison import compare_runs
 from mllmrec.report.page import render
 from mllmrec.report.sections.cards import Cards, Thumbnails
 from mllmrec.report.sections.graph import GraphSection, graph_section
+from mllmrec.report.sections.groups import groups_table
 from mllmrec.report.sections.inputs import data_section, settings
 from mllmrec.report.sections.lists import measure_lists
 from mllmrec.report.sections.profiles import ProfileSample, ProfilesSection, profiles_section
@@ -101,6 +102,7 @@ def run_page(run: Run, *, seed: int = 0, progress: Progress = silent) -> str:
         status=status,
         go_on=run.go_on,
         results=results,
+        groups=groups_table(run.evaluation) if results else None,
         steps=steps(run, status),
         data=data_section(run.dataset),
         profiles=profiles,

@@ -1,0 +1,235 @@
+"""Judge a split as a whole and by group: warm items, cold items, cold items among themselves, new users.
+
+A cold item is one without a training interaction, a new user one without any. Metrics are those of the held-out items
+of the group alone:
+
+| group | users | held-out items | ranked among |
+|---|---|---|---|
+| all | known | all | all items |
+| warm items | known | warm | all items |
+| cold items | known | cold | all items |
+| cold items among cold | known | cold | cold items |
+| new users | new | all | all items |
+
+"Known" users have a training interaction; "all" is the protocol of published tables. A user without a held-out item of
+a group is not judged in it, and a group without users has no value. Ranks among all items are computed once for all
+groups. Those among cold items are computed by the same kernels over the cold items' part of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import polars as pl
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+
+from mllmrec.config import EvaluateConfig
+from mllmrec.dataset import Dataset
+from mllmrec.evaluation import metrics
+from mllmrec.foundation.progress import Progress, silent
+
+HeldOut = Literal["valid", "test"]
+ALL, WARM, COLD, AMONG_COLD, NEW = "all", "warm items", "cold items", "cold items among cold", "new users"
+GROUPS = (WARM, COLD, AMONG_COLD, NEW)
+
+
+class ItemRanker(Protocol):
+    """Ranks held-out items among the items that it knows."""
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the 0-based rank of each held-out item among the items that are not excluded.
+
+        Args:
+            exclude: [U, I], items that are not ranked; disjoint from `heldout`.
+            heldout: [U, I], items to rank; of equal scores the lower id ranks first.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+
+        Returns:
+            int32 [heldout.nnz], in the order of `heldout`.
+        """
+        ...
+
+
+class Ranker(ItemRanker, Protocol):
+    """A model that ranks held-out items of the catalogue."""
+
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone, int64 [m], ascending; its column j is `items[j]`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The metrics of one model in one group.
+
+    Attributes:
+        users: int64 [n], the judged users, ascending.
+        values: metric -> float64 [n].
+    """
+
+    users: NDArray[np.int64]
+    values: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The evaluation of a run by group.
+
+    Attributes:
+        users: split -> group -> number of users judged.
+        heldout: split -> group -> number of held-out items judged.
+        means: split -> group -> model -> metric -> mean over the users; NaN without users.
+        per_user: id, split, group, model, and a column a metric; "warm items" has no rows where it is all of a split.
+    """
+
+    users: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    heldout: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    means: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]] = field(default_factory=dict)
+    per_user: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+    @property
+    def apart(self) -> bool:
+        """Return whether the test split has a cold item or a new user."""
+        return any(self.users.get("test", {}).get(group, 0) for group in (COLD, NEW))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return users, held-out items and means JSON-like; NaN where nobody is judged."""
+        return {"users": self.users, "heldout": self.heldout, "metrics": self.means}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTask:
+    """The held-out items of one split and the groups that they belong to.
+
+    Attributes:
+        heldout: [U, I], of known and new users.
+        exclude: [U, I], items that are not ranked.
+        known: bool [heldout.nnz], whether the user has a training interaction.
+        cold: bool [heldout.nnz], whether the item has none.
+        cold_items: int64, the catalogue's cold items, ascending.
+    """
+
+    heldout: CSR
+    exclude: CSR
+    known: NDArray[np.bool_]
+    cold: NDArray[np.bool_]
+    cold_items: NDArray[np.int64]
+
+    @staticmethod
+    def of(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> SplitTask:
+        """Return the task of a split.
+
+        Args:
+            dataset: the split.
+            split: whose interactions are held out.
+            config: whether validation items are left out at test time.
+        """
+        heldout, train = dataset.matrix(split), dataset.train
+        exclude = train
+        if split == "test" and config.mask_validation:
+            exclude = CSR.from_scipy(train.to_scipy() + dataset.matrix("valid").to_scipy(), binary=True)
+        counts = np.bincount(train.indices, minlength=dataset.n_items)
+        known = np.diff(train.indptr)[heldout.rows()] > 0
+        return SplitTask(heldout, exclude, known, counts[heldout.indices] == 0, np.flatnonzero(counts == 0))
+
+    def chosen(self, group: str) -> NDArray[np.bool_]:
+        """Return the held-out items of a group, bool [heldout.nnz]."""
+        by_group = {ALL: self.known, WARM: self.known & ~self.cold, NEW: ~self.known}
+        return by_group.get(group, self.known & self.cold)
+
+    def part(self, chosen: NDArray[np.bool_]) -> CSR:
+        """Return the chosen held-out items, [U, I]."""
+        return CSR.from_pairs(self.heldout.rows()[chosen], self.heldout.indices[chosen], self.heldout.shape)
+
+    def judge(
+        self,
+        model: Ranker,
+        cutoffs: Sequence[int],
+        *,
+        limit: int | None = None,
+        progress: Progress = silent,
+    ) -> tuple[NDArray[np.int32], dict[str, Judged]]:
+        """Rank and judge by group.
+
+        Args:
+            model: ranks.
+            cutoffs: list lengths of the metrics.
+            limit: of the ranks; see ItemRanker.
+            progress: called after each block of users.
+
+        Returns:
+            The rank of each held-out item among all items, and ALL and each of GROUPS.
+        """
+        ranks = model.ranks(self.exclude, self.heldout, limit=limit, progress=progress)
+        judged = {}
+        for group in (ALL, *GROUPS):
+            chosen = self.chosen(group)
+            held = self.part(chosen)
+            own = ranks[chosen]
+            if group == AMONG_COLD:
+                own = self._ranks_among_cold(model, held, limit)
+            judged[group] = _judged(own, held, cutoffs)
+        return ranks, judged
+
+    def _ranks_among_cold(self, model: Ranker, held: CSR, limit: int | None) -> NDArray[np.int32]:
+        if held.nnz == 0:
+            return np.empty(0, np.int32)
+        exclude, heldout = (_columns(matrix, self.cold_items) for matrix in (self.exclude, held))
+        return model.among(self.cold_items).ranks(exclude, heldout, limit=limit)
+
+
+def _judged(ranks: NDArray[np.int32], heldout: CSR, cutoffs: Sequence[int]) -> Judged:
+    users = np.flatnonzero(np.diff(heldout.indptr) > 0)
+    values = metrics.per_user(ranks, heldout.indptr, cutoffs)
+    return Judged(users, {name: value[users] for name, value in values.items()})
+
+
+def _columns(matrix: CSR, items: NDArray[np.int64]) -> CSR:
+    """Return the columns `items`, ascending, of a binary matrix."""
+    place = np.full(matrix.n_columns, -1, np.int64)
+    place[items] = np.arange(len(items))
+    kept = place[matrix.indices] >= 0
+    return CSR.from_pairs(matrix.rows()[kept], place[matrix.indices[kept]], (matrix.n_rows, len(items)))
+
+
+class GroupTable:
+    """Collects the groups of an evaluation, model by model."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._users: dict[str, dict[str, int]] = {}
+        self._heldout: dict[str, dict[str, int]] = {}
+        self._means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        self._frames: list[pl.DataFrame] = []
+
+    def add(self, split: str, task: SplitTask, model: str, judged: Mapping[str, Judged]) -> None:
+        """Add one model's groups on one split.
+
+        Args:
+            split: its name.
+            task: of the split.
+            model: the name that tables print.
+            judged: by group.
+        """
+        for group in GROUPS:
+            own = judged[group]
+            self._users.setdefault(split, {})[group] = len(own.users)
+            self._heldout.setdefault(split, {})[group] = int(task.chosen(group).sum())
+            means = {name: float(value.mean()) if len(value) else math.nan for name, value in own.values.items()}
+            self._means.setdefault(split, {}).setdefault(group, {})[model] = means
+            if len(own.users) and not (group == WARM and not task.cold.any()):
+                identity = {"id": self._dataset.users.gather(own.users), "split": split, "group": group, "model": model}
+                self._frames.append(pl.DataFrame(identity | dict(own.values)))
+
+    def finish(self) -> Groups:
+        """Return all that was added."""
+        table = pl.concat(self._frames) if self._frames else pl.DataFrame()
+        return Groups(self._users, self._heldout, self._means, table)
