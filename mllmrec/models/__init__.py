@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from mllmrec.models.base import FitContext as FitContext
     from mllmrec.models.base import Recommender as Recommender
     from mllmrec.models.bpr import BPR as BPR
+    from mllmrec.models.clcrec import CLCRec as CLCRec
+    from mllmrec.models.content import Content as Content
     from mllmrec.models.ease import EASE as EASE
+    from mllmrec.models.ease_neighbors import EASENeighbors as EASENeighbors
     from mllmrec.models.ensemble import Ensemble as Ensemble
     from mllmrec.models.freedom import FREEDOM as FREEDOM
     from mllmrec.models.ials import IALS as IALS

@@ -40,6 +40,9 @@ MODELS: dict[str, str] = {
     "vbpr": "mllmrec.models.vbpr:VBPR",
     "lightgcn": "mllmrec.models.lightgcn:LightGCN",
     "freedom": "mllmrec.models.freedom:FREEDOM",
+    "content": "mllmrec.models.content:Content",
+    "ease-neighbors": "mllmrec.models.ease_neighbors:EASENeighbors",
+    "clcrec": "mllmrec.models.clcrec:CLCRec",
 }
 DEFAULT = "ensemble"
 
