@@ -30,10 +30,13 @@ from mllmrec.config import EvaluateConfig, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluation.bootstrap import Interval, mean_interval
-from mllmrec.evaluation.evaluate import HeldOut, Ranker
+from mllmrec.evaluation.evaluate import HeldOut
+from mllmrec.evaluation.groups import ALL as ALL_USERS
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.evaluation.metrics import short
 from mllmrec.experiments import choose_entries
-from mllmrec.experiments.trial import Trial, Values, evaluate_users, keep_trial
+from mllmrec.experiments.judge import Values, evaluate_users
+from mllmrec.experiments.trial import Trial, keep_trial
 from mllmrec.foundation.digests import hash_value
 from mllmrec.foundation.storage import make_folder
 from mllmrec.models.fitting import fit_model
@@ -129,7 +132,7 @@ class Sides:
     def _ours(self, settings: Sequence[str], seed: int) -> Trial:
         config = load_config(None, settings)
 
-        def fit(checkpoint: Path) -> tuple[Ranker, str]:
+        def fit(checkpoint: Path) -> tuple[ItemRanker, str]:
             fitted = fit_model(
                 *self._nothing, self._training, self.dataset.matrix("valid"), config.model, config.train,
                 seed=seed, checkpoint=checkpoint,
@@ -145,14 +148,18 @@ class Sides:
             shape, seed, lambda _: (fit_theirs(kind, options, self._training, self._validated, seed), kind)
         )
 
-    def _validated(self, scorer: Ranker) -> float:
+    def _validated(self, scorer: ItemRanker) -> float:
         return float(self._evaluated(scorer, "valid")["ndcg@20"].mean())
 
-    def _kept(self, shape: Mapping[str, Any], seed: int, fit: Callable[[Path], tuple[Ranker, str]]) -> Trial:
+    def _kept(self, shape: Mapping[str, Any], seed: int, fit: Callable[[Path], tuple[ItemRanker, str]]) -> Trial:
         name = hash_value({"seed": seed, "split": self.dataset.split_digest, **shape})
-        return keep_trial(self._folder / f"{name[:32]}.parquet", fit, self._evaluated)
+        return keep_trial(
+            self._folder / f"{name[:32]}.parquet",
+            fit,
+            lambda scorer, split: {ALL_USERS: self._evaluated(scorer, split)},
+        )
 
-    def _evaluated(self, scorer: Ranker, split: HeldOut) -> Values:
+    def _evaluated(self, scorer: ItemRanker, split: HeldOut) -> Values:
         return evaluate_users(scorer, self.dataset, split, EvaluateConfig())
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from mllmrec_bench.peers.case import library
 
 from mllmrec.dataset import Histories
-from mllmrec.evaluation.evaluate import Ranker
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.weight_scorers import WeightsScorer
 
@@ -33,8 +33,8 @@ GRIDS: dict[str, list[tuple[str, Options]]] = {
 
 
 def fit_theirs(
-    kind: str, options: Options, histories: Histories, validated: Callable[[Ranker], float], seed: int
-) -> Ranker:
+    kind: str, options: Options, histories: Histories, validated: Callable[[ItemRanker], float], seed: int
+) -> ItemRanker:
     """A fitted model.
 
     Args:
@@ -72,7 +72,7 @@ def _least_squares(options: Options, user_items: sp.csr_matrix, seed: int) -> Ve
 
 
 def _pairwise(
-    options: Options, user_items: sp.csr_matrix, validated: Callable[[Ranker], float], seed: int
+    options: Options, user_items: sp.csr_matrix, validated: Callable[[ItemRanker], float], seed: int
 ) -> VectorScorer:
     """The best by validation of every tenth epoch, for our BPR-MF is stopped by validation as well.
 

@@ -21,7 +21,8 @@ from mllmrec.dataset.picture_store import open_store
 from mllmrec.dataset.readers.formats import Reading, read_cells, read_objects
 from mllmrec.dataset.readers.source import Rejects
 from mllmrec.errors import EngineError, InputError, MismatchError, StorageError
-from mllmrec.experiments.trial import SHOWN, Trial, Trials
+from mllmrec.experiments.judge import SHOWN
+from mllmrec.experiments.trial import Trial, Trials
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import MOST_FILE_BYTES
 from mllmrec.foundation.model_folder import count_weights

@@ -19,8 +19,9 @@ from mllmrec.errors import ConfigError
 from mllmrec.experiments import verdict
 from mllmrec.experiments.entries import Entry
 from mllmrec.experiments.grid import GridPoint
+from mllmrec.experiments.judge import JUDGED_BY, check_validation
 from mllmrec.experiments.table import Result, Row, conclude
-from mllmrec.experiments.trial import JUDGED_BY, Inputs, Trial, Trials, check_validation
+from mllmrec.experiments.trial import Inputs, Trial, Trials
 from mllmrec.foundation.progress import Progress, silent
 
 
@@ -76,4 +77,4 @@ def _tune(entry: Entry, trials: Trials, inputs: Inputs, config: Config, seeds: i
     more = range(config.seed + 1, config.seed + seeds) if entry.fitting == "trained" else ()
     chosen = [tried[best], *(run(entry.grid[best], seed) for seed in more)]
     point = GridPoint(entry.name, entry.grid[best], title=entry.title.strip(), leaky=entry.leaky)
-    return Row.of(point, chosen, "test")
+    return Row.of(point, chosen, "test", tried=len(tried))

@@ -68,6 +68,8 @@ _REFINED = ("model.refined=true",)
 ENTRIES: tuple[Entry, ...] = (
     Entry("popularity", label="popularity"),
     Entry("content", label="content, untrained"),
+    Entry("content-whitened", "content", "content, half-whitened", ("model.space=half-whitened",), ((),)),
+    Entry("content-projected", "content", "content, projected", ("model.space=projected",), ((),)),
     Entry("item-knn", "item-knn", "item-kNN"),
     Entry("bpr", "bpr"),
     Entry("vbpr", "vbpr"),
@@ -77,6 +79,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("freedom-gr", "freedom", "FREEDOM +GR", _REFINED),
     Entry("ease", "ease", "EASE", ("model.content_weight=0",), _EASE),
     Entry("ease-content", "ease", "EASE + content"),
+    Entry("ease-neighbors", "ease-neighbors"),
+    Entry("clcrec", "clcrec"),
     Entry("ridge-30", "ridge", "ridge 30+30", ("model.cooccurrence_support=30", "model.semantic_support=30")),
     Entry("ridge", "ridge", "ridge 100+100", ("model.cooccurrence_support=100", "model.semantic_support=100")),
     Entry("ials", "ials"),

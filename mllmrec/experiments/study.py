@@ -21,8 +21,9 @@ from mllmrec.errors import ConfigError, InputError, near_miss
 from mllmrec.experiments import grid, verdict
 from mllmrec.experiments.figure import draw_study
 from mllmrec.experiments.grid import GridPoint, Points
+from mllmrec.experiments.judge import check_validation
 from mllmrec.experiments.table import Connectivity, Result, Row, conclude
-from mllmrec.experiments.trial import Trials, check_validation
+from mllmrec.experiments.trial import Trials
 from mllmrec.foundation.progress import Progress, silent
 
 

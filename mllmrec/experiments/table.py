@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +15,14 @@ from numpy.typing import NDArray
 from mllmrec.config import LEAKY
 from mllmrec.evaluation.bootstrap import Interval, mean_intervals
 from mllmrec.evaluation.evaluate import HeldOut
-from mllmrec.evaluation.metrics import short
+from mllmrec.experiments.difference import Difference
 from mllmrec.experiments.grid import GridPoint
-from mllmrec.experiments.trial import JUDGED_BY, SHOWN, Trial
+from mllmrec.experiments.judge import JUDGED_BY, SHOWN
+from mllmrec.experiments.trial import Trial
 from mllmrec.foundation import storage
 
 Floats = NDArray[np.float64]
 _UNKNOWN = Interval(np.nan, np.nan, np.nan)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A difference of two rows and its standard error; NaN where nobody is judged."""
-
-    value: float
-    error: float
-
-    @property
-    def significant(self) -> bool:
-        """Return whether it is more than two standard errors."""
-        return abs(self.value) > 2 * self.error
-
-    def __str__(self) -> str:
-        """Return +.0123 ± .0020."""
-        return f"{short(self.value, signed=True)} ± {short(self.error)}"
-
-    @staticmethod
-    def between(one: Floats, other: Floats) -> Difference:
-        """Return `one` less `other`, each float64 [seeds, users], paired by user, and by seed where both have as many.
-
-        The standard error has two parts, added as variances: that of the mean over users, of differences averaged
-        over seeds, and that of the mean over seeds, of differences averaged over users. The second is 0 for one
-        seed, which cannot tell of it.
-        """
-        if one.shape[1] == 0:
-            return Difference(np.nan, np.nan)
-        by_user = one.mean(axis=0) - other.mean(axis=0)
-        if len(one) == len(other):
-            of_seeds = _error((one - other).mean(axis=1))
-        else:
-            of_seeds = np.hypot(_error(one.mean(axis=1)), _error(other.mean(axis=1)))
-        return Difference(float(by_user.mean()), float(np.hypot(_error(by_user), of_seeds)))
-
-
-def _error(values: Floats) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +54,9 @@ class Row:
         spread: metric -> standard deviation over seeds of the judged split's mean; 0 for one seed.
         values: NDCG@20 of the judged split, float64 [seeds, users].
         seconds, mib: median time to fit, and memory that fitting took on top; None where it is unknown.
+        groups: group -> metric -> mean of the test over users and seeds, of the groups that are judged.
+        group_values: group -> NDCG@20, float64 [seeds, users of the group].
+        trials: fits that led to the row: its grid points and further seeds.
         graph: of the item graph, where the experiment is about it.
         against: name of the row that it is set against; empty where there is none.
         interval: the difference to that row with its 95 % interval over resampled users.
@@ -103,6 +69,9 @@ class Row:
     values: Floats
     seconds: float
     mib: float | None
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    group_values: Mapping[str, Floats] = field(default_factory=dict)
+    trials: int = 0
     graph: Connectivity | None = None
     against: str = ""
     interval: Interval = _UNKNOWN
@@ -122,7 +91,9 @@ class Row:
         return Difference.between(self.values, other.values)
 
     @staticmethod
-    def of(point: GridPoint, trials: Sequence[Trial], split: HeldOut, graph: Connectivity | None = None) -> Row:
+    def of(
+        point: GridPoint, trials: Sequence[Trial], split: HeldOut, graph: Connectivity | None = None, tried: int = 1
+    ) -> Row:
         """Return the row of a grid point.
 
         Args:
@@ -130,6 +101,7 @@ class Row:
             trials: its trials, one a seed.
             split: the judged split.
             graph: of its item graph.
+            tried: grid points that it was chosen from.
         """
         means = {
             part: {name: float(np.mean([trial.mean(part, name) for trial in trials])) for name in SHOWN}
@@ -145,8 +117,15 @@ class Row:
             values=np.array([trial.values(split)[JUDGED_BY] for trial in trials]),
             seconds=float(np.median([trial.seconds for trial in trials])),
             mib=float(np.median(memory)) if memory else None,
+            groups={group: _group_means(group, trials) for group in trials[0].groups},
+            group_values={g: np.array([trial.groups[g][JUDGED_BY] for trial in trials]) for g in trials[0].groups},
+            trials=tried + len(trials) - 1,
             graph=graph,
         )
+
+
+def _group_means(group: str, trials: Sequence[Trial]) -> dict[str, float]:
+    return {name: float(np.mean([trial.groups[group][name].mean() for trial in trials])) for name in SHOWN}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,6 +206,8 @@ class Result:
             "low": row.interval.low,
             "high": row.interval.high,
             "significant": difference.significant,
+            "groups": {group: dict(means) for group, means in row.groups.items()},
+            "trials": row.trials,
             "graph": asdict(row.graph) if row.graph else {},
             "seconds": row.seconds,
             "mib": row.mib,
@@ -244,7 +225,9 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as cells of a table: "valid ndcg@20" for a nested value."""
     line: dict[str, Any] = {}
     for key, value in row.items():
-        if isinstance(value, Mapping):
+        if key == "groups":
+            line |= {f"{group} {name}": inner for group, means in value.items() for name, inner in means.items()}
+        elif isinstance(value, Mapping):
             line |= value if key == "graph" else {f"{key} {name}": inner for name, inner in value.items()}
         else:
             line[key] = " ".join(value) if isinstance(value, list) else value

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -20,28 +21,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from mllmrec.config import LEAKY, Config, EvaluateConfig, GraphConfig
+from mllmrec.config import LEAKY, Config, GraphConfig
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.errors import InputError, TrainingError, first_line
-from mllmrec.evaluation import metrics
-from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker, nobody_to_judge, protocol
+from mllmrec.errors import InputError, first_line
+from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker
+from mllmrec.evaluation.groups import ALL, GROUPS, ItemRanker
+from mllmrec.experiments.judge import SHOWN, Values, evaluate_groups
 from mllmrec.features.encode import Features, mean_of_items
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.foreign import open_foreign
-from mllmrec.foundation.progress import Progress, silent, under
+from mllmrec.foundation.progress import Progress
 from mllmrec.foundation.tables import read_table
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
 
-_VERSION = 2  # of what a trial holds and how it is computed
+_VERSION = 3  # of what a trial holds and how it is computed
 _FOLDER = "cells"  # on disk; experiments of earlier versions have it, too
-_CUTOFFS = (10, 20)
-SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-JUDGED_BY = "ndcg@20"
-Values = dict[str, NDArray[np.float64]]
+_COLUMNS = {"split": pl.String(), **dict.fromkeys(SHOWN, pl.Float64())}
+M = TypeVar("M", bound=ItemRanker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Trial:
         seconds: time to fit; evaluation is not counted.
         mib: highest resident memory above that at the start, or None where the system does not tell.
         summary: one line of the fitted model.
+        groups: group -> metric -> float64 [users of the test split who are judged in it]; empty where none is judged.
     """
 
     valid: Values
@@ -60,6 +61,7 @@ class Trial:
     seconds: float
     mib: float | None
     summary: str
+    groups: Mapping[str, Values] = field(default_factory=dict)
 
     def values(self, split: HeldOut) -> Values:
         """Return the values of one split."""
@@ -72,9 +74,11 @@ class Trial:
 
     def save(self, file: Path) -> None:
         """Write the one file."""
+        parts = {"valid": self.valid, "test": self.test}
+        parts |= {f"test {group}": values for group, values in self.groups.items()}
         frames = [
-            pl.DataFrame({"split": np.full(len(values[SHOWN[0]]), split), **values})
-            for split, values in (("valid", self.valid), ("test", self.test))
+            pl.DataFrame({"split": np.full(len(values[SHOWN[0]]), name, dtype=object), **values}, schema=_COLUMNS)
+            for name, values in parts.items()
         ]
         notes = {"seconds": self.seconds, "mib": self.mib, "summary": self.summary}
         storage.write_table(file, pl.concat(frames), notes={"cell": json.dumps(notes)})
@@ -87,17 +91,18 @@ class Trial:
             InputError: the file is damaged.
         """
         try:
-            table = read_table(file, {"split": pl.String(), **dict.fromkeys(SHOWN, pl.Float64())})
+            table = read_table(file, _COLUMNS)
             notes = _Notes.model_validate_json((pq.read_schema(file).metadata or {})[b"cell"])
-            valid, test = (
+            valid, test, *others = (
                 {name: table.filter(pl.col("split") == split)[name].to_numpy() for name in SHOWN}
-                for split in ("valid", "test")
+                for split in (*SPLITS, *(f"test {group}" for group in GROUPS))
             )
+            groups = {group: values for group, values in zip(GROUPS, others, strict=True) if len(values[SHOWN[0]])}
         except (pl.exceptions.PolarsError, OSError, KeyError, ValueError, InputError) as error:
             raise InputError(
                 f"the trial {file} is damaged ({first_line(error)}); remove it to have it computed again"
             ) from error
-        return Trial(valid, test, notes.seconds, notes.mib, notes.summary)
+        return Trial(valid, test, notes.seconds, notes.mib, notes.summary, groups)
 
 
 class _Notes(BaseModel):
@@ -216,7 +221,7 @@ class Trials:
         trial = keep_trial(
             self._out / _FOLDER / f"{digests.hash_value(shape)[:32]}{mark}.parquet",
             lambda checkpoint: self._fit(config, inputs, seed, baseline, checkpoint),
-            lambda model, split: evaluate_users(model, self._dataset, split, config.evaluate, self._progress),
+            lambda model, split: evaluate_groups(model, self._dataset, split, config.evaluate, self._progress),
             self._splits,
         )
         self._done += 1
@@ -235,8 +240,8 @@ class Trials:
 
 def keep_trial(
     file: Path,
-    fit: Callable[[Path], tuple[Ranker, str]],
-    evaluate: Callable[[Ranker, HeldOut], Values],
+    fit: Callable[[Path], tuple[M, str]],
+    evaluate: Callable[[M, HeldOut], Mapping[str, Values]],
     splits: Sequence[HeldOut] = SPLITS,
 ) -> Trial:
     """Load the trial of a file, or fit, evaluate and save it.
@@ -244,7 +249,7 @@ def keep_trial(
     Args:
         file: its name is a hash of everything that affects the trial.
         fit: given the path of a checkpoint, returns the model and a summary of one line.
-        evaluate: gives the values of one split.
+        evaluate: gives the values of one split: those of ALL, and of other groups, which are kept of the test.
         splits: the splits that are judged by.
     """
     if file.exists():
@@ -252,43 +257,9 @@ def keep_trial(
     memory, started = PeakMemory(), time.perf_counter()
     model, summary = fit(file.with_suffix(".unfinished"))
     seconds, mib = round(time.perf_counter() - started, 3), memory.added_mib()
-    valid, test = (evaluate(model, split) if split in splits else _nobody() for split in SPLITS)
-    trial = Trial(valid, test, seconds, mib, summary)
+    nobody = {ALL: {name: np.empty(0) for name in SHOWN}}
+    valid, test = (evaluate(model, split) if split in splits else nobody for split in SPLITS)
+    groups = {group: values for group, values in test.items() if group != ALL and len(values[SHOWN[0]])}
+    trial = Trial(valid[ALL], test[ALL], seconds, mib, summary, groups)
     trial.save(file)
     return trial
-
-
-def evaluate_users(
-    model: Ranker, dataset: Dataset, split: HeldOut, config: EvaluateConfig, progress: Progress = silent
-) -> Values:
-    """Return the shown metrics of the evaluated users of one split, by full ranking.
-
-    Args:
-        model: a fitted model.
-        dataset: the split.
-        split: whose held-out items are ranked.
-        config: the protocol.
-        progress: called after each block of users.
-
-    Returns:
-        metric -> float64 [evaluated users].
-    """
-    heldout, exclude = protocol(dataset, split, config)
-    users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    ranks = model.ranks(exclude, heldout, limit=max(_CUTOFFS), progress=under(progress, f"rank {split}"))
-    values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
-    return {name: values[name][users] for name in SHOWN}
-
-
-def _nobody() -> Values:
-    return {name: np.empty(0) for name in SHOWN}
-
-
-def check_validation(dataset: Dataset) -> None:
-    """Refuse a dataset whose validation split tells nothing.
-
-    Raises:
-        TrainingError: no user has both a training and a validation interaction.
-    """
-    if len(metrics.users_with_heldout(dataset.train, dataset.matrix("valid"))) == 0:
-        raise TrainingError(f"{nobody_to_judge('valid')}, and models are tuned on it; prepare with another split")

