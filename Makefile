@@ -19,7 +19,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: help demo test test-all test-openvino test-onnx test-ray check snapshots bench bench-plots bench-gpu reproduce baselines \
-	kernel-table format clean
+	pictures kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -74,11 +74,14 @@ reproduce: $(VENV)/.test  ## published figures trained again: make reproduce DAT
 baselines: $(VENV)/.bench  ## item-kNN, iALS, BPR-MF beside those of implicit: make baselines DATA=folder SPLIT=column
 	$(BIN)/python -m bench.baselines "$(DATA)" $(if $(SPLIT),--split-column "$(SPLIT)")
 
+pictures: $(VENV)/.test  ## what reading pictures is worth for cold items: make pictures DATA="dataset movielens"
+	$(BIN)/python -m bench.pictures $(DATA) --write docs/results.md
+
 kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm_100: docs/kernels-compiled.md
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx $(VENV)-ray demo site reproduce baselines .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx $(VENV)-ray demo site reproduce baselines pictures .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(NEW_ENOUGH)
