@@ -32,7 +32,7 @@ def test_flags_beat_the_file_which_beats_the_environment(tmp_path: Path, monkeyp
         ("model.kind=eaze", r"there is no model.kind 'eaze' \(did you mean 'ease'\?\); there are ensemble, mllmrec"),
         ("model.rank=32", "config key 'model.rank' is now 'model.factors'"),
         ("model.factor=32", r"'model.factor' of model.kind=ensemble \(did you mean 'factors'\?\)"),
-        ("model.decay=1", "'model.decay' of model.kind=ensemble; bpr, vbpr, lightgcn, freedom have it"),
+        ("model.decay=1", "'model.decay' of model.kind=ensemble; bpr, vbpr, lightgcn, freedom, clcrec have it"),
         ("model.factors=0", "config key 'model.factors': Input should be greater than 0; got 0"),
         ("model=3", "config key 'model': wanted settings such as model.kind; got 3"),
     ],

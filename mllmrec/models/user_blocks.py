@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Table, Work, rows_a_block
-from mllmrec.evaluation.evaluate import Ranker
+from mllmrec.evaluation.groups import ItemRanker, Ranker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Recommender
@@ -122,6 +122,10 @@ class BlockRanker:
         size = rows_a_block(len(users), USERS)
         work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
         return self.blocks.run(work, progress)["ranks"]
+
+    def among(self, items: NDArray[np.int64]) -> ItemRanker:
+        """Return the ranker of some items alone, in this process; see Recommender.among."""
+        return self.model.among(items)
 
 
 def rank_block(block: Block) -> Arrays:

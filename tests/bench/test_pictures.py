@@ -28,11 +28,13 @@ def test_pictures_pay_where_customers_buy_by_looks(tmp_path: Path, capsys: pytes
     assert cold.gain.low > 0
 
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n")
     command = [str(dataset.folder), "--out", str(tmp_path / "out2"), "--models", "content", "--seeds", "1"]
     assert main([*command, "--write", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n| data set |") and text.endswith(f"{END}\nafter\n") and "old" not in text
+    assert (
+        text.startswith(f"before\n{BEGIN}\n| data set |") and text.endswith(f"{END}\nafter\n") and "stale" not in text
+    )
     assert capsys.readouterr().out.strip() in text
 
 
