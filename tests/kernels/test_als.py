@@ -88,7 +88,7 @@ def test_what_it_refuses() -> None:
         als_factors(R, Q * np.float32(np.nan), unobserved_weight=0.1, regularization=regularization)
     with pytest.raises(KernelInputError, match="unobserved_weight must be at least 0; got -1"):
         als_factors(R, Q, unobserved_weight=-1, regularization=regularization)
-    with pytest.raises(KernelInputError, match="regularization must be 60 numbers above 0"):
+    with pytest.raises(KernelInputError, match="regularization must be above 0; the lowest is 0.0"):
         als_factors(R, Q, unobserved_weight=0.1, regularization=0 * regularization)
     with pytest.raises(KernelInputError, match=r"prior must be float32 of shape \(60, 17\); got float32 \(59, 17\)"):
         als_factors(R, Q, unobserved_weight=0.1, regularization=regularization, prior=np.zeros((59, 17), np.float32))
