@@ -33,6 +33,7 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
+from mllmrec.models.cold_choice import of_known_items
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
@@ -76,6 +77,7 @@ class Ensemble(FittedEnsemble):
             return
         self.went_on = False
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
+        held = of_known_items(held, R)
         items = data.items_or_zeros()
         validation = Validation(R, held, data.seed)
         progress("project vectors", 0, 1)
@@ -91,6 +93,7 @@ class Ensemble(FittedEnsemble):
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
         self.ridge = self._empty_ridge().set_weights(R, ridges[best])
         self.sample = validation.record
+        self.fit_new_items(data, held, self.config.new_items)
 
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
         """Fit with the choices of an earlier fit; see refit.py."""
@@ -102,6 +105,9 @@ class Ensemble(FittedEnsemble):
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items()}
         self.ridge = self._empty_ridge().set_weights(R, refit_ridge(earlier, data, Z, device, progress))
+        if earlier.placer is not None:
+            held = None if data.valid is None else of_known_items(data.valid, R)
+            self.fit_new_items(data, held, self.config.new_items, earlier.placer.placement)
 
     def _fit_parts(self, data: FitData, validation: Validation, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.

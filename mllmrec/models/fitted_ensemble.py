@@ -20,15 +20,15 @@ from mllmrec_kernels import CSR, MixedIndex
 from numpy.typing import ArrayLike
 from safetensors.numpy import load_file, save_file
 
-from mllmrec.config import Count, ModelConfig, Positive
+from mllmrec.config import Count, ModelConfig, Positive, Share
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath
+from mllmrec.models.new_item_model import NEW_ITEMS, NewItemModel
 from mllmrec.models.new_items import extend_rows
 from mllmrec.models.new_users import UserSide, place_users, standard_side
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig
-from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import Lists, VectorScorer
 from mllmrec.models.validation import sample_summary
 from mllmrec.models.weight_scorers import FEW_USERS, StandardizedScorer, top_one_by_one
@@ -43,9 +43,10 @@ class EnsembleConfig(ModelConfig):
     cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
     semantic_support: Count = 100  # the ridge's neighbors by cosine
     factors: Positive = 64  # width of the factors, and of the graph filter at most
+    new_items: Share = 0.03  # known items may lose this share of their hits to new ones; 0: new items are not shown
 
 
-class FittedEnsemble(ScorerModel):
+class FittedEnsemble(NewItemModel):
     """See the module.
 
     Attributes:
@@ -91,7 +92,8 @@ class FittedEnsemble(ScorerModel):
         """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
         before = "choices and factors go on from an earlier fit" if self.went_on else ""
-        return "; ".join(text for text in (mixed, self.ridge.summary, sample_summary(self.sample), before) if text)
+        notes = (mixed, self.ridge.summary, sample_summary(self.sample), before, self.new_items_summary)
+        return "; ".join(text for text in notes if text)
 
     def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
         self._require_layout()
@@ -105,6 +107,8 @@ class FittedEnsemble(ScorerModel):
         ridge._add_items(features, shares)
         self.ridge = ridge
         self._forget_new_users()
+        first = len(rest) - len(features)
+        self.show_items(np.arange(first, len(rest)), features)
 
     def _require_layout(self) -> None:
         """Refuse a model whose columns of `rest` belong to unknown parts.
@@ -149,7 +153,7 @@ class FittedEnsemble(ScorerModel):
             start, stop = stop, stop + width
             tables = VectorScorer(self.rest.users[:, start:stop], self.rest.items[:, start:stop])
             side = place_users(name, tables, self.user_items, self.factor_settings)
-            sides.append(standard_side(side, tables.items, self.weights[name]))
+            sides.append(side if name == NEW_ITEMS else standard_side(side, tables.items, self.weights[name]))
         return sides
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
@@ -157,8 +161,8 @@ class FittedEnsemble(ScorerModel):
         return self.ridge.similar_items(items, k)
 
     def write_files(self, path: FilePath) -> list[str]:
-        """Write the ridge's files, parts.safetensors and ensemble.json."""
-        names = self.ridge.write_files(path)
+        """Write the ridge's files, parts.safetensors, ensemble.json and what new items are placed by."""
+        names = [*self.ridge.write_files(path), *self.write_new_items(path)]
         with storage.atomic(path("parts.safetensors")) as temporary:
             save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
         notes = {
@@ -185,4 +189,5 @@ class FittedEnsemble(ScorerModel):
         self.ridge_settings = (int(table), float(content_weight), float(strength)) if strength else None
         self.ridge = self._empty_ridge().read_files(path)
         self.user_items = self.ridge.user_items
+        self.read_new_items(path)
         return self

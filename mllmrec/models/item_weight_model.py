@@ -74,11 +74,17 @@ class ItemWeightModel(ScorerModel):
             super()._add_items(features, shares)
         weights = extend_weights(self.sums.weights, shares)
         user_items, rows = (
-            extend_columns(matrix, len(features)) for matrix in (self._known(), self.rows or self._known())
+            extend_columns(matrix, len(features))
+            for matrix in (self.known_interactions(), self.rows or self.known_interactions())
         )
         self.set_weights(user_items, weights, rows, self.half_life)
 
-    def _known(self) -> CSR:
+    def known_interactions(self) -> CSR:
+        """Return the training interactions.
+
+        Raises:
+            InputError: the model is not fitted.
+        """
         if self.user_items is None:
             raise InputError("this model is not fitted; call fit() first")
         return self.user_items

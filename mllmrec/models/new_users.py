@@ -133,7 +133,7 @@ def place_users(name: str, part: VectorScorer, train: CSR, factor_settings: tupl
             return content_side(part.items)
         case "profile":
             return profile_side(part.items, part.users, train)
-        case "popularity":
+        case "popularity" | "new items":
             return constant_side
     raise InputError(f"there is no way to place new users by a part {name!r:.80}; fit the model again")
 

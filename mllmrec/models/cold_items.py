@@ -1,0 +1,143 @@
+"""Predict the parameters of items that nobody has bought yet, from the vectors of the items that people have.
+
+A new item has no factors and no column of ridge weights. Zeros would say that everybody refused it. Here each of its
+parameters is a weighted mean of the same parameter of its nearest known items. With x the item vectors, and N_j the k
+known items nearest to item j,
+
+    a_ji = max(0, x_j . x_i)^s / sum over N_j of the same,   i in N_j,
+    W_.j = g (W + o I) A_j,   q_j = g sum over i of a_ji q_i.
+
+An item's ridge weight on itself is 0, for nobody buys it twice. A new item that is like an owned one may well be
+bought: o is what owning a neighbor itself adds. Scores are linear in the parameters. So a new item's score is g times
+the mean score of its nearest known items, for each user.
+
+The vectors x are centered and half-whitened: coordinates on the principal axes times eigenvalue^-1/4, unit again. The
+axes that all items share count less then, and what sets two items apart counts more.
+
+Items are known if they have training interactions. Nothing else of an item but its vector is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import topk_cosine
+
+from mllmrec.features.encode import Vectors, normalize_rows
+
+NEIGHBORS = 20  # k
+MOST_WEIGHTS = 400  # of a predicted column; the smallest are dropped
+_ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
+_BLOCK = 1 << 10  # columns predicted at once
+_CENTERED = 1 << 14  # rows in float64 at once
+
+
+@dataclass(frozen=True, slots=True)
+class HalfWhitening:
+    """The map of item vectors to x of the module.
+
+    Attributes:
+        mean: float32 [d], of the vectors that it was fitted on.
+        axes: float32 [d, r], principal axes times eigenvalue^-1/4.
+    """
+
+    mean: Vectors
+    axes: Vectors
+
+    @staticmethod
+    def of(vectors: Vectors) -> HalfWhitening:
+        """Return the map that vectors [I, d] fit."""
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        gram = np.zeros((vectors.shape[1], vectors.shape[1]))
+        for start in range(0, len(vectors), _CENTERED):
+            rows = vectors[start : start + _CENTERED] - mean
+            gram += rows.T @ rows
+        values, axes = np.linalg.eigh(gram / max(1, len(vectors)))
+        kept = values > _ROUNDING * max(values.max(initial=0), np.finfo(np.float32).tiny)
+        return HalfWhitening(mean.astype(np.float32), (axes[:, kept] * values[kept] ** -0.25).astype(np.float32))
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return x of vectors [J, d], float32 [J, r] with unit rows; an item without a vector gets zeros."""
+        x: Vectors = normalize_rows(np.asarray((vectors - self.mean) @ self.axes, np.float32))
+        x[~vectors.any(axis=1)] = 0
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How parameters of new items follow from those of known ones.
+
+    Attributes:
+        sharpness: s; the higher, the more the nearest neighbors alone count.
+        owned: o, the weight of a neighbor that the user owns.
+        gain: g, over the scale of known items.
+    """
+
+    sharpness: float = 4.0
+    owned: float = 0.0
+    gain: float = 1.0
+
+
+def neighbor_weights(new: Vectors, known: Vectors, sharpness: float) -> sp.csr_array:
+    """Return A, float32 [J, K]; rows sum to 1, or to 0 where an item has no vector or nothing like it is known.
+
+    Args:
+        new: x of the new items, float32 [J, r], unit rows.
+        known: x of the known items, float32 [K, r], unit rows.
+        sharpness: s >= 0.
+    """
+    k = min(NEIGHBORS, len(known))
+    shape = len(new), len(known)
+    if not k or not len(new) or not known.shape[1]:
+        return sp.csr_array(shape, dtype=np.float32)
+    ids, cosines = topk_cosine(known, k, queries=new)
+    near = (ids >= 0) & (cosines > 0)
+    weights = np.where(near, np.where(near, cosines, 1).astype(np.float64) ** sharpness, 0)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    rows, places = np.nonzero(weights)
+    pairs = rows, ids[rows, places]
+    return sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape)
+
+
+def predict_columns(weights: sp.csr_array, mean: sp.csr_array, prediction: Prediction) -> sp.csc_array:
+    """Return W_.j of new items, float32 [I, J], at most MOST_WEIGHTS a column.
+
+    Args:
+        weights: W, float32 [I, I].
+        mean: A, float32 [J, I].
+        prediction: o and g.
+    """
+    by_column = weights.tocsc()
+    blocks = [sp.csc_array((weights.shape[0], 0), dtype=np.float32)]
+    for start in range(0, mean.shape[0], _BLOCK):
+        A = mean[start : start + _BLOCK].T.tocsc()
+        columns = (by_column @ A + np.float32(prediction.owned) * A).tocsc()
+        blocks.append(_largest(columns * np.float32(prediction.gain)))
+    return sp.hstack(blocks, format="csc", dtype=np.float32)
+
+
+def predict_rows(table: Vectors, mean: sp.csr_array, prediction: Prediction) -> Vectors:
+    """Return q_j of new items, float32 [J, D].
+
+    Args:
+        table: q, float32 [I, D].
+        mean: A, float32 [J, I].
+        prediction: g.
+    """
+    return np.asarray(np.float32(prediction.gain) * (mean @ table), np.float32)
+
+
+def _largest(columns: sp.csc_array) -> sp.csc_array:
+    """Return the columns with their MOST_WEIGHTS largest entries by absolute value alone; of equal ones lower rows."""
+    columns.sort_indices()
+    lengths = np.diff(columns.indptr)
+    if lengths.max(initial=0) <= MOST_WEIGHTS:
+        return columns
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((columns.indices, -np.abs(columns.data), owner))
+    place = np.arange(len(order)) - np.repeat(columns.indptr[:-1], lengths)
+    kept = np.sort(order[place < MOST_WEIGHTS])
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, MOST_WEIGHTS))])
+    return sp.csc_array((columns.data[kept], columns.indices[kept], indptr), shape=columns.shape)

@@ -1,0 +1,113 @@
+"""Rank known and new items in one list, and find how much new items may gain at a given loss of known ones.
+
+Known items and new items are listed apart, the best CUTOFF of each for every user. An item's rank in the joint list is
+its rank among its own kind plus the number of the other kind above it. So a shift of all new scores needs no new list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from mllmrec_kernels import CSR, MixedScores, topk_mixed
+from numpy.typing import NDArray
+
+CUTOFF = 20
+_HALVINGS = 30  # of the interval that the offset lies in
+_DISCOUNTS = 1 / np.log2(np.arange(CUTOFF) + 2)
+_IDEAL = np.concatenate([[np.inf], np.cumsum(_DISCOUNTS)])  # by relevant items; a user without any adds nothing
+
+
+class Quality(NamedTuple):
+    """Recall@20 and NDCG@20 over the users with relevant items."""
+
+    recall: float
+    ndcg: float
+
+
+@dataclass(frozen=True, slots=True)
+class TopLists:
+    """The best items of one kind for some users.
+
+    Attributes:
+        scores: float32 [B, n <= CUTOFF], falling; -inf where there are fewer.
+        hits: bool [B, n], whether the item is relevant to its user.
+        relevant: int64 [B], relevant items of each user, listed or not.
+    """
+
+    scores: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+    relevant: NDArray[np.int64]
+
+    @staticmethod
+    def of(scores: MixedScores, exclude: CSR, relevant: CSR) -> TopLists:
+        """Return the lists of B users by scores for J items.
+
+        Args:
+            scores: [B, J].
+            exclude: [B, J], items not to list.
+            relevant: [B, J], items that the users are known to like.
+        """
+        ids, values = topk_mixed(scores, CUTOFF, exclude=exclude)
+        rows = np.repeat(np.arange(len(ids)), ids.shape[1])
+        found = np.asarray(relevant.to_scipy()[rows, np.maximum(ids, 0).ravel()]).reshape(ids.shape)
+        return TopLists(values, (found > 0) & (ids >= 0), np.diff(relevant.indptr))
+
+    def quality_beside(self, others: TopLists, shift: float, *, is_first: bool) -> Quality:
+        """Return the quality of these items in lists that they share with others.
+
+        Args:
+            others: lists of the same users.
+            shift: added to the scores of these items.
+            is_first: of equal scores, these items stand above the others.
+        """
+        users, places = np.nonzero(self.hits)
+        own = self.scores[users, places].astype(np.float64)[:, None] + shift
+        rivals = others.scores[users]
+        ranks = places + (rivals > own if is_first else rivals >= own).sum(axis=1)
+        shown = ranks < CUTOFF
+        users, ranks = users[shown], ranks[shown]
+        judged = max(1, np.count_nonzero(self.relevant))
+        reachable = np.minimum(self.relevant[users], CUTOFF)
+        recall = float((1 / self.relevant[users]).sum() / judged)
+        return Quality(recall, float((_DISCOUNTS[ranks] / _IDEAL[reachable]).sum() / judged))
+
+
+def highest_offset(known: TopLists, new: TopLists, share: float) -> float:
+    """Return the highest offset of new items at which known ones lose at most a share of their quality.
+
+    Recall@20 and NDCG@20 of the known items both count. Of equal scores the known item stands first.
+
+    Args:
+        known: lists of known items.
+        new: lists of new items, with an offset of 0.
+        share: in [0, 1].
+
+    Returns:
+        The offset; 0 where there is nothing to list.
+    """
+    alone = known.quality_beside(new, np.inf, is_first=True)
+
+    def is_kept(offset: float) -> bool:
+        return max(loss(alone, known.quality_beside(new, -offset, is_first=True))) <= share
+
+    finite = [scores[np.isfinite(scores)] for scores in (known.scores, new.scores)]
+    if not all(len(scores) for scores in finite):
+        return 0.0
+    low, high = (
+        float(a) - float(b) for a, b in ((finite[0].min(), finite[1].max()), (finite[0].max(), finite[1].min()))
+    )
+    low, high = low - 1, high + 1  # no new item is shown; every one stands above all known ones
+    if is_kept(high):
+        return high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_kept(middle) else (low, middle)
+    return low
+
+
+def loss(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]:
+    """Return the share that each measure lost; 0 where there was nothing to lose."""
+    return tuple(1 - new / old if old > 0 else 0.0 for old, new in zip(before, after, strict=True))

@@ -1,0 +1,169 @@
+"""A model of item weights and vectors that shows items nobody has bought yet; see cold_items.py and cold_choice.py.
+
+Predicted parameters stand in the fitted tables, so whatever reads these serves new items too. The offset of new items
+is a column of its own: 1 for every user, the offset for a new item, 0 for a known one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from copy import copy
+
+import numpy as np
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from mllmrec.features.encode import Vectors
+from mllmrec.foundation import storage
+from mllmrec.models.base import FilePath, FitData
+from mllmrec.models.cold_choice import Placement, choose_placement
+from mllmrec.models.cold_items import HalfWhitening
+from mllmrec.models.cold_placement import ItemPlacer, lowered_offset, replace_columns
+from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.scorer_model import ScorerModel
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.weight_scorers import StandardizedScorer
+
+NEW_ITEMS = "new items"  # the part whose one column is the offset
+_FILE, _NOTES = "new_items.safetensors", "new_items.json"
+
+
+class NewItemModel(ScorerModel):
+    """A model that predicts the parameters of items without training interactions.
+
+    Attributes:
+        ridge: item-item weights.
+        rest: the other parts, float32 [U, D] and [I, D].
+        widths: columns of `rest` by part, in their order.
+        placer: predicts parameters from vectors; None where new items are not shown.
+        shown: items of the fit's catalogue that are shown so.
+        unshown: items of the fit's catalogue without training interactions that are not.
+    """
+
+    ridge: ItemWeightModel
+    rest: VectorScorer
+    widths: Mapping[str, int]
+    placer: ItemPlacer | None = None
+    shown: int = 0
+    unshown: int = 0
+
+    @property
+    @abstractmethod
+    def scorer(self) -> StandardizedScorer:
+        """The fitted tables."""
+
+    @abstractmethod
+    def _fold_in(self, histories: CSR) -> StandardizedScorer:
+        """Return a scorer of users by their histories."""
+
+    @abstractmethod
+    def _forget_new_users(self) -> None:
+        """Drop what was derived from the tables."""
+
+    def fit_new_items(self, data: FitData, valid: CSR | None, share: float, earlier: Placement | None = None) -> None:
+        """Choose how new items are shown, and show those of the catalogue.
+
+        Args:
+            data: what the model was fitted on.
+            valid: binary [U, I], validation interactions; None: there are none, and `earlier` stands.
+            share: of Recall@20 and NDCG@20 that known items may lose; 0: new items are not shown.
+            earlier: a placement that stands; None: one is chosen.
+        """
+        R, self.placer, self.shown = data.user_items, None, 0
+        unknown = np.flatnonzero(np.bincount(R.indices, minlength=R.n_columns) == 0)
+        self.unshown = len(unknown)
+        if data.items is None or share == 0:
+            return
+        features, placement = data.items_or_zeros(), earlier
+        if placement is None and valid is not None:
+            x = HalfWhitening.of(features)(features)
+            placement = choose_placement(self._fold_in, R, valid, x, share, data.seed, self.context.progress)
+            self._forget_new_users()
+        if placement is None:
+            return
+        self.placer = ItemPlacer.of(placement, R, features)
+        if not len(unknown):
+            return
+        if valid is not None:
+            trial = copy(self)
+            trial.ridge, trial.placer = copy(self.ridge), self.placer.with_offset(0.0)
+            new = trial.show_items(unknown, features[unknown])
+            offset = lowered_offset(trial.scorer, new, R, valid, share, placement.offset) if len(new) else 0.0
+            self.placer = self.placer.with_offset(offset if len(new) else placement.offset)
+        self.shown = len(self.show_items(unknown, features[unknown]))
+        self.unshown -= self.shown
+
+    def show_items(self, items: NDArray[np.int64], features: Vectors) -> NDArray[np.int64]:
+        """Put the predicted parameters of items into the tables; return the items that could be placed.
+
+        Args:
+            items: int64, ascending, without training interactions.
+            features: float32, a vector of each.
+        """
+        if self.placer is None:
+            return items[:0]
+        W, width = self.ridge.sums.weights, self.rest.items.shape[1] - self.widths.get(NEW_ITEMS, 0)
+        placed, columns, rows = self.placer.predict_items(items, features, W, self.rest.items[:, :width])
+        if not len(placed):
+            return placed
+        self.ridge.set_weights(
+            self.ridge.known_interactions(), replace_columns(W, placed, columns), self.ridge.rows, self.ridge.half_life
+        )
+        users, table = self.rest.users, self.rest.items
+        if NEW_ITEMS not in self.widths:
+            users, table = (
+                np.concatenate([side, np.full((len(side), 1), value, np.float32)], axis=1)
+                for side, value in ((users, 1), (table, 0))
+            )
+            self.widths = {**self.widths, NEW_ITEMS: 1}
+        table = table.copy()
+        table[placed, :width], table[placed, width] = rows, self.placer.placement.offset
+        self.rest = VectorScorer(users, table)
+        self._forget_new_users()
+        return placed
+
+    @property
+    def new_items_summary(self) -> str:
+        """One line about new items; empty where there are none and nothing was chosen."""
+        unshown = f"{self.unshown:,} new items not shown" if self.unshown else ""
+        if self.placer is None:
+            return unshown
+        placement = self.placer.placement
+        shown = (
+            f"{self.shown:,} new items shown by their vectors (of {placement.hidden:,} hidden ones Recall@20 is "
+            f"{placement.recall:.3f}, for {placement.lost_recall:.1%} of that of known ones)"
+        )
+        return "; ".join(text for text in (shown, unshown) if text)
+
+    def write_new_items(self, path: FilePath) -> list[str]:
+        """Write new_items.json, and new_items.safetensors where new items can be placed; return their names."""
+        notes = {"shown": self.shown, "unshown": self.unshown}
+        if self.placer is None:
+            storage.write_json(path(_NOTES), notes)
+            return [_NOTES]
+        placer = self.placer
+        tensors = {
+            "mean": placer.whitening.mean,
+            "axes": placer.whitening.axes,
+            "known": placer.known,
+            "vectors": placer.vectors,
+        }
+        with storage.atomic(path(_FILE)) as temporary:
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, temporary)
+        storage.write_json(path(_NOTES), {**notes, "placement": placer.placement.to_json()})
+        return [_FILE, _NOTES]
+
+    def read_new_items(self, path: FilePath) -> None:
+        """Read what `write_new_items` wrote; files of earlier versions have nothing of it."""
+        self.placer, self.shown, self.unshown = None, 0, 0
+        if not path(_NOTES).is_file():
+            return
+        notes = storage.read_json(path(_NOTES))
+        self.shown, self.unshown = int(notes["shown"]), int(notes["unshown"])
+        if "placement" in notes:
+            tensors = load_file(path(_FILE))
+            whitening = HalfWhitening(tensors["mean"], tensors["axes"])
+            placement = Placement.from_json(notes["placement"])
+            self.placer = ItemPlacer(whitening, tensors["known"], tensors["vectors"], placement)
