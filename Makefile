@@ -11,6 +11,8 @@ DATA ?= data/amazon-sports
 MODELS ?= bpr
 # Of make baselines: the column that holds the split, where DATA is no prepared dataset and has one.
 SPLIT ?=
+# Of make frontier: a run whose items are encoded.
+RUN ?= run
 PINS := pyproject.toml constraints.txt
 # Of make test: processes that share the test files; 0 runs all in one.
 WORKERS ?= 2
@@ -19,7 +21,7 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || 
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
 .PHONY: help demo test test-all test-openvino test-onnx test-ray check snapshots bench bench-plots bench-gpu reproduce baselines \
-	pictures kernel-table format clean
+	pictures frontier kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,6 +78,9 @@ baselines: $(VENV)/.bench  ## item-kNN, iALS, BPR-MF beside those of implicit: m
 
 pictures: $(VENV)/.test  ## what reading pictures is worth for cold items: make pictures DATA="dataset movielens"
 	$(BIN)/python -m bench.pictures $(DATA) --write docs/results.md
+
+frontier: $(VENV)/.test  ## new items against known ones, ours and yardsticks: make frontier RUN=folder-of-an-encoded-run
+	$(BIN)/python -m bench.cold_frontier "$(RUN)"
 
 kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm_100: docs/kernels-compiled.md
 	$(BIN)/python -m bench.compile_kernels
