@@ -255,6 +255,8 @@ def _config_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for section, key in _READ.items():
         if not isinstance(config.get(section), dict) or key not in config[section]:
             yield f"{section}.{key} is missing"
+        elif key == "kind" and not isinstance(config[section][key], str):
+            yield f"{section}.{key} has the wrong type"
     for section, value in config.items():
         default = defaults.get(section)
         if isinstance(value, dict):

@@ -187,6 +187,7 @@ def test_no_index_is_out_of_range(case: Path, column: str, value: pl.Expr, messa
         ("stages", [], "stages"),
         ("dataset_folder", 3, "dataset_folder"),
         ("config", {"model": {}}, "config.model.kind is missing"),
+        ("config", {"model": {"kind": ["bpr"]}}, "config.model.kind has the wrong type"),
         ("leaky", "yes", "leaky"),
         ("seed", None, "seed"),
         ("machine", {"cores": []}, "machine.cores"),
@@ -197,6 +198,22 @@ def test_a_record_of_another_shape_is_one_line(case: Path, key: str, value: Any,
     with pytest.raises(InputError, match=rf"run.json is not in the format of a run: {message}") as caught:
         read_all(case)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("read", {"time": {"unit": "\x1b[2J"}}, "read.time.unit"),
+        ("read", {"files": [{"name": "a.csv", "columns": ["user"], "rows": 1, "rejected": 0}]}, "read.files.0.columns"),
+        ("read", {"unread": 3}, "read.unread"),
+        ("options", {"min_rating": "much"}, "options.min_rating"),
+        ("updates", "often", "updates"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_one_line(case: Path, key: str, value: Any, message: str) -> None:
+    edit(case / "dataset" / "manifest.json", lambda manifest: manifest.update({key: value}))
+    with pytest.raises(InputError, match=f"manifest.json is not in the format of a dataset: {message}"):
+        load(case / "dataset")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000, "1" * 5_000, "\x80", '{"schema_version": 1}'])

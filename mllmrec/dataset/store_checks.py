@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmrec.dataset.dataset import SPLITS, Dataset
+from mllmrec.dataset.readers.source import TimeUnit
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
 from mllmrec.foundation.foreign import is_bare_name
@@ -45,18 +46,46 @@ _STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _Count = Annotated[int, Field(ge=0)]
 
 
+class _ReadFile(BaseModel):
+    model_config = _STRICT
+    name: str
+    columns: dict[str, str]
+    rows: _Count
+    rejected: _Count
+
+
+class _Times(BaseModel):
+    model_config = _STRICT
+    unit: TimeUnit = "s"
+    form: str = ""
+
+
+class _Read(BaseModel):
+    model_config = _STRICT
+    files: list[_ReadFile] = []
+    unread: list[str] = []
+    time: _Times = _Times()
+
+
+class _Options(BaseModel):
+    model_config = _STRICT
+    min_rating: float | None = None
+
+
 class _Manifest(BaseModel):
     model_config = _STRICT
     schema_version: int
     name: str
     kind: str
     category: str
-    options: dict[str, Any]
+    options: _Options
     split: dict[str, str | int | float | None]
     steps: dict[str, _Count]
     rejected: _Count
     warnings: list[str]
     files: dict[str, str]
+    read: _Read = _Read()
+    updates: _Count = 0
 
 
 def file_name(name: str) -> str:
