@@ -61,6 +61,7 @@ class Cluster:
     port: int = field(default_factory=free_port)
     client_port: int = field(default_factory=free_port)
     nodes: list[Node] = field(default_factory=list)
+    started: int = 0
 
     @property
     def address(self) -> str:
@@ -74,8 +75,9 @@ class Cluster:
 
     def add(self) -> Node:
         """Start the head, then further nodes: one processor each, and a folder for temporary files."""
-        place = self.folder / f"n{len(self.nodes)}"
+        place = self.folder / f"n{self.started}"
         place.mkdir(parents=True)
+        self.started += 1
         role = ["--address", f"127.0.0.1:{self.port}"]
         if not self.nodes:
             role = ["--head", "--port", str(self.port), "--ray-client-server-port", str(self.client_port)]

@@ -8,12 +8,14 @@ and the results of those alone.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from mllmrec.foundation.extras import require_extra
 _AHEAD = 2  # blocks in flight a processor: one runs, the rows of another are brought meanwhile
 _LOOK_SECONDS = 5.0  # between two looks at a cluster in which no block ends
 _GRACE_SECONDS = 60.0  # without a processor, before the run stops
+_CONNECT_SECONDS = 10.0
 _KEPT_WORKS = 4  # works after which a table that none of them read leaves the object store
 _executor = Executor()  # one a worker process
 
@@ -216,6 +219,15 @@ class RayLauncher:
             self._ray.shutdown()
 
 
+def _check_port(address: str) -> None:
+    """Raise an OSError or ValueError where nobody listens, which Ray tries for half a minute."""
+    parts = urlsplit(address)
+    if not parts.hostname or not parts.port:
+        raise ValueError("wanted ray://HOST:PORT, where PORT is mostly 10001")
+    with socket.create_connection((parts.hostname, parts.port), timeout=_CONNECT_SECONDS):
+        pass
+
+
 def _rpc_errors() -> tuple[type[Exception], ...]:
     """Return the errors of a connection by ray://, which Ray passes on as they are."""
     grpc = sys.modules.get("grpc")
@@ -231,6 +243,8 @@ def _connect(ray: Any, name: str) -> None:
     address = name if name.startswith("ray://") else "auto"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters of it is raised, and said in one line
     try:
+        if address == name:
+            _check_port(name)
         ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
         where = f"at {name}" if address == name else "on this machine, nor at $RAY_ADDRESS"

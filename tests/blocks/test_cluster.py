@@ -6,8 +6,10 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +32,10 @@ STAGES = ("encode", "graph", "train", "evaluate", "recommend")
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Iterator[Path]:
     """A place with a short name: Ray's sockets lie below it, and their names are bounded."""
-    return tmp_path_factory.mktemp("ray")
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place:
+        yield Path(place)
 
 
 def search(started: Cluster, parts: Path, progress: Progress = silent, **options: str) -> tuple[Blocks, bool]:
