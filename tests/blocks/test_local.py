@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -33,11 +35,12 @@ def launcher() -> Iterator[LocalLauncher]:
 
 
 def is_running(process: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits for its parent does not."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
         return False
-    return True
+    return state != "Z"
 
 
 def test_workers_give_the_lists_of_this_process_and_only_missing_parts_are_computed(
@@ -86,20 +89,16 @@ def test_workers_end_with_the_launcher() -> None:
     assert not is_running(process)
 
 
-def test_workers_end_when_their_starter_is_killed(tmp_path: Path) -> None:
-    starter = os.fork()
-    if starter == 0:
-        worker = LocalLauncher(1)._take()
-        (tmp_path / "worker").write_text(str(worker.process_id))
-        signal.pause()
-    until = time.monotonic() + 30
-    while not (tmp_path / "worker").exists() or not (tmp_path / "worker").read_text():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    process = int((tmp_path / "worker").read_text())
-    assert is_running(process)
-    os.kill(starter, signal.SIGKILL)
-    os.waitpid(starter, 0)
-    while Path(f"/proc/{process}").exists() and "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1][:3]:
+def test_workers_end_when_their_starter_is_killed() -> None:
+    code = "import signal; from mllmrec.blocks.local import LocalLauncher as L; w = L(1)._take(); "
+    code += "print(w.process_id, flush=True); signal.pause()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as starter:
+        assert starter.stdout is not None
+        process = int(starter.stdout.readline())
+        assert is_running(process)
+        starter.kill()
+    until = time.monotonic() + 60
+    while is_running(process):
         assert time.monotonic() < until
         time.sleep(0.05)
