@@ -103,6 +103,7 @@ RIVALS: tuple[Entry, ...] = (
     Entry("item-knn-time", "item-knn", "item-kNN, half-life", _AGED),
     Entry("ease-content-time", "ease", "EASE + content, half-life", _AGED),
     Entry("ridge-time", "ridge", "ridge 100+100, half-life", _AGED),
+    Entry("ensemble-timeless", "ensemble", "ensemble, time left out", ("model.half_lives=[0]",)),
     Entry("l3ae", "l3ae"),
     Entry("additive-ease", "additive-ease"),
     Entry("edlae", "edlae"),

@@ -2,7 +2,7 @@
 
 docs/method.md, section 8. The parts, and what their score of an item for user u is:
 
-    ridge         R_u W, each item regressed on its neighbors (ridge.py)
+    ridge         R_u W, each item regressed on its neighbors (ridge.py), alone or in a sum (ensemble_firsts.py)
     factors       p_u . q_i by alternating least squares, items shrunk to what their vectors predict (ials.py)
     graph filter  the smooth part of the user-item graph (graph_filter.py)
     content       cosine of the item's vector to the mean of the user's items
@@ -13,8 +13,10 @@ docs/method.md, section 8. The parts, and what their score of an item for user u
 
 A part with settings (strengths of the ridge and of the factors, width of the filter) takes the best of two or three by
 its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned projection of
-the item vectors (content_regression.py). There are two ridges, on the vectors and on the projection; the one whose
-ensemble is better stays. Training interactions fit, validation chooses, test is never read.
+the item vectors (content_regression.py). There are two ridges, on the vectors and on the projection; of them, their
+sums with other item-item weights, and item-kNN alone, the W whose ensemble is best stays. Where interactions have an
+order, transitions are among these and older items may weigh less in R_u and in the content part. Training interactions
+fit, validation chooses, test is never read.
 
 All parts but the ridge are inner products. So the fitted model is the ridge and two tables of vectors, with c_k / sd
 folded into the users'. Memory: I x K and (U + I) x width.
@@ -22,7 +24,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,12 +37,21 @@ from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.cold_choice import of_known_items
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.ensemble_firsts import (
+    KNN,
+    RIDGE,
+    TRANSITIONS,
+    RidgeSettings,
+    first_parts,
+    other_weights,
+)
 from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.graph_filter import graph_filter, narrow
 from mllmrec.models.ials import alternate, pair_weight
-from mllmrec.models.refit import can_go_on, once, refit_parts, refit_ridge, same_weight
+from mllmrec.models.recency import aged_rows
+from mllmrec.models.refit import can_go_on, once, refit_first, refit_parts, same_weight
 from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.validation import Validation
@@ -72,7 +83,7 @@ class Ensemble(FittedEnsemble):
         self._forget_new_users()
         device = resolve_device(self.context.train.device, "train.device")
         earlier = self.context.earlier
-        if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data):
+        if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data, self.context.histories):
             self._go_on(earlier, data, device)
             return
         self.went_on = False
@@ -83,15 +94,19 @@ class Ensemble(FittedEnsemble):
         progress("project vectors", 0, 1)
         Z = project_vectors(items, R)
         progress("project vectors", 1, 1)
-        parts = self._fit_parts(data, validation, items, Z)
-        ridges, strengths = self._fit_ridges(validation, (items, Z), device)
-        firsts = [StandardizedScorer(WeightsScorer.of(R, W), _no_parts(R.shape)) for W in ridges]
-        best, weights = choose_weights(firsts, list(parts.values()), validation, progress)
-        self.weights = dict(zip(("ridge", *parts), weights, strict=True))
-        self.ridge_settings = best, *strengths[best]
+        rows = aged_rows(R, self.context.histories, self.config.half_lives)
+        parts = self._fit_parts(data, validation, items, Z, rows)
+        ridges = self._fit_ridges(validation, (items, Z), device)
+        others = other_weights((KNN, TRANSITIONS) if len(rows) > 1 else (KNN,), R, self.context.histories)
+        firsts = first_parts(ridges, others, rows, validation, progress)
+        scorers = [StandardizedScorer(first.scorer, _no_parts(R.shape)) for first in firsts]
+        best, weights = choose_weights(scorers, list(parts.values()), validation, progress)
+        chosen = firsts[best]
+        self.first_settings = chosen.settings
+        self.weights = {RIDGE: 0.0} | chosen.settings.shares | dict(zip(parts, weights, strict=True))
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
-        self.ridge = self._empty_ridge().set_weights(R, ridges[best])
+        self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
         self.sample = validation.record
         self.fit_new_items(data, held, self.config.new_items)
 
@@ -99,17 +114,22 @@ class Ensemble(FittedEnsemble):
         """Fit with the choices of an earlier fit; see refit.py."""
         R, progress = data.user_items, self.context.progress
         Z = once(data.items_or_zeros(), R)
-        parts = {name: standardize(part) for name, part in refit_parts(earlier, data, Z, progress).items()}
-        self.weights, self.ridge_settings, self.went_on = earlier.weights, earlier.ridge_settings, True
+        refitted = refit_parts(earlier, data, Z, self.context.histories, progress)
+        parts = {name: standardize(part) for name, part in refitted.items()}
+        self.weights, self.first_settings, self.went_on = earlier.weights, earlier.first_settings, True
+        self.content_half_life = earlier.content_half_life
         self.factor_settings = same_weight(earlier, R)
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items()}
-        self.ridge = self._empty_ridge().set_weights(R, refit_ridge(earlier, data, Z, device, progress))
+        first = refit_first(earlier, data, Z, self.context.histories, device, progress)
+        self.ridge = self._empty_ridge().set_weights(R, first.weights, first.rows, first.settings.half_life)
         if earlier.placer is not None:
             held = None if data.valid is None else of_known_items(data.valid, R)
             self.fit_new_items(data, held, self.config.new_items, earlier.placer.placement)
 
-    def _fit_parts(self, data: FitData, validation: Validation, items: Vectors, Z: Vectors) -> dict[str, VectorScorer]:
+    def _fit_parts(
+        self, data: FitData, validation: Validation, items: Vectors, Z: Vectors, rows: Mapping[float, CSR]
+    ) -> dict[str, VectorScorer]:
         """Return every part but the ridge by its name, each on one scale.
 
         Args:
@@ -117,6 +137,7 @@ class Ensemble(FittedEnsemble):
             validation: the users to choose settings by.
             items: float32 [I, d].
             Z: float32 [I, r], projected item vectors.
+            rows: of the users for each half-life.
         """
         progress, r = self.context.progress, self.config.factors
         R, profiles = data.user_items, data.users
@@ -124,13 +145,16 @@ class Ensemble(FittedEnsemble):
         widest = graph_filter(R, r)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
+        contents = (VectorScorer(mean_of_owned(items, row), items) for row in rows.values())
+        aged, content = validation.best("content", contents, progress)
+        self.content_half_life = list(rows)[aged]
         popularity = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
         chosen, best = validation.best("factors", factors, progress)
         self.factor_settings = pair_weight(R, FACTOR_STRENGTHS[chosen][0]), FACTOR_STRENGTHS[chosen][1]
         parts = {
             "factors": best,
             "graph filter": validation.best("graph filters", filters, progress)[1],
-            "content": VectorScorer(means, items),
+            "content": content,
         }
         if profiles is not None and profiles.shape == means.shape and not np.allclose(profiles, means, atol=_SAME):
             parts["profile"] = VectorScorer(profiles, items)
@@ -139,8 +163,8 @@ class Ensemble(FittedEnsemble):
 
     def _fit_ridges(
         self, validation: Validation, tables: Sequence[Vectors], device: torch.device
-    ) -> tuple[list[CSR], list[tuple[float, float]]]:
-        """Return weights and strengths, the best on each table of vectors, all on the neighbors by the first.
+    ) -> dict[RidgeSettings, CSR]:
+        """Return weights by their settings, the best on each table of vectors, all on the neighbors by the first.
 
         Args:
             validation: chooses the strengths.
@@ -152,15 +176,14 @@ class Ensemble(FittedEnsemble):
         progress("search neighbors", 0, 1)
         support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device, blocks)
         progress("search neighbors", 1, 1)
-        best, strengths = [], []
+        best = dict[RidgeSettings, CSR]()
         for n, vectors in enumerate(tables, start=1):
             label = f"fit ridge {n} of {len(tables)}"
             fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label, blocks)
             scorers = [WeightsScorer.of(R, W) for W in fitted]
             chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
-            best.append(fitted[chosen])
-            strengths.append(RIDGE_STRENGTHS[chosen])
-        return best, strengths
+            best[n - 1, *RIDGE_STRENGTHS[chosen]] = fitted[chosen]
+        return best
 
 
 def _no_parts(shape: tuple[int, int]) -> VectorScorer:

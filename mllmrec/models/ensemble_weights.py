@@ -1,10 +1,11 @@
 """Weights of the ensemble's parts, chosen by validation.
 
 Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight can be a
-constant. A first part weighs 1. The others are searched one after another over a small grid, round after round until
-none changes, for the highest NDCG@20 of the validation items; of equal weights the lower one stays. Such a climb ends
-on the next hill, so there are three: from weights of 0, 0.4 and 1.2. Of equal ends the first stays. Where there are
-several first parts, each has its climbs, and the one whose ensemble is best stays.
+constant. They are searched one after another over a small grid, round after round until none changes, for the highest
+NDCG@20 of the validation items; of equal weights the lower one stays. A first part starts at 1. Where there are several
+first parts, each has a climb from others' weights of 0.4, and the one whose ensemble is best stays. A climb ends on the
+next hill, so that one has two more, from 0 and 1.2. Of equal ends the first stays. The first part's weight is above 0,
+and all are divided by it in the end.
 
 The search reads a short list of items per user: the best fifty of every part, and the held-out items. An item on none
 counts as ranked below these. Where the lists hold the whole catalogue, the ranking is exact.
@@ -27,7 +28,7 @@ from mllmrec.models.scoring import Part, VectorScorer
 from mllmrec.models.validation import CUTOFF, Validation
 
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
-_STARTS = (0.0, 0.4, 1.2)
+_START, _MORE_STARTS = 0.4, (0.0, 1.2)
 _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
 _LIST_BYTES = 1 << 29  # of the lists' scores; of more users, so many spread evenly
@@ -39,13 +40,15 @@ class _Lists:
     """The short lists that the search reads.
 
     Attributes:
-        scores: float32 [parts, B, C]; of the first parts -inf where an item may not be ranked or stands twice.
+        scores: float32 [parts, B, C].
+        floor: float32 [B, C], -inf where a list has no item, 0 elsewhere.
         rows: int64 [H], the user of each held-out item.
         columns: int64 [H], its place in the user's list.
         indptr: [B + 1], the held-out items of each user.
     """
 
     scores: Tensor
+    floor: Tensor
     rows: Tensor
     columns: Tensor
     indptr: NDArray[np.int64]
@@ -56,8 +59,7 @@ class _Lists:
 
     def mixed(self, weights: Sequence[float]) -> Tensor:
         """Return the weighted sum of the parts, float32 [B, C]."""
-        summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1)
-        return summed
+        return torch.tensordot(torch.tensor(weights), self.scores, dims=1) + self.floor
 
     def ndcg(self, mixed: Tensor) -> float:
         """Return NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item ranks last."""
@@ -100,7 +102,7 @@ def over_spread(vectors: NDArray[np.float32], covariance: NDArray[np.float64]) -
 def choose_weights(
     firsts: Sequence[Part], others: Sequence[Part], validation: Validation, progress: Progress = silent
 ) -> tuple[int, tuple[float, ...]]:
-    """Choose one of the first parts, and the weights of it (1) and of each other part.
+    """Choose one of the first parts, and the weights of all others beside its 1.
 
     Args:
         firsts: standardized; one of them is taken.
@@ -109,16 +111,19 @@ def choose_weights(
         progress: called after each part that is listed or scored, and after each climb.
 
     Returns:
-        The index of the first part, and the weights.
+        The index of the first part, and the weights of the others.
     """
-    lists = _short_lists([*firsts, *others], len(firsts), validation, progress)
-    starts = [(first, start) for first in range(len(firsts)) for start in _STARTS]
+    lists, total = _short_lists([*firsts, *others], validation, progress), len(firsts) + len(_MORE_STARTS)
     climbs = []
-    for n, (first, start) in enumerate(starts, start=1):
-        climbs.append((first, *_climb(lists.of(first, len(firsts)), [1.0, *(start for _ in others)])))
-        progress("search weights", n, len(starts))
-    first, weights, _ = max(climbs, key=lambda climb: climb[2])
-    return first, weights
+    for first in range(len(firsts)):
+        climbs.append((first, *_climb(lists.of(first, len(firsts)), [1.0, *(_START for _ in others)])))
+        progress("search weights", len(climbs), total)
+    best, _, _ = max(climbs, key=lambda climb: climb[2])
+    for start in _MORE_STARTS:
+        climbs.append((best, *_climb(lists.of(best, len(firsts)), [1.0, *(start for _ in others)])))
+        progress("search weights", len(climbs), total)
+    first, (own, *weights), _ = max(climbs, key=lambda climb: climb[2])
+    return first, tuple(weight / own for weight in weights)
 
 
 def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
@@ -126,16 +131,17 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
     best = lists.ndcg(lists.mixed(weights))
     for _ in range(_ROUNDS):
         before = tuple(weights)
-        for k in range(1, len(weights)):
+        for k in (*range(1, len(weights)), 0):  # the first, from which the others start, is last
             others = lists.mixed([*weights[:k], 0.0, *weights[k + 1 :]])
-            reached = [lists.ndcg(others.add(lists.scores[k], alpha=weight)) for weight in GRID]
-            weights[k], best = GRID[int(np.argmax(reached))], max(reached)
+            grid = GRID if k else tuple(sorted({*GRID[1:], weights[0]}))
+            reached = [lists.ndcg(others.add(lists.scores[k], alpha=weight)) for weight in grid]
+            weights[k], best = grid[int(np.argmax(reached))], max(reached)
         if tuple(weights) == before:
             break
     return tuple(weights), best
 
 
-def _short_lists(parts: Sequence[Part], firsts: int, validation: Validation, progress: Progress = silent) -> _Lists:
+def _short_lists(parts: Sequence[Part], validation: Validation, progress: Progress = silent) -> _Lists:
     """Return the lists of the users to search on; see choose_weights."""
     train, valid = validation.train, validation.valid
     listed = min(_LISTED, train.n_columns)
@@ -150,11 +156,13 @@ def _short_lists(parts: Sequence[Part], firsts: int, validation: Validation, pro
     rows = lists.rows()
     at = rows, np.arange(lists.nnz) - lists.indptr[rows]
     scores = torch.zeros(len(parts), len(users), int(np.diff(lists.indptr).max(initial=0)))
-    scores[:firsts] = -torch.inf
+    floor = torch.full(scores.shape[1:], -torch.inf)
+    floor[at] = 0
     for n, part in enumerate(parts):
         scores[n][at] = torch.from_numpy(part.scores_of(users, lists))
         progress("list items", len(parts) + n + 1, 2 * len(parts))
-    return _Lists(scores, torch.from_numpy(held.rows()), torch.from_numpy(at[1][_places(lists, held)]), held.indptr)
+    places = torch.from_numpy(at[1][_places(lists, held)])
+    return _Lists(scores, floor, torch.from_numpy(held.rows()), places, held.indptr)
 
 
 def _spread(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -25,9 +25,11 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath
+from mllmrec.models.ensemble_firsts import FirstSettings
 from mllmrec.models.new_item_model import NEW_ITEMS, NewItemModel
 from mllmrec.models.new_items import extend_rows
 from mllmrec.models.new_users import UserSide, place_users, standard_side
+from mllmrec.models.recency import HalfLives
 from mllmrec.models.ridge import ItemGraphRidge, RidgeConfig
 from mllmrec.models.scoring import Lists, VectorScorer
 from mllmrec.models.validation import sample_summary
@@ -43,6 +45,7 @@ class EnsembleConfig(ModelConfig):
     cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
     semantic_support: Count = 100  # the ridge's neighbors by cosine
     factors: Positive = 64  # width of the factors, and of the graph filter at most
+    half_lives: HalfLives = (0.0, 2.0, 4.0, 8.0, 16.0)  # of a user's items; validation chooses; 0 alone: no time
     new_items: Share = 0.03  # known items may lose this share of their hits to new ones; 0: new items are not shown
 
 
@@ -50,14 +53,15 @@ class FittedEnsemble(NewItemModel):
     """See the module.
 
     Attributes:
-        ridge: the fitted ridge.
+        ridge: the fitted ridge; its weights may be those of item-kNN, or a sum (ensemble_firsts.py).
         rest: the other parts, float32 [U, D] and [I, D]; their weights and scales are in the users' table.
-        weights: c of each part by its name, 1 for the ridge; empty before a fit.
+        weights: c of each part by its name; those of one W are its shares; empty before a fit.
         widths: columns of `rest` by part, in their order.
         factor_settings: a and lambda of the factors; None of files that do not have them.
         went_on: whether weights and settings are those of an earlier fit, and the factors go on from it.
         sample: the users who chose and what they said of each candidate; empty where all users chose.
-        ridge_settings: table (0: vectors, 1: projected ones), w and lambda of the ridge; likewise.
+        first_settings: what W is made of; likewise.
+        content_half_life: of the users' items in the content part; 0: none.
     """
 
     config: EnsembleConfig
@@ -66,7 +70,8 @@ class FittedEnsemble(NewItemModel):
     weights: Mapping[str, float] = MappingProxyType({})
     widths: Mapping[str, int] = MappingProxyType({})
     factor_settings: tuple[float, float] | None = None
-    ridge_settings: tuple[int, float, float] | None = None
+    first_settings: FirstSettings | None = None
+    content_half_life: float = 0.0
     went_on: bool = False
     sample: Mapping[str, Any] = MappingProxyType({})
 
@@ -169,7 +174,8 @@ class FittedEnsemble(NewItemModel):
             "weights": dict(self.weights),
             "widths": dict(self.widths),
             "factor_settings": self.factor_settings,
-            "ridge_settings": self.ridge_settings,
+            "first": self.first_settings.as_json() if self.first_settings else None,
+            "content_half_life": self.content_half_life,
             "went_on": self.went_on,
         }
         storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
@@ -185,8 +191,9 @@ class FittedEnsemble(NewItemModel):
         self.widths = {str(name): int(width) for name, width in notes.get("widths", {}).items()}
         share, regularization = notes.get("factor_settings") or (0, 0)
         self.factor_settings = (float(share), float(regularization)) if regularization else None
-        table, content_weight, strength = notes.get("ridge_settings") or (0, 0, 0)
-        self.ridge_settings = (int(table), float(content_weight), float(strength)) if strength else None
+        first = notes.get("first")
+        self.first_settings = FirstSettings.of_json(first) if first else None
+        self.content_half_life = float(notes.get("content_half_life", 0.0))
         self.ridge = self._empty_ridge().read_files(path)
         self.user_items = self.ridge.user_items
         self.read_new_items(path)

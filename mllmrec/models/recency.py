@@ -53,6 +53,28 @@ def decayed(user_items: CSR, age: NDArray[np.int64], half_life: float) -> CSR:
     return CSR(user_items.indptr, user_items.indices, weights, user_items.n_columns)
 
 
+def aged_rows(user_items: CSR, histories: Histories | None, half_lives: Sequence[float]) -> dict[float, CSR]:
+    """Return the rows of users for each half-life that can be chosen.
+
+    Args:
+        user_items: R, binary [U, I].
+        histories: the training histories; None: no order is known.
+        half_lives: in items; 0: none.
+
+    Raises:
+        InputError: every choice needs an order, and none is known.
+    """
+    if histories is None or histories.times is None:
+        if 0 not in half_lives:
+            raise InputError(
+                "a half-life needs times or places of the training interactions; prepare the dataset with --column "
+                "timestamp=NAME, or add 0 to model.half_lives"
+            )
+        return {0.0: user_items}
+    age = ages(histories) if any(half_lives) else np.empty(0, np.int64)
+    return {half_life: decayed(user_items, age, half_life) for half_life in half_lives}
+
+
 def choose_rows(
     fitted: Callable[[CSR], Ranked],
     user_items: CSR,
@@ -74,18 +96,9 @@ def choose_rows(
     Raises:
         InputError: every choice needs an order, and none is known.
     """
-    known = histories is not None and histories.times is not None
-    choices = tuple(half_lives) if known else tuple(h for h in half_lives if not h)
-    if not choices:
-        raise InputError(
-            "a half-life needs times or places of the training interactions; prepare the dataset with --column "
-            "timestamp=NAME, or add 0 to model.half_lives"
-        )
-    if histories is None or choices == (0.0,):
-        return 0.0, user_items
-    age = ages(histories)
-    rows = [decayed(user_items, age, half_life) for half_life in choices]
+    rows = aged_rows(user_items, histories, half_lives)
+    choices = list(rows)
     if valid is None or len(choices) == 1:
-        return choices[0], rows[0]
-    best, _ = Validation(user_items, valid).best("half-lives", (fitted(row) for row in rows), progress)
-    return choices[best], rows[best]
+        return choices[0], rows[choices[0]]
+    best, _ = Validation(user_items, valid).best("half-lives", map(fitted, rows.values()), progress)
+    return choices[best], rows[choices[best]]

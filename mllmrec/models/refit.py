@@ -16,26 +16,33 @@ import numpy as np
 import torch
 from mllmrec_kernels import CSR
 
+from mllmrec.dataset import Histories
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.ensemble_firsts import FirstPart, first_weights, other_weights
 from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
 from mllmrec.models.graph_filter import graph_filter
 from mllmrec.models.ials import WARM_ITERATIONS, alternate, pair_weight
+from mllmrec.models.recency import aged_rows
 from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
 
 
-def can_go_on(earlier: object, config: EnsembleConfig, data: FitData) -> bool:
+def can_go_on(earlier: object, config: EnsembleConfig, data: FitData, histories: Histories | None = None) -> bool:
     """Tell whether an earlier fit has what a refit needs, for the same settings and fewer or as many users and items.
 
     Args:
         earlier: any model, or None.
         config: of the refit.
         data: of the refit.
+        histories: its training histories; None: no order is known.
     """
-    if not isinstance(earlier, FittedEnsemble) or earlier.config != config or earlier.ridge_settings is None:
+    if not isinstance(earlier, FittedEnsemble) or earlier.config != config or earlier.first_settings is None:
+        return False
+    reads_order = earlier.first_settings.reads_order or earlier.content_half_life
+    if reads_order and (histories is None or histories.times is None):
         return False
     if earlier.factor_settings is None or sum(earlier.widths.values()) != earlier.rest.items.shape[1]:
         return False
@@ -50,7 +57,11 @@ def can_go_on(earlier: object, config: EnsembleConfig, data: FitData) -> bool:
 
 
 def refit_parts(
-    earlier: FittedEnsemble, data: FitData, Z: Callable[[], Vectors], progress: Progress
+    earlier: FittedEnsemble,
+    data: FitData,
+    Z: Callable[[], Vectors],
+    histories: Histories | None,
+    progress: Progress,
 ) -> Mapping[str, VectorScorer]:
     """Return the parts that the earlier fit weighed, by name, in its order; none is on a scale yet.
 
@@ -58,6 +69,7 @@ def refit_parts(
         earlier: checked by `can_go_on`.
         data: training interactions, vectors and seed.
         Z: returns the projected item vectors.
+        histories: the training histories; None: no order is known.
         progress: called while factors are fitted.
     """
     R, items = data.user_items, data.items_or_zeros()
@@ -71,7 +83,8 @@ def refit_parts(
             case "graph filter":
                 parts[name] = graph_filter(R, width)
             case "content":
-                parts[name] = VectorScorer(mean_of_owned(items, R), items)
+                (rows,) = aged_rows(R, histories, [earlier.content_half_life]).values()
+                parts[name] = VectorScorer(mean_of_owned(items, rows), items)
             case "profile":
                 assert data.users is not None
                 parts[name] = VectorScorer(data.users, items)
@@ -113,26 +126,36 @@ def _unobserved_weight(earlier: FittedEnsemble, share: float) -> float:
     return float(share * before.shape[0] * before.shape[1] / max(1, before.nnz))
 
 
-def refit_ridge(
-    earlier: FittedEnsemble, data: FitData, Z: Callable[[], Vectors], device: torch.device, progress: Progress
-) -> CSR:
-    """Return the ridge's weights on the table and with the strengths that the earlier fit chose.
+def refit_first(
+    earlier: FittedEnsemble,
+    data: FitData,
+    Z: Callable[[], Vectors],
+    histories: Histories | None,
+    device: torch.device,
+    progress: Progress,
+) -> FirstPart:
+    """Return the first part with the settings that the earlier fit chose.
 
     Args:
         earlier: checked by `can_go_on`.
         data: training interactions and vectors.
         Z: returns the projected item vectors.
+        histories: the training histories; None: no order is known.
         device: where neighbors are searched and regressions solved.
         progress: called while it works.
     """
-    assert earlier.ridge_settings is not None
-    table, content_weight, regularization = earlier.ridge_settings
-    items, config = data.items_or_zeros(), earlier.config
+    settings, config, R = earlier.first_settings, earlier.config, data.user_items
+    assert settings is not None
+    items, ridges = data.items_or_zeros(), []
     progress("search neighbors", 0, 1)
-    support = ridge_support(items, data.user_items, config.cooccurrence_support, config.semantic_support, device)
+    support = ridge_support(items, R, config.cooccurrence_support, config.semantic_support, device)
     progress("search neighbors", 1, 1)
-    vectors, strengths = Z() if table else items, [(content_weight, regularization)]
-    return ridge_weights(vectors, data.user_items, support, strengths, device, progress)[0]
+    for table, content_weight, regularization in settings.ridges:
+        vectors, strengths = Z() if table else items, [(content_weight, regularization)]
+        ridges += ridge_weights(vectors, R, support, strengths, device, progress)
+    others = other_weights(tuple(settings.shares), R, histories)
+    (rows,) = aged_rows(R, histories, [settings.half_life]).values()
+    return FirstPart(settings, first_weights(settings.shares, ridges, others, R), rows)
 
 
 def once(vectors: Vectors, user_items: CSR) -> Callable[[], Vectors]:

@@ -50,12 +50,23 @@ class Transitions(ItemWeightModel):
         Raises:
             InputError: the training interactions have no order.
         """
-        R, config = data.user_items, self.config
-        counts = np.bincount(R.indices, minlength=R.n_columns)
-        scale = np.maximum(counts, 1) ** -config.popularity_exponent
-        followed = count_transitions(required_order(self.context.histories, self.title), config.window)
-        W = sp.diags_array(scale) @ followed @ sp.diags_array(scale)
-        self.choose_rows(data, CSR.from_scipy(sp.csr_array(W)), config.half_lives)
+        config, seen = self.config, required_order(self.context.histories, self.title)
+        W = transition_weights(data.user_items, seen, config.window, config.popularity_exponent)
+        self.choose_rows(data, W, config.half_lives)
+
+
+def transition_weights(user_items: CSR, histories: Histories, window: int = 5, exponent: float = 0.5) -> CSR:
+    """Return W of the module, [I, I].
+
+    Args:
+        user_items: R, binary [U, I].
+        histories: the same interactions in their order.
+        window: L.
+        exponent: b.
+    """
+    counts = np.bincount(user_items.indices, minlength=user_items.n_columns)
+    scale = sp.diags_array(np.maximum(counts, 1) ** -exponent)
+    return CSR.from_scipy(sp.csr_array(scale @ count_transitions(histories, window) @ scale))
 
 
 def required_order(histories: Histories | None, title: str) -> Histories:

@@ -26,6 +26,7 @@ from mllmrec.models.scoring import VectorScorer, ranks_by_block, top_by_user
 from mllmrec.models.validation import Validation, validation_ndcg
 from mllmrec.models.weight_scorers import WeightsScorer
 
+FIRSTS = ("ridge", "item-kNN", "transitions")  # item-item weights; all others are tables of vectors
 SMALL = EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3)
 
 
@@ -118,9 +119,8 @@ def test_the_search_finds_what_helps_and_leaves_out_what_does_not(dataset: Datas
     generator = np.random.default_rng(7)
     noise, knows = generator.standard_normal(train.shape), 1.5 * dense(valid)
     ranking, *parts = [Fixed(part) for part in (noise, np.zeros(train.shape), knows, -knows)]
-    which, (first, constant, helps, harms) = choose_weights([ranking], parts, Validation(train, valid))
-    assert which == 0 and first == 1 and constant == 0 and harms == 0
-    assert helps == GRID[-1]
+    which, (constant, helps, harms) = choose_weights([ranking], parts, Validation(train, valid))
+    assert which == constant == harms == 0 and helps >= GRID[-1]
 
 
 def test_of_two_first_parts_the_better_mixture_stays(dataset: Dataset) -> None:
@@ -141,7 +141,7 @@ def test_short_lists_rank_as_the_whole_catalogue_does_where_it_is_short(
     generator = np.random.default_rng(11)
     tables = [generator.standard_normal(train.shape).astype(np.float32) for _ in range(3)]
     monkeypatch.setattr(search, "_COMPARED", 100)
-    lists = search._short_lists([Fixed(table) for table in tables], 1, Validation(train, valid))
+    lists = search._short_lists([Fixed(table) for table in tables], Validation(train, valid))
     mixed = tables[0] + np.float32(0.5) * (tables[1] + tables[2])
     mixed[dense(train) > 0] = -np.inf
     wanted = metrics.per_user(ranks_by_block(Fixed(mixed), train, valid), valid.indptr, (20,))["ndcg@20"]
@@ -155,9 +155,9 @@ def test_an_item_on_no_list_changes_nothing_near_the_top(dataset: Dataset, monke
     train, valid = dataset.train, dataset.matrix("valid")
     scores = np.random.default_rng(12).standard_normal(train.shape).astype(np.float32)
     monkeypatch.setattr(search, "_LISTED", search.CUTOFF)
-    lists = search._short_lists([Fixed(scores)], 1, Validation(train, valid))
+    lists = search._short_lists([Fixed(scores)], Validation(train, valid))
     assert lists.scores.shape[2] < train.n_columns
-    assert lists.ndcg(lists.scores[0]) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
+    assert lists.ndcg(lists.mixed([1.0])) == pytest.approx(validation_ndcg(Ranked(scores), train, valid))
 
 
 def test_of_more_users_than_the_lists_hold_some_are_searched_on(
@@ -167,7 +167,7 @@ def test_of_more_users_than_the_lists_hold_some_are_searched_on(
     known = metrics.users_with_heldout(train, valid)
     width = min(search._LISTED, train.n_columns) + int(np.diff(valid.indptr).max())
     monkeypatch.setattr(search, "_LIST_BYTES", 4 * width * 6)
-    lists = search._short_lists([Fixed(np.zeros(train.shape))], 1, Validation(train, valid))
+    lists = search._short_lists([Fixed(np.zeros(train.shape))], Validation(train, valid))
     assert lists.scores.shape[1] == 6
     np.testing.assert_array_equal(np.diff(lists.indptr)[[0, -1]], np.diff(valid.indptr)[known[[0, -1]]])
 
@@ -181,7 +181,7 @@ def test_only_listed_users_are_scored(dataset: Dataset, monkeypatch: pytest.Monk
         return Fixed.scores_of(part, users, items)
 
     part.scores_of = scores_of  # type: ignore[method-assign]
-    search._short_lists([part], 1, Validation(train, valid))
+    search._short_lists([part], Validation(train, valid))
     known = metrics.users_with_heldout(train, valid).tolist()
     assert scored == [known]
 
@@ -190,7 +190,7 @@ def test_equal_scores_are_no_hits(dataset: Dataset) -> None:
     """Beside a part that ranks nothing, one that truly ranks is taken."""
     train, valid = dataset.train, dataset.matrix("valid")
     nothing = Fixed(np.zeros(train.shape))
-    assert choose_weights([nothing], [Fixed(dense(valid))], Validation(train, valid)) == (0, (1, GRID[1]))
+    assert choose_weights([nothing], [Fixed(dense(valid))], Validation(train, valid)) == (0, (1,))
 
 
 def test_an_ensemble_is_the_weighted_sum_of_its_parts_on_one_scale(
@@ -198,7 +198,8 @@ def test_an_ensemble_is_the_weighted_sum_of_its_parts_on_one_scale(
 ) -> None:
     users = np.random.default_rng(3).standard_normal((dataset.n_users, 16)).astype(np.float32)
     fitted, everybody = fit(dataset, vectors, users), np.arange(dataset.n_users)
-    assert list(fitted.weights) == ["ridge", "factors", "graph filter", "content", "profile", "popularity"]
+    names = [name for name in fitted.weights if name not in ("item-kNN", "transitions")]
+    assert names == ["ridge", "factors", "graph filter", "content", "profile", "popularity"]
     R, means = dense(dataset.train), mean_of_items(vectors, dataset.histories())
     ridge = fitted.ridge.scores(everybody)
     rest = fitted.scores(everybody) - ridge / ridge.std(1, keepdims=True)
@@ -206,7 +207,11 @@ def test_an_ensemble_is_the_weighted_sum_of_its_parts_on_one_scale(
     tables = {"content": means @ vectors.T, "profile": users @ vectors.T}
     tables["popularity"] = np.tile(np.log1p(R.sum(0)), (dataset.n_users, 1))
     widths = {"factors": 8, "content": 16, "profile": 16, "popularity": 1}
-    used = {name: weight for name, weight in fitted.weights.items() if weight and name != "ridge"}
+    used = {
+        name: weight
+        for name, weight in fitted.weights.items()
+        if weight and name not in ("ridge", "item-kNN", "transitions")
+    }
     widths["graph filter"] = fitted.rest.users.shape[1] - sum(widths.get(name, 0) for name in used)  # one of three
     width = 0
     for name, weight in used.items():

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mllmrec.dataset import Histories
+from mllmrec.errors import InputError
 from mllmrec.models import IALS, Ensemble, FitContext
 from mllmrec.models.ensemble import FACTOR_STRENGTHS, RIDGE_STRENGTHS
 from mllmrec.models.fit_data import as_interactions
@@ -39,7 +41,8 @@ def test_the_choices_of_the_earlier_fit_stand(tmp_path: Path) -> None:
     earlier, before = earlier_fit("ensemble")
     model, labels = go_on("ensemble", earlier)
     assert model.weights == earlier.weights and list(model.widths) == list(earlier.widths)
-    assert model.ridge_settings == earlier.ridge_settings and model.ridge_settings[1:] in RIDGE_STRENGTHS
+    assert model.first_settings == earlier.first_settings
+    assert {tuple(strengths) for _, *strengths in model.first_settings.ridges} <= set(RIDGE_STRENGTHS)
     train, _, _ = shop()
     share, strength = model.factor_settings
     assert strength == earlier.factor_settings[1]
@@ -49,7 +52,7 @@ def test_the_choices_of_the_earlier_fit_stand(tmp_path: Path) -> None:
     assert not any("validate" in label or "search weights" in label for label in labels)
     model.save(tmp_path / "m")  # and a fit may go on from one that was read
     again, _ = go_on("ensemble", Ensemble.load(tmp_path / "m"))
-    assert again.ridge_settings == model.ridge_settings and again.factor_settings == model.factor_settings
+    assert again.first_settings == model.first_settings and again.factor_settings == model.factor_settings
 
 
 def test_the_lists_are_nearly_those_of_a_fit_from_nothing() -> None:
@@ -76,3 +79,19 @@ def test_factors_go_on_from_earlier_ones() -> None:
     whole, _ = go_on("ials", None)
     users = np.arange(USERS)
     assert np.corrcoef(model.scores(users).ravel(), whole.scores(users).ravel())[0, 1] > 0.95
+
+
+def test_a_fit_that_reads_order_goes_on_where_there_is_one_and_keeps_its_half_lives() -> None:
+    train, valid, vectors = shop()
+    times = np.concatenate([np.arange(n) for n in np.diff(train.indptr)])
+    seen = Histories(train.indptr.astype(np.int64), train.indices.astype(np.int32), times, ITEMS, "train")
+    config = KINDS["ensemble"].config.model_copy(update={"half_lives": (3.0,)})
+    earlier = Ensemble(config, context=FitContext(histories=seen))
+    earlier.fit(train, item_features=vectors, valid=valid, seed=1)
+    assert earlier.first_settings.half_life == earlier.content_half_life == 3
+    again = Ensemble(config, context=FitContext(histories=seen, earlier=earlier))
+    again.fit(train, item_features=vectors, valid=valid, seed=1)
+    assert again.went_on and again.first_settings == earlier.first_settings
+    np.testing.assert_allclose(again.ridge.scores([0, 5]), earlier.ridge.scores([0, 5]), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="a half-life needs times or places"):
+        Ensemble(config, context=FitContext(earlier=earlier)).fit(train, item_features=vectors, valid=valid)

@@ -1,0 +1,176 @@
+"""First parts of the ensemble: item-item weights, alone and in sums, on rows of the half-life that suits them.
+
+With W_k the weights of a model of items (a ridge, item-kNN, transitions), and s_k the mean over users of sd(R_u W_k), a
+sum is
+
+    W = sum over k of c_k W_k / s_k.
+
+Candidates are the sum of both ridges, that sum with 0.3 times item-kNN, the ridge on the projected vectors, and
+item-kNN alone, so that the ridges may count nothing. Where training interactions have times or places, two more are the
+sum of the ridges with 0.5 and with 1 times item transitions (transitions.py). Validation then chooses half-lives of the
+users' rows (recency.py), none among them: one for each sum with transitions, and one for all others, by the sum of the
+ridges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from mllmrec_kernels import CSR, row_spread
+
+from mllmrec.dataset import Histories
+from mllmrec.foundation.progress import Progress
+from mllmrec.models.item_knn import ItemKNN
+from mllmrec.models.transitions import transition_weights
+from mllmrec.models.validation import Validation
+from mllmrec.models.weight_scorers import WeightsScorer
+
+RIDGE, KNN, TRANSITIONS = "ridge", "item-kNN", "transitions"
+NEIGHBORS = 200  # of item-kNN, whose weighting is tf-idf
+_KNN_SHARE = 0.3  # c of item-kNN beside the ridges, whose c is 1
+_TRANSITION_SHARES = (0.5, 1.0)  # likewise
+_SPREAD_USERS = 2_048  # whose spread gives s, about
+RidgeSettings = tuple[int, float, float]  # table (0: vectors, 1: projected ones), w and lambda
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSettings:
+    """What a first part is made of.
+
+    Attributes:
+        ridges: settings of each ridge in it.
+        shares: c of each kind of weights in it, by name.
+        half_life: of the users' rows, in items; 0: none.
+    """
+
+    ridges: tuple[RidgeSettings, ...]
+    shares: Mapping[str, float]
+    half_life: float = 0.0
+
+    @property
+    def reads_order(self) -> bool:
+        """Return whether training interactions must have times or places."""
+        return bool(self.half_life) or TRANSITIONS in self.shares
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings JSON-like."""
+        return asdict(self)
+
+    @staticmethod
+    def of_json(notes: Mapping[str, Any]) -> FirstSettings:
+        """Return what `as_json` gave."""
+        ridges = tuple((int(table), float(w), float(strength)) for table, w, strength in notes["ridges"])
+        shares = {str(name): float(share) for name, share in notes["shares"].items()}
+        return FirstSettings(ridges, shares, float(notes["half_life"]))
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPart:
+    """Item-item weights and the rows that they are multiplied with.
+
+    Attributes:
+        settings: what it is made of.
+        weights: W, [I, I].
+        rows: of the users, [U, I].
+    """
+
+    settings: FirstSettings
+    weights: CSR
+    rows: CSR
+
+    @property
+    def scorer(self) -> WeightsScorer:
+        """Return the scores R_u W."""
+        return WeightsScorer.of(self.rows, self.weights)
+
+
+def first_parts(
+    ridges: Mapping[RidgeSettings, CSR],
+    others: Mapping[str, CSR],
+    rows: Mapping[float, CSR],
+    validation: Validation,
+    progress: Progress,
+) -> list[FirstPart]:
+    """Return the candidates.
+
+    Args:
+        ridges: W of a ridge on each table of vectors, the projected ones last.
+        others: W of item-kNN, and of transitions where interactions have an order.
+        rows: of the users for each half-life in items, to choose from; 0: none.
+        validation: training interactions, and the users that choose a half-life.
+        progress: called while users are ranked.
+    """
+    more: list[dict[str, float]] = [{}, {KNN: _KNN_SHARE}]
+    more += [{TRANSITIONS: share} for share in _TRANSITION_SHARES if TRANSITIONS in others]
+    sums = [(tuple(ridges), {RIDGE: 1.0} | shares) for shares in more]
+    last = ((list(ridges)[-1],), {RIDGE: 1.0})
+    chosen, firsts = dict[float, float](), []
+    for used, shares in [*sums, last, ((), {KNN: 1.0})]:
+        W = first_weights(shares, [ridges[one] for one in used], others, validation.train)
+        followed = shares.get(TRANSITIONS, 0.0)
+        if followed not in chosen:
+            chosen[followed] = _half_life(W, " and ".join(shares), rows, validation, progress)
+        half_life = chosen[followed]
+        firsts.append(FirstPart(FirstSettings(used, shares, half_life), W, rows[half_life]))
+    return firsts
+
+
+def _half_life(W: CSR, name: str, rows: Mapping[float, CSR], validation: Validation, progress: Progress) -> float:
+    """Return the half-life that validation chooses for W."""
+    half_lives, best = list(rows), 0
+    if len(rows) > 1:
+        scorers = (WeightsScorer.of(row, W) for row in rows.values())
+        best, _ = validation.best(f"half-lives of {name}", scorers, progress)
+    return half_lives[best]
+
+
+def first_weights(
+    shares: Mapping[str, float], ridges: Sequence[CSR], others: Mapping[str, CSR], user_items: CSR
+) -> CSR:
+    """Return W of the module; of one model alone as it is.
+
+    Args:
+        shares: c of each kind of weights.
+        ridges: W of each ridge in it.
+        others: W of the other kinds in it, by name.
+        user_items: R, binary [U, I].
+    """
+    parts = [(shares[RIDGE], W) for W in ridges] + [(c, others[name]) for name, c in shares.items() if name != RIDGE]
+    return parts[0][1] if len(parts) == 1 else sum_weights(parts, user_items)
+
+
+def other_weights(names: Sequence[str], user_items: CSR, histories: Histories | None) -> dict[str, CSR]:
+    """Return W of item-kNN and of transitions, those that are named.
+
+    Args:
+        names: of them.
+        user_items: R, binary [U, I].
+        histories: the same interactions in their order; None: no order is known.
+    """
+    weights = dict[str, CSR]()
+    if KNN in names:
+        knn = ItemKNN(n_neighbors=NEIGHBORS).fit(user_items)
+        weights[KNN] = CSR.from_scipy(sp.csr_array(knn.sums.weights))
+    if TRANSITIONS in names and histories is not None:
+        weights[TRANSITIONS] = transition_weights(user_items, histories)
+    return weights
+
+
+def sum_weights(parts: Sequence[tuple[float, CSR]], user_items: CSR) -> CSR:
+    """Return the sum of the module.
+
+    Args:
+        parts: c and W of each.
+        user_items: R, binary [U, I]; rows spread evenly over the filled ones give s.
+    """
+    filled = np.flatnonzero(np.diff(user_items.indptr))
+    users = filled[:: max(1, len(filled) // _SPREAD_USERS)]
+    rows, total = user_items.take_rows(users), sp.csr_array((user_items.n_columns, user_items.n_columns))
+    for share, W in parts:
+        spread = float(row_spread(rows, W).mean())
+        total = total + W.to_scipy() * (share / spread if spread else 0.0)
+    return CSR.from_scipy(sp.csr_array(total))
