@@ -103,7 +103,7 @@ class Ensemble(FittedEnsemble):
         best, weights = choose_weights(scorers, list(parts.values()), validation, progress)
         chosen = firsts[best]
         self.first_settings = chosen.settings
-        self.weights = {RIDGE: 0.0} | chosen.settings.shares | dict(zip(parts, weights, strict=True))
+        self.weights = {RIDGE: 0.0, **chosen.settings.shares, **dict(zip(parts, weights, strict=True))}
         self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
         self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)

@@ -59,7 +59,8 @@ class _Lists:
 
     def mixed(self, weights: Sequence[float]) -> Tensor:
         """Return the weighted sum of the parts, float32 [B, C]."""
-        return torch.tensordot(torch.tensor(weights), self.scores, dims=1) + self.floor
+        summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1) + self.floor
+        return summed
 
     def ndcg(self, mixed: Tensor) -> float:
         """Return NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item ranks last."""
