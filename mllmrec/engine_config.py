@@ -29,11 +29,11 @@ class TransformersConfig(BaseModel):
     revision: str = "main"  # of a model from the hub
     backend: Literal["torch", "openvino"] = "torch"  # openvino: on CPUs, converted when first asked for; an extra
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bfloat16 where the device has it
     quantize: Literal["none", "int8", "int4"] = "none"  # weights; by optimum-quanto, or by the backend's own tool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     kv_cache: Literal["dynamic", "static"] = "dynamic"  # static: of a fixed size, which transformers compiles on a GPU
-    batch_size: NonNegativeInt = 0  # requests at once, at most; 0: 16 on a CPU, 128 on a GPU
+    batch_size: NonNegativeInt = 0  # requests at once, at most; 0: 16 or 32 on a CPU, 128 on a GPU
     batch_tokens: NonNegativeInt = 0  # at once, with padding; 0: 16,384 on a CPU, half the free memory on a GPU
     max_pixels: PositiveInt = 200_704  # of a picture, as the model sees it: 448 x 448
     temperature: NonNegativeFloat = 0.0  # 0: greedy

@@ -15,7 +15,7 @@ from mllmrec_cli.options import Cache, Json
 if TYPE_CHECKING:
     from mllmrec.config import Config
     from mllmrec.reason.generate import LimitReached
-    from mllmrec.reason.requests import StagePlan
+    from mllmrec.reason.request_plan import StagePlan
 
 _app = typer.Typer(help="The cache of generated texts: stats, verify, prune.", no_args_is_help=True)
 
@@ -161,7 +161,7 @@ def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, js
     from mllmrec.dataset import load
     from mllmrec.reason.cache import open_cache
     from mllmrec.reason.prompts import PromptStage
-    from mllmrec.reason.requests import plan_requests
+    from mllmrec.reason.request_plan import plan_requests
 
     with open_cache(cache) as opened:
         stages: list[PromptStage] = ["describe"] if until == "describe" else ["describe", "profile"]

@@ -10,7 +10,7 @@ from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.experiments.entries import ENTRIES, Settings
-from mllmrec.reason.prompts import PromptStage, shipped_templates
+from mllmrec.reason.prompts import PromptStage, shipped_templates, standard_template
 
 _ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _NEIGHBORS = (0, 5, 10, 20)
@@ -110,7 +110,10 @@ def wordings(config: Config, dataset: Dataset) -> Points:
             "study prompts compares the prompts of a multimodal model, and no stage uses one: "
             "set describe.engine or profile.engine to transformers or openai, and describe.model"
         )
-    own: dict[PromptStage, str] = {"describe": config.describe.template, "profile": config.profile.template}
+    own: dict[PromptStage, str] = {
+        "describe": config.describe.template,
+        "profile": standard_template(config.profile.template),
+    }
     points = [GridPoint(", ".join(f"{stage} {own[stage]}" for stage in stages))]
     for stage in stages:
         others = [name for name in shipped_templates(stage) if name != own[stage]]

@@ -119,7 +119,8 @@ class Encoder:
 
     def _shard(self, texts: Sequence[str], parts: Path) -> Vectors:
         config = self._config
-        name = digests.hash_value([config.model, config.backend, self._limit, config.batch_size, list(texts)])
+        own = [] if config.precision == "float32" else [config.precision]
+        name = digests.hash_value([config.model, config.backend, self._limit, config.batch_size, *own, list(texts)])
         file = parts / f"{name}.npy"
         if file.exists():
             return np.asarray(storage.read_array(file))
@@ -167,6 +168,11 @@ def check_encoder(config: EncodeConfig) -> None:
     """
     if config.backend == "torch":
         return
+    if config.precision != "float32":
+        raise EngineError(
+            f'encode.precision = "{config.precision}" is for encode.backend=torch; leave it at float32 with '
+            f"{config.backend}"
+        )
     if config.device == "cuda":
         raise EngineError(
             f'encode.backend = "{config.backend}" runs on the CPU, and encode.device = "cuda" asks for a GPU; '
@@ -185,7 +191,8 @@ def _load(config: EncodeConfig) -> SentenceTransformer:
             logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has its own
             if config.backend == "torch":
                 device = None if config.device == "auto" else config.device
-                return _open(_locate(config.model), device=device)
+                model = _open(_locate(config.model), device=device)
+                return model.bfloat16() if config.precision == "bfloat16" else model
             return _converted(config, config.backend)
     except EngineError:
         raise

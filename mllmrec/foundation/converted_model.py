@@ -1,4 +1,4 @@
-"""Models converted for OpenVINO or ONNX Runtime: what that takes, and a cache of what was converted.
+"""Models converted for OpenVINO or ONNX Runtime, or from GGUF: what that takes, and a cache of what was converted.
 
 A conversion depends on the model, on the backend and on the versions that made it; all three are in its key. It is
 put together aside and renamed when it is whole, so a kill leaves none that is half.
@@ -20,13 +20,18 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import atomic_folder, user_cache_folder
 
 Backend = Literal["openvino", "onnx"]
-_COMPANION: Mapping[Backend, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx"}
-_RUNTIME: Mapping[Backend, str] = {"openvino": "openvino", "onnx": "onnxruntime"}
-_MODULE: Mapping[Backend, str] = {"openvino": "optimum.intel.openvino", "onnx": "optimum.onnxruntime"}
+Converter = Literal["openvino", "onnx", "gguf"]
+_COMPANION: Mapping[Converter, str] = {"openvino": "optimum-intel", "onnx": "optimum-onnx", "gguf": "gguf"}
+_RUNTIME: Mapping[Converter, str] = {"openvino": "openvino", "onnx": "onnxruntime", "gguf": "transformers"}
+_MODULE: Mapping[Converter, str] = {
+    "openvino": "optimum.intel.openvino",
+    "onnx": "optimum.onnxruntime",
+    "gguf": "gguf",
+}
 _LOGGERS = ("optimum", "transformers", "sentence_transformers", "nncf", "openvino", "onnxruntime")
 
 
-def missing(backend: Backend) -> str:
+def missing(backend: Converter) -> str:
     """Return why models cannot be converted for a backend here, with the fix; empty where they can.
 
     Nothing heavy is imported before versions are known to fit.
@@ -58,7 +63,7 @@ def require(backend: Backend, setting: str) -> None:
         raise EngineError(f'{setting} = "{backend}": {why}')
 
 
-def converted(backend: Backend, model: Mapping[str, Any], convert: Callable[[Path], None]) -> Path:
+def converted(backend: Converter, model: Mapping[str, Any], convert: Callable[[Path], None]) -> Path:
     """Return the folder of a converted model, from the cache, or converted now.
 
     Args:
@@ -99,7 +104,7 @@ def cache_folder() -> Path:
     return user_cache_folder() / "converted"
 
 
-def _versions(backend: Backend) -> dict[str, str]:
+def _versions(backend: Converter) -> dict[str, str]:
     packages = ("torch", "transformers", "optimum", _COMPANION[backend], _RUNTIME[backend])
     return {package: _version(package) for package in packages}
 

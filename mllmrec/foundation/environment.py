@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from mllmrec.errors import ConfigError
-from mllmrec.foundation.converted_model import Backend, missing
+from mllmrec.foundation.converted_model import Converter, missing
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ def examine() -> list[Finding]:
     findings.append(_encoder())
     findings += [_extra(name, modules) for name, modules in _EXTRAS.items()]
     findings += [_features(), _threads(), _code_folder()]
-    findings += [_converter(backend) for backend in get_args(Backend)]
+    findings += [_converter(backend) for backend in get_args(Converter)]
     findings += _kernel_backends()
     return findings
 
@@ -211,10 +211,11 @@ def _code_folder() -> Finding:
     return Finding("compiled code", "ok", CODE_FOLDER)
 
 
-def _converter(backend: Backend) -> Finding:
+def _converter(backend: Converter) -> Finding:
+    name = "models of GGUF files" if backend == "gguf" else f"encode on {backend}"
     if why := missing(backend):
-        return Finding(f"encode on {backend}", "absent", f"optional: {why}")
-    return Finding(f"encode on {backend}", "ok", "models are converted when first asked for")
+        return Finding(name, "absent", f"optional: {why}")
+    return Finding(name, "ok", "models are converted when first asked for")
 
 
 def _kernel_backends() -> list[Finding]:

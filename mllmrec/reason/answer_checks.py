@@ -1,31 +1,26 @@
-"""Check generated answers: one by one as they come, and all answers of a stage together.
+"""Check generated answers one by one, as they come.
 
-One by one, an answer must be there, be no refusal, not loop and not copy its prompt. Only refusals need words; the
+An answer must be there, be no refusal, not loop and not copy its prompt. Only refusals need words; the
 other checks hold in every language.
-
-Together, an answer is suspect where it does not seem to depend on its request. That shows refusals and set phrases
-in any language: others got the same text, or it is made of what many others say, or it is short and shares no telling
-word with its own item where nearly all others do. A suspect text is kept. A single refusal among prompts without
-text cannot be seen in this way.
 """
 
 from __future__ import annotations
 
-import math
 import re
+import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
 
 from mllmrec.reason.answer_text import letters, thinks_aloud, without_markup, without_thoughts
-from mllmrec.reason.engine import Answer, Reply
+from mllmrec.reason.engine import Reply
 
-VERSION = "checks 1"
+VERSION = "checks 2"
 CUT = "cut at the limit of new tokens"
+LIST = "a list instead of sentences"
+REPEATS = "few different words"
+KEPT = (CUT, LIST, REPEATS)
+"""Faults of answers whose text is kept where no attempt brings a better one."""
 THINKING = (
     "no answer after the model's thoughts; it thinks before it answers, so set max_new_tokens to 2048 or more, or "
     "turn its thinking off"
@@ -42,9 +37,20 @@ _LOOPED_RATIO = 0.22  # plain prose compresses to 0.4 to 0.6 of its size, a text
 _SHINGLE = 24  # characters; by characters, since not every script parts its words
 _COPIED = 0.5  # share of an answer's shingles that stand in the prompt
 _LONGEST_WORD = 30  # characters; a longer run without a space is a script that does not part its words
+# The point of a number that begins a line ends no sentence.
 _SENTENCE_END = re.compile(
-    r"[.!?\u3002\uff01\uff1f\u0964\u061f\u2026][\"'\u201d\u2019)\u300d]*(?=\s|$)|[\u3002\uff01\uff1f]"
+    r"(?<!^\d)(?<!^\d\d)[.!?\u3002\uff01\uff1f\u0964\u061f\u2026][\"'\u201d\u2019)\u300d]*(?=\s|$)|[\u3002\uff01\uff1f]",
+    re.MULTILINE,
 )
+_LIST_LINE = re.compile(r"^\s*(?:[-*\u2022]|\(?\d{1,3}[.):])\s+\S", re.MULTILINE)
+_LISTED = 3  # lines of a list from which on an answer is one
+_DIGITS = re.compile(r"\d+")
+_ITSELF = re.compile(
+    r"\b(?:as|i am|i'm) an? (?:ai|artificial intelligence|(?:large )?language model|virtual assistant)\b", re.IGNORECASE
+)
+_FEW_FROM, _FEW = 12, 0.45  # words of an answer, and the share of different ones below which it says little
+_FOREIGN = 0.5  # share of an answer's letters in a script of which the prompt has next to nothing
+_HARDLY_ANY = 0.02
 # The first words of "I am sorry, I cannot ...", "As an AI ..." in the languages that current models answer in.
 # An answer is judged by its opening alone: a description may well say later that something cannot be seen.
 _REFUSALS = (
@@ -66,24 +72,16 @@ _REFUSALS = (
 )
 _REFUSAL = re.compile(r"\W*(?:" + "|".join(_REFUSALS) + r")", re.IGNORECASE)
 
-_MIN_REQUESTS = 20  # different requests before a stage's answers can be compared
-_SAME = 3  # requests with one and the same answer
-_WINDOW = 20  # letters; about four words, or a sentence of Chinese
-_MANY, _SET_PHRASE = 0.02, 0.8  # a window is common in this share of answers; of a set phrase this share of windows is
-_COMMON = 0.1  # a word of more items' texts tells none of them apart
-_USUAL = 0.9  # share of answers with a telling word of their item from which on one without is odd
-_SHORT = 0.5  # of the median length
-_UNSPACED = 0x2E80  # from here on, scripts that mostly do not part their words
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_MIN_WORD = 4  # letters of a word in a script that parts its words
 
 
-def check_reply(reply: Reply, prompt: str) -> tuple[str, str]:
+def check_reply(reply: Reply, prompt: str, sentences: int = 0) -> tuple[str, str]:
     """Return the answer in a reply, and why it cannot be used as it stands; the reason is empty where it can.
 
     Args:
         reply: as the engine gave it.
         prompt: the request's text; copies of it are no answers.
+        sentences: that are kept; an answer that was cut after them is whole. 0: all.
     """
     if reply.finish in ("failed", "refused"):
         return "", reply.reason or "the engine gave no reason"
@@ -95,13 +93,73 @@ def check_reply(reply: Reply, prompt: str) -> tuple[str, str]:
         return "", thinking if only_thoughts else "empty answer"
     if thinks_aloud(text):
         return "", thinking
+    if fault := _unusable(text, prompt):
+        return "", fault
+    if sentences and is_foreign(text, prompt):  # only such prompts say in which words an answer begins
+        return "", "another script than the prompt"
+    whole = first_sentences(text, sentences)
+    text, cut = (salvage(text), CUT) if reply.finish == "length" and not whole else (whole or text, "")
+    once = without_repeated_sentences(text)
+    few = repeats(text) or 2 * letters(once) < letters(text)
+    return once, (LIST if is_list(once) else REPEATS if few else cut)
+
+
+def _unusable(text: str, prompt: str) -> str:
+    """Return why nothing of an answer can be used, empty where some can."""
     if is_refusal(text):
-        return "", "refusal"
-    if loops(text):
-        return "", "looping answer"
-    if copies(text, prompt):
-        return "", "copy of the prompt"
-    return (salvage(text), CUT) if reply.finish == "length" else (text, "")
+        return "refusal"
+    if _ITSELF.search(text):
+        return "the model speaks of itself"
+    if loops(text) or loops(_DIGITS.sub("0", text)):  # a numbered list without end differs in its numbers
+        return "looping answer"
+    return "copy of the prompt" if copies(text, prompt) else ""
+
+
+def without_repeated_sentences(text: str) -> str:
+    """Return a text without the sentences that it said before, letter case and spaces aside."""
+    starts = [0, *(end.end() for end in _SENTENCE_END.finditer(text))]
+    sentences = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    seen: set[str] = set()
+    kept = []
+    for sentence in sentences:
+        plain = " ".join(_WORD.findall(sentence.lower()))
+        if not plain or plain not in seen:
+            kept.append(sentence)
+        seen.add(plain)
+    return text if len(kept) == len(sentences) else "".join(kept).strip()
+
+
+def is_list(text: str) -> bool:
+    """Return whether a text is a list: three lines or more that begin as one, and half of all lines."""
+    lines = len(_LIST_LINE.findall(text))
+    return lines >= _LISTED and 2 * lines >= sum(1 for line in text.splitlines() if line.strip())
+
+
+def repeats(text: str) -> bool:
+    """Return whether a text of a dozen words or more has few different ones."""
+    words = _WORD.findall(text.lower())
+    return len(words) >= _FEW_FROM and len(set(words)) < _FEW * len(words)
+
+
+def is_foreign(text: str, prompt: str) -> bool:
+    """Return whether most letters of an answer are of a script that its prompt has hardly any of.
+
+    A language in the prompt's own script is not seen.
+    """
+    scripts, known = _scripts(text), _scripts(prompt)
+    total, common = sum(scripts.values()), sum(known.values())
+    return any(
+        count > _FOREIGN * total and known[script] <= _HARDLY_ANY * common for script, count in scripts.items()
+    ) and bool(common)
+
+
+def _scripts(text: str) -> Counter[str]:
+    """Count the letters of each script, as the first word of a letter's name tells it: LATIN, CYRILLIC, CJK."""
+    letters_of = Counter(character for character in text if character.isalpha())
+    scripts: Counter[str] = Counter()
+    for letter, count in letters_of.items():
+        scripts[unicodedata.name(letter, "OTHER").split(" ")[0].split("-")[0]] += count
+    return scripts
 
 
 def is_refusal(text: str) -> bool:
@@ -125,6 +183,12 @@ def copies(text: str, prompt: str) -> bool:
     return bool(shingles) and sum(shingle in source for shingle in shingles) > _COPIED * len(shingles)
 
 
+def first_sentences(text: str, count: int) -> str:
+    """Return the first sentences of a text; nothing where it has fewer, or none are counted."""
+    ends = [end.end() for end in _SENTENCE_END.finditer(text)]
+    return text[: ends[count - 1]].strip() if 0 < count <= len(ends) else ""
+
+
 def salvage(text: str) -> str:
     """Return the whole sentences of a text that was cut; where there is none, its whole words."""
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
@@ -132,85 +196,6 @@ def salvage(text: str) -> str:
         return text[: ends[-1]].strip()
     head, space, tail = text.rpartition(" ")
     return f"{head.rstrip()}\u2026" if space and len(tail) < _LONGEST_WORD and letters(head) >= _MIN_LETTERS else text
-
-
-def mark_suspects(keys: Sequence[str], material: Sequence[str], answers: Sequence[Answer]) -> list[Answer]:
-    """Return the answers in order; those that do not seem to depend on their request become "suspect".
-
-    Args:
-        keys: of the requests; equal requests have one answer, and count once.
-        material: the words of each request: an item's own text, or that of a history's items.
-        answers: one a request; only those of status "ok" are judged.
-    """
-    rows = {key: n for n, key in enumerate(keys) if answers[n].status == "ok"}
-    order = list(rows.values())
-    reasons = suspicions([material[n] for n in order], [answers[n].text for n in order])
-    by_key = dict(zip(rows, reasons, strict=True))
-    return [
-        replace(answer, status="suspect", reason=by_key[key]) if by_key.get(key) and answer.status == "ok" else answer
-        for key, answer in zip(keys, answers, strict=True)
-    ]
-
-
-def suspicions(material: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Return one reason per suspect answer, and an empty string for an answer that is specific to its request."""
-    if len(texts) < _MIN_REQUESTS:
-        return [""] * len(texts)
-    plain = [" ".join(_WORD.findall(text.lower())) for text in texts]
-    same = Counter(plain)
-    phrases = _share_of_common_windows(plain)
-    unrelated = _short_and_unrelated(material, texts, [len(text) for text in plain])
-    reasons = []
-    for text, phrase, alien in zip(plain, phrases, unrelated, strict=True):
-        if same[text] >= _SAME:
-            reasons.append(f"the same answer as to {same[text] - 1:,} other requests")
-        elif phrase >= _SET_PHRASE:
-            reasons.append("made of what many other answers say too")
-        else:
-            reasons.append("short, and without a word of its request" if alien else "")
-    return reasons
-
-
-def _share_of_common_windows(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Return [N] the share of each answer's windows of letters that stand in many others, float64."""
-    windows = [_hashes(text) for text in texts]
-    _, inverse, counts = np.unique(np.concatenate(windows), return_inverse=True, return_counts=True)
-    common = counts[inverse] >= max(_SAME, math.ceil(_MANY * len(texts)))
-    starts = np.cumsum([0, *map(len, windows[:-1])])
-    shares: NDArray[np.float64] = np.add.reduceat(common, starts) / np.array([len(own) for own in windows])
-    return shares
-
-
-def _hashes(text: str) -> NDArray[np.uint64]:
-    """Hash the different windows of a text, at least one (a polynomial modulo 2^64)."""
-    codes = np.frombuffer(text.ljust(_WINDOW).encode("utf-32-le", "replace"), dtype=np.uint32).astype(np.uint64)
-    powers = np.array([pow(1_000_003, n, 1 << 64) for n in range(_WINDOW)], dtype=np.uint64)
-    return np.unique((np.lib.stride_tricks.sliding_window_view(codes, _WINDOW) * powers).sum(axis=1, dtype=np.uint64))
-
-
-def _short_and_unrelated(material: Sequence[str], texts: Sequence[str], lengths: Sequence[int]) -> list[bool]:
-    """Mark the short answers without a telling word of their request, where nearly all others have one."""
-    own = [_words(text) for text in material]
-    frequency = Counter(word for words in own for word in words)
-    most = _COMMON * len(own)
-    related = [
-        any(frequency[word] <= most for word in words & _words(text)) for words, text in zip(own, texts, strict=True)
-    ]
-    if sum(related) < _USUAL * len(related):
-        return [False] * len(related)
-    short = _SHORT * float(np.median(lengths))
-    return [not kin and bool(words) and n < short for kin, words, n in zip(related, own, lengths, strict=True)]
-
-
-def _words(text: str) -> set[str]:
-    """Return the longer words; of scripts that do not part them, pairs of letters."""
-    words = set()
-    for word in _WORD.findall(text.lower()):
-        if ord(word[0]) >= _UNSPACED:
-            words |= {word[n : n + 2] for n in range(len(word) - 1)}
-        elif len(word) >= _MIN_WORD:
-            words.add(word)
-    return words
 
 
 def status_counts(counts: Mapping[str, int]) -> str:
@@ -221,7 +206,7 @@ def status_counts(counts: Mapping[str, int]) -> str:
     """
     parts = [
         f"{counts[status]:,} of them {label}"
-        for status, label in (("flagged", "cut"), ("suspect", "suspect"))
+        for status, label in (("flagged", "flagged"), ("suspect", "suspect"))
         if counts.get(status)
     ]
     return f" ({', '.join(parts)})" if parts else ""

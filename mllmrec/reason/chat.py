@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mllmrec.foundation.images import ImageRefusedError, open_image
-from mllmrec.reason.answer_checks import CUT, VERSION, check_reply
+from mllmrec.reason.answer_checks import KEPT, VERSION, check_reply
 from mllmrec.reason.engine import (
     Answer,
     ChatModel,
@@ -24,13 +24,11 @@ from mllmrec.reason.engine import (
     StatesModel,
     no_report,
 )
-from mllmrec.reason.prompts import Template, element
-from mllmrec.reason.token_budget import recency_shares, recency_weights
+from mllmrec.reason.history_prompts import HistoryPrompts, catalogue_fields
+from mllmrec.reason.prompts import ESTIMATE, Template, element
+from mllmrec.reason.token_budget import Measure
 
 _CHECK_SIDE = 64  # a picture is decoded at a fraction of its size where only its soundness is in question
-_MIN_ITEM_TOKENS = 40  # below it, an item's title and what its pictures show are both in shreds
-_IN_ORDER, _UNORDERED = "oldest first", "in no particular order"
-_WEIGHED = "; the weight of an item says how much it still counts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +40,14 @@ class RetryingChat:
         template: the prompt's wording.
         values: of the template's places beside the data: {category} and {words}.
         retries: attempts after the first.
+        measure: of the model's tokens.
     """
 
     model: ChatModel
     template: Template
     values: Mapping[str, str]
     retries: int
+    measure: Measure = ESTIMATE
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +57,7 @@ class RetryingChat:
     def answers(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Answer]:
         """Return one answer a request, in order; no answer depends on the other requests of the call.
 
-        An answer that was cut in every attempt is "flagged": its whole sentences are kept.
+        An answer that was cut, a list or repetitive in every attempt is "flagged": its text is kept.
         """
         answers: list[Answer] = [Answer("", "failed")] * len(requests)
         pending = list(range(len(requests)))
@@ -88,13 +88,14 @@ def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
         request: what it replies to.
         attempt: number of the attempt, from 0.
     """
-    text, fault = check_reply(reply, request.text)
+    prompt = "\n".join((request.text, *(answer for _, answer in request.examples)))
+    text, fault = check_reply(reply, prompt, request.sentences)
     if reply.finish == "failed":
         return Answer("", "failed", fault)
     if not fault:
         return Answer(text)
     number = f" (attempt {attempt + 1})" if attempt else ""
-    return Answer(text, "flagged" if fault == CUT else "unusable", f"{fault}{number}")
+    return Answer(text, "flagged" if fault in KEPT else "unusable", f"{fault}{number}")
 
 
 def _better(before: Answer, after: Answer) -> Answer:
@@ -160,18 +161,8 @@ class ChatDescriber:
         """Return the prompt, with the item's pictures."""
         values = dict(self._chat.values)
         if self._chat.template.has_item:
-            values["item"] = element("item", catalogue_fields(item), self._item_tokens)
+            values["item"] = element("item", catalogue_fields(item), self._item_tokens, measure=self._chat.measure)
         return self._chat.template.request(values, self.pictures(item))
-
-
-def catalogue_fields(item: Item) -> list[tuple[str, str]]:
-    """Return what the catalogue says of an item, as labelled fields."""
-    return [
-        ("title", item.title),
-        ("brand", item.brand),
-        ("category", " / ".join(item.categories)),
-        ("description", item.description),
-    ]
 
 
 def spread(images: Sequence[Path], most: int) -> tuple[Path, ...]:
@@ -197,56 +188,6 @@ def usable_request(request: ChatRequest) -> tuple[ChatRequest | None, str]:
 def with_reason(answer: Answer, reason: str) -> Answer:
     """Return an answer with one more reason."""
     return replace(answer, reason="; ".join(part for part in (answer.reason, reason) if part))
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryLimits:
-    """Limits on the part of a history that a prompt holds.
-
-    Attributes:
-        tokens: estimated tokens of all items together.
-        item_tokens: estimated tokens per item.
-        half_life: newer items that halve an item's weight; 0: all count the same.
-    """
-
-    tokens: int
-    item_tokens: int
-    half_life: float
-
-
-class HistoryPrompts:
-    """The prompt over a history; generated profiles and hidden states share it.
-
-    Args:
-        items: [I] the catalogue.
-        template: the wording.
-        values: of the template's places beside the data.
-        limits: how much of a history it holds.
-    """
-
-    def __init__(
-        self, items: Sequence[Item], template: Template, values: Mapping[str, str], limits: HistoryLimits
-    ) -> None:
-        self._items, self._template, self._values, self._limits = items, template, values, limits
-
-    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
-        """Return the prompt; histories are oldest first, and the newest items survive the budget."""
-        limits = self._limits
-        shares = recency_shares(len(history), limits.half_life, limits.tokens, limits.item_tokens, _MIN_ITEM_TOKENS)
-        newest = history[len(history) - len(shares) :]
-        weights = recency_weights(len(newest), limits.half_life)
-        blocks = [
-            self._block(n, entry, share, weight)
-            for n, (entry, share, weight) in enumerate(zip(newest, shares, weights, strict=True), start=1)
-        ]
-        order = _UNORDERED if newest and newest[0].time is None else _IN_ORDER
-        weighed = _WEIGHED if limits.half_life else ""
-        return self._template.request({**self._values, "items": "\n".join(blocks), "order": f"{order}{weighed}"})
-
-    def _block(self, number: int, entry: HistoryItem, share: int, weight: float) -> str:
-        fields = [*catalogue_fields(self._items[entry.item]), ("pictures", entry.description)]
-        weighed = f' weight="{weight:.2f}"' if self._limits.half_life else ""
-        return element("item", fields, share, f' number="{number}"{weighed}')
 
 
 class ChatProfiler:

@@ -18,7 +18,8 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.images import MOST_FILE_BYTES
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.tables import read_table
-from mllmrec.reason.answer_checks import mark_suspects, status_counts
+from mllmrec.reason.answer_checks import status_counts
+from mllmrec.reason.answer_suspects import mark_suspects
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.engine import WITH_TEXT, WITHOUT_TEXT, Answer, Describer, Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber

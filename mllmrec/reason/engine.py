@@ -10,7 +10,7 @@ An engine answers in the order of its requests. It never raises for one bad item
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,12 +26,30 @@ WITH_TEXT = ("ok", "flagged", "suspect")
 Finish = Literal["stop", "length", "failed", "refused"]
 Material = Mapping[str, object]
 """JSON-like facts that shape an answer; they become part of the cache key."""
-Report = Callable[[int], None]
-"""Called with the number of requests of one call that are done so far, from any thread."""
 
 
-def no_report(done: int) -> None:
-    """Ignore a report."""
+class Report(Protocol):
+    """Called as one call goes on, from any thread."""
+
+    def __call__(self, done: int, tokens: int = 0, most: int = 0) -> None:
+        """Take how far a call is.
+
+        Args:
+            done: requests of the call that are done.
+            tokens: new tokens of the call so far; 0 where the engine does not count them.
+            most: new tokens that the call may come to.
+        """
+        ...
+
+
+def no_report(done: int, tokens: int = 0, most: int = 0) -> None:
+    """Ignore a report.
+
+    Args:
+        done: requests that are done.
+        tokens: new tokens so far.
+        most: new tokens at most.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,7 @@ class Answer:
         status: one of
             "ok";
             "text-only": the item has no usable image, and `reason` says why where it should have one;
-            "flagged": every attempt was cut off; the whole sentences of the last are kept;
+            "flagged": every attempt was cut off, a list or repetitive; the whole sentences of the last are kept;
             "suspect": the text does not seem to depend on its request, see `answer_checks`; it is kept;
             "unusable": nothing usable came, and the same request would bring the same again;
             "failed": the engine could not answer, and may do so later.
@@ -103,11 +121,17 @@ class ChatRequest:
         text: the user's turn, complete; anything from data in it is delimited and neutralized already.
         system: the system turn, empty where there is none.
         images: local files, unchecked: the engine opens them with `foundation.images.open_image`, before the text.
+        opening: the first words of the reply, where the engine can begin it.
+        sentences: of one paragraph that are wanted; the engine may stop after so many. 0: as many as come.
+        examples: earlier turns of the user, each with its answer.
     """
 
     text: str
     system: str = ""
     images: tuple[Path, ...] = ()
+    opening: str = ""
+    sentences: int = 0
+    examples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def generate(
         start = len(fresh)
         batch = pending[start : min(start + batch_size(), total)]
         began = time.perf_counter()
-        replies = complete([request for _, request in batch], counter.from_start(start))
+        replies = complete([request for _, request in batch], counter.from_start(start, len(batch)))
         if len(replies) != len(batch):
             raise EngineError(f"{label}: the engine gave {len(replies)} answers to {len(batch)} requests")
         new = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
@@ -146,12 +146,27 @@ class _Counter:
     def __init__(self, progress: Progress, label: str, total: int) -> None:
         self._progress, self._label, self._total = progress, label, total
         self._lock, self._shown = threading.Lock(), -1
+        self._tokens = 0
         if total:
             self.show(0)
 
-    def from_start(self, start: int) -> Report:
-        """Return a report for a batch that begins after `start` requests."""
-        return lambda done: self.show(start + done)
+    def from_start(self, start: int, size: int) -> Report:
+        """Return a report for a batch of `size` requests that begins after `start` requests."""
+        before = self._tokens
+
+        def report(done: int, tokens: int = 0, most: int = 0) -> None:
+            self.show(start + done)
+            if tokens:
+                self._show_tokens(before + tokens, before + round(most * (self._total - start) / size))
+
+        return report
+
+    def _show_tokens(self, tokens: int, most: int) -> None:
+        """Show the new tokens so far, and how many all requests may come to."""
+        with self._lock:
+            if tokens > self._tokens:
+                self._tokens = tokens
+                self._progress(f"{self._label}: new tokens, of at most", tokens, max(tokens, most))
 
     def show(self, done: int) -> None:
         """Show how many requests are done."""

@@ -23,7 +23,8 @@ from mllmrec.errors import MismatchError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.tables import read_table
-from mllmrec.reason.answer_checks import mark_suspects, status_counts
+from mllmrec.reason.answer_checks import status_counts
+from mllmrec.reason.answer_suspects import mark_suspects
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, catalogue

@@ -15,7 +15,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,18 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.foundation import digests
 from mllmrec.reason.engine import ChatRequest
-from mllmrec.reason.token_budget import characters_for, estimate_tokens, fair_shares, shorten
+from mllmrec.reason.token_budget import Estimate, Measure, characters_for, fair_shares, shorten
 
 PromptStage = Literal["describe", "profile"]
+Layout = Literal["elements", "inline"]
+ESTIMATE = Estimate()
 _NAMES = {"describe": {"category", "words", "item"}, "profile": {"category", "words", "items", "order"}}
 _NEEDED = {"describe": set[str](), "profile": {"items"}}
 _FIELDS: Mapping[str, type] = {"name": str, "version": int, "ask": str, "system": str, "text": str, "retries": list}
+# Keys that a template may leave out, and what they are then.
+_OPTIONAL: Mapping[str, str | int | list[Any]] = {"layout": "elements", "opening": "", "sentences": 0, "examples": []}
+_LAYOUTS = ("elements", "inline")
+_EXAMPLE = {"items", "answer"}
 _PLACE = re.compile(r"\{(\w+)\}")
 _CATEGORY_TOKENS = 24
 _COMMON = 0.5  # a category that this share of the items has names the whole shop
@@ -65,7 +71,9 @@ def neutralize(text: str) -> str:
     return " ".join(text[:_LONGEST].translate(_PLAIN).split())
 
 
-def element(name: str, fields: Sequence[tuple[str, str]], tokens: int, attributes: str = "") -> str:
+def element(
+    name: str, fields: Sequence[tuple[str, str]], tokens: int, attributes: str = "", measure: Measure = ESTIMATE
+) -> str:
     """Return `<name>`, a line a field, `</name>`; empty fields are left out.
 
     The fields share the tokens fairly, so a long description never crowds out what the pictures show.
@@ -73,18 +81,33 @@ def element(name: str, fields: Sequence[tuple[str, str]], tokens: int, attribute
     Args:
         name: of the element.
         fields: labels and texts, in order.
-        tokens: estimated tokens of all fields together.
+        tokens: of all fields together.
         attributes: put after the name, with a leading space.
+        measure: of tokens.
     """
+    lines = [f"{label}: {short}" for label, short in _fitted(fields, tokens, measure)]
+    return "\n".join([f"<{name}{attributes}>", *(lines or ["(nothing is known)"]), f"</{name}>"])
+
+
+def inline(fields: Sequence[tuple[str, str]], tokens: int, measure: Measure = ESTIMATE) -> str:
+    """Return `title (field, field)`, without labels, as a part of a sentence; small models read it best.
+
+    Args:
+        fields: labels and texts, the title first.
+        tokens: of all fields together.
+        measure: of tokens.
+    """
+    texts = [short.strip(" .\u2026") for _, short in _fitted(fields, tokens, measure)]
+    return f"{texts[0]} ({', '.join(texts[1:])})" if len(texts) > 1 else "".join(texts) or "(nothing is known)"
+
+
+def _fitted(fields: Sequence[tuple[str, str]], tokens: int, measure: Measure) -> list[tuple[str, str]]:
+    """Return the fields that hold a text, each cut to its fair share."""
     plain = [(label, neutralize(text[: characters_for(tokens)])) for label, text in fields]
     filled = [(label, text) for label, text in plain if text]
-    shares = fair_shares([estimate_tokens(text) for _, text in filled], tokens)
-    lines = [
-        f"{label}: {short}"
-        for (label, text), share in zip(filled, shares, strict=True)
-        if (short := shorten(text, share))
-    ]
-    return "\n".join([f"<{name}{attributes}>", *(lines or ["(nothing is known)"]), f"</{name}>"])
+    shares = fair_shares([measure.count(text) for _, text in filled], tokens)
+    cut = ((label, measure.shorten(text, share)) for (label, text), share in zip(filled, shares, strict=True))
+    return [(label, short) for label, short in cut if short]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +120,10 @@ class Template:
         system: the system turn, may be empty.
         text: the user's turn; {category}, {words}, and {item} (describe) or {items} and {order} (profile).
         retries: added for the second, third, ... attempt after an answer that cannot be used.
+        layout: "elements", an element an item; "inline", all items in one sentence.
+        opening: the first words of the answer, which the model goes on from; engines of servers leave them out.
+        sentences: of one paragraph that are kept of an answer; small models go on without end. 0: all.
+        examples: items and the answer to them, put before the request as earlier turns.
     """
 
     name: str
@@ -105,10 +132,16 @@ class Template:
     system: str
     text: str
     retries: tuple[str, ...]
+    layout: Layout = "elements"
+    opening: str = ""
+    sentences: int = 0
+    examples: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
         """Return the SHA-256 of the whole wording."""
+        # A key that is left out leaves the digest as it was before there was such a key.
+        own = {key: value for key in _OPTIONAL if (value := getattr(self, key)) not in (_OPTIONAL[key], ())}
         return digests.hash_value(
             {
                 "name": self.name,
@@ -118,7 +151,14 @@ class Template:
                 "text": self.text,
                 "retries": self.retries,
             }
+            | own
         )
+
+    @property
+    def wording(self) -> str:
+        """Return all words of a prompt beside its data, examples included."""
+        turns = (f"{self.text} {items} {answer}" for items, answer in self.examples)
+        return " ".join((self.system, *turns, self.text, self.opening))
 
     @property
     def has_item(self) -> bool:
@@ -127,7 +167,15 @@ class Template:
 
     def request(self, values: Mapping[str, str], images: tuple[Path, ...] = ()) -> ChatRequest:
         """Return the prompt with the data in its places; `values` must be neutralized already."""
-        return ChatRequest(_fill(self.text, values), _fill(self.system, values), images)
+        examples = tuple((_fill(self.text, {**values, "items": items}), answer) for items, answer in self.examples)
+        return ChatRequest(
+            text=_fill(self.text, values),
+            system=_fill(self.system, values),
+            images=images,
+            opening=self.opening,
+            sentences=self.sentences,
+            examples=examples,
+        )
 
     def retry(self, request: ChatRequest, attempt: int, values: Mapping[str, str]) -> ChatRequest:
         """Return a request for another attempt.
@@ -138,7 +186,7 @@ class Template:
             values: of the template's places.
         """
         addition = _fill(self.retries[(attempt - 1) % len(self.retries)], values)
-        return ChatRequest(f"{request.text}\n\n{addition}", request.system, request.images)
+        return replace(request, text=f"{request.text}\n\n{addition}")
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
@@ -169,6 +217,11 @@ def load_template(name: str, stage: PromptStage) -> Template:
         raise ConfigError(f"{source} is not TOML: {error}") from error
 
 
+def standard_template(name: str, *, small: bool = False) -> str:
+    """Return the profile template that "auto" means, a plain one for a `small` model; any other name as it is."""
+    return name if name != "auto" else "plain" if small else "preferences"
+
+
 def shipped_templates(stage: PromptStage) -> list[str]:
     """Return the names of the templates that ship for a stage."""
     folder = files("mllmrec.reason") / "templates"
@@ -186,8 +239,9 @@ def _read(path: Path) -> str:
 
 
 def _checked(values: dict[str, Any], stage: PromptStage, source: str) -> Template:
-    for key in values.keys() - _FIELDS.keys():
-        raise ConfigError(f"{source}: unknown key {key!r}{near_miss(key, list(_FIELDS))}")
+    for key in values.keys() - _FIELDS.keys() - _OPTIONAL.keys():
+        raise ConfigError(f"{source}: unknown key {key!r}{near_miss(key, [*_FIELDS, *_OPTIONAL])}")
+    own = _optional(values, source)
     for key, kind in _FIELDS.items():
         if not isinstance(values.get(key), kind):
             raise ConfigError(f"{source}: {key} must be a {kind.__name__}; got {values.get(key)!r}")
@@ -202,7 +256,30 @@ def _checked(values: dict[str, Any], stage: PromptStage, source: str) -> Templat
         raise ConfigError(f"{source}: unknown place {{{place}}}; there are {_listed(_NAMES[stage])}")
     for place in _NEEDED[stage] - set(_PLACE.findall(values["text"])):
         raise ConfigError(f"{source}: the text must hold {{{place}}}")
-    return Template(values["name"], values["version"], stage, values["system"], values["text"].strip(), tuple(retries))
+    return Template(
+        name=values["name"],
+        version=values["version"],
+        stage=stage,
+        system=values["system"],
+        text=values["text"].strip(),
+        retries=tuple(retries),
+        **own,
+    )
+
+
+def _optional(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the settings that a template may leave out."""
+    own = {key: values.get(key, default) for key, default in _OPTIONAL.items()}
+    for key, value in own.items():
+        kind = type(_OPTIONAL[key])
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
+            raise ConfigError(f"{source}: {key} must be a {kind.__name__}; got {value!r}")
+    if own["layout"] not in _LAYOUTS:
+        raise ConfigError(f"{source}: layout must be {' or '.join(_LAYOUTS)}; got {own['layout']!r}")
+    for example in own["examples"]:
+        if not isinstance(example, dict) or example.keys() != _EXAMPLE:
+            raise ConfigError(f"{source}: each of examples must have items and answer; got {example!r}")
+    return own | {"examples": tuple((str(one["items"]), str(one["answer"])) for one in own["examples"])}
 
 
 def _listed(names: set[str]) -> str:

@@ -1,34 +1,39 @@
-"""Choose the engines of a run, and plan their requests before anything is generated.
+"""Choose the engines of a run.
 
 `Engines` is the one place that knows all engines; a new one adds its constructor to `chat_model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-
-import polars as pl
 
 from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.engine_config import ChatServerConfig
-from mllmrec.errors import ConfigError
+from mllmrec.errors import ConfigError, EngineError
 from mllmrec.foundation.extras import require_extra
-from mllmrec.reason import describe, profile
-from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, HistoryLimits, HistoryPrompts, RetryingChat
+from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, RetryingChat
 from mllmrec.reason.describe import Descriptions, catalogue
-from mllmrec.reason.engine import Answer, ChatModel, Describer, Material, Profiler, StatesModel
+from mllmrec.reason.engine import ChatModel, Describer, Profiler, StatesModel
 from mllmrec.reason.engines.extractive import PROFILE_VERSION, ExtractiveDescriber, ExtractiveProfiler
-from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.speed import Speed, speed_of
+from mllmrec.reason.engines.transformers import TransformersChat
+from mllmrec.reason.engines.transformers_model import sees_pictures
 from mllmrec.reason.engines.transformers_processor import thinks
-from mllmrec.reason.prompts import PromptStage, Template, category_of, load_template, neutralize
-from mllmrec.reason.token_budget import estimate_tokens
+from mllmrec.reason.history_prompts import HistoryPrompts
+from mllmrec.reason.prompt_limits import history_limits
+from mllmrec.reason.prompts import (
+    ESTIMATE,
+    PromptStage,
+    Template,
+    category_of,
+    load_template,
+    neutralize,
+    standard_template,
+)
+from mllmrec.reason.token_budget import Measure
 
-_TOKENS_PER_WORD = 1.5  # of an answer that is not there yet
-_TOKENS_PER_PICTURE = 256  # of a 448 x 448 picture in most current families
 _TEXT_ONLY = 'profile.kind = "hidden" reads a model\'s states; set profile.engine=transformers'
 
 
@@ -56,6 +61,8 @@ class Engines:
         if stage.engine == "extractive":
             return ExtractiveDescriber()
         chat = self._chat(stage, self.template("describe"), stage.model)
+        if stage.engine == "transformers" and stage.images:
+            self._check_eyes(stage.model)
         return ChatDescriber(chat, item_tokens=stage.item_tokens, max_images=stage.max_images)
 
     def profiler(self, descriptions: Descriptions) -> Profiler | HiddenProfiler:
@@ -71,8 +78,8 @@ class Engines:
                 raise ConfigError(_TEXT_ONLY)
             return ExtractiveProfiler(items, descriptions.texts, terms=stage.terms)
         chat = self._chat(stage, self.template("profile"), self._profile_model)
-        limits = HistoryLimits(stage.max_tokens, stage.item_tokens, stage.recency)
-        prompts = HistoryPrompts(items, chat.template, chat.values, limits)
+        limits = history_limits(stage, chat.template, self._local("profile"))
+        prompts = HistoryPrompts(items, chat.template, chat.values, limits, chat.measure)
         if stage.kind == "hidden":
             return HiddenProfiler(_states_of(chat.model), prompts)
         return ChatProfiler(chat, prompts)
@@ -95,8 +102,11 @@ class Engines:
 
     def template(self, stage: PromptStage) -> Template:
         """Return the stage's template."""
-        settings = self._config.describe if stage == "describe" else self._config.profile
-        return load_template(settings.template, stage)
+        if stage == "describe":
+            return load_template(self._config.describe.template, stage)
+        model = self._local("profile")
+        name = standard_template(self._config.profile.template, small=model is not None and model.is_small)
+        return load_template(name, stage)
 
     @property
     def _profile_model(self) -> str:
@@ -109,12 +119,12 @@ class Engines:
             )
         category = neutralize(stage.category) or category_of(self._dataset)
         values = {"category": category, "words": str(stage.words)}
-        return RetryingChat(self.chat_model(stage, model), template, values, stage.retries)
+        measure = self.measure("describe" if isinstance(stage, DescribeConfig) else "profile")
+        return RetryingChat(self.chat_model(stage, model), template, values, stage.retries, measure)
 
     def chat_model(self, stage: DescribeConfig | ProfileConfig, model: str) -> ChatModel:
         """Return the engine of a stage over a model of that name."""
         if stage.engine == "transformers":
-            require_extra("transformers", "vlm", 'engine = "transformers"')
             weights = self.weights(model)
             return TransformersChat(weights, max_new_tokens=stage.max_new_tokens, seed=self._config.seed)
         require_extra("httpx", "web", 'engine = "openai"')
@@ -125,22 +135,48 @@ class Engines:
     def weights(self, model: str) -> TransformersModel:
         """Return the model of that name, one for all stages."""
         if model not in self._models:
+            require_extra("transformers", "vlm", 'engine = "transformers"')
             self._models[model] = TransformersModel(model, self._config.transformers)
         return self._models[model]
 
+    def _check_eyes(self, model: str) -> None:
+        """Refuse pictures for a model that reads text alone, before the first request."""
+        count, local = sum(bool(item.images) for item in catalogue(self._dataset)), self._local("describe")
+        if count and local and not sees_pictures(local.settings):
+            raise EngineError(
+                f"the model {model!r} reads no pictures, and {count:,} items have some; set describe.images=false, "
+                "describe.engine=extractive, or describe.model to one that does"
+            )
+
     def memory(self, stage: PromptStage) -> int | None:
         """Estimate the bytes of a stage's weights and a full batch; None where no model is loaded here."""
+        settings = self._config.describe if stage == "describe" else self._config.profile
+        model = self._local(stage)
+        return model.memory(settings.max_new_tokens) if model else None
+
+    def measure(self, stage: PromptStage) -> Measure:
+        """Return the measure of a stage's prompts: its model's tokenizer, or an estimate."""
+        model = self._local(stage)
+        return model.measure if model else ESTIMATE
+
+    def speed(self, stage: PromptStage) -> Speed | None:
+        """Return the speed of a stage's model on this machine; None where it is not small, or not timed."""
+        model = self._local(stage)
+        return speed_of(model) if model and model.is_small else None
+
+    def _local(self, stage: PromptStage) -> TransformersModel | None:
+        """Return the model of this process that a stage uses, None where it uses another engine."""
         settings, model = (
             (self._config.describe, self._config.describe.model)
             if stage == "describe"
             else (self._config.profile, self._profile_model)
         )
-        return self.weights(model).memory(settings.max_new_tokens) if settings.engine == "transformers" else None
+        return self.weights(model) if settings.engine == "transformers" and model else None
 
     def note(self, stage: PromptStage) -> str:
         """Return what makes a stage's tokens more than its answers: the thoughts of its model; empty where none."""
-        model = self._config.describe.model if stage == "describe" else self._profile_model
-        if self.memory(stage) is None or not thinks(self.weights(model).folder):
+        model = self._local(stage)
+        if model is None or not thinks(model.folder):
             return ""
         return f"the model may think before it answers; thoughts count against {stage}.max_new_tokens"
 
@@ -167,127 +203,3 @@ def _states_of(model: ChatModel) -> StatesModel:
     if not isinstance(model, TransformersChat):
         raise ConfigError(_TEXT_ONLY)
     return model
-
-
-@dataclass(frozen=True, slots=True)
-class StagePlan:
-    """The requests of one stage, before anything is generated.
-
-    Attributes:
-        stage: "describe" or "profile".
-        total: items or users that the stage has requests for.
-        calls: requests that no cached answer covers, equal ones counted once; retries come on top.
-        cached: distinct requests that the cache answers.
-        prompt_tokens: of the calls, estimated by length, pictures included.
-        new_tokens: of the calls, at most.
-        seconds: that the calls would take by earlier answers of this engine, None where there are none.
-        memory: bytes of weights and a full batch, None where no model is loaded here.
-        note: why the figures are uncertain; empty where they are not.
-    """
-
-    stage: PromptStage
-    total: int
-    calls: int
-    cached: int
-    prompt_tokens: int
-    new_tokens: int
-    seconds: float | None
-    memory: int | None
-    note: str = ""
-
-
-def plan_requests(
-    dataset: Dataset, config: Config, cache: GenerationCache, stages: Sequence[PromptStage]
-) -> list[StagePlan]:
-    """Plan the requests of each of the stages.
-
-    Args:
-        dataset: the catalogue and its histories.
-        config: of the whole run.
-        cache: of generations, which is only read.
-        stages: "describe", "profile", or both.
-
-    Raises:
-        ConfigError, EngineError: an engine could not even start.
-    """
-    engines = Engines(config, dataset)
-    described, answers = _plan_describe(dataset, config, cache, engines)
-    plans = {"describe": described}
-    if "profile" in stages:
-        plans["profile"] = _plan_profile(dataset, config, cache, engines, answers)
-    return [plans[stage] for stage in stages]
-
-
-def _plan_describe(
-    dataset: Dataset, config: Config, cache: GenerationCache, engines: Engines
-) -> tuple[StagePlan, list[Answer | None]]:
-    engine, stage = engines.describer, config.describe
-    items = catalogue(dataset, images=stage.images)
-    keys = describe.keys_of(engine, items)
-    held = cache.get(dict.fromkeys(keys))
-    open_items = {key: item for key, item in zip(keys, items, strict=True) if key not in held and item.images}
-    pictures = sum(len(engine.pictures(item)) for item in open_items.values())
-    prompts = sum(_tokens(engine.material(item)) for item in open_items.values())
-    generates = stage.engine != "extractive"
-    plan = StagePlan(
-        stage="describe",
-        total=sum(bool(item.images) for item in items),
-        calls=len(open_items),
-        cached=len(held),
-        prompt_tokens=prompts + pictures * _TOKENS_PER_PICTURE if generates else 0,
-        new_tokens=len(open_items) * stage.max_new_tokens if generates else 0,
-        seconds=_seconds(cache, describe.LABEL, engine.fingerprint, len(open_items)),
-        memory=engines.memory("describe"),
-        note=engines.note("describe"),
-    )
-    known = [held.get(key) if item.images else Answer("", "text-only") for key, item in zip(keys, items, strict=True)]
-    return plan, known
-
-
-def _plan_profile(
-    dataset: Dataset, config: Config, cache: GenerationCache, engines: Engines, answers: Sequence[Answer | None]
-) -> StagePlan:
-    stage = config.profile
-    histories = dataset.histories(stage.history)
-    placeholder = "x" * int(stage.words * _TOKENS_PER_WORD * 3)  # for a description that is not there yet
-    texts = [placeholder if answer is None else answer.text for answer in answers]
-    described = Descriptions(pl.DataFrame({"description": texts}))
-    filled = [history for history in profile.newest_items(histories, described, stage.max_items) if history]
-    if stage.kind == "mean":
-        return StagePlan("profile", len(filled), 0, 0, 0, 0, 0.0, None, "users are the mean of their items")
-    engine = engines.profiler(described)
-    if isinstance(engine, HiddenProfiler):
-        distinct = dict.fromkeys(engine.request(history) for history in filled)
-        tokens = sum(estimate_tokens(request.text) for request in distinct)
-        memory = engines.memory("profile")
-        return StagePlan("profile", len(filled), len(distinct), 0, tokens, 0, None, memory, "prefill only")
-    keys = profile.keys_of(engine, filled)
-    held = cache.get(dict.fromkeys(keys))
-    open_users = {key: history for key, history in zip(keys, filled, strict=True) if key not in held}
-    generates = stage.engine != "extractive"
-    missing = f"{answers.count(None):,} descriptions are not there yet" if None in answers else ""
-    return StagePlan(
-        stage="profile",
-        total=len(filled),
-        calls=len(open_users),
-        cached=len(held),
-        prompt_tokens=sum(_tokens(engine.material(h)) for h in open_users.values()) if generates else 0,
-        new_tokens=len(open_users) * stage.max_new_tokens if generates else 0,
-        seconds=_seconds(cache, profile.LABEL, engine.fingerprint, len(open_users)),
-        memory=engines.memory("profile"),
-        note="; ".join(note for note in (missing, engines.note("profile")) if note),
-    )
-
-
-def _tokens(material: Material) -> int:
-    return sum(estimate_tokens(str(material.get(part, ""))) for part in ("system", "text"))
-
-
-def _seconds(cache: GenerationCache, label: str, engine: str, calls: int) -> float | None:
-    """Estimate the time by the same engine's earlier answers; None where there are none."""
-    if not calls:
-        return 0.0
-    for held in cache.holdings():
-        if (held.question, held.engine) == (label, engine) and held.seconds:
-            return calls * held.seconds / held.rows
-    return None

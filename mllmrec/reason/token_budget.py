@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
 
 _BYTES_PER_TOKEN = 3
+_LONGEST_WORD = 30  # characters; a longer run without a space is a script that does not part its words
+_TEXTS = 1 << 16  # texts whose tokens are remembered: histories share their items
 
 
 def estimate_tokens(text: str) -> int:
@@ -14,6 +18,62 @@ def estimate_tokens(text: str) -> int:
     titles full of numbers and most other scripts have about three.
     """
     return -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
+
+
+class Measure(Protocol):
+    """Count the tokens of a text, and cut it to a number of them."""
+
+    def count(self, text: str) -> int:
+        """Return the tokens of a text."""
+        ...
+
+    def shorten(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text with at most so many tokens, ended at a word where there is one."""
+        ...
+
+
+class Estimate:
+    """Measure texts by their bytes, where no tokenizer is at hand."""
+
+    def count(self, text: str) -> int:
+        """Return the estimated tokens of a text."""
+        return estimate_tokens(text)
+
+    def shorten(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text with at most so many estimated tokens."""
+        return shorten(text, tokens)
+
+
+class TokenizerMeasure:
+    """Measure texts by the tokenizer of a model.
+
+    Args:
+        tokenizer: of transformers, one that gives the place of each token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ends = lru_cache(maxsize=_TEXTS)(self._read)
+
+    def count(self, text: str) -> int:
+        """Return the tokens of a text."""
+        return len(self._ends(text))
+
+    def shorten(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text with at most so many tokens, one of them for the sign of the cut."""
+        ends = self._ends(text)
+        if len(ends) <= tokens:
+            return text
+        return _ended_at_a_word(text[: ends[tokens - 2]] if tokens > 1 else "")
+
+    def _read(self, text: str) -> tuple[int, ...]:
+        read = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return tuple(end for _, end in read["offset_mapping"])
+
+
+def measure_of(tokenizer: Any) -> Measure:
+    """Return the measure of a tokenizer; an estimate where it does not give the place of each token."""
+    return TokenizerMeasure(tokenizer) if getattr(tokenizer, "is_fast", False) else Estimate()
 
 
 def characters_for(tokens: int) -> int:
@@ -28,8 +88,13 @@ def shorten(text: str, tokens: int) -> str:
     if len(raw) <= room:
         return text
     kept = raw[: max(room - len("\u2026".encode()), 0)].decode("utf-8", "ignore")
+    return _ended_at_a_word(kept)
+
+
+def _ended_at_a_word(kept: str) -> str:
+    """Return what a cut left of a text, without the part of a word, and with the sign of the cut."""
     head, _, tail = kept.rpartition(" ")
-    whole = head if head and len(tail) < 30 else kept
+    whole = head if head and len(tail) < _LONGEST_WORD else kept
     return f"{whole.rstrip()}\u2026" if whole else ""
 
 

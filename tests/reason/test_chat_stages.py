@@ -36,7 +36,8 @@ from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
 from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.generate import GenerationLimits, LimitReached
 from mllmrec.reason.profile import newest_items
-from mllmrec.reason.requests import Engines, plan_requests
+from mllmrec.reason.request_plan import plan_requests
+from mllmrec.reason.requests import Engines
 from mllmrec.runs import Run
 
 Tiny = Callable[[str], Path]
@@ -61,6 +62,8 @@ def settings(model: Path, *more: str) -> list[str]:
         "profile.max_new_tokens=10",
         "profile.max_failures=1.0",
         "profile.max_tokens=400",
+        "profile.item_tokens=128",
+        "profile.template=preferences",
         "profile.retries=0",
         "transformers.device=cpu",
         "transformers.batch_size=4",
@@ -264,7 +267,7 @@ class Mood:
 
 def with_mood(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     monkeypatch.setattr(Engines, "chat_model", lambda *_: model)
-    monkeypatch.setattr(Engines, "memory", lambda *_: None)
+    monkeypatch.setattr(Engines, "_local", lambda *_: None)
 
 
 def said(request: ChatRequest) -> Reply:
@@ -445,3 +448,23 @@ def test_the_command_line_plans_limits_and_cares_for_the_cache(small: Dataset, t
     verified = mllmrec("cache", "verify", *cache)
     assert (verified.exit_code, verified.stdout) == (1, "2 rows, 1 damaged\n")
     assert mllmrec("cache", "prune", *cache).stdout == "1 rows removed\n"
+
+
+def test_a_model_that_reads_no_pictures_is_refused_before_the_first_request(small: Dataset, tiny: Tiny) -> None:
+    with pytest.raises(EngineError, match=r"reads no pictures, and \d+ items have some; set describe.images=false"):
+        _ = Engines(config(tiny("llama")), small).describer
+    assert Engines(config(tiny("llama"), "describe.images=false"), small).describer.batch_size == 16
+
+
+def test_a_small_model_is_timed_for_the_plan(
+    small: Dataset, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    own = config(tiny("llama"), "describe.engine=extractive", "profile.item_tokens=64")
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        planned = plan_requests(small, own, cache, ["profile"])[0]
+        states = config(tiny("llama"), "describe.engine=extractive", "profile.item_tokens=64", "profile.kind=hidden")
+        hidden = plan_requests(small, states, cache, ["profile"])[0]
+    assert planned.calls > 0 and planned.seconds is not None and planned.seconds > 0
+    assert hidden.seconds is not None and 0 < hidden.seconds < planned.seconds
+    assert planned.prompt_tokens > planned.calls * 20

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mllmrec.reason.cache import open_cache
-from mllmrec.reason.engine import Answer
+from mllmrec.reason.engine import Answer, Report
 from mllmrec.reason.generate import generate
 
 
@@ -32,3 +32,26 @@ def test_progress_shows_before_the_first_answer_and_within_a_call(tmp_path: Path
                 label="describe items",
             )
     assert shown == [("describe items", done, 6) for done in (0, 2, 3, 5, 6)]
+
+
+def test_tokens_within_a_batch_are_shown_beside_the_requests(tmp_path: Path) -> None:
+    shown: list[tuple[str, int, int | None]] = []
+
+    def complete(batch: Sequence[str], report: Report) -> list[Answer]:
+        report(0, 5, 20)
+        report(1, 9, 20)
+        return [Answer(text) for text in batch]
+
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        generate(
+            keys=list("abcd"),
+            requests=list("abcd"),
+            complete=complete,
+            batch_size=lambda: 2,
+            cache=cache,
+            progress=lambda label, done, total: shown.append((label, done, total)),
+            label="profile users",
+        )
+    tokens = [(done, total) for label, done, total in shown if label == "profile users: new tokens, of at most"]
+    # Two calls of two requests: each may come to 20 tokens, so the first sees 40 ahead.
+    assert tokens == [(5, 40), (9, 40), (14, 29), (18, 29)]

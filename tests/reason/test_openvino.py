@@ -15,7 +15,8 @@ from mllmrec.errors import EngineError
 from mllmrec.foundation.converted_model import cache_folder, missing
 from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.engines import transformers_model
-from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.transformers import TransformersChat
 from tests.reason.tiny_models import noise_pictures
 
 Tiny = Callable[[str], Path]

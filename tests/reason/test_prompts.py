@@ -10,8 +10,8 @@ import pytest
 
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError
-from mllmrec.reason.chat import HistoryLimits, HistoryPrompts
 from mllmrec.reason.engine import HistoryItem, Item
+from mllmrec.reason.history_prompts import HistoryLimits, HistoryPrompts
 from mllmrec.reason.prompts import category_of, element, load_template, neutralize, shipped_templates
 from mllmrec.reason.token_budget import estimate_tokens, recency_shares, shorten
 

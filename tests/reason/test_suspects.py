@@ -10,7 +10,8 @@ import pytest
 
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
-from mllmrec.reason.answer_checks import check_reply, mark_suspects, suspicions
+from mllmrec.reason.answer_checks import check_reply
+from mllmrec.reason.answer_suspects import mark_suspects, suspicions
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import describe_items
 from mllmrec.reason.engine import Answer, Item, Reply, Report, no_report

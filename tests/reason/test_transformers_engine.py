@@ -20,7 +20,8 @@ from mllmrec.foundation.batching import Batches, Capacity, Cost
 from mllmrec.foundation.model_folder import locate
 from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.engines import transformers_model as loading
-from mllmrec.reason.engines.transformers import TransformersChat, TransformersModel
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.engines.transformers_processor import load_processor, render, shrink
 from tests.reason.tiny_models import FAMILIES, noise_pictures
 
@@ -232,7 +233,7 @@ def test_models_that_cannot_be_had_say_which_and_how(tiny: Tiny, tmp_path: Path)
         chat(tmp_path)
     broken = shutil.copytree(tiny("llava"), tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(EngineError, match="cannot load the model in .*broken"):
+    with pytest.raises(EngineError, match="broken/model.safetensors is no safetensors file"):
         chat(broken).complete([ChatRequest("x")])
 
 

@@ -62,10 +62,12 @@ def chat_body(request: ChatRequest, config: ChatServerConfig) -> dict[str, Any]:
     ]
     # Plain text where there are no pictures: some servers of text models know no parts.
     content = [*pictures, {"type": "text", "text": request.text}] if pictures else request.text
-    system = [{"role": "system", "content": request.system}] if request.system else []
+    before = [{"role": "system", "content": request.system}] if request.system else []
+    for question, answer in request.examples:
+        before += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {
         "model": config.model,
-        "messages": [*system, {"role": "user", "content": content}],
+        "messages": [*before, {"role": "user", "content": content}],
         "max_tokens": config.max_tokens,
         "temperature": config.temperature,
         "seed": config.seed,

@@ -10,95 +10,25 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
-from mllmrec.foundation import digests, model_folder
-from mllmrec.foundation.batching import Batches, Capacity, Cost, is_out_of_memory
-from mllmrec.reason.answer_text import has_thought_marks
-from mllmrec.reason.engine import ChatRequest, Finish, Reply, Report, no_report
+from mllmrec.foundation import digests
+from mllmrec.foundation.batching import Batches, Cost, is_out_of_memory
+from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
+from mllmrec.reason.engines import text_decoding
 from mllmrec.reason.engines import transformers_model as loading
-from mllmrec.reason.engines.transformers_model import Loaded, text_settings
-from mllmrec.reason.engines.transformers_processor import Prepared, prepare
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.text_decoding import Decoding, TokenCounter
+from mllmrec.reason.engines.transformers_model import text_settings
+from mllmrec.reason.engines.transformers_processor import Prepared, end_tokens, prepare, to_reply
 from mllmrec.reason.token_budget import estimate_tokens
 
 R = TypeVar("R")
-_VERSION = "transformers 1"
-_ON_CPU, _ON_GPU = (16, 16_384), (128, 1 << 20)  # requests, tokens at once
-_BATCHES_A_CALL = 4  # so that there is something to sort, and a batch to prepare ahead
-_KV_SHARE = 0.5  # of the free memory of a GPU that keys and values may take
 _PIXELS_PER_TOKEN = 28 * 28  # of most current families; an estimate, for the order of work only
-_THOUGHT = "<think>"  # put before a reply whose prompt ends in an open thought
-
-
-class TransformersModel:
-    """Weights that are loaded when they are first needed, and shared by what answers with them.
-
-    Args:
-        name: a Hugging Face name or a folder.
-        config: of the engine.
-
-    Raises:
-        EngineError: the model or what it needs is not there; nothing heavy is loaded to find out.
-    """
-
-    def __init__(self, name: str, config: TransformersConfig) -> None:
-        self.config = config
-        self.folder = model_folder.locate(name, config.revision)
-        self.settings = loading.read_config(self.folder)
-        loading.check_backend(self.settings, config)
-        self.dtype, self.device = loading.dtype_of(config), loading.device_of(config)
-
-    @cached_property
-    def identity(self) -> str:
-        """Return what tells this model from others, its precision and the size of its pictures included."""
-        config = self.config
-        backend = "" if config.backend == "torch" else f" backend={config.backend}"
-        return (
-            f"{_VERSION}{backend} model={model_folder.identity(self.folder)} dtype={self.dtype} "
-            f"quantize={config.quantize} pixels={config.max_pixels}"
-        )
-
-    @cached_property
-    def loaded(self) -> Loaded:
-        """Return model and processor."""
-        return loading.load(self.folder, self.config)
-
-    @cached_property
-    def capacity(self) -> Capacity:
-        """Return how much goes at once on this machine; it remembers what did not fit."""
-        requests, tokens = _ON_CPU if self.device == "cpu" else _ON_GPU
-        if self.device == "cuda":
-            tokens = min(tokens, self._free_tokens())
-        if self.config.backend == "openvino" and not loading.pads(self.settings):
-            return Capacity(1, self.config.batch_tokens or tokens)
-        return Capacity(self.config.batch_size or requests, self.config.batch_tokens or tokens)
-
-    @property
-    def batch_size(self) -> int:
-        """Return how many requests a call holds."""
-        return _BATCHES_A_CALL * (self.config.batch_size or (_ON_CPU if self.device == "cpu" else _ON_GPU)[0])
-
-    def memory(self, tokens: int) -> int:
-        """Estimate the bytes of weights, keys and values of a full batch with `tokens` tokens per request."""
-        requests, most = _ON_CPU if self.device == "cpu" else _ON_GPU
-        at_once = min(self.config.batch_tokens or most, (self.config.batch_size or requests) * tokens)
-        width = 2 if self.dtype == "float32" else 1
-        weights = loading.weight_bytes(self.folder, self.settings, self.config)
-        return weights + at_once * width * kv_bytes_per_token(self.settings)
-
-    def _free_tokens(self) -> int:
-        import torch
-
-        _ = self.loaded  # what is free is known once the weights are there
-        free, _total = torch.cuda.mem_get_info()
-        return max(int(_KV_SHARE * free) // kv_bytes_per_token(self.settings), 1)
 
 
 class TransformersChat:
@@ -153,13 +83,16 @@ class TransformersChat:
         Raises:
             EngineError: the weights cannot be loaded.
         """
+        if (network := self._model.network) is not None:
+            return text_decoding.complete(self._model.loaded, network, requests, self._limits(), report)
+        counter = text_decoding.TokenCounter(report, len(requests) * self._max_new_tokens)
         batches = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
-            compute=self._generate,
+            compute=lambda numbers, prepared: self._generate(requests, numbers, prepared, counter),
             failed=lambda error: Reply("", "failed", _reason(error)),
-            free=_free_memory,
+            free=loading.free_memory,
         )
-        return self._run(batches, requests, report)
+        return self._run(batches, requests, counter.finished)
 
     def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
         """Return the mean of the last layer's states over a request's tokens, float32 [len(requests), hidden size].
@@ -171,7 +104,7 @@ class TransformersChat:
             prepare=lambda numbers: self._prepare(requests, numbers),
             compute=lambda numbers, prepared: self._pool(numbers, prepared, nothing),
             failed=lambda _: nothing,
-            free=_free_memory,
+            free=loading.free_memory,
         )
         rows = self._run(batches, requests)
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
@@ -192,24 +125,34 @@ class TransformersChat:
     def _prepare(self, requests: Sequence[ChatRequest], numbers: Sequence[int]) -> Prepared:
         prepared = prepare(self._model.loaded.processor, requests, numbers, self._model.config.max_pixels)
         if prepared.rows:
-            self._check_length(int(prepared.inputs["input_ids"].shape[1]))
+            longest = int(prepared.inputs["input_ids"].shape[1])
+            if why := text_decoding.too_long(longest, self._max_new_tokens, self._model.settings):
+                raise MllmrecError(why)
         return prepared
 
-    def _check_length(self, longest: int) -> None:
-        limit = text_settings(self._model.settings).get("max_position_embeddings")
-        if limit and longest + self._max_new_tokens > limit:
-            raise MllmrecError(
-                f"the prompt has {longest:,} tokens, and with {self._max_new_tokens} new ones the model reads {limit:,}"
-            )
+    def _limits(self) -> Decoding:
+        """Return the limits of an answer, and how many requests go at once."""
+        capacity = self._model.capacity
+        return Decoding(
+            max_new_tokens=self._max_new_tokens,
+            ends=end_tokens(self._decoding().eos_token_id),
+            repetition_penalty=self._model.config.repetition_penalty,
+            rows=capacity.most,
+            tokens=capacity.tokens,
+        )
 
-    def _generate(self, numbers: Sequence[int], prepared: Prepared) -> list[Reply]:
+    def _generate(
+        self, requests: Sequence[ChatRequest], numbers: Sequence[int], prepared: Prepared, counter: TokenCounter
+    ) -> list[Reply]:
         replies = {n: Reply("", "failed", why) for n, why in prepared.refused.items()}
         if prepared.rows:
-            for n, reply, thinking in zip(prepared.rows, self._decode(prepared.inputs), prepared.thinking, strict=True):
-                replies[n] = replace(reply, text=f"{_THOUGHT}{reply.text}") if thinking else reply
+            for n, reply, thinking in zip(
+                prepared.rows, self._decode(prepared.inputs, counter), prepared.thinking, strict=True
+            ):
+                replies[n] = text_decoding.begun(reply, requests[n].opening, thinking=thinking)
         return [replies[n] for n in numbers]
 
-    def _decode(self, inputs: Any) -> list[Reply]:
+    def _decode(self, inputs: Any, counter: TokenCounter) -> list[Reply]:
         import torch
 
         loaded = self._model.loaded
@@ -218,19 +161,12 @@ class TransformersChat:
         devices = [torch.cuda.current_device()] if self._model.device == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
             torch.manual_seed(int(seed[:15], 16))
-            tokens = loaded.model.generate(**self._placed(inputs), generation_config=decoding)
+            tokens = loaded.model.generate(
+                **self._placed(inputs), generation_config=decoding, stopping_criteria=[counter.each_step]
+            )
         new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._reply(row, decoding.eos_token_id) for row in new]
-
-    def _reply(self, tokens: list[int], ends: int | list[int] | None) -> Reply:
-        last = {ends} if isinstance(ends, int) else set(ends or ())
-        finish: Finish = "stop" if last & set(tokens) else "length"
-        tokenizer = self._model.loaded.processor.tokenizer
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
-        marked = tokenizer.decode(tokens, skip_special_tokens=False)
-        if has_thought_marks(marked) and not has_thought_marks(text):
-            text = marked  # some tokenizers call the marks of a thought special, and drop them
-        return Reply(text.strip(), finish)
+        tokenizer, ends = loaded.processor.tokenizer, end_tokens(decoding.eos_token_id)
+        return [to_reply(tokenizer, row, ends) for row in new]
 
     def _decoding(self) -> Any:
         """Return the model's own generation config, but greedy or sampled as ours says."""
@@ -272,24 +208,6 @@ class TransformersChat:
                 pooled = (states.float() * mask).sum(1) / mask.sum(1)
             rows |= zip(prepared.rows, pooled.cpu().numpy(), strict=True)
         return [rows[n] for n in numbers]
-
-
-def kv_bytes_per_token(settings: dict[str, Any]) -> int:
-    """Return the bytes of keys and values of one token in half precision, all layers."""
-    text = text_settings(settings)
-    heads = text.get("num_attention_heads", 1)
-    width = text.get("head_dim") or text.get("hidden_size", 1) // heads
-    return int(2 * 2 * text.get("num_hidden_layers", 1) * (text.get("num_key_value_heads") or heads) * width)
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _reason(error: Exception) -> str:

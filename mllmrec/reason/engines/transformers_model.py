@@ -2,9 +2,6 @@
 
 Whatever the files or the machine refuse comes out as one line. Code that comes with a model is never run; weights are
 read from safetensors only.
-
-With the OpenVINO backend, optimum-intel converts the model once, into the cache of converted models. It then generates
-through transformers, with the same tokens in float32. Versions that fit are checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -20,19 +17,14 @@ from typing import Any
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
-from mllmrec.foundation.converted_model import converted, quiet, require
-from mllmrec.foundation.model_folder import count_weights, identity
+from mllmrec.foundation.model_folder import count_weights
+from mllmrec.foundation.processor import multiplies_bfloat16
+from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 
+_SMALL = 50_000_000  # weights; below it, a float32 pass takes milliseconds
 # What transformers loads such weights with; other methods say themselves what they need.
 _LOADED_BY = {"gptq": ("gptqmodel", "optimum"), "awq": ("gptqmodel", "accelerate")}
-
-_OPENVINO = 'transformers.backend = "openvino"'
-# By itself the CPU plugin would take bfloat16, and keys, values and activations of eight bits.
-_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-# Families whose padded batches were seen to give the tokens of single requests. Those of llava do not (optimum-intel
-# 2.2.0), so whatever is not listed here is asked one request at a time.
-_PADDED = ("idefics3", "smolvlm", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +65,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def sees_pictures(settings: Mapping[str, Any]) -> bool:
+    """Return whether a model of this config.json takes pictures."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return settings.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
 def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
     """Refuse a backend or a quantization that is not installed, before anything is loaded.
 
@@ -84,7 +83,7 @@ def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
         EngineError: a package is missing, broken or does not fit, or the backend does not run this model.
     """
     if config.backend == "openvino":
-        _check_openvino(settings, config)
+        openvino_model.check(settings, config)
     elif stored := stored_quantization(settings):
         _check_stored(stored, config)
     elif config.quantize != "none":
@@ -133,11 +132,26 @@ def device_of(config: TransformersConfig) -> str:
     return "cuda" if config.device != "cpu" and present else "cpu"
 
 
-def dtype_of(config: TransformersConfig) -> str:
-    """Return float32 on a CPU and bfloat16 on a GPU, unless the settings name another."""
+def dtype_of(folder: Path, config: TransformersConfig) -> str:
+    """Return the precision that the settings name; by default bfloat16 where the device multiplies it.
+
+    A CPU without such instructions, and a model so small that rounding is all it would notice, take float32.
+
+    Args:
+        folder: of the model.
+        config: of the engine.
+    """
     if config.dtype != "auto":
         return config.dtype
-    return "bfloat16" if device_of(config) == "cuda" else "float32"
+    if device_of(config) == "cuda":
+        return "bfloat16"
+    exact = config.backend != "torch" or config.quantize != "none" or not multiplies_bfloat16()
+    return "float32" if exact or count_values(folder) < _SMALL else "bfloat16"
+
+
+def count_values(folder: Path) -> int:
+    """Count the weights of a model by the headers of its files."""
+    return sum(count_weights(file) for file in folder.glob("*.safetensors"))
 
 
 def text_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -161,9 +175,9 @@ def load(folder: Path, config: TransformersConfig) -> Loaded:
             processor = load_processor(folder)
             cap_pixels(processor, config.max_pixels)
             if config.backend == "openvino":
-                model = _load_openvino(folder, settings, config)
+                model = openvino_model.load(folder, settings, config)
                 return Loaded(model, processor, device)
-            model = _load_weights(folder, config)
+            model = _load_weights(folder, settings, config)
             return Loaded(model.to(device), processor, device)
     except EngineError:
         raise
@@ -173,34 +187,28 @@ def load(folder: Path, config: TransformersConfig) -> Loaded:
         ) from error
 
 
-def _load_weights(folder: Path, config: TransformersConfig) -> Any:
+def _load_weights(folder: Path, settings: Mapping[str, Any], config: TransformersConfig) -> Any:
     import torch
-    from transformers import (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the stage has its own
-    sees = type(AutoConfig.from_pretrained(folder, trust_remote_code=False)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    kind: Any = AutoModelForImageTextToText if sees_pictures(settings) else AutoModelForCausalLM
     model = kind.from_pretrained(
         folder,
-        dtype=getattr(torch, dtype_of(config)),
+        dtype=getattr(torch, dtype_of(folder, config)),
         trust_remote_code=False,
         use_safetensors=True,
-        **_attention(config),
+        **_attention(folder, config),
     )
     return _quantized(model.eval(), config.quantize)
 
 
-def _attention(config: TransformersConfig) -> dict[str, str]:
+def _attention(folder: Path, config: TransformersConfig) -> dict[str, str]:
     """Return flash-attn where it is installed and fits; else transformers picks (SDPA, or eager where that is all)."""
     if config.attention != "auto":
         return {"attn_implementation": config.attention}
-    fits = device_of(config) == "cuda" and dtype_of(config) in ("bfloat16", "float16")
+    fits = device_of(config) == "cuda" and dtype_of(folder, config) in ("bfloat16", "float16")
     if fits and importlib.util.find_spec("flash_attn") is not None:
         return {"attn_implementation": "flash_attention_2"}
     return {}
@@ -227,74 +235,25 @@ def weight_bytes(folder: Path, settings: dict[str, Any], config: TransformersCon
     """
     if stored_quantization(settings):
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    values = sum(count_weights(file) for file in folder.glob("*.safetensors"))
-    width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(config)]
+    values = count_values(folder)
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype_of(folder, config)]
     return int(values * {"none": width, "int8": 1, "int4": 0.56}[config.quantize])
 
 
-def _check_openvino(settings: Mapping[str, Any], config: TransformersConfig) -> None:
-    """Refuse what OpenVINO cannot do here, before anything is loaded."""
-    require("openvino", "transformers.backend")
-    if config.device == "cuda" or config.dtype not in ("auto", "float32") or config.kv_cache != "dynamic":
-        raise EngineError(
-            f"{_OPENVINO} runs on the CPU in float32 with a cache of its own; leave transformers.device, .dtype and "
-            ".kv_cache as they are by default"
-        )
-    _check_family(str(settings["model_type"]), _task(settings))
+def kv_bytes_per_token(settings: dict[str, Any]) -> int:
+    """Return the bytes of keys and values of one token in half precision, all layers."""
+    text = text_settings(settings)
+    heads = text.get("num_attention_heads", 1)
+    width = text.get("head_dim") or text.get("hidden_size", 1) // heads
+    return int(2 * 2 * text.get("num_hidden_layers", 1) * (text.get("num_key_value_heads") or heads) * width)
 
 
-def _load_openvino(folder: Path, settings: Mapping[str, Any], config: TransformersConfig) -> Any:
-    """Load the compiled model; convert it first where the cache has no conversion of it."""
-    from optimum.intel.openvino import OVModelForCausalLM, OVModelForVisualCausalLM
+def free_memory() -> None:
+    """Give back what nothing refers to any more, on the GPU too."""
+    import gc
 
-    kind: Any = OVModelForVisualCausalLM if _task(settings) == "image-text-to-text" else OVModelForCausalLM
+    import torch
 
-    def convert(target: Path) -> None:
-        model = kind.from_pretrained(
-            folder, export=True, compile=False, trust_remote_code=False, **_openvino_weights(config.quantize)
-        )
-        model.save_pretrained(target)
-
-    with quiet():
-        compiled = converted("openvino", {"model": identity(folder), "weights": config.quantize}, convert)
-        return kind.from_pretrained(compiled, export=False, trust_remote_code=False, ov_config=_EXACT)
-
-
-def pads(settings: Mapping[str, Any]) -> bool:
-    """Return whether OpenVINO takes requests of uneven length in one batch."""
-    return "vision_config" not in settings or settings["model_type"] in _PADDED
-
-
-def _task(settings: Mapping[str, Any]) -> str:
-    return "image-text-to-text" if "vision_config" in settings else "text-generation-with-past"
-
-
-def _openvino_weights(quantize: str) -> dict[str, Any]:
-    """Return settings for weights as they are, or compressed by nncf, which optimum-intel brings."""
-    if quantize == "none":
-        return {"load_in_8bit": False}
-    from optimum.intel.openvino import OVWeightQuantizationConfig
-
-    return {"quantization_config": OVWeightQuantizationConfig(bits={"int8": 8, "int4": 4}[quantize])}
-
-
-def _check_family(family: str, task: str) -> None:
-    import optimum.exporters.openvino.model_configs  # noqa: F401 - registers what can be converted
-    from optimum.exporters.tasks import TasksManager
-    from packaging.version import Version
-
-    try:
-        exporter: Any = TasksManager.get_exporter_config_constructor(
-            "openvino", model_type=family, task=task, library_name="transformers"
-        )
-    except (KeyError, ValueError) as error:
-        raise EngineError(
-            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts no {family} model; leave it at torch"
-        ) from error
-    most = getattr(getattr(exporter, "func", exporter), "MAX_TRANSFORMERS_VERSION", None)
-    if most and Version(version("transformers")) > Version(str(most)):
-        raise EngineError(
-            f"{_OPENVINO}: optimum-intel {version('optimum-intel')} converts {family} models up to transformers "
-            f"{most}, and {version('transformers')} is installed; pip install 'transformers<={most}', or leave it at "
-            "torch"
-        )
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any
 
 from PIL import Image
 
-from mllmrec.errors import EngineError, MllmrecError
+from mllmrec.errors import EngineError, MllmrecError, first_line
 from mllmrec.foundation import storage
 from mllmrec.foundation.images import open_image
 from mllmrec.reason.answer_text import has_thought_marks, opens_thought
-from mllmrec.reason.engine import ChatRequest
+from mllmrec.reason.engine import ChatRequest, Finish, Reply
 
 _DECODERS = 8
 
@@ -52,6 +52,20 @@ def load_processor(folder: Path) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a model folder alone.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the loader raises what the files make it raise
+        raise EngineError(f"cannot load the tokenizer of the model in {folder}: {first_line(error)}") from error
 
 
 class TextOnly:
@@ -207,19 +221,27 @@ def render(processor: Any, request: ChatRequest) -> str:
     """
     from jinja2 import TemplateError
 
-    text, system = (_plain(processor.tokenizer, part) for part in (request.text, request.system))
+    system = _plain(processor.tokenizer, request.system)
+    questions = [_plain(processor.tokenizer, text) for text in (*(one for one, _ in request.examples), request.text)]
     try:
-        return _render(processor, text, system, len(request.images))
+        prompt = _render(processor, request, questions, system)
     except TemplateError:
-        return _render(processor, f"{system}\n\n{text}".strip(), "", len(request.images))
+        prompt = _render(processor, request, [f"{system}\n\n{questions[0]}".strip(), *questions[1:]], "")
+    return f"{prompt}{request.opening}"
 
 
-def _render(processor: Any, text: str, system: str, pictures: int) -> str:
-    content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": text}]
-    turns = [{"role": "user", "content": content}]
-    if system:
-        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    return str(processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+def _render(processor: Any, request: ChatRequest, questions: Sequence[str], system: str) -> str:
+    """Return the turns by the chat template: the system's, each example's, and the request's with its pictures."""
+    turns = [_turn("system", system)] if system else []
+    for question, (_, answer) in zip(questions, request.examples, strict=False):
+        turns += [_turn("user", question), _turn("assistant", answer)]
+    last = _turn("user", questions[-1])
+    last["content"] = [*({"type": "image"} for _ in request.images), *last["content"]]
+    return str(processor.apply_chat_template([*turns, last], add_generation_prompt=True, tokenize=False))
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def begins(tokenizer: Any, text: str) -> bool:
@@ -248,3 +270,24 @@ def shrink(image: Image.Image, most: int) -> Image.Image:
         return image
     scale = math.sqrt(most / (width * height))
     return image.resize((max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.BICUBIC)
+
+
+def to_reply(tokenizer: Any, tokens: list[int], ends: Collection[int]) -> Reply:
+    """Return the reply in new tokens.
+
+    Args:
+        tokenizer: of the model.
+        tokens: new ones of an answer, padding after its end included.
+        ends: tokens that end an answer; without one of them it was cut.
+    """
+    finish: Finish = "stop" if set(ends) & set(tokens) else "length"
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    marked = tokenizer.decode(tokens, skip_special_tokens=False)
+    if has_thought_marks(marked) and not has_thought_marks(text):
+        text = marked  # some tokenizers call the marks of a thought special, and drop them
+    return Reply(text.strip(), finish)
+
+
+def end_tokens(ends: int | Sequence[int] | None) -> set[int]:
+    """Return the tokens that end an answer, as a set, from the forms that a generation config has them in."""
+    return {ends} if isinstance(ends, int) else set(ends or ())

@@ -1,0 +1,112 @@
+"""A small text model on the CPU: `python -m bench.bench_small_model [MODEL] [--requests N] [--new N]`.
+
+The same prompts go through the library's float32 loop one by one, and through our own pass in float32 and in the
+processor's narrow format. The table has seconds a request, new tokens a
+second, how many times faster than the loop, whether the texts are equal, and the share of the bound by memory: a step
+cannot be faster than one reading of the weights and of the keys and values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+
+from mllmrec.engine_config import TransformersConfig
+from mllmrec.reason.engine import ChatRequest, Reply
+from mllmrec.reason.engines.local_model import TransformersModel
+from mllmrec.reason.engines.transformers import TransformersChat
+
+WORDS = ("red", "mug", "ceramic", "blue", "striped", "cotton", "shirt", "leather", "boot", "wooden", "lamp", "garden")
+READ_BYTES = 1 << 28  # of the array whose sum measures the memory
+STEP_ROWS, STEP_POSITION = 20, 360
+
+
+def requests(count: int) -> list[ChatRequest]:
+    """Prompts of six to ten items, as histories are."""
+    prompts = []
+    for n in range(count):
+        items = "\n".join(
+            "- " + " ".join(WORDS[(7 * n + 5 * k + j) % len(WORDS)] for j in range(14)) for k in range(6 + n % 5)
+        )
+        text = f"One customer of a shop chose these items, oldest first:\n\n{items}\n\nSay what this customer likes."
+        prompts.append(ChatRequest(text, "You write short notes on what the customers of a shop like."))
+    return prompts
+
+
+def memory_speed() -> float:
+    """Bytes a second that a sum reads; the best of five."""
+    values = torch.ones(READ_BYTES // 4)
+    best = 0.0
+    for _ in range(5):
+        began = time.perf_counter()
+        values.sum()
+        best = max(best, READ_BYTES / (time.perf_counter() - began))
+    return best
+
+
+def timed(chat: TransformersChat, prompts: list[ChatRequest], *, alone: bool) -> tuple[list[Reply], int, float, float]:
+    """Replies, their new tokens, seconds of the clock, and seconds of the processor."""
+    counts: list[int] = []
+    began, busy = time.perf_counter(), time.process_time()
+    replies = []
+    for call in [[request] for request in prompts] if alone else [prompts]:
+        latest = [0]
+        replies += chat.complete(call, lambda done, tokens=0, most=0, latest=latest: latest.append(tokens))
+        counts.append(max(latest))
+    return replies, sum(counts), time.perf_counter() - began, time.process_time() - busy
+
+
+def step_share(model: TransformersModel, speed: float) -> float:
+    """The share of the memory bound that a step of many rows comes to."""
+    network = model.network
+    assert network is not None
+    cache = network.allocate(STEP_ROWS, STEP_POSITION + 8)
+    tokens, places = torch.arange(STEP_ROWS) + 100, torch.full((STEP_ROWS,), STEP_POSITION)
+    with torch.inference_mode():
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            network.step(tokens, cache, places)
+            seconds.append(time.perf_counter() - began)
+    states = (cache.keys.numel() + cache.values.numel()) * cache.keys.element_size()
+    return (network.weight_bytes + states) / speed / min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    parser.add_argument("--requests", type=int, default=24)
+    parser.add_argument("--loop", type=int, default=3, help="requests of the loop, which is slow")
+    parser.add_argument("--new", type=int, default=64)
+    options = parser.parse_args()
+    questions, speed = requests(options.requests), memory_speed()
+    print(f"memory: {speed / 1e9:.1f} GB/s; threads: {torch.get_num_threads()}")
+    loop = 0.0
+    exact: list[Reply] = []
+    for name, dtype, own in (("loop", "float32", False), ("own", "float32", True), ("own", "auto", True)):
+        settings: dict[str, Any] = {"device": "cpu", "dtype": dtype}
+        model = TransformersModel(options.model, TransformersConfig(**settings))
+        _ = model.loaded, model.network
+        if not own:
+            model.__dict__["network"] = None
+        chat = TransformersChat(model, max_new_tokens=options.new, seed=0)
+        chat.complete(questions[:1])  # warms up
+        some = questions if own else questions[: options.loop]
+        replies, tokens, seconds, busy = timed(chat, some, alone=not own)
+        each = seconds / len(some)
+        loop, exact = loop or each, exact or replies
+        same = sum(reply == other for reply, other in zip(replies, exact, strict=False))
+        share = f"   {step_share(model, speed):5.0%} of the memory bound a step" if own else ""
+        print(
+            f"{name:5} {model.dtype:9} {each:7.3f} s a request ({busy / len(some):.3f} s of processor)   "
+            f"{tokens / seconds:7.1f} tokens/s   {loop / each:5.2f} times the loop   "
+            f"{same} of {min(len(replies), len(exact))} texts equal{share}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Write the prompt over a user's history: each item with its share of the tokens, the newest items first to stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mllmrec.reason.engine import ChatRequest, HistoryItem, Item
+from mllmrec.reason.prompts import ESTIMATE, Template, element, inline
+from mllmrec.reason.token_budget import Measure, recency_shares, recency_weights
+
+_MIN_ITEM_TOKENS = 40  # below it, an item's title and what its pictures show are both in shreds
+_IN_ORDER, _UNORDERED = "oldest first", "in no particular order"
+_WEIGHED = "; the weight of an item says how much it still counts"
+
+
+def catalogue_fields(item: Item) -> list[tuple[str, str]]:
+    """Return what the catalogue says of an item, as labelled fields."""
+    return [
+        ("title", item.title),
+        ("brand", item.brand),
+        ("category", " / ".join(item.categories)),
+        ("description", item.description),
+    ]
+
+
+def _telling(item: Item, description: str) -> list[tuple[str, str]]:
+    """Return the fields of an item that tell it from others in few words."""
+    kind = item.categories[-1] if item.categories else item.brand
+    return [("title", item.title), ("category", kind), ("pictures", description or item.description)]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """Limits on the part of a history that a prompt holds.
+
+    Attributes:
+        tokens: of all items together.
+        item_tokens: tokens per item.
+        half_life: newer items that halve an item's weight; 0: all count the same.
+    """
+
+    tokens: int
+    item_tokens: int
+    half_life: float
+
+
+class HistoryPrompts:
+    """The prompt over a history; generated profiles and hidden states share it.
+
+    Args:
+        items: [I] the catalogue.
+        template: the wording.
+        values: of the template's places beside the data.
+        limits: how much of a history it holds.
+        measure: of tokens.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        template: Template,
+        values: Mapping[str, str],
+        limits: HistoryLimits,
+        measure: Measure = ESTIMATE,
+    ) -> None:
+        self._items, self._template, self._values = items, template, values
+        self._limits, self._measure = limits, measure
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """Return the prompt; histories are oldest first, and the newest items survive the budget."""
+        limits = self._limits
+        least = min(_MIN_ITEM_TOKENS, limits.item_tokens)
+        shares = recency_shares(len(history), limits.half_life, limits.tokens, limits.item_tokens, least)
+        newest = history[len(history) - len(shares) :]
+        weights = recency_weights(len(newest), limits.half_life)
+        blocks = [
+            self._block(n, entry, share, weight)
+            for n, (entry, share, weight) in enumerate(zip(newest, shares, weights, strict=True), start=1)
+        ]
+        order = _UNORDERED if newest and newest[0].time is None else _IN_ORDER
+        weighed = _WEIGHED if limits.half_life else ""
+        joint = "; " if self._template.layout == "inline" else "\n"
+        return self._template.request({**self._values, "items": joint.join(blocks), "order": f"{order}{weighed}"})
+
+    def _block(self, number: int, entry: HistoryItem, share: int, weight: float) -> str:
+        item, measure = self._items[entry.item], self._measure
+        if self._template.layout == "inline":
+            return inline(_telling(item, entry.description), share, measure)
+        fields = [*catalogue_fields(item), ("pictures", entry.description)]
+        weighed = f' weight="{weight:.2f}"' if self._limits.half_life else ""
+        return element("item", fields, share, f' number="{number}"{weighed}', measure)

@@ -1,0 +1,105 @@
+"""Faults of a real small model, in its own words: SmolLM2-135M-Instruct wrote every text here that is not marked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mllmrec.engine_config import ChatServerConfig
+from mllmrec.reason.answer_checks import CUT, LIST, REPEATS, check_reply, salvage, without_repeated_sentences
+from mllmrec.reason.chat import to_answer
+from mllmrec.reason.engine import ChatRequest, Reply
+from mllmrec.reason.engines.openai_format import chat_body
+
+PROMPT = """One customer of a shop for Home chose these items, oldest first:
+
+- Gladstone Everyday Puzzle; Play / Toys; Puzzle of the Everyday line. Sanded smooth for small hands
+- Brightwell Atelier Mug; Kitchen / Tableware; Mug of the Atelier line. Glazed stoneware for every day
+
+Say in two or three short sentences what this customer likes."""
+CLASSIC = (
+    "The customer is a classic, classic, and classic. They're a classic, classic, and classic. They're a classic, "
+    "classic, and classic."
+)
+MASTER = (
+    "The customer is a classic, classic, classic. They're a master of their craft, with a love for the classics. "
+    "They're a master of their craft, with a love for the classics."
+)
+LOYAL = (
+    "This customer is a loyal customer who appreciates the unique and high-end items available at the store. They're a "
+    "dedicated customer who always looks for the best, and they're willing to spend a bit of extra to try something "
+    "new and"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "fault"),
+    [
+        (CLASSIC, "stop", REPEATS),
+        (LOYAL, "length", CUT),
+        # The rest is written by hand.
+        ("This customer likes:\n- red mugs\n- striped cloth\n- wooden toys", "stop", LIST),
+        ("Mugs. As an AI language model, I do not know what the customer likes.", "stop", "the model speaks of itself"),
+        ("Likes mugs.\n1. Mug\n2. Mug\n3. Mug\n4. Mug\n5. Mug\n6. Mug\n7. Mug", "stop", "looping answer"),
+        ("这位顾客喜欢红色的杯子和木制玩具。", "stop", "another script than the prompt"),
+        (PROMPT.split("\n")[2], "stop", "copy of the prompt"),
+    ],
+)
+def test_each_fault_has_its_reason(text: str, finish: str, fault: str) -> None:
+    assert check_reply(Reply(text, finish), PROMPT, sentences=9)[1] == fault  # type: ignore[arg-type]
+
+
+def test_faults_that_leave_something_to_use_keep_it() -> None:
+    request = ChatRequest(PROMPT)
+    cut = to_answer(Reply(LOYAL, "length"), request)
+    assert cut.status == "flagged" and cut.text.endswith("available at the store.")  # whole sentences alone
+    few = to_answer(Reply(CLASSIC), request, attempt=1)
+    assert (few.status, few.reason) == ("flagged", "few different words (attempt 2)") and few.text
+    assert to_answer(Reply("As an AI, I cannot."), request).text == ""
+
+
+def test_a_sentence_that_comes_again_is_said_once() -> None:
+    answer = to_answer(Reply(MASTER), ChatRequest(PROMPT))
+    assert answer.status == "ok" and answer.text.count("master of their craft") == 1
+    assert without_repeated_sentences("Red mugs.  And cloth.") == "Red mugs.  And cloth."
+
+
+def test_a_cut_is_at_a_sentence_and_a_number_of_a_list_ends_none() -> None:
+    assert salvage("Likes red mugs. And blue pla") == "Likes red mugs."
+    assert salvage("Likes these:\n1. Red mugs of stonew") == "Likes these:\n1. Red mugs of\N{HORIZONTAL ELLIPSIS}"
+    assert salvage("It costs 12.") == "It costs 12."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This customer likes red and white mugs with dots, and smooth wooden toys for small hands.",
+        "Likes plain stoneware. Next: a bowl of the same line, or a puzzle with stripes.",
+        "Mag rote Becher aus Steinzeug mit Punkten und glattes Holzspielzeug; als Nächstes passt eine Schale.",
+    ],
+)
+def test_good_answers_pass(text: str) -> None:
+    assert check_reply(Reply(text), PROMPT) == (text, "")
+
+
+def test_a_request_for_sentences_keeps_so_many() -> None:
+    text = "Likes mugs. Likes dots! Next: a bowl? And then ano"
+    request = ChatRequest(PROMPT, sentences=2)
+    assert to_answer(Reply(text, "length"), request) == to_answer(Reply("Likes mugs. Likes dots!"), request)
+    longer = to_answer(Reply(text, "length"), ChatRequest(PROMPT, sentences=4))
+    assert (longer.status, longer.text) == ("flagged", "Likes mugs. Likes dots! Next: a bowl?")
+
+
+def test_examples_are_earlier_turns_of_a_server_too() -> None:
+    request = ChatRequest("c?", "s", examples=(("a?", "b"),))
+    messages = chat_body(request, ChatServerConfig(model="m"))["messages"]
+    assert [(message["role"], message["content"]) for message in messages] == [
+        ("system", "s"),
+        ("user", "a?"),
+        ("assistant", "b"),
+        ("user", "c?"),
+    ]
+    copied = "A customer who likes warm winter clothing of wool."
+    answer = to_answer(Reply(copied), replace(request, examples=(("a?", copied),)))
+    assert (answer.text, answer.reason) == ("", "copy of the prompt")
