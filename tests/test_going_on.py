@@ -54,7 +54,7 @@ def test_only_what_is_new_is_made(grown: tuple[Path, Path], dataset: Dataset, tm
     scratch = build_graph(now.features.items, now.dataset.histories("train"), load_config(assignments=QUICK).graph)
     assert now.graph.digest == scratch.digest
     assert now.fitted.weights == before.fitted.weights
-    assert now.stages["train"]["summary"].endswith("choices and factors go on from an earlier fit")
+    assert "choices and factors go on from an earlier fit" in now.stages["train"]["summary"]
     assert made.notes == (f"from {first.resolve()}: 1 new and 0 changed items, 1 new users and 1 with another history",)
     assert set(now.recommendations.users["user"]) == {*dataset.users, "guest"}
     again = run(folder, tmp_path / "run2", load_config(assignments=QUICK), cache=tmp_path / "c.sqlite")
