@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mllmrec.foundation.progress import Progress, silent
 
 _BLOCK_BYTES = 64 << 20  # of a dense block of scores
+_FEW = 64  # users whose scores of every item are held to keep those of some items
 USERS = 1 << 14  # users ranked or listed between two calls of progress
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -124,8 +125,9 @@ class ScoresAmong:
     items: NDArray[np.int64]
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores of users [B], float32 [B, m]."""
-        return self.model.scores(users)[:, self.items]
+        """Return the scores of users [B], float32 [B, m]; those of every item for a few users at once."""
+        blocks = (users[start : start + _FEW] for start in range(0, len(users), _FEW))
+        return np.concatenate([self.model.scores(block)[:, self.items] for block in blocks])
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
@@ -159,9 +161,9 @@ def ranks_by_block(model: Scorer, exclude: CSR, heldout: CSR, progress: Progress
     ranks = np.empty(heldout.nnz, dtype=np.int32)
     for start in range(0, heldout.n_rows, block):
         stop = min(start + block, heldout.n_rows)
-        scores = model.scores(np.arange(start, stop))
-        for user in range(start, stop):
-            row = scores[user - start]
+        users = start + np.flatnonzero(np.diff(heldout.indptr[start : stop + 1]))
+        scores = model.scores(users) if len(users) else ()
+        for user, row in zip(users, scores, strict=True):
             row[exclude.row(user)] = -np.inf
             at = slice(int(heldout.indptr[user]), int(heldout.indptr[user + 1]))
             ranks[at] = [_rank(row, item) for item in heldout.indices[at]]

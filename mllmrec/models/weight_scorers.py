@@ -212,11 +212,12 @@ def mixed_ranks(
     ranks = np.empty(heldout.nnz, dtype=np.int32)
     progress("rank users", 0, heldout.n_rows)
     for start in range(0, heldout.n_rows, users):
-        rows = np.arange(start, min(start + users, heldout.n_rows))
-        at = slice(int(heldout.indptr[start]), int(heldout.indptr[rows[-1] + 1]))
-        if at.start < at.stop:
+        stop = min(start + users, heldout.n_rows)
+        rows = start + np.flatnonzero(np.diff(heldout.indptr[start : stop + 1]))  # scores of others are not needed
+        at = slice(int(heldout.indptr[start]), int(heldout.indptr[stop]))
+        if len(rows):
             ranks[at] = rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit)
-        progress("rank users", int(rows[-1]) + 1, heldout.n_rows)
+        progress("rank users", stop, heldout.n_rows)
     return ranks
 
 
