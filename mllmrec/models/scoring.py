@@ -163,7 +163,7 @@ def ranks_by_block(model: Scorer, exclude: CSR, heldout: CSR, progress: Progress
         stop = min(start + block, heldout.n_rows)
         users = start + np.flatnonzero(np.diff(heldout.indptr[start : stop + 1]))
         scores = model.scores(users) if len(users) else ()
-        for user, row in zip(users, scores, strict=True):
+        for user, row in zip(users.tolist(), scores, strict=True):
             row[exclude.row(user)] = -np.inf
             at = slice(int(heldout.indptr[user]), int(heldout.indptr[user + 1]))
             ranks[at] = [_rank(row, item) for item in heldout.indices[at]]
