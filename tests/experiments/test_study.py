@@ -165,10 +165,10 @@ def test_wordings_vary_where_a_model_is_asked(dataset: Dataset) -> None:
     config = override(CONFIG, [*both, "profile.kind=text", "profile.template=evidence"])
     assert [point.name for point in prompts(config, dataset)] == [
         "describe attributes, profile evidence", "describe shopper", "describe titled", "profile contrast",
-        "profile preferences",
+        "profile plain", "profile preferences",
     ]  # fmt: skip
     assert prompts(override(config, ["profile.kind=mean"]), dataset)[0].name == "describe attributes"
-    assert len(prompts(override(config, ["describe.images=false"]), dataset)) == 3
+    assert len(prompts(override(config, ["describe.images=false"]), dataset)) == 4
 
 
 def test_a_single_user_and_seed_have_no_standard_error() -> None:
