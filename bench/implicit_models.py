@@ -8,6 +8,7 @@ from typing import Any
 
 import scipy.sparse as sp
 from mllmrec_bench.peers.case import library
+from mllmrec_kernels import CSR
 
 from mllmrec.dataset import Histories
 from mllmrec.evaluation.groups import ItemRanker
@@ -61,7 +62,7 @@ def _neighbors(kind: str, options: Options, user_items: sp.csr_matrix) -> Weight
     k = min(int(options["K"]), user_items.shape[1])
     model = getattr(library("implicit.nearest_neighbours"), kind)(K=k, num_threads=1)
     model.fit(user_items, show_progress=False)
-    return WeightsScorer(sp.csr_array(user_items), sp.csr_array(model.similarity))
+    return WeightsScorer(*(CSR.from_scipy(sp.csr_array(matrix)) for matrix in (user_items, model.similarity)))
 
 
 def _least_squares(options: Options, user_items: sp.csr_matrix, seed: int) -> VectorScorer:

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from mllmrec.blocks.stage import check_engine, open_launcher
-from mllmrec.config import Config, load_config
+from mllmrec.config import Config, load_config, override
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import InputError
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
+from mllmrec.foundation import storage
 from mllmrec.foundation.addresses import fetched, mirrored
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.models import registry
 from mllmrec.models.base import FilePath
 from mllmrec.models.fitting import read_model
 from mllmrec.reason.cache import open_cache
@@ -131,8 +133,9 @@ def run(
         raise InputError(f"{out} cannot go on from itself; name another --out")
     with ExitStack() as stack:
         data = dataset if isinstance(dataset, Dataset) else load(stack.enter_context(fetched(dataset)))
-        _check_encoder(resolved, until)
         place, push = stack.enter_context(mirrored(out))
+        resolved = _without_unread(resolved, place, until, progress)
+        _check_encoder(resolved, until)
         folder = stack.enter_context(open_run(place, data, resolved, command, earlier))
         generations = stack.enter_context(open_cache(Path(cache) if cache else None))
         launcher = stack.enter_context(open_launcher(on))
@@ -158,6 +161,37 @@ def _files_of(run: Run, stage: Stage) -> list[Path]:
     outputs = [] if run.stages[stage]["reused"] else list(read_seal(run.folder, stage).outputs)
     names = [*(run.folder / stage / name for name in outputs), seal_path(run.folder, stage)]
     return [*names, run.folder / "config.toml", run.folder / "run.json"]
+
+
+def _without_unread(config: Config, out: Path, until: Stage, progress: Progress) -> Config:
+    """Return the config without profiles where its model reads no user vectors, and say so.
+
+    Profiles that the folder has already stay, and those that are the last stage are made.
+
+    Args:
+        config: of the run.
+        out: the run folder.
+        until: the last stage to run.
+        progress: called where profiles are left out.
+    """
+    kind = config.model.kind
+    if until in ("describe", "profile") or config.profile.kind == "mean" or "users" in registry.reads(kind):
+        return config
+    if _profile_kind(out) not in ("", "mean"):
+        return config
+    progress(f"no profiles: {registry.title(kind)} reads no user vectors", 1, 1)
+    return override(config, ["profile.kind=mean"])
+
+
+def _profile_kind(folder: Path) -> str:
+    """Return profile.kind of the profiles that a run folder has; empty where it has none."""
+    path = seal_path(folder, "profile")
+    if not path.is_file():
+        return ""
+    value = storage.read_json(path)
+    inputs = value.get("inputs", {}) if isinstance(value, dict) else {}
+    settings = inputs.get("config", {}) if isinstance(inputs, dict) else {}
+    return str(settings.get("kind", "")) if isinstance(settings, dict) else ""
 
 
 def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:

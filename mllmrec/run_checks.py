@@ -115,6 +115,8 @@ def check_evaluation(evaluation: Any, dataset: Dataset) -> None:
         raise MismatchError("metrics.json lacks the splits valid and test")
     if not all(isinstance(count, int) and 0 <= count <= dataset.n_users for count in users.values()):
         raise MismatchError("metrics.json counts other users than the dataset has")
+    if not isinstance(evaluation.farthest, int) or evaluation.farthest < 0:
+        raise MismatchError("metrics.json holds a farthest_rank that is no count")
     rows = [row for models in means.values() if isinstance(models, Mapping) for row in models.values()]
     if not rows or not all(isinstance(row, Mapping) and set(row) == set(rows[0]) for row in rows):
         raise MismatchError("metrics.json has not the same metrics for every model")

@@ -113,6 +113,19 @@ def test_a_run_stops_after_the_stage_that_is_named(whole: Path, dataset: Dataset
     assert made.graph.statistics.edges > 0 and made.evaluated is None and not hasattr(made, "train")
 
 
+def test_profiles_are_written_only_for_models_that_read_them(whole: Path, dataset: Dataset, tmp_path: Path) -> None:
+    labels = set[str]()
+    for until, summary in (("encode", "stand as the mean of their items"), ("profile", " profiles")):
+        made = run(
+            dataset, tmp_path / until, quick("model.kind=ridge"), until=until, cache=whole / "c.sqlite",
+            progress=lambda label, done, total: labels.add(label),
+        )  # fmt: skip
+        assert summary in made.stages["profile"]["summary"]
+    assert "no profiles: item-graph ridge reads no user vectors" in labels
+    made = run(dataset, tmp_path / "profile", quick("model.kind=ridge"), until="encode", cache=whole / "c.sqlite")
+    assert made.stages["profile"]["reused"]  # profiles that are there stay
+
+
 @pytest.mark.parametrize("kind", ["ensemble", "ease", "ials", "item-knn", "lightgcn"])
 def test_every_kind_of_model_is_judged_and_recommends(whole: Path, dataset: Dataset, kind: str) -> None:
     made = run(dataset, whole / "run", quick(f"model.kind={kind}"), cache=whole / "c.sqlite")

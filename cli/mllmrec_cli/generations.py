@@ -14,6 +14,8 @@ from mllmrec_cli.options import Cache, Json
 
 if TYPE_CHECKING:
     from mllmrec.config import Config
+    from mllmrec.dataset import Dataset as LoadedDataset
+    from mllmrec.experiments.costs import StageCost
     from mllmrec.reason.generate import LimitReached
     from mllmrec.reason.request_plan import StagePlan
 
@@ -149,7 +151,7 @@ def batch_files(
 
 
 def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, json: bool) -> None:
-    """Print the plan of describe and profile.
+    """Print the plan of describe and profile, and of a whole run the predicted seconds and MiB of each stage.
 
     Args:
         dataset: folder of the dataset.
@@ -163,17 +165,34 @@ def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, js
     from mllmrec.reason.prompts import PromptStage
     from mllmrec.reason.request_plan import plan_requests
 
+    loaded = load(dataset)
     with open_cache(cache) as opened:
         stages: list[PromptStage] = ["describe"] if until == "describe" else ["describe", "profile"]
-        plans = plan_requests(load(dataset), config, opened, stages)
+        plans = plan_requests(loaded, config, opened, stages)
+    costs = _costs(loaded, config) if until == "recommend" else []
     if json:
-        console.print_json({"stages": [asdict(one) for one in plans]})
+        predicted = {"predicted": [asdict(cost) for cost in costs]} if costs else {}
+        console.print_json({"stages": [asdict(one) for one in plans]} | predicted)
         return
     columns = ("stage", "of", "cached", "calls", "tokens in", "tokens out", "time", "memory")
     console.out.print(console.table("nothing was generated", columns, [_row(one) for one in plans]))
     for one in plans:
         if one.note:
             console.say(f"{one.stage}: {one.note}")
+    if costs:
+        title = "predicted from sizes for a run from the start, right within a factor of two; without the calls above"
+        rows = [(cost.stage, _figure(cost.seconds, " s"), _figure(cost.mib, " MiB")) for cost in costs]
+        console.out.print(console.table(title, ("stage", "time", "peak memory"), rows))
+
+
+def _costs(dataset: LoadedDataset, config: Config) -> list[StageCost]:
+    from mllmrec.experiments.costs import machine_speed, measure_sizes, predict_costs
+
+    return predict_costs(measure_sizes(dataset, config), config, machine_speed())
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "?" if value is None else f"{value:,.0f}{unit}" if value >= 10 else f"{value:,.1f}{unit}"
 
 
 def _row(one: StagePlan) -> Sequence[str]:

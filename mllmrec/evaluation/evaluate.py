@@ -4,6 +4,9 @@ Every item of the catalogue is ranked except the user's training items. By defau
 rankable at test time, as in the field's published tables; `evaluate.mask_validation` takes them out.
 Evaluated are the users with a held-out and a training item; cold items and new users are judged apart as well
 (groups.py). Per-user values are kept.
+
+No metric reads a rank beyond the largest cutoff. So validation ranks stop being counted there, and with more than
+EXACT_USERS test users, test ranks stop at FARTHEST.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from mllmrec_kernels import CSR
 
@@ -28,6 +32,8 @@ from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.foundation.tables import read_table
 
+EXACT_USERS = 20_000  # test users whose ranks are counted to the end
+FARTHEST = 1_000  # rank that stands for itself and all beyond, with more test users than that
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
 
 
@@ -42,6 +48,7 @@ class Evaluation:
         per_user: id, split, model, and a column a metric; the evaluated users.
         heldout: user, item, and a column a model: its 0-based rank of that held-out test item, int32.
         groups: the same by group; empty where the evaluation is of an earlier version.
+        farthest: the rank that stands for itself and all beyond; 0 where all ranks were counted.
     """
 
     leaky: bool
@@ -50,6 +57,7 @@ class Evaluation:
     per_user: pl.DataFrame
     heldout: pl.DataFrame
     groups: Groups = field(default_factory=Groups)
+    farthest: int = 0
 
     @property
     def summary(self) -> str:
@@ -57,7 +65,8 @@ class Evaluation:
         if self.unjudged:
             return "no metrics: nobody to judge on the test split"
         models, users = len(self.means["test"]), self.users["test"]
-        return f"{models} models on {users:,} test users{', LEAKY' if self.leaky else ''}"
+        cut = f", ranks counted to {self.farthest:,}" if self.farthest else ""
+        return f"{models} models on {users:,} test users{cut}{', LEAKY' if self.leaky else ''}"
 
     @property
     def unjudged(self) -> str:
@@ -66,7 +75,8 @@ class Evaluation:
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write metrics.json (null where nobody is judged), per_user.parquet, heldout.parquet and groups.parquet."""
-        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": self.groups.as_dict()}
+        groups, limited = self.groups.as_dict(), {"farthest_rank": self.farthest} if self.farthest else {}
+        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": groups, **limited}
         storage.write_json(path("metrics.json"), storage.nulled(notes))
         tables = {"per_user": self.per_user, "heldout": self.heldout, "groups": self.groups.per_user}
         tables = {name: table for name, table in tables.items() if table.width}
@@ -86,7 +96,8 @@ class Evaluation:
             raise MismatchError(f"{path('heldout.parquet')} is missing; evaluate again with mllmrec evaluate")
         means = {split: _means(models, notes["users"][split]) for split, models in notes["metrics"].items()}
         per_user, heldout = (read_table(path(name), {}) for name in ("per_user.parquet", "heldout.parquet"))
-        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout, _read_groups(notes, path))
+        farthest = notes.get("farthest_rank", 0)
+        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout, _read_groups(notes, path), farthest)
 
 
 def _means(models: Mapping[str, Mapping[str, Any]], users: int) -> dict[str, dict[str, float]]:
@@ -129,17 +140,19 @@ def evaluate_models(
     means: dict[str, dict[str, dict[str, float]]] = {}
     users: dict[str, int] = {}
     frames: list[pl.DataFrame] = []
-    ranked, groups = pl.DataFrame(), GroupTable(dataset)
+    ranked, groups, limit = pl.DataFrame(), GroupTable(dataset), None
     for split in SPLITS:
         task, means[split] = SplitTask.of(dataset, split, config), {}
         heldout = task.part(task.known)
         ranked = pl.DataFrame(
             {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
         )
+        limit = _limit(split, int((np.diff(heldout.indptr) > 0).sum()), config)
         progress(f"evaluate on {split}", 0, len(models))
         for n, (name, model) in enumerate(models.items(), start=1):
             below = under(progress, f"rank {split} by {name}")
-            ranks, judged = task.judge(model, config.cutoffs, progress=below)
+            ranks, judged = task.judge(model, config.cutoffs, limit=limit, progress=below)
+            ranks = ranks if limit is None else np.minimum(ranks, limit)
             ranked = ranked.with_columns(pl.Series(name, ranks[task.known]))
             evaluated, values = judged[ALL].users, judged[ALL].values
             users[split], means[split][name] = len(evaluated), metrics.mean(dict(values))
@@ -147,7 +160,15 @@ def evaluate_models(
             frames.append(pl.DataFrame(identity | dict(values)))
             groups.add(split, task, name, judged)
             progress(f"evaluate on {split}", n, len(models))
-    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish())  # ranked: of the test split
+    # ranked and limit are of the last split, which is test
+    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish(), limit or 0)
+
+
+def _limit(split: HeldOut, users: int, config: EvaluateConfig) -> int | None:
+    """Return the rank from which on a split's ranks need not be told apart; None where all are."""
+    if split == "valid":
+        return max(config.cutoffs)
+    return None if users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:

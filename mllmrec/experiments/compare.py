@@ -54,13 +54,25 @@ def compare_models(
         raise ConfigError('compare has a leaky entry of its own; set profile.history back to "train"')
     check_validation(dataset)
     trials = Trials(dataset, out, ("valid", "test"), generations, progress)
-    inputs = trials.inputs(config)
+    inputs = _inputs(trials, entries, config, progress)
     more = sum(seeds - 1 for entry in entries if entry.fitting == "trained")
     trials.expect("compare, trials", sum(len(entry.grid) for entry in entries) + more)
     rows = [_tune(entry, trials, inputs, config, seeds) for entry in entries]
     result = conclude("comparison", dataset.name, "test", rows, verdict.comparison)
     result.save(out)
     return result
+
+
+def _inputs(trials: Trials, entries: Sequence[Entry], config: Config, progress: Progress) -> Inputs:
+    """Return the features that some entry reads, and say what is not made."""
+    reads: frozenset[str] = frozenset().union(*(entry.reads for entry in entries))
+    if not reads & {"items", "users", "graph"}:
+        progress("no describe, profile, encode: no chosen model reads item or user vectors", 1, 1)
+        return trials.no_inputs()
+    if "users" not in reads and config.profile.kind != "mean":
+        progress("no profiles: no chosen model reads user vectors", 1, 1)
+        config = override(config, ["profile.kind=mean"])
+    return trials.inputs(config)
 
 
 def _tune(entry: Entry, trials: Trials, inputs: Inputs, config: Config, seeds: int) -> Row:

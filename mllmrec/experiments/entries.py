@@ -48,6 +48,13 @@ class Entry:
         return self.label or registry.title(self.kind)
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What the model looks at beside the interactions: "items", "users", "graph"."""
+        if not self.kind:
+            return frozenset({"items"} if self.name == "content" else ())
+        return registry.reads(self.kind)
+
+    @property
     def grid(self) -> tuple[Settings, ...]:
         """The settings of each point; the first is the default."""
         if not self.kind:

@@ -27,13 +27,14 @@ from mllmrec.errors import InputError, first_line
 from mllmrec.evaluation.evaluate import SPLITS, HeldOut, Ranker
 from mllmrec.evaluation.groups import ALL, GROUPS, ItemRanker
 from mllmrec.experiments.judge import SHOWN, Values, evaluate_groups
-from mllmrec.features.encode import Features, mean_of_items
+from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.foreign import open_foreign
 from mllmrec.foundation.progress import Progress
 from mllmrec.foundation.tables import read_table
 from mllmrec.graph.item_graph import ItemGraph, build_graph
+from mllmrec.models import registry
 from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
@@ -164,12 +165,15 @@ class Trials:
         stages = config.model_dump(mode="json", include={"describe", "profile", "encode", "transformers", "server"})
         name = digests.hash_value(stages)[:16] + (f".{LEAKY}" if config.leaky else "")
         if name not in self._inputs:
-            folder = self._out / "inputs" / name
-            stages_run = run(
-                self._dataset, folder, config, until="encode", cache=self._generations, progress=self._progress
-            )
+            where, cache = self._out / "inputs" / name, self._generations
+            stages_run = run(self._dataset, where, config, until="encode", cache=cache, progress=self._progress)
             self._inputs[name] = self._inputs_of(stages_run.encode, self._dataset.histories(config.profile.history))
         return self._inputs[name]
+
+    def no_inputs(self) -> Inputs:
+        """Return features that say nothing, for models that read interactions alone."""
+        items, users = (np.zeros((n, 1), np.float32) for n in (self._dataset.n_items, self._dataset.n_users))
+        return self._inputs_of(Features(items, users, self.training.digest, Cuts(0, 0, 0, 0)), self.training)
 
     def leaky_inputs(self, inputs: Inputs) -> Inputs:
         """Return the paper's leak: users are the mean of all their items, held-out ones too."""
@@ -231,8 +235,9 @@ class Trials:
     def _fit(self, config: Config, inputs: Inputs, seed: int, baseline: str, checkpoint: Path) -> tuple[Ranker, str]:
         if baseline:
             return baselines(inputs.features.items, self.training.user_items())[baseline], baseline
+        graph = inputs.graph(config.graph) if "graph" in registry.reads(config.model.kind) else None
         fitted = fit_model(
-            inputs.features, inputs.graph(config.graph), self.training, self._valid, config.model, config.train,
+            inputs.features, graph, self.training, self._valid, config.model, config.train,
             seed=seed, profiled=inputs.profiled, checkpoint=checkpoint, progress=self._progress,
         )  # fmt: skip
         return fitted, fitted.summary

@@ -43,6 +43,7 @@ class AlphaRec(NetworkModel):
     Config = AlphaRecConfig
     config: AlphaRecConfig
     title = "AlphaRec"
+    reads = frozenset({"items"})
     candidates = rate_candidates("model.temperature", (0.15, 0.2), (1e-3, 3e-3))
 
     def build(self, data: FitData) -> Network:

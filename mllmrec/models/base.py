@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mllmrec.models.scorer_model import FittedScorer
 
 Candidate = tuple[str, ...]
+Source = Literal["items", "users", "graph"]
 FilePath = Callable[[str], Path]  # from a file's name to where it lies
 _SETTINGS, _INTERACTIONS, _FEATURES = "model.json", "interactions.npz", "item_features.npy"
 
@@ -50,6 +51,8 @@ class Recommender(ABC):
         candidates: settings that `mllmrec compare` chooses from by validation; the first are the defaults.
         is_random: whether a fit depends on the seed.
         goes_on: whether a fit takes an earlier one's choices or arrays over; see `FitContext.earlier`.
+        reads: what a fit looks at beside the interactions: item vectors, user vectors, the item graph. What no model
+            of a run reads is not made.
         config: the settings of this instance.
         context: what a run adds.
         user_items: binary [U, I], the training interactions; None before a fit.
@@ -62,6 +65,7 @@ class Recommender(ABC):
     candidates: ClassVar[Sequence[Candidate]] = ((),)
     is_random: ClassVar[bool] = False
     goes_on: ClassVar[bool] = False
+    reads: ClassVar[frozenset[Source]] = frozenset({"items", "users", "graph"})
     user_items: CSR | None = None
     item_features: Vectors | None = None
 

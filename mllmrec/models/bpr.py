@@ -39,6 +39,7 @@ class BPR(NetworkModel):
     Config = BPRConfig
     config: BPRConfig
     title = "BPR-MF"
+    reads = frozenset()
     candidates = rate_candidates("model.decay", (1e-2, 2e-2, 1e-3))
 
     def build(self, data: FitData) -> Network:

@@ -48,6 +48,7 @@ class CLCRec(NetworkModel):
     Config = CLCRecConfig
     config: CLCRecConfig
     title = "CLCRec"
+    reads = frozenset({"items"})
     candidates = rate_candidates("model.temperature", (0.2, 0.5, 2.0))
 
     def build(self, data: FitData) -> Network:

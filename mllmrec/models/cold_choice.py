@@ -144,7 +144,7 @@ class ItemGroups:
 
     def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
         self._scores, self._train = scorer.mixed(users), train.take_rows(users)
-        self._weights: sp.csr_array = scorer.weights.weights
+        self._weights: sp.csr_array = scorer.weights.matrix
         self._items = scorer.rest.items
 
     def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:

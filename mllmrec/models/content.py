@@ -43,6 +43,7 @@ class Content(EmbeddingModel):
     Config = ContentConfig
     config: ContentConfig
     title = "content"
+    reads = frozenset({"items"})
     candidates = (("model.space=plain",), ("model.space=half-whitened",), ("model.space=projected",))
 
     def _fit(self, data: FitData) -> None:

@@ -38,6 +38,7 @@ class EASE(ItemWeightModel):
     Config = EASEConfig
     config: EASEConfig
     title = "EASE"
+    reads = frozenset({"items"})
     candidates = strength_candidates(
         (20, 50), (20, 100), (40, 100), (40, 200), (100, 200), (10, 50), (10, 100), (40, 400), (100, 400)
     )

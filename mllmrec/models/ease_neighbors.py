@@ -34,6 +34,7 @@ class EASENeighbors(EASE):
     Config = EASENeighborsConfig
     config: EASENeighborsConfig
     title = "EASE + content, neighbors' columns"
+    reads = frozenset({"items"})
     candidates = tuple(
         (f"model.content_weight={weight}", f"model.regularization={strength}", f"model.cold_scale={scale}")
         for weight, strength in ((20, 50), (20, 100), (40, 200))

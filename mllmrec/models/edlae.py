@@ -43,6 +43,7 @@ class EDLAE(ItemWeightModel):
     Config = EDLAEConfig
     config: EDLAEConfig
     title = "EDLAE"
+    reads = frozenset()
     candidates = tuple(
         (f"model.dropout={p}", f"model.regularization={lam}") for p in (0.25, 0.1, 0.5) for lam in (50, 100, 200)
     )

@@ -53,6 +53,7 @@ class ELSA(EmbeddingModel):
     Config = ELSAConfig
     config: ELSAConfig
     title = "ELSA"
+    reads = frozenset()
     is_random = True
     epochs: int = 0
     candidates = tuple(

@@ -70,6 +70,7 @@ class Ensemble(FittedEnsemble):
     Config = EnsembleConfig
     config: EnsembleConfig
     title = "ensemble"
+    reads = frozenset({"items", "users"})
     is_random = goes_on = True
 
     def _fit(self, data: FitData) -> None:
@@ -180,7 +181,7 @@ class Ensemble(FittedEnsemble):
         for n, vectors in enumerate(tables, start=1):
             label = f"fit ridge {n} of {len(tables)}"
             fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label, blocks)
-            scorers = [WeightsScorer.of(R, W) for W in fitted]
+            scorers = [WeightsScorer(R, W) for W in fitted]
             chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
             best[n - 1, *RIDGE_STRENGTHS[chosen]] = fitted[chosen]
         return best

@@ -85,7 +85,7 @@ class FirstPart:
     @property
     def scorer(self) -> WeightsScorer:
         """Return the scores R_u W."""
-        return WeightsScorer.of(self.rows, self.weights)
+        return WeightsScorer(self.rows, self.weights)
 
 
 def first_parts(
@@ -123,7 +123,7 @@ def _half_life(W: CSR, name: str, rows: Mapping[float, CSR], validation: Validat
     """Return the half-life that validation chooses for W."""
     half_lives, best = list(rows), 0
     if len(rows) > 1:
-        scorers = (WeightsScorer.of(row, W) for row in rows.values())
+        scorers = (WeightsScorer(row, W) for row in rows.values())
         best, _ = validation.best(f"half-lives of {name}", scorers, progress)
     return half_lives[best]
 
@@ -154,7 +154,7 @@ def other_weights(names: Sequence[str], user_items: CSR, histories: Histories | 
     weights = dict[str, CSR]()
     if KNN in names:
         knn = ItemKNN(n_neighbors=NEIGHBORS).fit(user_items)
-        weights[KNN] = CSR.from_scipy(sp.csr_array(knn.sums.weights))
+        weights[KNN] = CSR.from_scipy(sp.csr_array(knn.sums.matrix))
     if TRANSITIONS in names and histories is not None:
         weights[TRANSITIONS] = transition_weights(user_items, histories)
     return weights

@@ -35,7 +35,7 @@ class FittedModel:
 
 def fit_model(
     features: Features,
-    graph: ItemGraph,
+    graph: ItemGraph | None,
     histories: Histories,
     valid: CSR,
     model: ModelConfig,
@@ -52,7 +52,7 @@ def fit_model(
 
     Args:
         features: frozen vectors of users and items.
-        graph: the item graph.
+        graph: the item graph; None for a model that reads none.
         histories: training histories.
         valid: [U, I] validation interactions, to stop by or to choose by.
         model: kind and settings.
@@ -71,7 +71,8 @@ def fit_model(
     """
     histories.require_training("a model")
     features.check(profiled or histories)
-    graph.check(histories)
+    if graph is not None:
+        graph.check(histories)
     context = FitContext(train, graph, histories, checkpoint, progress, earlier, blocks)
     return registry.find(model.kind)(model, context=context).fit(
         histories.user_items(),

@@ -48,6 +48,7 @@ class FREEDOM(NetworkModel):
     Config = FREEDOMConfig
     config: FREEDOMConfig
     title = "FREEDOM"
+    reads = frozenset({"items", "graph"})
     candidates = rate_candidates("model.feature_loss", (1e-3, 1e-5, 1e-1))
 
     def build(self, data: FitData) -> Network:

@@ -46,6 +46,7 @@ class GFCF(ItemWeightModel):
     Config = GFCFConfig
     config: GFCFConfig
     title = "GF-CF"
+    reads = frozenset()
     candidates = tuple(
         (f"model.factors={r}", f"model.filter_weight={w}") for r in (256, 128, 64) for w in (0.3, 0.1, 1.0)
     )

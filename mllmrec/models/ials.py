@@ -65,6 +65,7 @@ class IALS(EmbeddingModel):
     Config = IALSConfig
     config: IALSConfig
     title = "iALS"
+    reads = frozenset()
     is_random = goes_on = True
     candidates = tuple((f"model.unobserved_weight={w}", f"model.regularization={lam}") for w, lam in _STRENGTHS)
     share: float | None = None  # a; None before a fit, and of files that do not have it
@@ -163,6 +164,7 @@ def alternate(
         items[len(start) :] = content.predict(items)[len(start) :] if content else items[len(start) :]
     users = np.zeros((by_user.n_rows, factors), np.float32)
     prior = None
+    progress(label, 0, iterations)
     for n in range(iterations):
         if block is None or block >= factors:
             users = _solve(by_user, items, share, regularization, blocks=blocks)

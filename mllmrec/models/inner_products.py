@@ -71,10 +71,10 @@ def inner_products(model: Recommender, rank: int, progress: Progress = silent) -
         sums, rest = model.scorer, None
     else:
         raise InputError(f"{model.title} has no weights to take vectors from; serve what mllmrec recommend writes")
-    R, W = sums.user_items, sums.weights
+    R, W = sums.user_items.to_scipy(), sums.matrix
     scale = np.ones(R.shape[0])
     if rest is not None:
-        spread = row_spread(CSR.from_scipy(R), CSR.from_scipy(W) if sp.issparse(W) else W)
+        spread = row_spread(sums.user_items, sums.weights)
         scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
     progress("factorize weights", 0, 1)
     users, items = _decompose(R.astype(np.float64), W, scale, rank)

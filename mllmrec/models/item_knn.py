@@ -22,12 +22,14 @@ from typing import Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import Count, ModelConfig
+from mllmrec.errors import InputError
 from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
@@ -35,11 +37,12 @@ from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
 from mllmrec.models.recency import HalfLives
 from mllmrec.models.scorer_model import FittedScorer
-from mllmrec.models.scoring import Lists, block_rows
-from mllmrec.models.weight_scorers import MixedAmong, MixedScorer, mixed_ranks
+from mllmrec.models.scoring import Lists, block_rows, ranks_by_users
+from mllmrec.models.weight_scorers import MixedAmong, MixedScorer
 
 _K1, _B = 1.2, 0.75  # of BM25
-_USERS = 2_048  # whose sums over all neighbors are held at once
+_USERS = 2_048  # ranked between two calls of progress
+_SUMS = 1 << 25  # numbers of sums over all neighbors that are held at once
 Weighting = Literal["cosine", "tfidf", "bm25"]
 
 
@@ -62,10 +65,12 @@ class ItemKNN(ItemWeightModel):
     """See the module."""
 
     _X: sp.csr_array | None = None  # where all neighbors count
+    _factor: GramFactor | None = None  # the same, for the kernels
 
     Config = ItemKNNConfig
     config: ItemKNNConfig
     title = "item-kNN, weighted"  # "item-kNN" is the baseline, with cosine and all neighbors
+    reads = frozenset()
     candidates = tuple(
         (f"model.weighting={weighting}", f"model.n_neighbors={k}")
         for weighting in ("tfidf", "cosine", "bm25")
@@ -77,7 +82,7 @@ class ItemKNN(ItemWeightModel):
         R, k = data.user_items, self.config.n_neighbors
         X = weighted_interactions(R, self.config.weighting)
         if k == 0:
-            self._X = X
+            self._X, self._factor = X, None
             return
         if self.context.blocks:
             self.choose_rows(data, _in_blocks(R, self.config, self.context.blocks), self.config.half_lives)
@@ -97,7 +102,7 @@ class ItemKNN(ItemWeightModel):
         """Return sums of similarities, float32 [B, I]; see Recommender."""
         if self._X is None or self.user_items is None:
             return super().scores(users)
-        return AllNeighborsScorer(self.user_items, self._X).scores(user_rows(users))
+        return self._all_neighbors(self.user_items).scores(user_rows(users))
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
@@ -112,29 +117,37 @@ class ItemKNN(ItemWeightModel):
         """
         if self._X is None or self.user_items is None:
             return super().ranks(exclude, heldout, limit=limit, progress=progress)
-        return AllNeighborsScorer(self.user_items, self._X).ranks(exclude, heldout, limit=limit, progress=progress)
+        return self._all_neighbors(self.user_items).ranks(exclude, heldout, limit=limit, progress=progress)
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of some items alone; see Recommender."""
         if self._X is None or self.user_items is None:
             return super().among(items)
-        return AllNeighborsScorer(self.user_items, self._X).among(items)
+        return self._all_neighbors(self.user_items).among(items)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         if self._X is None or self.user_items is None:
             return super()._top(users, k, exclude)
-        return AllNeighborsScorer(self.user_items, self._X).top(users, k, exclude)
+        return self._all_neighbors(self.user_items).top(users, k, exclude)
+
+    def _all_neighbors(self, user_items: CSR) -> AllNeighborsScorer:
+        """Return the scorer of some users' rows; X as the kernels take it is made once."""
+        if self._factor is None:
+            if self._X is None:
+                raise InputError("this model is not fitted; call fit() first")
+            self._factor = gram_factor(self._X)
+        return AllNeighborsScorer(user_items, self._factor)
 
     def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
         if self._X is None:
             super()._add_items(features, shares)
         else:
-            self._X = sp.hstack([self._X, self._X @ shares.T], format="csr")
+            self._X, self._factor = sp.hstack([self._X, self._X @ shares.T], format="csr"), None
 
     def _fold_in(self, histories: CSR) -> FittedScorer:
         if self._X is None:
             return super()._fold_in(histories)
-        return AllNeighborsScorer(check_histories(histories, self._X.shape[1]), self._X)
+        return self._all_neighbors(check_histories(histories, self._X.shape[1]))
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k most similar items; see Recommender."""
@@ -147,7 +160,7 @@ class ItemKNN(ItemWeightModel):
         """Read what `write_files` wrote; of all neighbors X is computed again."""
         super().read_files(path)
         if self.config.n_neighbors == 0 and self.user_items is not None:
-            self._X = weighted_interactions(self.user_items, self.config.weighting)
+            self._X, self._factor = weighted_interactions(self.user_items, self.config.weighting), None
         return self
 
 
@@ -157,25 +170,23 @@ class AllNeighborsScorer(MixedScorer):
 
     Attributes:
         user_items: R, binary [U, I].
-        X: float64 [V, I], with S = X^T X; see the module.
+        factor: X, float64 [V, I], with S = X^T X; see the module.
     """
 
     user_items: CSR
-    X: sp.csr_array
+    factor: GramFactor
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
-        return np.asarray(self._sums(users).toarray(), dtype=np.float32)
+        return np.asarray(self._sums(users).to_scipy().toarray(), dtype=np.float32)
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them: sparse rows, times the identity."""
-        sums = CSR.from_scipy(self._sums(users))
-        every = np.arange(sums.n_columns)
-        return MixedScores(sums, CSR.from_pairs(every, every, (len(every), len(every))))
+        every = np.arange(self.user_items.n_columns)
+        return MixedScores(self._sums(users), CSR.from_pairs(every, every, (len(every), len(every))))
 
-    def _sums(self, users: NDArray[np.int64]) -> sp.csr_array:
-        owned = self.user_items.take_rows(users).to_scipy().astype(np.float64)
-        return owned @ self.X.T @ self.X
+    def _sums(self, users: NDArray[np.int64]) -> CSR:
+        return score_by_gram(self.factor, self.user_items.take_rows(users))
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
@@ -188,7 +199,12 @@ class AllNeighborsScorer(MixedScorer):
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        return mixed_ranks(self.mixed, exclude, heldout, limit, progress, users=_USERS)
+
+        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
+            taken = (matrix.take_rows(users) for matrix in (self.user_items, exclude, heldout))
+            return rank_by_gram(self.factor, *taken)
+
+        return ranks_by_users(rank, heldout, progress, users=_USERS)
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
         """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
@@ -203,8 +219,9 @@ class AllNeighborsScorer(MixedScorer):
             exclude: [B, I], items not to list.
         """
         ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-        for start in range(0, len(users), _USERS):
-            rows = np.arange(start, min(start + _USERS, len(users)))
+        block = max(1, min(_USERS, _SUMS // max(1, exclude.n_columns)))
+        for start in range(0, len(users), block):
+            rows = np.arange(start, min(start + block, len(users)))
             ids[rows], scores[rows] = topk_mixed(self.mixed(users[rows]), k, exclude=exclude.take_rows(rows))
         return ids, scores
 

@@ -47,7 +47,7 @@ class ItemWeightModel(ScorerModel):
         """
         if self.weights is None or self.rows is None:
             raise InputError("this model is not fitted; call fit() first")
-        return WeightsScorer.of(self.rows, self.weights)
+        return WeightsScorer(self.rows, self.weights)
 
     @property
     def scorer(self) -> Any:
@@ -57,7 +57,7 @@ class ItemWeightModel(ScorerModel):
     def weights_of(self, histories: CSR) -> WeightsScorer:
         """Return the scorer of users by their histories [B, I]: R_u W of each."""
         weights = self.sums.weights
-        return WeightsScorer(check_histories(histories, weights.shape[1]).to_scipy(), weights)
+        return WeightsScorer(check_histories(histories, weights.shape[1]), weights)
 
     def _top_new(self, histories: CSR, k: int, exclude: CSR) -> Lists:
         if not 0 < histories.n_rows <= FEW_USERS or self.weights is None or not isinstance(self.scorer, WeightsScorer):
@@ -72,7 +72,7 @@ class ItemWeightModel(ScorerModel):
     def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
         if not isinstance(self.scorer, WeightsScorer):  # a subclass adds to R_u W
             super()._add_items(features, shares)
-        weights = extend_weights(self.sums.weights, shares)
+        weights = extend_weights(self.sums.matrix, shares)
         user_items, rows = (
             extend_columns(matrix, len(features))
             for matrix in (self.known_interactions(), self.rows or self.known_interactions())
@@ -123,7 +123,7 @@ class ItemWeightModel(ScorerModel):
             InputError: every choice needs an order of the training interactions, and none is known.
         """
         half_life, rows = choose_rows(
-            lambda row: WeightsScorer.of(row, weights),
+            lambda row: WeightsScorer(row, weights),
             data.user_items, data.valid, self.context.histories, half_lives, self.context.progress,
         )  # fmt: skip
         return self.set_weights(data.user_items, weights, rows, half_life)
@@ -133,13 +133,13 @@ class ItemWeightModel(ScorerModel):
         """One line about the fitted model."""
         weights = self.sums.weights
         n, aged = weights.shape[0], f"; half-life {self.half_life:g} items" if self.half_life else ""
-        if sp.issparse(weights):
+        if isinstance(weights, CSR):
             return f"{weights.nnz:,} item-item weights, {weights.nnz / max(1, n):.0f} an item{aged}"
         return f"{n:,} x {n:,} item-item weights, dense{aged}"
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k items whose weights add most to each item's score; see Recommender."""
-        incoming = sp.csr_array(self.sums.weights).T.tocsr()
+        incoming = sp.csr_array(self.sums.matrix).T.tocsr()
         return best_of_rows(incoming[user_rows(items)], k)
 
     def write_files(self, path: FilePath) -> list[str]:

@@ -60,6 +60,7 @@ class L3AE(ItemWeightModel):
     Config = L3AEConfig
     config: L3AEConfig
     title = "L3AE"
+    reads = frozenset({"items"})
     candidates = tuple(
         (f"model.content_pull={w}", f"model.regularization={lam}") for w in (150, 100, 200) for lam in (-50, 0, -75)
     )
@@ -99,6 +100,7 @@ class AdditiveEASE(ItemWeightModel):
     Config = AdditiveEASEConfig
     config: AdditiveEASEConfig
     title = "Additive EASE"
+    reads = frozenset({"items"})
     candidates = tuple(
         (f"model.interaction_share={g}", f"model.regularization={lam}")
         for g in (0.7, 0.5, 0.9)

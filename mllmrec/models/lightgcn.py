@@ -39,6 +39,7 @@ class LightGCN(NetworkModel):
     Config = LightGCNConfig
     config: LightGCNConfig
     title = "LightGCN"
+    reads = frozenset({"items", "graph"})
     candidates = rate_candidates("model.decay", (1e-4, 1e-3, 1e-2))
 
     def build(self, data: FitData) -> Network:

@@ -47,6 +47,7 @@ class MRF(ItemWeightModel):
     Config = MRFConfig
     config: MRFConfig
     title = "MRF, sparse"
+    reads = frozenset()
     candidates = tuple(
         (f"model.threshold={threshold}", f"model.regularization={lam}")
         for threshold in (0.05, 0.11, 0.2)

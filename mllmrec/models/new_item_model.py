@@ -104,7 +104,7 @@ class NewItemModel(ScorerModel):
         """
         if self.placer is None:
             return items[:0]
-        W, width = self.ridge.sums.weights, self.rest.items.shape[1] - self.widths.get(NEW_ITEMS, 0)
+        W, width = self.ridge.sums.matrix, self.rest.items.shape[1] - self.widths.get(NEW_ITEMS, 0)
         placed, columns, rows = self.placer.predict_items(items, features, W, self.rest.items[:, :width])
         if not len(placed):
             return placed

@@ -90,6 +90,11 @@ def title(kind: str) -> str:
     return find(kind).title
 
 
+def reads(kind: str) -> frozenset[str]:
+    """Return what a fit of a kind looks at beside the interactions: "items", "users", "graph"."""
+    return find(kind).reads
+
+
 def class_paths() -> dict[str, str]:
     """Return class name -> module of every model."""
     return {name: module for module, _, name in (path.partition(":") for path in MODELS.values())}

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from mllmrec_kernels import CSR, ridge_path
+from numpy.typing import NDArray
 from pydantic import Field
 
 from mllmrec.blocks.stage import Blocks
@@ -56,6 +57,7 @@ class ItemGraphRidge(ItemWeightModel):
     Config = RidgeConfig
     config: RidgeConfig
     title = "item-graph ridge"
+    reads = frozenset({"items"})
     candidates = strength_candidates((20, 50), (20, 100), (40, 100))
 
     def _fit(self, data: FitData) -> None:
@@ -173,11 +175,44 @@ def ridge_support(
         device: where neighbors are searched.
         blocks: workers that search instead.
     """
-    n, lists = len(vectors), []
+    return join_lists(neighbor_lists(vectors, user_items, cooccurrence, semantic, device, blocks), len(vectors))
+
+
+def neighbor_lists(
+    vectors: Vectors,
+    user_items: CSR,
+    cooccurrence: int,
+    semantic: int,
+    device: torch.device = _CPU,
+    blocks: Blocks | None = None,
+) -> list[NDArray[np.int32]]:
+    """Return the lists of each kind of neighbor, int32 [I, K], nearest first, padded with -1.
+
+    Args:
+        vectors: V, float32 [I, d].
+        user_items: R, binary [U, I].
+        cooccurrence: K_c; 0: no such list.
+        semantic: K_s; 0: no such list.
+        device: where neighbors are searched.
+        blocks: workers that search instead.
+    """
+    lists = []
     if cooccurrence:
         lists.append(neighbors.by_users(user_items, cooccurrence, device, blocks=blocks)[0])
     if semantic:
         lists.append(neighbors.by_vectors(vectors, semantic, device, blocks=blocks)[0])
-    ids = np.concatenate(lists, axis=1) if lists else np.empty((n, 0), np.int32)
-    rows, columns = np.nonzero(ids >= 0)
-    return CSR.from_pairs(rows, ids[rows, columns], (n, n))
+    return lists
+
+
+def join_lists(lists: Sequence[NDArray[np.int32]], n_items: int) -> CSR:
+    """Return what is on any list of an item, binary [I, I]."""
+    indptr, indices = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
+    for start in range(0, n_items if lists else 0, _BLOCK):
+        ids = np.concatenate([of_kind[start : start + _BLOCK] for of_kind in lists], axis=1)
+        rows, columns = np.nonzero(ids >= 0)
+        block = CSR.from_pairs(rows, ids[rows, columns], (len(ids), n_items))
+        indptr.append(block.indptr[1:] + indptr[-1][-1])
+        indices.append(block.indices)
+    if not lists:
+        indptr.append(np.zeros(n_items, np.int64))
+    return CSR(np.concatenate(indptr), np.concatenate(indices), None, n_items)

@@ -40,6 +40,7 @@ class SANSA(ItemWeightModel):
     Config = SANSAConfig
     config: SANSAConfig
     title = "SANSA"
+    reads = frozenset()
     candidates = tuple(
         (f"model.density={density}", f"model.regularization={lam}")
         for density in (0.01, 0.003, 0.03)

@@ -48,6 +48,7 @@ class SASRec(NetworkModel):
     Config = SASRecConfig
     config: SASRecConfig
     title = "SASRec"
+    reads = frozenset()
     candidates = rate_candidates("model.dropout", (0.5, 0.2), (1e-3, 3e-3))
 
     def build(self, data: FitData) -> Network:

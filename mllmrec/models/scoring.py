@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +22,8 @@ from mllmrec.foundation.progress import Progress, silent
 
 _BLOCK_BYTES = 64 << 20  # of a dense block of scores
 _FEW = 64  # users whose scores of every item are held to keep those of some items
-USERS = 1 << 14  # users ranked or listed between two calls of progress
+USERS = 1 << 15  # users ranked or listed between two calls of progress
+_VECTOR_USERS = 1 << 16  # the same where scores are inner products; the items are encoded anew for each block
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
@@ -74,7 +76,12 @@ class VectorScorer:
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        return rank_heldout(self.users, self.items, exclude, heldout, limit=limit)
+
+        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
+            taken = (matrix.take_rows(users) for matrix in (exclude, heldout))
+            return np.asarray(rank_heldout(self.users[users], self.items, *taken, limit=limit), np.int32)
+
+        return ranks_by_users(rank, heldout, progress, users=_VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> VectorScorer:
         """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
@@ -146,6 +153,26 @@ class ScoresAmong:
 def block_rows(n_items: int) -> int:
     """Return the number of users whose scores are held at once."""
     return max(1, _BLOCK_BYTES // (4 * max(1, n_items)))
+
+
+def ranks_by_users(
+    rank: Callable[[NDArray[np.int64]], NDArray[np.int32]], heldout: CSR, progress: Progress, users: int = USERS
+) -> NDArray[np.int32]:
+    """Return the rank of each held-out item, a block of the users who have any at a time.
+
+    Args:
+        rank: returns the ranks of the held-out items of users [B], ascending.
+        heldout: [U, I], items to rank.
+        progress: called after each block.
+        users: of a block.
+    """
+    ranks, owners = np.empty(heldout.nnz, np.int32), np.flatnonzero(np.diff(heldout.indptr))
+    progress("rank users", 0, len(owners))
+    for start in range(0, len(owners), users):
+        rows = owners[start : start + users]
+        ranks[heldout.indptr[rows[0]] : heldout.indptr[rows[-1] + 1]] = rank(rows)
+        progress("rank users", start + len(rows), len(owners))
+    return ranks
 
 
 def ranks_by_block(model: Scorer, exclude: CSR, heldout: CSR, progress: Progress = silent) -> NDArray[np.int32]:

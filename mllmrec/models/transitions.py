@@ -40,6 +40,7 @@ class Transitions(ItemWeightModel):
     Config = TransitionsConfig
     config: TransitionsConfig
     title = "item transitions"
+    reads = frozenset()
     candidates = tuple(
         (f"model.window={window}", f"model.popularity_exponent={b}") for window in (5, 2, 20) for b in (0.5, 0.3, 0.7)
     )

@@ -48,6 +48,7 @@ class TurboCF(ItemWeightModel):
     Config = TurboCFConfig
     config: TurboCFConfig
     title = "Turbo-CF"
+    reads = frozenset()
     candidates = tuple(
         (f"model.filter={form}", f"model.power={power}")
         for form in ("linear", "second", "third")
@@ -78,6 +79,7 @@ class MMGF(ItemWeightModel):
     Config = MMGFConfig
     config: MMGFConfig
     title = "MM-GF"
+    reads = frozenset({"items"})
     candidates = tuple(
         (f"model.content_weight={b}", f"model.power={power}") for b in (3, 1, 10) for power in (0.7, 1.0, 0.5)
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from mllmrec_kernels import CSR
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor
 from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
@@ -49,9 +50,7 @@ def _take_apart(scorer: object, users: NDArray[np.int64]) -> _Tables | None:
     if isinstance(scorer, VectorScorer):
         return _Tables("vectors", {"user_vectors": scorer.users[users]}, {"item_vectors": scorer.items})
     if isinstance(scorer, WeightsScorer):
-        weights = scorer.weights if isinstance(scorer.weights, np.ndarray) else CSR.from_scipy(scorer.weights)
-        owned = CSR.from_scipy(scorer.user_items[users], binary=bool((scorer.user_items.data == 1).all()))
-        return _Tables("weights", {"user_items": owned}, {"weights": weights})
+        return _Tables("weights", {"user_items": scorer.user_items.take_rows(users)}, {"weights": scorer.weights})
     if isinstance(scorer, StandardizedScorer | SumScorer):
         first, rest = _take_apart(scorer.weights, users), _take_apart(scorer.rest, users)
         assert first is not None
@@ -71,14 +70,18 @@ def _put_together(block: Block) -> FittedScorer:
     """Return the scorer of the block's users, who are numbered from 0."""
     kind = block.settings["kind"]
     if kind == "all neighbors":
-        X = block.once("X", lambda: weighted_interactions(block.matrix("training"), block.settings["weighting"]))
-        return AllNeighborsScorer(block.matrix("user_items"), X)
+        factor = block.once("X", lambda: _all_neighbors(block))
+        return AllNeighborsScorer(block.matrix("user_items"), factor)
     if kind == "vectors":
         return _vectors(block)
-    weights = WeightsScorer.of(block.matrix("user_items"), _weights(block))
+    weights = WeightsScorer(block.matrix("user_items"), _weights(block))
     if kind == "weights":
         return weights
     return (StandardizedScorer if kind == "standardized" else SumScorer)(weights, _vectors(block))
+
+
+def _all_neighbors(block: Block) -> GramFactor:
+    return gram_factor(weighted_interactions(block.matrix("training"), block.settings["weighting"]))
 
 
 def _vectors(block: Block) -> VectorScorer:

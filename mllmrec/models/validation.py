@@ -115,16 +115,18 @@ class Validation:
         reached, best_values = -1.0, None
         best: tuple[int, R] | None = None
         for n, candidate in enumerate(candidates):
-            of = f" on {len(self.users):,} of {self.total:,} users" if self.is_sampled else ""
-            hook = under(progress, f"validate {name}, {n + 1}{of}")
-            values, is_behind = self._judge(candidate, best_values, hook)
+            values, given_up = self._judge(candidate, best_values, under(progress, self._label(name, n)))
             ndcg = metrics.mean({"ndcg": values})["ndcg"]
             self._note(f"{name}, {n + 1}", values)
-            if best is None or (not is_behind and ndcg > reached):
+            if best is None or (not given_up and ndcg > reached):
                 reached, best_values, best = ndcg, values, (n, candidate)
         if best is None:
             raise ValueError("there are no candidates")
         return best
+
+    def _label(self, name: str, n: int) -> str:
+        of = f" on {len(self.users):,} of {self.total:,} users" if self.is_sampled else ""
+        return f"validate {name}, {n + 1}{of}"
 
     def _judge(self, candidate: Ranked, best_values: Values | None, progress: Progress) -> tuple[Values, bool]:
         """Return NDCG@20 of each user, float64 [U], NaN where not judged; and whether the candidate was given up."""

@@ -37,6 +37,7 @@ class VBPR(NetworkModel):
     Config = VBPRConfig
     config: VBPRConfig
     title = "VBPR"
+    reads = frozenset({"items"})
     candidates = rate_candidates("model.decay", (1e-4, 1e-3, 1e-2))
 
     def build(self, data: FitData) -> Network:

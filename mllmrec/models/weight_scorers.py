@@ -21,7 +21,9 @@ from mllmrec_kernels import (
 from numpy.typing import NDArray
 
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.scoring import USERS, Lists, VectorScorer
+from mllmrec.models.scoring import USERS, Lists, VectorScorer, ranks_by_users
+
+_LIST_BYTES = 1 << 30  # working memory of lists: the items are encoded anew for every piece of the users
 
 FEW_USERS = 16  # new users that are listed one by one, from items encoded once
 
@@ -60,7 +62,7 @@ class MixedScorer(ABC):
             k: items per user.
             exclude: [B, I], items not to list.
         """
-        return topk_mixed(self.mixed(users), k, exclude=exclude)
+        return topk_mixed(self.mixed(users), k, exclude=exclude, max_bytes=_LIST_BYTES)
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
@@ -112,27 +114,25 @@ class WeightsScorer(MixedScorer):
 
     Attributes:
         user_items: R, [U, I]; binary, or older items weigh less.
-        weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense.
+        weights: W, [I, I]; row i is what owning item i adds to each item's score. Sparse or dense float32.
     """
 
-    user_items: sp.csr_array
-    weights: Any
+    user_items: CSR
+    weights: CSR | NDArray[np.float32]
 
-    @staticmethod
-    def of(user_items: CSR, weights: CSR | NDArray[np.float32]) -> WeightsScorer:
-        """Return the scorer of matrices in the kernels' container."""
-        return WeightsScorer(user_items.to_scipy(), weights.to_scipy() if isinstance(weights, CSR) else weights)
+    @property
+    def matrix(self) -> Any:
+        """W as scipy or NumPy have it, over the same numbers."""
+        return self.weights.to_scipy() if isinstance(self.weights, CSR) else self.weights
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
-        block = self.user_items[users] @ self.weights
+        block = self.user_items.to_scipy()[users] @ self.matrix
         return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float32)
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
-        weights = CSR.from_scipy(self.weights) if sp.issparse(self.weights) else self.weights
-        rows = self.user_items[users]
-        return MixedScores(CSR.from_scipy(rows, binary=bool((rows.data == 1).all())), weights)
+        return MixedScores(self.user_items.take_rows(users), self.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +209,13 @@ def mixed_ranks(
         progress: called after each block.
         users: of a block.
     """
-    ranks = np.empty(heldout.nnz, dtype=np.int32)
-    progress("rank users", 0, heldout.n_rows)
-    for start in range(0, heldout.n_rows, users):
-        stop = min(start + users, heldout.n_rows)
-        rows = start + np.flatnonzero(np.diff(heldout.indptr[start : stop + 1]))  # scores of others are not needed
-        at = slice(int(heldout.indptr[start]), int(heldout.indptr[stop]))
-        if len(rows):
-            ranks[at] = rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit)
-        progress("rank users", stop, heldout.n_rows)
-    return ranks
+
+    def rank(rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        return np.asarray(
+            rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit), np.int32
+        )
+
+    return ranks_by_users(rank, heldout, progress, users=users)
 
 
 def top_one_by_one(

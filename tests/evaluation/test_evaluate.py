@@ -13,6 +13,7 @@ import pytest
 
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
+from mllmrec.evaluation import evaluate
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.models import ItemKNN
 from mllmrec.models.baselines import baselines, popularity
@@ -85,6 +86,23 @@ def test_equally_popular_items_go_by_index(dataset: Dataset) -> None:
     heldout = dataset.matrix("test")
     expected = ranks_by_block(Dense(scores), dataset.train, heldout)
     np.testing.assert_array_equal(popularity(dataset.train).ranks(dataset.train, heldout), expected)
+
+
+def test_of_many_users_ranks_are_counted_to_the_farthest_and_metrics_stay(
+    dataset: Dataset, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, config = baselines(vectors, dataset.train), EvaluateConfig(cutoffs=(2, 5))
+    exact = evaluate_models(models, dataset, config)
+    monkeypatch.setattr(evaluate, "EXACT_USERS", exact.users["test"] - 1)
+    monkeypatch.setattr(evaluate, "FARTHEST", 4)  # the largest cutoff is farther
+    made = evaluate_models(models, dataset, config)
+    assert made.means == exact.means and made.per_user.equals(exact.per_user)
+    assert (exact.farthest, made.farthest) == (0, 5) and "ranks counted to 5" in made.summary
+    for name in models:
+        np.testing.assert_array_equal(made.heldout[name], np.minimum(exact.heldout[name], 5))
+        assert exact.heldout[name].max() > 5
+    made.save(lambda name: tmp_path / name)
+    assert Evaluation.load(lambda name: tmp_path / name).farthest == 5
 
 
 def test_a_result_comes_back_from_disk(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:

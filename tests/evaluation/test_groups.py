@@ -62,7 +62,7 @@ def rankers(dataset: Dataset, vectors: np.ndarray) -> dict[str, tuple[Ranker, np
     users = np.random.default_rng(1).standard_normal((dataset.n_users, 16)).astype(np.float32)
     weights = sp.random(dataset.n_items, dataset.n_items, 0.3, format="csr", dtype=np.float32, rng=2)
     everybody, by_vectors = np.arange(dataset.n_users), VectorScorer(users, vectors)
-    sparse = WeightsScorer.of(dataset.train, CSR.from_scipy(weights))
+    sparse = WeightsScorer(dataset.train, CSR.from_scipy(weights))
     both = StandardizedScorer(sparse, by_vectors)
     knn = ItemKNN(n_neighbors=0, weighting="cosine").fit(dataset.train)
     dense = EASE(content_weight=20.0).fit(dataset.train, item_features=vectors)

@@ -54,9 +54,11 @@ def implicit() -> None:
 @pytest.mark.parametrize(("theirs", "ours"), [("Cosine", "cosine"), ("TFIDF", "tfidf"), ("BM25", "bm25")])
 def test_our_weightings_are_those_of_implicit(dataset: Dataset, theirs: str, ours) -> None:
     seen = dataset.histories()
-    made = fit_theirs(f"{theirs}Recommender", {"K": dataset.n_items}, seen, lambda _: 0.0, 1).weights.toarray()
+    made = (
+        fit_theirs(f"{theirs}Recommender", {"K": dataset.n_items}, seen, lambda _: 0.0, 1).weights.to_scipy().toarray()
+    )
     np.fill_diagonal(made, 0)
-    found = ItemKNN(n_neighbors=dataset.n_items, weighting=ours).fit(dataset.train).scorer.weights.toarray()
+    found = ItemKNN(n_neighbors=dataset.n_items, weighting=ours).fit(dataset.train).scorer.weights.to_scipy().toarray()
     np.testing.assert_allclose(found, made, rtol=1e-5, atol=1e-7)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mllmrec.config import load_config
+from mllmrec.config import Config, load_config, override
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.evaluation.bootstrap import mean_interval
@@ -59,6 +60,33 @@ def test_a_comparison_is_one_table_and_nothing_is_computed_twice(
     monkeypatch.setattr(trial, "fit_model", refuse)
     again = compare_models(dataset, folder, CONFIG, SOME, seeds=2, generations=folder / "c.sqlite")
     assert again.as_dict() == made.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("names", "skipped", "made"),
+    [
+        (["popularity", "item-knn"], "no describe, profile, encode: no chosen model reads item or user vectors", []),
+        (["content"], "no profiles: no chosen model reads user vectors", ["mean"]),
+        (["content", "mllmrec-mean"], "", ["text"]),
+    ],
+)
+def test_stages_run_only_for_models_that_read_them(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], skipped: str, made: list[str]
+) -> None:
+    labels, kinds, config = set[str](), list[str](), override(CONFIG, ["profile.kind=text"])
+    stages = trial.run
+
+    def only_count(data: Dataset, folder: Path, config: Config, **options: Any) -> Any:
+        kinds.append(config.profile.kind)
+        return stages(data, folder, override(config, ["profile.kind=mean"]), **options)
+
+    monkeypatch.setattr(trial, "run", only_count)
+    compare_models(
+        dataset, tmp_path, config, choose_entries(names), seeds=1, generations=tmp_path / "c.sqlite",
+        progress=lambda label, done, total: labels.add(label),
+    )  # fmt: skip
+    assert kinds == made and (tmp_path / "inputs").exists() == bool(made)
+    assert skipped in labels | {""}
 
 
 def test_a_killed_comparison_goes_on_with_the_trials_it_lacks(

@@ -255,7 +255,7 @@ def test_one_user_is_enough() -> None:
 def test_a_user_without_a_history_has_no_preference_and_no_nan(dataset: Dataset, vectors: np.ndarray) -> None:
     fitted = fit(dataset, vectors)
     nobody = CSR.from_pairs(np.array([], int), np.array([], int), (1, dataset.n_items))
-    ridge = WeightsScorer.of(nobody, fitted.ridge.weights)
+    ridge = WeightsScorer(nobody, fitted.ridge.weights)
     rest = VectorScorer(np.zeros_like(fitted.rest.users[:1]), fitted.rest.items)
     assert not replace(fitted.scorer, weights=ridge, rest=rest).scores(np.array([0])).any()
 

@@ -39,7 +39,7 @@ def likeness(dataset: Dataset, weighting: str) -> np.ndarray:
 @pytest.mark.parametrize("weighting", ["cosine", "tfidf", "bm25"])
 @pytest.mark.parametrize("k", [3, 1000])
 def test_an_item_adds_its_likeness_to_its_nearest(dataset: Dataset, weighting, k: int) -> None:
-    found = ItemKNN(n_neighbors=k, weighting=weighting).fit(dataset.train).scorer.weights.toarray()
+    found = ItemKNN(n_neighbors=k, weighting=weighting).fit(dataset.train).scorer.weights.to_scipy().toarray()
     S = likeness(dataset, weighting)
     least = -np.sort(-S, axis=1)[:, min(k, len(S)) - 1]
     assert ((found > 0).sum(axis=1) <= k).all()
@@ -62,7 +62,7 @@ def test_as_many_neighbors_as_items_are_all_neighbors(dataset: Dataset, tmp_path
 
 def test_of_equal_neighbours_the_lower_ids_are_kept_and_strangers_are_none() -> None:
     fitted = ItemKNN(n_neighbors=2, weighting="cosine").fit(matrix([[0, 1, 2, 3], [4]], 6))
-    weights = fitted.scorer.weights.toarray()
+    weights = fitted.scorer.weights.to_scipy().toarray()
     assert [np.flatnonzero(row).tolist() for row in weights] == [[1, 2], [0, 2], [0, 1], [0, 1], [], []]
     assert fitted.similar_items([0], 2)[0].tolist() == [[1, 2]] and fitted.similar_items(5, 1)[0].tolist() == [[-1]]
 
@@ -70,7 +70,7 @@ def test_of_equal_neighbours_the_lower_ids_are_kept_and_strangers_are_none() -> 
 def test_users_of_half_the_catalogue_say_less() -> None:
     seen = matrix([[0, 1], [0, 2, 3, 4], [5, 6]], 7)
     plain, weighted = (
-        ItemKNN(n_neighbors=6, weighting=w).fit(seen).scorer.weights.toarray() for w in ("cosine", "tfidf")
+        ItemKNN(n_neighbors=6, weighting=w).fit(seen).scorer.weights.to_scipy().toarray() for w in ("cosine", "tfidf")
     )
     assert plain[0, 1] == plain[0, 2] and weighted[0, 1] > weighted[0, 2]
 
@@ -82,7 +82,7 @@ def test_no_interactions_and_users_of_everything_are_no_trouble(weighting) -> No
     with pytest.raises(TrainingError, match="no training interactions"):
         ItemKNN(weighting=weighting).fit(matrix([[], []], 3))
     everything = ItemKNN(n_neighbors=2, weighting=weighting).fit(matrix([[0, 1, 2], [0, 1]], 3))
-    assert np.isfinite(everything.scorer.weights.toarray()).all()
+    assert np.isfinite(everything.scorer.weights.to_scipy().toarray()).all()
 
 
 def test_blocks_are_one_whole(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_a_ridge_over_all_neighbours_is_ease(dataset: Dataset, vectors: np.ndarr
     settings = {"content_weight": 3, "regularization": 20}
     fitted = ItemGraphRidge(semantic_support=dataset.n_items, **settings).fit(dataset.train, item_features=vectors)
     dense_weights = EASE(**settings).fit(dataset.train, item_features=vectors).weights
-    np.testing.assert_allclose(fitted.scorer.weights.toarray(), dense_weights, atol=1e-5)
+    np.testing.assert_allclose(fitted.scorer.weights.to_scipy().toarray(), dense_weights, atol=1e-5)
 
 
 def test_the_support_is_both_neighbourhoods_and_the_weights_lie_on_it(dataset: Dataset, vectors: np.ndarray) -> None:
@@ -64,14 +64,14 @@ def test_the_support_is_both_neighbourhoods_and_the_weights_lie_on_it(dataset: D
     fitted = ItemGraphRidge(cooccurrence_support=4, semantic_support=3).fit(R, item_features=vectors)
     assert np.array_equal(fitted.weights.transpose().indices, support.indices)
     item = 11
-    incoming = fitted.scorer.weights.toarray()[:, item]
+    incoming = fitted.scorer.weights.to_scipy().toarray()[:, item]
     ids, values = fitted.similar_items([item], 2)
     assert ids[0, 0] == incoming.argmax() and values[0, 0] == incoming.max()
 
 
 def test_scores_are_the_rows_of_the_users_items_and_ranks_follow(dataset: Dataset, vectors: np.ndarray) -> None:
     fitted = ItemGraphRidge(cooccurrence_support=5, semantic_support=5).fit(dataset.train, item_features=vectors)
-    S = dense(dataset.train) @ fitted.scorer.weights.toarray()
+    S = dense(dataset.train) @ fitted.scorer.weights.to_scipy().toarray()
     valid = dataset.matrix("valid")
     ranks = fitted.ranks(dataset.train, valid)
     ids, scores = fitted.recommend([4, 2], 6)
@@ -85,7 +85,7 @@ def test_scores_are_the_rows_of_the_users_items_and_ranks_follow(dataset: Datase
 
 def test_top_lists_that_run_out_are_padded() -> None:
     R = CSR.from_pairs(np.array([0, 0]), np.array([0, 2]), (1, 3))
-    ids, scores = top_by_user(WeightsScorer.of(R, np.ones((3, 3), np.float32)), np.array([0]), 3, R)
+    ids, scores = top_by_user(WeightsScorer(R, np.ones((3, 3), np.float32)), np.array([0]), 3, R)
     assert ids.tolist() == [[1, -1, -1]] and scores[0, 0] == 2 and np.isneginf(scores[0, 1:]).all()
 
 
@@ -107,7 +107,7 @@ def test_regressions_in_blocks_are_those_in_one(
 ) -> None:
     def weights() -> np.ndarray:
         fitted = ItemGraphRidge(cooccurrence_support=5, semantic_support=5).fit(dataset.train, item_features=vectors)
-        return fitted.scorer.weights.toarray()
+        return fitted.scorer.weights.to_scipy().toarray()
 
     whole = weights()
     monkeypatch.setattr(ridge_module, "_BLOCK", 7)

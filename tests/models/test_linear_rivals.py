@@ -28,7 +28,7 @@ def dense(R: CSR) -> np.ndarray:
 
 def weights(model) -> np.ndarray:
     W = model.sums.weights
-    return W if isinstance(W, np.ndarray) else W.toarray()
+    return W if isinstance(W, np.ndarray) else W.to_scipy().toarray()
 
 
 def regressed(A: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_other_settings_fit_from_nothing() -> None:
 def test_factors_go_on_from_earlier_ones() -> None:
     earlier, _ = earlier_fit("ials")
     model, labels = go_on("ials", earlier)
-    assert len(labels) == 3  # iterations, of forty
+    assert len(labels) == 4  # the start and three iterations, of forty
     whole, _ = go_on("ials", None)
     users = np.arange(USERS)
     assert np.corrcoef(model.scores(users).ravel(), whole.scores(users).ravel())[0, 1] > 0.95

@@ -55,7 +55,7 @@ def test_validation_chooses_the_half_life_and_scores_are_those_of_decayed_rows(
     aged = fit(4.0)
     rows = decayed(seen.user_items(), ages(seen), 4.0).to_scipy().toarray()
     plain = aged.sums.weights
-    W = plain if isinstance(plain, np.ndarray) else plain.toarray()
+    W = plain if isinstance(plain, np.ndarray) else plain.to_scipy().toarray()
     np.testing.assert_allclose(aged.scores(np.arange(len(rows))), rows @ W, rtol=1e-4, atol=1e-5)
     assert "half-life 4 items" in aged.summary
     ids, best = aged.recommend([5], 3)

@@ -29,7 +29,8 @@ from mllmrec_kernels.exact.problem import TopKProblem
 from mllmrec_kernels.exact.score import float32_error, unit_rows
 
 MAX_CODE = 127  # of an int8 coordinate, and of its negative
-MAX_TWO_BYTE_COLUMNS = 512  # whose tile sum stays within int32: d 127^2 2^8 and the mixed products
+_LARGEST_SUM = 2**31 - 1
+MAX_TWO_BYTE_COLUMNS = 516  # whose tile sum stays within int32: d (127^2 2^8 + 2 127^2)
 _HEADROOM = 1.05  # the scale is the sample's largest coordinate times this; what exceeds it is clipped and counted
 _MAX_TAIL_NORM = 1.001  # |r| of a row of norm at most 1, roundings included
 
@@ -144,8 +145,15 @@ def unrotated_plan(problem: TopKProblem, *, two_bytes: bool) -> RotationPlan:
     d = problem.items.shape[1]
     right = _largest(problem.items, problem.item_scale)
     left = right if problem.queries is problem.items else _largest(problem.queries, problem.query_scale)
-    left, right = ((1.0 + 1e-6) * (largest or 1.0) / MAX_CODE for largest in (left, right))
+    code = _largest_code(d) if two_bytes else MAX_CODE
+    left, right = ((1.0 + 1e-6) * (largest or 1.0) / code for largest in (left, right))
     return RotationPlan(None, d, two_bytes, 0, left, right, 0.0)
+
+
+def _largest_code(d: int) -> int:
+    """Return the largest first byte c with which two bytes fit into int32: d (c^2 2^8 + 2 c 127)."""
+    code = int(-MAX_CODE / 256 + ((MAX_CODE / 256) ** 2 + _LARGEST_SUM / (256 * max(1, d))) ** 0.5)
+    return max(1, min(MAX_CODE, code))
 
 
 @jit

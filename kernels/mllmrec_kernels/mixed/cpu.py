@@ -118,7 +118,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
         exclude = CSR(np.zeros(n_users + 1, np.int64), _NO_ITEMS, None, n_items)
     rows = encode(problem.items, max_bytes // 2)
     most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
-    for start, stop in _spans(most, 8, max_bytes // 4, n_items * get_num_threads(), n_users):
+    for start, stop in _spans(most, 8, max_bytes // 2, n_items * get_num_threads(), n_users):
         block = Heaps(ids[start:stop], best[start:stop], heaps.sizes[start:stop])
         indptr, others = _offer(problem, rows, (start, stop), block, min(k, n_items), exclude)
         if problem.items.shape[1] == 0:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, count_above, lowest_bit
-from mllmrec_kernels.exact.plan import MAX_TWO_BYTE_COLUMNS, RotationPlan, unrotated_plan
+from mllmrec_kernels.exact.plan import RotationPlan, unrotated_plan
 from mllmrec_kernels.exact.problem import TopKProblem, ranks_before
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, quantize, row_bytes
 from mllmrec_kernels.exact.score import dot_rows
@@ -34,6 +34,7 @@ _ENTRY_BYTES = 80  # of a held-out item: counts, limits, and the float64 they ar
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
 _FIRST = PANEL  # items of the first block where there is a limit; each later one is _GROWTH times as large
 _GROWTH = 3
+_TWO_BYTE_COLUMNS = 2_048  # beyond, the first of two bytes would have less than six bits
 
 
 def count_ahead(
@@ -58,7 +59,7 @@ def count_ahead(
         False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
     d = problem.queries.shape[1]
-    plan = unrotated_plan(problem, two_bytes=d <= MAX_TWO_BYTE_COLUMNS)
+    plan = unrotated_plan(problem, two_bytes=d <= _TWO_BYTE_COLUMNS)
     n_heldout = np.diff(heldout.indptr)
     users = np.flatnonzero(n_heldout).astype(np.int32)
     pair_bytes = 2 * row_bytes(plan, d) + _ENTRY_BYTES * int(n_heldout.max(initial=0))

@@ -62,7 +62,7 @@ class UserCard:
         history: the newest training items, newest first; `more` older ones are left out.
         recommended: (item, score), best first.
         popular: whether the list is the popular items, for want of a training item.
-        heldout: (item, the model's rank from 1) of test items: seen by no stage, shown to judge by.
+        heldout: (item, the model's rank from 1, as text) of test items: seen by no stage, shown to judge by.
         finding: the measures of the profile, None where it is not measured.
     """
 
@@ -72,7 +72,7 @@ class UserCard:
     more: int
     recommended: tuple[tuple[ItemCard, float], ...] = ()
     popular: bool = False
-    heldout: tuple[tuple[ItemCard, int], ...] = ()
+    heldout: tuple[tuple[ItemCard, str], ...] = ()
     finding: ProfileFinding | None = None
 
     @property
@@ -207,12 +207,15 @@ class Cards:
             finding=finding,
         )
 
-    def _ranked(self, held: pl.DataFrame) -> tuple[tuple[ItemCard, int], ...]:
+    def _ranked(self, held: pl.DataFrame) -> tuple[tuple[ItemCard, str], ...]:
         if not held.width:
             return ()
-        model = held.columns[-1]
+        model, farthest = held.columns[-1], self._run.evaluation.farthest
         best = held.sort(model).head(_HELD_OUT)
-        return tuple((self.item(self._index[item]), rank + 1) for item, rank in best.select("item", model).iter_rows())
+        return tuple(
+            (self.item(self._index[item]), f"beyond {farthest:,}" if farthest and rank >= farthest else f"{rank + 1:,}")
+            for item, rank in best.select("item", model).iter_rows()
+        )
 
     def _scored(self, rows: pl.DataFrame, column: str) -> tuple[tuple[ItemCard, float], ...]:
         pairs = rows.select(column, "score").iter_rows()

@@ -1,0 +1,217 @@
+"""Predict the seconds and the memory of each stage of a run from its sizes.
+
+A stage is a sum of terms such as "pairs of items times columns". The seconds a unit were fitted to runs on generated
+shops (docs/performance.md) on one core of an AMD EPYC, and are scaled by a product of matrices that is timed here.
+Work that runs on all cores is divided by their number. A prediction is meant to be right within a factor of two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numba import get_num_threads
+
+from mllmrec.config import Config
+from mllmrec.dataset import Dataset
+from mllmrec.evaluation.evaluate import EXACT_USERS
+from mllmrec.evaluation.metrics import users_with_heldout
+from mllmrec.foundation import storage
+from mllmrec.models.ensemble import FACTOR_ITERATIONS, FACTOR_STRENGTHS, RIDGE_STRENGTHS, EnsembleConfig
+from mllmrec.models.validation import SAMPLED_USERS
+from mllmrec.run_record import Stage
+
+_MIB = 2**20
+_TEXT_WIDTH = 384  # columns of the default encoder
+_GEMM_SECONDS = 0.0052  # of the timed product on one core of the reference machine, with other work beside it
+_GEMM_ROWS = 640
+_BASE_MIB = 620  # of the process with its libraries and compiled kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The numbers that costs grow with.
+
+    Attributes:
+        users, items, interactions: of training.
+        shared: sum over users of their items squared, the pairs that share a user.
+        steps: sum over users and their items of the interactions of the item's users, which all neighbors cost.
+        heldout: users evaluated on validation and on test.
+        width: columns of an item vector.
+        given: whether the vectors come with the dataset.
+        cores: that a stage may use.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    shared: float
+    steps: float
+    heldout: tuple[int, int]
+    width: int
+    given: bool
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """The predicted cost of a stage; None where this kind of model or engine has no prediction."""
+
+    stage: Stage
+    seconds: float | None
+    mib: float | None
+
+
+def measure_sizes(dataset: Dataset, config: Config) -> Sizes:
+    """Return the sizes of a run on a dataset."""
+    R = dataset.train
+    degrees = np.diff(R.indptr).astype(np.float64)
+    of_items = np.bincount(R.indices, weights=np.repeat(degrees, np.diff(R.indptr)), minlength=R.n_columns)
+    file = dataset.features.get(config.encode.features)
+    return Sizes(
+        users=R.n_rows,
+        items=R.n_columns,
+        interactions=R.nnz,
+        shared=float((degrees**2).sum()),
+        steps=float(of_items[R.indices].sum()),
+        heldout=(
+            len(users_with_heldout(R, dataset.matrix("valid"))),
+            len(users_with_heldout(R, dataset.matrix("test"))),
+        ),
+        width=_TEXT_WIDTH if file is None else int(storage.read_array(file).shape[1]),
+        given=file is not None,
+        cores=get_num_threads(),
+    )
+
+
+def machine_speed() -> float:
+    """Return how many times as fast as the reference a core of this machine is, by products timed for 50 ms.
+
+    Processor time is counted, so that other work beside it changes little.
+    """
+    rows = np.random.default_rng(0).standard_normal((_GEMM_ROWS, _GEMM_ROWS)).astype(np.float32)
+    seconds = list[float]()
+    while sum(seconds) < 0.05 or len(seconds) < 3:
+        started = time.process_time()
+        rows @ rows
+        seconds.append(time.process_time() - started)
+    return _GEMM_SECONDS / max(min(seconds), 1e-6)
+
+
+def predict_costs(sizes: Sizes, config: Config, speed: float = 1.0) -> list[StageCost]:
+    """Return the predicted cost of each stage of a run from a prepared dataset.
+
+    Args:
+        sizes: of the dataset.
+        config: of the run.
+        speed: of this machine, 1 for the reference.
+    """
+    known = isinstance(config.model, EnsembleConfig)
+    return [
+        StageCost(
+            stage,
+            _seconds(seconds(sizes, config), sizes.cores, speed) if known or stage not in _OF_MODEL else None,
+            (_BASE_MIB + _bytes(sizes, config, stage) / _MIB) if known or stage not in _OF_MODEL else None,
+        )
+        for stage, seconds in _SECONDS.items()
+    ]
+
+
+Work = tuple[float, float]  # seconds on one core: of work on all cores, and of work on one
+_OF_MODEL: tuple[Stage, ...] = ("train", "evaluate", "recommend")
+
+
+def _seconds(work: Work, cores: int, speed: float) -> float:
+    parallel, serial = work
+    return (parallel / cores + serial) / speed
+
+
+def _describe(sizes: Sizes, config: Config) -> Work:
+    return 0.0, 0.05 + 2e-6 * sizes.items
+
+
+def _profile(sizes: Sizes, config: Config) -> Work:
+    return 0.0, 0.05 + (1e-7 if config.profile.kind == "mean" else 4e-5) * sizes.users
+
+
+def _encode(sizes: Sizes, config: Config) -> Work:
+    if sizes.given:
+        return 0.0, 0.05 + 2.4e-9 * sizes.width * (sizes.items + sizes.users)
+    texts = sizes.items + (0 if config.profile.kind == "mean" else sizes.users)
+    return 0.02 * texts, 3.0
+
+
+def _neighbors(sizes: Sizes) -> float:
+    """Seconds of both searches of neighbors on one core."""
+    return 0.7e-9 * sizes.items**2 * sizes.width / 384 + 4e-9 * sizes.shared
+
+
+def _graph(sizes: Sizes, config: Config) -> Work:
+    return _neighbors(sizes), 0.3 + 1.2e-5 * sizes.items
+
+
+def _train(sizes: Sizes, config: Config) -> Work:
+    model = config.model
+    assert isinstance(model, EnsembleConfig)
+    judges = min(SAMPLED_USERS, sizes.heldout[0])
+    rows, width = sizes.users + sizes.items, 2 * model.factors + sizes.width + 1
+    sweeps = 2 * FACTOR_ITERATIONS * len(FACTOR_STRENGTHS) / 2
+    factors = sweeps * (
+        rows * 1.6e-5 * (model.factors / 64) ** 2.5 + sizes.interactions * 1e-6 * (model.factors / 64) ** 2
+    )
+    k = min(model.cooccurrence_support + model.semantic_support, sizes.items) * 0.85
+    products, solves = 4.0e-4 * sizes.width / 384 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 2.2e-4 * (k / 200) ** 3
+    ridge = sizes.items * (products + solves)
+    tables = 2.0 if sizes.heldout[0] <= SAMPLED_USERS else 1.3
+    judged = 9 * judges * sizes.items * 2e-10 * model.factors / 64 + judges * 2.5e-4
+    lists = judges * sizes.items * 1.2e-11 * width + judges * 6e-4
+    filters = 1.5e-6 * sizes.interactions + 2.5e-5 * rows
+    return 2 * _neighbors(sizes) + factors + tables * ridge + judged + lists, filters + judges * 6e-4 + 1.0
+
+
+def _evaluate(sizes: Sizes, config: Config) -> Work:
+    model = config.model
+    assert isinstance(model, EnsembleConfig)
+    total = 0.0
+    for n, users in enumerate(sizes.heldout):
+        width = 2 * model.factors + 3 * sizes.width
+        share = 0.06 if n == 0 else 0.25 if users > EXACT_USERS else 1.0
+        total += users * sizes.items * 2e-11 * width * share + users * 1.2e-4
+        total += users / max(1, sizes.users) * sizes.steps * 1.6e-9 + users * sizes.items * 3e-10
+    return total, 0.5 + 4e-6 * sum(sizes.heldout)
+
+
+def _recommend(sizes: Sizes, config: Config) -> Work:
+    model = config.model
+    assert isinstance(model, EnsembleConfig)
+    width = 2 * model.factors + sizes.width + 1
+    return sizes.users * (sizes.items * 4e-12 * width + 1.5e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
+
+
+_SECONDS: Mapping[Stage, Callable[[Sizes, Config], Work]] = {
+    "describe": _describe,
+    "profile": _profile,
+    "encode": _encode,
+    "graph": _graph,
+    "train": _train,
+    "evaluate": _evaluate,
+    "recommend": _recommend,
+}
+
+
+def _bytes(sizes: Sizes, config: Config, stage: Stage) -> float:
+    """Return the bytes of a stage's arrays at their peak."""
+    vectors = 4.0 * sizes.width * (sizes.users + sizes.items)
+    if stage in ("describe", "profile"):
+        return 16.0 * sizes.interactions
+    if stage in ("encode", "graph"):
+        return vectors + 48.0 * sizes.interactions + 200.0 * sizes.items
+    model = config.model
+    assert isinstance(model, EnsembleConfig)
+    tables = 4.0 * (2 * model.factors + sizes.width + 1) * (sizes.users + sizes.items)
+    weights = 8.0 * sizes.items * 0.85 * (model.cooccurrence_support + model.semantic_support)
+    if stage == "train":
+        return vectors + 2.2 * tables + 4 * weights + 60.0 * sizes.interactions
+    return vectors + 2 * tables + 1.5 * weights + 48.0 * sizes.interactions

@@ -1,0 +1,55 @@
+"""Predicted costs: the sizes behind them by hand, and how they grow; docs/performance.md has them beside real runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mllmrec.config import load_config
+from mllmrec.dataset import Dataset
+from mllmrec.experiments.costs import Sizes, machine_speed, measure_sizes, predict_costs
+from mllmrec.run_record import STAGES
+
+GIVEN = load_config(None, ["encode.features=item_feat", "profile.kind=mean"])
+LARGE = Sizes(200_000, 100_000, 1_700_000, 5e7, 5e9, (190_000, 190_000), 384, True, 2)
+
+
+def test_sizes_are_counted_in_the_training_interactions(dataset: Dataset) -> None:
+    sizes = measure_sizes(dataset, load_config())
+    R = dataset.train.to_scipy().toarray()
+    assert (sizes.users, sizes.items, sizes.interactions) == (*R.shape, int(R.sum()))
+    assert sizes.shared == (R.T @ R).sum() and sizes.width == 384 and not sizes.given
+    # All neighbors of a user: the items of everybody who shares an item, once for each shared one.
+    assert sizes.steps == sum((R @ R.T)[user] @ R.sum(axis=1) for user in range(len(R)))
+    for users, split in zip(sizes.heldout, ("valid", "test"), strict=True):
+        held = dataset.matrix(split).to_scipy().toarray()
+        assert users == int(((held.sum(axis=1) > 0) & (R.sum(axis=1) > 0)).sum())
+
+
+def test_costs_grow_with_users_and_with_pairs_of_items() -> None:
+    def cost(stage: str, sizes: Sizes) -> float:
+        return next(one.seconds or 0.0 for one in predict_costs(sizes, GIVEN) if one.stage == stage)
+
+    assert [one.stage for one in predict_costs(LARGE, GIVEN)] == list(STAGES)
+    for stage in ("evaluate", "recommend"):
+        doubled = replace(LARGE, users=400_000, heldout=(380_000, 380_000), steps=1e10)
+        assert cost(stage, doubled) == pytest.approx(2 * cost(stage, LARGE), rel=0.05)
+    assert 3 < cost("graph", replace(LARGE, items=200_000)) / cost("graph", LARGE) < 4
+    assert cost("train", replace(LARGE, cores=4)) < 0.7 * cost("train", LARGE)
+    slow = predict_costs(LARGE, GIVEN, speed=0.5)
+    for once, twice in zip(predict_costs(LARGE, GIVEN), slow, strict=True):
+        assert once.seconds is not None and twice.seconds == pytest.approx(2 * once.seconds)
+        assert once.mib is not None and 600 < once.mib < 8_000
+
+
+def test_other_models_have_no_prediction_and_the_stages_before_have() -> None:
+    costs = predict_costs(LARGE, load_config(None, ["model.kind=bpr"]))
+    assert [one.stage for one in costs if one.seconds is None] == ["train", "evaluate", "recommend"]
+    assert all((one.seconds is None) == (one.mib is None) for one in costs)
+
+
+def test_the_speed_of_a_machine_is_a_number_near_one() -> None:
+    assert 0.01 < machine_speed() < 100
+    assert np.isfinite(machine_speed())
