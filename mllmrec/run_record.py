@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypedDict, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mllmrec.config import LEAKY, Config, to_toml
 from mllmrec.dataset import Dataset
@@ -36,6 +36,7 @@ _STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _Scalar = str | int | float | bool | None
 # Settings that readers of a run look up; what else is there may come from another version.
 _READ = {"model": "kind", "profile": "max_items", "graph": "threshold", "evaluate": "mask_validation"}
+_PACKAGES = ("mllmrec", "python", "torch")  # whose versions a record always has; the card prints them
 
 
 class StageRecord(TypedDict):
@@ -61,6 +62,20 @@ class _StageShape(BaseModel):
     summary: str
 
 
+class _Machine(BaseModel):
+    model_config = _STRICT
+    system: str
+    processor: str
+    cores: int
+    memory_gib: int = 0
+
+
+def _with_packages(found: dict[str, str]) -> dict[str, str]:
+    if missing := [name for name in _PACKAGES if name not in found]:
+        raise ValueError(f"there is no version of {', '.join(missing)}")
+    return found
+
+
 class _RecordShape(BaseModel):
     """run.json: what a run was made from, with which settings and versions, and how far it is."""
 
@@ -74,8 +89,8 @@ class _RecordShape(BaseModel):
     command: str
     seed: int
     config: dict[str, Any]
-    versions: dict[str, str]
-    machine: dict[str, str | int]
+    versions: Annotated[dict[str, str], AfterValidator(_with_packages)]
+    machine: _Machine
     stages: dict[Stage, _StageShape]
     earlier: str = ""
 

@@ -190,7 +190,9 @@ def test_no_index_is_out_of_range(case: Path, column: str, value: pl.Expr, messa
         ("config", {"model": {"kind": ["bpr"]}}, "config.model.kind has the wrong type"),
         ("leaky", "yes", "leaky"),
         ("seed", None, "seed"),
-        ("machine", {"cores": []}, "machine.cores"),
+        ("machine", {"cores": []}, "machine"),
+        ("machine", {"system": "Linux", "cores": 2}, "machine.processor"),
+        ("versions", {"mllmrec": "0.1"}, "versions: Value error, there is no version of python, torch"),
     ],
 )
 def test_a_record_of_another_shape_is_one_line(case: Path, key: str, value: Any, message: str) -> None:

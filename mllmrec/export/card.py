@@ -145,7 +145,7 @@ def _about(record: Mapping[str, Any]) -> str:
     profiles = {"text": "profiles in words", "mean": "means of item vectors", "hidden": "states of a language model"}
     by = "without a language model, by measuring" if engine == "extractive" else f"by the engine {engine}"
     seen = "all their items, held-out ones too" if record["leaky"] else "training interactions alone"
-    return f"Items were described {by}; users are {profiles[kind]}, made from {seen}."
+    return f"Items were described {by}; users are {profiles.get(kind, 'vectors')}, made from {seen}."
 
 
 def _limits(run: Run) -> Iterator[str]:
