@@ -79,10 +79,10 @@ class _Store:
     """A folder in an object store."""
 
     def __init__(self, address: str) -> None:
-        import fsspec
-
         self._address = address
         try:
+            import fsspec
+
             found: tuple[Any, str] = fsspec.core.url_to_fs(address, skip_instance_cache=True)
         except (ImportError, ValueError) as error:
             scheme = address.partition("://")[0]
