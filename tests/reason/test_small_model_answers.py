@@ -1,4 +1,4 @@
-"""Faults of a real small model, in its own words: SmolLM2-135M-Instruct wrote every text here that is not marked."""
+"""Faults of a small model. SmolLM2-135M-Instruct wrote CLASSIC, MASTER and LOYAL; other texts are made by hand."""
 
 from __future__ import annotations
 
