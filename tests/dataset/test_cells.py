@@ -196,8 +196,8 @@ def test_what_is_no_id_costs_its_json_row_alone(tmp_path: Path, value: Any) -> N
     ("column", "message"),
     [
         (pl.Series([["u"]]), r"the user column 'user' is List\(String\); wanted text or integers"),
-        (pl.Series([1.0]), "the user column 'user' is Float64: ids above 2\\^53 have lost digits"),
-        (pl.Series([Decimal("1.50")]), "is Decimal.*: ids above"),
+        (pl.Series([1.0]), "the user column 'user' is Float64: it cannot hold ids above 2\\^53"),
+        (pl.Series([Decimal("1.50")]), "is Decimal.*: it cannot hold ids above"),
         (pl.Series([True]), "is Boolean; wanted text or integers"),
         (pl.Series([{"id": "u"}]), "is Struct.*; wanted text or integers"),
         (pl.Series([1]).cast(pl.Date), "is Date; wanted text or integers"),

@@ -73,7 +73,7 @@ def test_features_with_nan_or_of_another_length_are_refused(tmp_path: Path, data
     with pytest.raises(InputError, match="1 rows hold NaN or infinity, the first is item 1"):
         prepare(source, tmp_path / "d")
     np.save(source / "text_feat.npy", np.zeros((2, 2), np.float32))
-    with pytest.raises(InputError, match="text_feat.npy has 2 rows for 3 items"):
+    with pytest.raises(InputError, match="text_feat.npy has 2 rows, but there are 3 items"):
         prepare(source, tmp_path / "d")
     with pytest.raises(MismatchError, match="feature 'x' has 1 rows"):
         export_mmrec(dataset, tmp_path / "o", item_features={"x": np.zeros((1, 1), np.float32)})
@@ -146,7 +146,7 @@ def test_a_huge_number_is_refused_before_items_are_made_of_it(tmp_path: Path) ->
     with pytest.raises(InputError, match="the largest itemID is 150000000 in 1 rows; ids must be numbers from 0"):
         prepare(source, tmp_path / "d")
     np.save(source / "text_feat.npy", np.ones((3, 2), np.float32))
-    with pytest.raises(InputError, match="text_feat.npy has 3 rows for 150000001 items"):
+    with pytest.raises(InputError, match="text_feat.npy has 3 rows, but there are 150000001 items"):
         prepare(source, tmp_path / "d")
     with pytest.raises(InputError, match="user '9999999999999999999' is no number from 0"):
         prepare(inter(source, "userID\titemID\tx_label\n9999999999999999999\t1\t0\n"), tmp_path / "d")

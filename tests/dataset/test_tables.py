@@ -42,7 +42,7 @@ def test_integer_columns_of_parquet_keep_every_digit_and_floats_are_refused(tmp_
     table.write_parquet(tmp_path / "s" / "interactions.parquet")
     assert prepare(tmp_path / "s", tmp_path / "d", KEEP).users[0] == str(2**53 + 1)
     table.cast({"user": pl.Float64}).write_parquet(tmp_path / "s" / "interactions.parquet")
-    with pytest.raises(InputError, match="user column 'user' is Float64: ids above 2\\^53 have lost digits"):
+    with pytest.raises(InputError, match="user column 'user' is Float64: it cannot hold ids above 2\\^53"):
         prepare(tmp_path / "s", tmp_path / "e", KEEP)
 
 

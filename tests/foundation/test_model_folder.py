@@ -67,7 +67,7 @@ def test_ordinary_folders_pass(tmp_path: Path) -> None:
 
 def test_a_settings_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (model(tmp_path / "m") / "extra.json").write_bytes(b" " * (5 << 20))
-    with pytest.raises(EngineError, match="which no settings file of a model has"):
+    with pytest.raises(EngineError, match="settings of a model have at most"):
         locate(str(tmp_path / "m"), "main")
 
 

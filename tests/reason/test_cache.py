@@ -212,7 +212,7 @@ def test_a_database_of_another_shape_is_refused_and_kept(tmp_path: Path, script:
         connection.executescript(f"{script}; PRAGMA user_version = {version}")
         connection.close()
         before = path.read_bytes()
-        with pytest.raises(StorageError, match="is no generation cache"), open_cache(path):
+        with pytest.raises(StorageError, match="is not a generation cache"), open_cache(path):
             pass
         assert path.read_bytes() == before
 
@@ -223,7 +223,7 @@ def test_a_trigger_in_a_cache_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "c.sqlite")
     connection.execute("CREATE TRIGGER t AFTER INSERT ON generations BEGIN DELETE FROM generations; END")
     connection.close()
-    with pytest.raises(StorageError, match="it holds generations, t"), open_cache(tmp_path / "c.sqlite"):
+    with pytest.raises(StorageError, match="its tables are generations, t"), open_cache(tmp_path / "c.sqlite"):
         pass
 
 
