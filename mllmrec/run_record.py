@@ -20,15 +20,8 @@ SCHEMA_VERSION = 1
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # The attribute of Run that reads the artefact of each stage.
-READERS: Mapping[Stage, str] = {
-    "describe": "descriptions",
-    "profile": "profiles",
-    "encode": "features",
-    "graph": "graph",
-    "train": "fitted",
-    "evaluate": "evaluation",
-    "recommend": "recommendations",
-}
+_ARTEFACTS = ("descriptions", "profiles", "features", "graph", "fitted", "evaluation", "recommendations")
+READERS: Mapping[Stage, str] = dict(zip(STAGES, _ARTEFACTS, strict=True))
 _SEAL = "stage.json"
 _OUTPUT = re.compile(r"[a-z0-9_]+(\.LEAKY)?\.(parquet|npy|json|jsonl|safetensors|csv|svg)")
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -36,14 +29,12 @@ _STRICT = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 _Scalar = str | int | float | bool | None
 # Settings that readers of a run look up; what else is there may come from another version.
 _READ = {"model": "kind", "profile": "max_items", "graph": "threshold", "evaluate": "mask_validation"}
-_PACKAGES = ("mllmrec", "python", "torch")  # whose versions a record always has; the card prints them
 
 
 class StageRecord(TypedDict):
     """One stage in run.json: the cost of its last computation, and its result in a line.
 
-    `peak_mib` is the highest resident memory of the process during the stage, or None where the system gives no figure.
-    `counts` hold numbers of the work done, such as answers found in the cache.
+    `peak_mib` is the highest resident memory of the process during the stage, or None. `counts` are of the work done.
     """
 
     seconds: float
@@ -62,18 +53,13 @@ class _StageShape(BaseModel):
     summary: str
 
 
-class _Machine(BaseModel):
-    model_config = _STRICT
-    system: str
-    processor: str
-    cores: int
-    memory_gib: int = 0
+def _having(*names: str) -> AfterValidator:
+    def check(found: Mapping[str, Any]) -> Mapping[str, Any]:
+        if missing := [name for name in names if name not in found]:
+            raise ValueError(f"there is no {', '.join(missing)}")
+        return found
 
-
-def _with_packages(found: dict[str, str]) -> dict[str, str]:
-    if missing := [name for name in _PACKAGES if name not in found]:
-        raise ValueError(f"there is no version of {', '.join(missing)}")
-    return found
+    return AfterValidator(check)
 
 
 class _RecordShape(BaseModel):
@@ -89,8 +75,8 @@ class _RecordShape(BaseModel):
     command: str
     seed: int
     config: dict[str, Any]
-    versions: Annotated[dict[str, str], AfterValidator(_with_packages)]
-    machine: _Machine
+    versions: Annotated[dict[str, str], _having("mllmrec", "python", "torch")]
+    machine: Annotated[dict[str, str | int], _having("system", "processor", "cores")]
     stages: dict[Stage, _StageShape]
     earlier: str = ""
 
@@ -151,7 +137,7 @@ def read_seal(folder: Path, stage: str) -> Seal:
     for key in ("config", "model"):
         if not isinstance(seal.inputs.get(key, {}), dict):
             raise InputError(f"{stage}/{_SEAL} is not in the format of a stage: inputs.{key} is no table of settings")
-    for problem in _output_problems(seal.outputs):
+    if problem := next(_output_problems(seal.outputs), None):
         raise InputError(f"{stage}/{_SEAL} {problem}")
     return seal
 
@@ -161,10 +147,9 @@ def find_run_problems(folder: Path) -> Iterator[str]:
 
     A seal that is cut or is no JSON is no problem: its stage counts as not done.
     """
-    path = folder / "run.json"
-    if path.exists():
+    if (folder / "run.json").exists():
         try:
-            check_record(storage.read_json(path))
+            check_record(storage.read_json(folder / "run.json"))
         except InputError as error:
             yield str(error)
     for stage in STAGES:

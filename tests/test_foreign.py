@@ -191,8 +191,8 @@ def test_no_index_is_out_of_range(case: Path, column: str, value: pl.Expr, messa
         ("leaky", "yes", "leaky"),
         ("seed", None, "seed"),
         ("machine", {"cores": []}, "machine"),
-        ("machine", {"system": "Linux", "cores": 2}, "machine.processor"),
-        ("versions", {"mllmrec": "0.1"}, "versions: Value error, there is no version of python, torch"),
+        ("machine", {"system": "Linux", "cores": 2}, "machine: Value error, there is no processor"),
+        ("versions", {"mllmrec": "0.1"}, "versions: Value error, there is no python, torch"),
     ],
 )
 def test_a_record_of_another_shape_is_one_line(case: Path, key: str, value: Any, message: str) -> None:

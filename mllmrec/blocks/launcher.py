@@ -1,4 +1,4 @@
-"""What every launcher of blocks offers, and what it does with errors of workers."""
+"""Hold what every launcher of blocks offers, and handle errors of workers."""
 
 from __future__ import annotations
 

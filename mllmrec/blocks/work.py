@@ -34,7 +34,7 @@ _OFFSETS, _COLUMNS, _VALUES, _WIDTH, _BYTES = "offsets", "columns", "values", "w
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a function of blocks is given.
+    """Hold what a function of blocks is given.
 
     Attributes:
         start: first row.

@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the model looks at beside the interactions: "items", "users", "graph"."""
+        """Return what the model reads beside the interactions: "items", "users", "graph"."""
         if not self.kind:
             return frozenset({"items"} if self.name == "content" else ())
         return registry.reads(self.kind)

@@ -36,7 +36,7 @@ FoldIn = Callable[[CSR], StandardizedScorer]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How new items are predicted and shown, and what that was measured to do.
+    """Hold how new items are predicted and shown, and what that was measured to do.
 
     Attributes:
         prediction: of their parameters.

@@ -67,7 +67,7 @@ class HalfWhitening:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """How parameters of new items follow from those of known ones.
+    """Hold how parameters of new items follow from those of known ones.
 
     Attributes:
         sharpness: s; the higher, the more the nearest neighbors alone count.

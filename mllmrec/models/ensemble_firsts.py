@@ -39,7 +39,7 @@ RidgeSettings = tuple[int, float, float]  # table (0: vectors, 1: projected ones
 
 @dataclass(frozen=True, slots=True)
 class FirstSettings:
-    """What a first part is made of.
+    """Hold what a first part is made of.
 
     Attributes:
         ridges: settings of each ridge in it.
