@@ -42,11 +42,6 @@ class Few(NamedTuple):
     bounds: NDArray[np.float64]
 
 
-def few_bytes(width: int) -> int:
-    """Return the bytes of USERS users, but their items, of which each takes 16 while they are gathered."""
-    return USERS * (2 * width + 64)
-
-
 def block_items(width: int, n_items: int) -> int:
     """Return the items that are looked at together."""
     return max(1, _BLOCK_BYTES // width) if width else max(1, n_items)
