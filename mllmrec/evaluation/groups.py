@@ -66,6 +66,11 @@ class Ranker(ItemRanker, Protocol):
         ...
 
 
+def is_warm(train: CSR) -> NDArray[np.bool_]:
+    """Return whether each item has a training interaction, bool [I]; the others are cold."""
+    return np.bincount(train.indices, minlength=train.n_columns) > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """The metrics of one model in one group.
@@ -136,9 +141,9 @@ class SplitTask:
         exclude = train
         if split == "test" and config.mask_validation:
             exclude = CSR.from_scipy(train.to_scipy() + dataset.matrix("valid").to_scipy(), binary=True)
-        counts = np.bincount(train.indices, minlength=dataset.n_items)
+        cold = ~is_warm(train)
         known = np.diff(train.indptr)[heldout.rows()] > 0
-        return SplitTask(heldout, exclude, known, counts[heldout.indices] == 0, np.flatnonzero(counts == 0))
+        return SplitTask(heldout, exclude, known, cold[heldout.indices], np.flatnonzero(cold))
 
     def chosen(self, group: str) -> NDArray[np.bool_]:
         """Return the held-out items of a group, bool [heldout.nnz]."""

@@ -19,6 +19,12 @@ def popularity(user_items: CSR) -> VectorScorer:
     return VectorScorer(np.ones((user_items.n_rows, 1), np.float32), counts[:, None])
 
 
+def log_popularity(user_items: CSR) -> VectorScorer:
+    """Score an item by log(1 + its number of training users), the same for everybody."""
+    counts = np.log1p(np.bincount(user_items.indices, minlength=user_items.n_columns)).astype(np.float32)
+    return VectorScorer(np.ones((user_items.n_rows, 1), np.float32), counts[:, None])
+
+
 def untrained_content(items: Vectors, user_items: CSR) -> VectorScorer:
     """Score an item by the cosine of its vector to the mean vector of the user's training items."""
     return VectorScorer(mean_of_owned(items, user_items), items)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, leaky_relu, normalize
 
 from mllmrec.config import ModelConfig, Positive, Share
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
 from mllmrec.models.layers import embedding, squares
 from mllmrec.models.network_model import NetworkModel, rate_candidates
@@ -54,7 +55,7 @@ class CLCRec(NetworkModel):
     def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
         features = torch.from_numpy(np.ascontiguousarray(self._required_items(data), np.float32))
-        warm = np.bincount(data.user_items.indices, minlength=len(features)) > 0
+        warm = is_warm(data.user_items)
         dim = self.context.train.dim
         return CLCRecNetwork(data.user_items.n_rows, features, torch.from_numpy(warm), dim, self.config)
 

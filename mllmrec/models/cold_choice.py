@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores
 from numpy.typing import NDArray
 
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.cold_items import Prediction, neighbor_weights, predict_columns, predict_rows
@@ -91,7 +92,7 @@ def choose_placement(
     Returns:
         The placement; None where too little is known to hide anything, or no validation item is listed.
     """
-    known = np.flatnonzero((np.bincount(train.indices, minlength=train.n_columns) > 0) & vectors.any(axis=1))
+    known = np.flatnonzero(is_warm(train) & vectors.any(axis=1))
     hidden = np.sort(np.random.default_rng(seed).choice(known, round(HIDDEN * len(known)), replace=False))
     histories, bought = split_columns(train, hidden)
     users = judging_users(histories, bought, valid)
@@ -195,7 +196,7 @@ def of_known_items(valid: CSR, train: CSR) -> CSR:
         valid: binary [U, I].
         train: binary [U, I].
     """
-    known, _ = split_columns(valid, np.flatnonzero(np.bincount(train.indices, minlength=train.n_columns) == 0))
+    known, _ = split_columns(valid, np.flatnonzero(~is_warm(train)))
     judged = (np.diff(known.indptr) > 0) & (np.diff(train.indptr) > 0)
     return known if judged.any() else valid
 

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.models.cold_choice import ItemGroups, Placement, judging_users, spread_columns
 from mllmrec.models.cold_items import HalfWhitening, neighbor_weights, predict_columns, predict_rows
@@ -44,7 +45,7 @@ class ItemPlacer:
             features: float32 [I, d], item vectors.
         """
         whitening = HalfWhitening.of(features)
-        known = np.flatnonzero(np.bincount(train.indices, minlength=train.n_columns))
+        known = np.flatnonzero(is_warm(train))
         return ItemPlacer(whitening, known, whitening(features[known]), placement)
 
     def predict_items(
@@ -102,5 +103,5 @@ def lowered_offset(
     """
     users = judging_users(train, valid, valid)
     groups, held = ItemGroups(scorer, users, train), valid.take_rows(users)
-    known = np.flatnonzero(np.bincount(train.indices, minlength=train.n_columns))
+    known = np.flatnonzero(is_warm(train))
     return min(most, highest_offset(groups.lists(known, held), groups.lists(new, held), share))

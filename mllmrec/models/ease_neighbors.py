@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
 from mllmrec.models.ease import EASE, EASEConfig
 from mllmrec.models.new_items import place
@@ -44,7 +45,7 @@ class EASENeighbors(EASE):
     def _fit(self, data: FitData) -> None:
         """Fit B, then replace the columns of cold items; see EASE."""
         super()._fit(data)
-        cold = np.flatnonzero(np.bincount(data.user_items.indices, minlength=data.user_items.n_columns) == 0)
+        cold = np.flatnonzero(~is_warm(data.user_items))
         if data.items is None or not len(cold) or not isinstance(self.weights, np.ndarray):
             return
         shares = place(data.items, data.items[cold], data.user_items)

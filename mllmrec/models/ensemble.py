@@ -35,6 +35,7 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
+from mllmrec.models.baselines import log_popularity
 from mllmrec.models.cold_choice import of_known_items
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_firsts import (
@@ -146,10 +147,9 @@ class Ensemble(FittedEnsemble):
         widest = graph_filter(R, r)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
-        contents = (VectorScorer(mean_of_owned(items, row), items) for row in rows.values())
+        contents = (VectorScorer(means if row is R else mean_of_owned(items, row), items) for row in rows.values())
         aged, content = validation.best("content", contents, progress)
         self.content_half_life = list(rows)[aged]
-        popularity = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
         chosen, best = validation.best("factors", factors, progress)
         self.factor_settings = pair_weight(R, FACTOR_STRENGTHS[chosen][0]), FACTOR_STRENGTHS[chosen][1]
         parts = {
@@ -159,7 +159,7 @@ class Ensemble(FittedEnsemble):
         }
         if profiles is not None and profiles.shape == means.shape and not np.allclose(profiles, means, atol=_SAME):
             parts["profile"] = VectorScorer(profiles, items)
-        parts["popularity"] = VectorScorer(np.ones((R.n_rows, 1), np.float32), popularity[:, None])
+        parts["popularity"] = log_popularity(R)
         return {name: standardize(part) for name, part in parts.items()}
 
     def _fit_ridges(

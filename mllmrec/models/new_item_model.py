@@ -15,6 +15,7 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
@@ -72,7 +73,7 @@ class NewItemModel(ScorerModel):
             earlier: a placement that stands; None: one is chosen.
         """
         R, self.placer, self.shown = data.user_items, None, 0
-        unknown = np.flatnonzero(np.bincount(R.indices, minlength=R.n_columns) == 0)
+        unknown = np.flatnonzero(~is_warm(R))
         self.unshown = len(unknown)
         if data.items is None or share == 0:
             return

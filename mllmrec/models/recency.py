@@ -18,8 +18,9 @@ from pydantic import Field
 
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.validation import Ranked, Validation
+from mllmrec.models.validation import Validation
 
 HalfLives = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]  # in items; 0: none
 
@@ -76,7 +77,7 @@ def aged_rows(user_items: CSR, histories: Histories | None, half_lives: Sequence
 
 
 def choose_rows(
-    fitted: Callable[[CSR], Ranked],
+    fitted: Callable[[CSR], ItemRanker],
     user_items: CSR,
     valid: CSR | None,
     histories: Histories | None,

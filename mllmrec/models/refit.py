@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from mllmrec_kernels import CSR
 
@@ -20,6 +19,7 @@ from mllmrec.dataset import Histories
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
+from mllmrec.models.baselines import log_popularity
 from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_firsts import FirstPart, first_weights, other_weights
 from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
@@ -89,8 +89,7 @@ def refit_parts(
                 assert data.users is not None
                 parts[name] = VectorScorer(data.users, items)
             case "popularity":
-                counts = np.log1p(np.bincount(R.indices, minlength=len(items))).astype(np.float32)
-                parts[name] = VectorScorer(np.ones((R.n_rows, 1), np.float32), counts[:, None])
+                parts[name] = log_popularity(R)
     return parts
 
 

@@ -9,31 +9,14 @@ import numpy as np
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
-from mllmrec.evaluation.groups import ItemRanker
+from mllmrec.evaluation.groups import ItemRanker, Ranker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender, user_rows
 from mllmrec.models.scoring import Lists, Part, Scorer
 
 
-class FittedScorer(Scorer, Part, Protocol):
+class FittedScorer(Scorer, Part, Ranker, Protocol):
     """Scores, lists and ranks items for users."""
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        ...
-
-    def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone, int64 [m]; see Recommender.among."""
-        ...
 
 
 class ScorerModel(Recommender):

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.evaluation import metrics
+from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.foundation.progress import Progress, silent, under
 
 CUTOFF = 20
@@ -27,26 +28,7 @@ SAMPLED_USERS = 20_000  # judged at most
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the sample, after each part
 _ERRORS = 2.0  # standard errors that a candidate is behind by when it is given up
 Values = NDArray[np.float64]
-
-
-class Ranked(Protocol):
-    """A model that ranks held-out items."""
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        ...
-
-
-R = TypeVar("R", bound=Ranked)
+R = TypeVar("R", bound=ItemRanker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +110,7 @@ class Validation:
         of = f" on {len(self.users):,} of {self.total:,} users" if self.is_sampled else ""
         return f"validate {name}, {n + 1}{of}"
 
-    def _judge(self, candidate: Ranked, best_values: Values | None, progress: Progress) -> tuple[Values, bool]:
+    def _judge(self, candidate: ItemRanker, best_values: Values | None, progress: Progress) -> tuple[Values, bool]:
         """Return NDCG@20 of each user, float64 [U], NaN where not judged; and whether the candidate was given up."""
         if not self.is_sampled:
             return ndcg_by_user(candidate, self.train, self.valid, progress), False
@@ -153,7 +135,7 @@ def sample_summary(record: Mapping[str, Any]) -> str:
     return f"chosen on {record['users']:,} of {record['of']:,} validation users, standard error {error:.4f}"
 
 
-def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = silent) -> float:
+def validation_ndcg(model: ItemRanker, train: CSR, valid: CSR, progress: Progress = silent) -> float:
     """Return NDCG@20 of a model, averaged over the users with validation and training items.
 
     Args:
@@ -165,7 +147,7 @@ def validation_ndcg(model: Ranked, train: CSR, valid: CSR, progress: Progress = 
     return metrics.mean({"ndcg": ndcg_by_user(model, train, valid, progress)})["ndcg"]
 
 
-def ndcg_by_user(model: Ranked, train: CSR, valid: CSR, progress: Progress = silent) -> Values:
+def ndcg_by_user(model: ItemRanker, train: CSR, valid: CSR, progress: Progress = silent) -> Values:
     """Return NDCG@20 of each user, float64 [U]; NaN without validation or training items.
 
     Args:
