@@ -28,7 +28,7 @@ BANDWIDTH = 1.25e9  # bytes a second, 10 Gbit/s
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What a run says of one stage.
+    """Hold the times of one stage, as a run records them.
 
     Attributes:
         seconds: from its start to its end.

@@ -1,4 +1,4 @@
-"""What reading pictures is worth for cold items: the same model with and without pictures, paired over users and draws.
+"""Measure what pictures are worth for cold items: one model with and without them, paired over users and draws.
 
     mllmrec prepare shop --format catalogue --out dataset
     mllmrec prepare DATA/movielens-posters --out movielens
@@ -44,7 +44,7 @@ BEGIN, END = "<!-- pictures: make pictures writes this table -->", "<!-- end of 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What pictures add to one model on one dataset.
+    """Hold what pictures add to one model on one dataset.
 
     Attributes:
         dataset, model, group, metric: what is measured.

@@ -93,7 +93,7 @@ class Work:
         label: name of the work to `progress`.
         total: rows in all.
         size: rows a block. It must not depend on the number of workers, or results would.
-        rows: tables of `total` rows, of which a block gets its own.
+        rows: tables of `total` rows; a block gets its own rows.
         shared: tables that every block reads whole.
         settings: JSON-like.
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-MOST_SCANS = 100  # of a JPEG, each of which passes over every pixel; encoders write about ten
-MOST_CHUNKS = 50_000  # of a PNG, each of which Pillow reads by itself; encoders write one for 4 KiB or more
+MOST_SCANS = 100  # of a JPEG; each passes over every pixel, and encoders write about ten
+MOST_CHUNKS = 50_000  # of a PNG; Pillow reads each by itself, and encoders write one for 4 KiB or more
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _SCAN = b"\xff\xda"  # inside a scan's data, 0xff is followed by zero

@@ -49,7 +49,7 @@ _ITSELF = re.compile(
     r"\b(?:as|i am|i'm) an? (?:ai|artificial intelligence|(?:large )?language model|virtual assistant)\b", re.IGNORECASE
 )
 _FEW_FROM, _FEW = 12, 0.45  # words of an answer, and the share of different ones below which it says little
-_FOREIGN = 0.5  # share of an answer's letters in a script of which the prompt has next to nothing
+_FOREIGN = 0.5  # share of an answer's letters in a script that hardly occurs in the prompt
 _HARDLY_ANY = 0.02
 # The first words of "I am sorry, I cannot ...", "As an AI ..." in the languages that current models answer in.
 # An answer is judged by its opening alone: a description may well say later that something cannot be seen.

@@ -55,7 +55,7 @@ def grow_descriptions(
     engine: Describer,
     generation: Generation,
 ) -> Descriptions:
-    """Return descriptions of every item, of which those of unchanged items are the earlier ones.
+    """Return descriptions of every item; unchanged items keep the earlier ones.
 
     Args:
         earlier: of the dataset before.
@@ -82,7 +82,7 @@ def grow_profiles(
     generation: Generation,
     parts: Path,
 ) -> Profiles:
-    """Return profiles of every user, of which those of users with the same history are the earlier ones.
+    """Return profiles of every user; users with the same history keep the earlier ones.
 
     Args:
         earlier: of the dataset before.
@@ -125,7 +125,7 @@ def grow_features(
     parts: Path,
     progress: Progress,
 ) -> Features:
-    """Return vectors of every item and user, of which those of unchanged ones are the earlier ones.
+    """Return vectors of every item and user; unchanged ones keep the earlier vectors.
 
     Args:
         earlier: of the dataset before.

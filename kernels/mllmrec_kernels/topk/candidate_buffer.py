@@ -7,7 +7,7 @@ the k-th highest is dropped, and the threshold is raised to it. In the end about
 scored, the highest sums first, so that the list's own end rules out most of the rest.
 
 Bytes: a buffer is four lists long, 8 bytes per entry, for each row of one panel per thread. Work: the product, and
-about k (1 + ln(N / 4k)) entries per query, none of which is scored before the end unless too many tie.
+about k (1 + ln(N / 4k)) entries per query, scored only at the end, unless too many tie.
 """
 
 from __future__ import annotations
