@@ -16,6 +16,7 @@ prints it and exits with 1; anything else that escapes is a bug.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -61,3 +62,18 @@ def first_line(error: BaseException) -> str:
     """Return an error's text in one line of bounded length."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def require_extra(module: str, extra: str, purpose: str) -> None:
+    """Refuse to go on without a package of an extra.
+
+    Args:
+        module: top-level name of the package as it is imported.
+        extra: the extra of mllmrec that brings it.
+        purpose: what needs it, as the subject of the error.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{purpose} needs {module}, which is not installed; pip install 'mllmrec[{extra}]'")

@@ -33,10 +33,10 @@ from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.reuse.earlier import open_earlier
-from mllmrec.run_record import STAGES, read_seal, seal_path
-from mllmrec.run_record import Stage as Stage
+from mllmrec.reuse import open_earlier
 from mllmrec.runs import Run, open_run
+from mllmrec.runs.record import STAGES, read_seal, seal_path
+from mllmrec.runs.record import Stage as Stage
 from mllmrec.stages import A, Work
 from mllmrec.stages import Artefacts as Artefacts
 

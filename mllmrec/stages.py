@@ -30,11 +30,10 @@ from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations
 from mllmrec.report.figures import training_curve
-from mllmrec.reuse.earlier import REUSED, EarlierRun
-from mllmrec.reuse.stages import Generation, grow_descriptions, grow_features, grow_profiles
-from mllmrec.run_record import Artefact, StageRecord
-from mllmrec.run_record import Stage as Stage
+from mllmrec.reuse import REUSED, EarlierRun, Generation, grow_descriptions, grow_features, grow_profiles
 from mllmrec.runs import Run
+from mllmrec.runs.record import Artefact, StageRecord
+from mllmrec.runs.record import Stage as Stage
 from mllmrec.training.trainer import EPOCHS
 
 A = TypeVar("A", bound=Artefact)

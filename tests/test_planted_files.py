@@ -28,7 +28,7 @@ from mllmrec.foundation.images import MOST_FILE_BYTES
 from mllmrec.foundation.model_folder import count_weights
 from mllmrec.foundation.progress import silent
 from mllmrec.foundation.tables import read_table
-from mllmrec.foundation.web.redaction import Redactor
+from mllmrec.foundation.web.body import Redactor
 from mllmrec.reason.batch_files import read_results
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import _image_digest

@@ -70,7 +70,7 @@ def _recommend(
         raise typer.BadParameter("name the folder that lists go to, --out FOLDER, and one of --users and --items")
     from mllmrec.dataset import parse_columns
     from mllmrec.runs import Run
-    from mllmrec.serving.lists import run_config, save_lists
+    from mllmrec.serving import run_config, save_lists
     from mllmrec.serving.new_items import serve_new_items
     from mllmrec.serving.new_users import serve_new_users
 

@@ -192,7 +192,7 @@ def run_stages(
         resolved = load_config(config, assignments)
     else:
         from mllmrec.runs import Run
-        from mllmrec.serving.lists import run_config
+        from mllmrec.serving import run_config
 
         resolved = run_config(Run(earlier), config, assignments)
     if not parse_address(out):

@@ -23,9 +23,8 @@ from mllmrec.blocks.execution import Executor, Task, hold_to_one_thread, shaping
 from mllmrec.blocks.launcher import ATTEMPTS, Inputs, raise_from_worker
 from mllmrec.blocks.part_files import PartFiles
 from mllmrec.blocks.work import Array, Arrays, cut
-from mllmrec.errors import ConfigError, EngineError, first_line
+from mllmrec.errors import ConfigError, EngineError, first_line, require_extra
 from mllmrec.foundation import digests
-from mllmrec.foundation.extras import require_extra
 
 _AHEAD = 2  # blocks in flight a processor: one runs, the rows of another are brought meanwhile
 _LOOK_SECONDS = 5.0  # between two looks at a cluster in which no block ends

@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in ("DownloadLimits", "ImageDownloader"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mllmrec.foundation.extras import require_extra
+    from mllmrec.errors import require_extra
 
     require_extra("httpx", "web", "downloading pictures")
     from mllmrec.dataset import download

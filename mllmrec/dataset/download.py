@@ -26,11 +26,10 @@ from mllmrec.errors import MllmrecError
 from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.images import ImageRefusedError
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.foundation.web import background
+from mllmrec.foundation.web import concurrency
 from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, read_body
-from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate
+from mllmrec.foundation.web.concurrency import BUSY, OVERLOADED, ConcurrencyPolicy, Gate, backoff, retry_after
 from mllmrec.foundation.web.public import AddressRefusedError, PublicTransport
-from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "mllmrec", "Accept": "image/*", **PLAIN}
@@ -135,7 +134,7 @@ class ImageDownloader:
             files = {url: known[url] for url in unique if url in known}
             job = _Job(store, self.limits, progress, [url for url in unique if url not in files])
             try:
-                background.run(job.run(allow_loopback=self._allow_loopback))
+                concurrency.run(job.run(allow_loopback=self._allow_loopback))
             finally:
                 files |= job.files
                 store.report([*files, *job.failed], job.failed)
@@ -199,7 +198,7 @@ class _Job:
         self._gate = Gate(ConcurrencyPolicy(most))
         self._transport = PublicTransport(connections=most, allow_loopback=allow_loopback)
         async with self._transport:
-            await background.for_each(self._urls, self._one, workers=most)
+            await concurrency.for_each(self._urls, self._one, workers=most)
 
     async def _one(self, _: int, url: str) -> None:
         try:

@@ -36,8 +36,7 @@ from mllmrec.dataset.store_checks import (
 )
 from mllmrec.errors import InputError, MismatchError, StorageError
 from mllmrec.foundation import digests, storage
-from mllmrec.foundation.folders import is_temporary, replaced_folder
-from mllmrec.foundation.foreign import open_foreign
+from mllmrec.foundation.folders import is_temporary, open_foreign, replaced_folder
 from mllmrec.foundation.progress import Progress
 from mllmrec.foundation.tables import read_table
 

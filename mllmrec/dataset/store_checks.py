@@ -15,7 +15,7 @@ from mllmrec.dataset.dataset import SPLITS, Dataset
 from mllmrec.dataset.readers.source import TimeUnit
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import storage
-from mllmrec.foundation.foreign import is_bare_name
+from mllmrec.foundation.folders import is_bare_name
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -1,10 +1,10 @@
 """Compare models, or vary one setting of one: tuned on validation, judged in one protocol, paired by user."""
 
 from mllmrec.experiments.compare import compare_models
-from mllmrec.experiments.difference import Difference
 from mllmrec.experiments.draws import SplitTable, compare_splits
 from mllmrec.experiments.entries import ENTRIES, Entry, choose_entries
 from mllmrec.experiments.grid import GridPoint
+from mllmrec.experiments.judge import Difference
 from mllmrec.experiments.study import STUDIES, Study, find_study, run_study
 from mllmrec.experiments.table import Result, Row
 

@@ -21,7 +21,7 @@ from mllmrec.evaluation.metrics import users_with_heldout
 from mllmrec.foundation import storage
 from mllmrec.models.ensemble import FACTOR_ITERATIONS, FACTOR_STRENGTHS, RIDGE_STRENGTHS, EnsembleConfig
 from mllmrec.models.validation import SAMPLED_USERS
-from mllmrec.run_record import Stage
+from mllmrec.runs.record import Stage
 
 _MIB = 2**20
 _TEXT_WIDTH = 384  # columns of the default encoder

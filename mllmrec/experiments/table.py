@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from mllmrec.config import LEAKY
 from mllmrec.evaluation.bootstrap import Interval, mean_intervals
 from mllmrec.evaluation.evaluate import HeldOut
-from mllmrec.experiments.difference import Difference
 from mllmrec.experiments.grid import GridPoint
-from mllmrec.experiments.judge import JUDGED_BY, SHOWN
+from mllmrec.experiments.judge import JUDGED_BY, SHOWN, Difference
 from mllmrec.experiments.trial import Trial
 from mllmrec.foundation import storage
 
@@ -148,6 +147,16 @@ class Result:
     rows: tuple[Row, ...]
     reference: Row | None
     sentence: str
+
+    def require_reference(self) -> Row:
+        """Return the row that the others are set against.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.reference is None:
+            raise ValueError(f"{self.name} has no reference row")
+        return self.reference
 
     @property
     def judged(self) -> bool:

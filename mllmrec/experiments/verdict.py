@@ -13,7 +13,7 @@ import numpy as np
 from mllmrec.audit.graph import APART
 from mllmrec.evaluation.evaluate import nobody_to_judge
 from mllmrec.evaluation.metrics import short
-from mllmrec.experiments.difference import Difference
+from mllmrec.experiments.judge import Difference
 from mllmrec.experiments.table import Connectivity, Result, Row
 
 _NAMED = 4  # settings that a sentence names before it counts the rest
@@ -60,7 +60,7 @@ def neighbors(result: Result) -> str:
 
 def ablation(result: Result) -> str:
     """Set each variant against the whole: lower, higher, not significant."""
-    whole = _reference(result)
+    whole = result.require_reference()
     others = [(row.point.name, row.less(whole)) for row in result.rows if row is not whole]
     lower = sorted((gap.value, f"{name} ({gap})") for name, gap in others if gap.significant and gap.value < 0)
     higher = sorted((-gap.value, f"{name} ({gap})") for name, gap in others if gap.significant and gap.value > 0)
@@ -131,13 +131,6 @@ def architecture(result: Result) -> str:
     )
 
 
-def _reference(result: Result) -> Row:
-    """Return the row that the others are set against."""
-    if result.reference is None:
-        raise ValueError(f"{result.name} has no reference row")
-    return result.reference
-
-
 def _worth(gap: Difference) -> str:
     if not gap.significant:
         return f"not significantly different ({gap})"
@@ -145,7 +138,7 @@ def _worth(gap: Difference) -> str:
 
 
 def _highest(result: Result, prefix: str) -> str:
-    best, rows, as_good = _reference(result), result.rows, result.as_good
+    best, rows, as_good = result.require_reference(), result.rows, result.as_good
     head = f"Validation NDCG@20 is highest at {prefix}{best.point.name} ({short(best.score)})"
     if all(as_good):
         return f"{head}, and all {len(rows)} settings lie within one standard error of it: the choice does not matter."
@@ -162,7 +155,7 @@ def _highest(result: Result, prefix: str) -> str:
 
 
 def _at_the_edge(result: Result) -> str:
-    edge = _reference(result) in (result.rows[0], result.rows[-1]) and not all(result.as_good)
+    edge = result.require_reference() in (result.rows[0], result.rows[-1]) and not all(result.as_good)
     return " That is the edge of the grid: the best may lie beyond it." if edge else ""
 
 
@@ -204,7 +197,7 @@ def _connected(result: Result) -> str:
         f"The graph falls apart at {where}: {there}its largest component holds {_share(worst)}, "
         f"and there are {worst.components:,} components, {worst.isolated:,} of them isolated items."
     )
-    best = _reference(result).graph
+    best = result.require_reference().graph
     if best and best.largest < APART and not all(apart):
         sentence += " The best setting is one of these: here a graph in pieces serves better than a whole one."
     return sentence

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from mllmrec.dataset import load
-from mllmrec.errors import InputError
+from mllmrec.errors import InputError, require_extra
 from mllmrec.export.mmrec import export_mmrec
 from mllmrec.export.vectors import RANK, export_vectors
-from mllmrec.foundation.extras import require_extra
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.runs import Run
 

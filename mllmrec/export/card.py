@@ -23,8 +23,8 @@ from mllmrec.foundation.settings import toml_lines
 from mllmrec.models import registry
 from mllmrec.report.page import shown
 from mllmrec.report.sections.results import ResultsTable, results_table
-from mllmrec.run_record import marked
 from mllmrec.runs import Run
+from mllmrec.runs.record import marked
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~$&])")  # characters with a meaning within a line
 

@@ -29,8 +29,8 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.inner_products import inner_products, measure_error
 from mllmrec.models.scoring import VectorScorer
-from mllmrec.run_record import marked
 from mllmrec.runs import Run
+from mllmrec.runs.record import marked
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

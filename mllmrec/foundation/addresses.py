@@ -17,7 +17,7 @@ from typing import Any
 
 from mllmrec.errors import ConfigError, InputError, StorageError, first_line
 from mllmrec.foundation import storage
-from mllmrec.foundation.foreign import is_bare_name
+from mllmrec.foundation.folders import is_bare_name
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.*)")  # Path() makes one slash of two
 _PROMPT = "such as s3://bucket/folder"

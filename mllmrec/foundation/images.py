@@ -2,24 +2,53 @@
 
 The kind of a file is decided by its content and an allow-list, its size by its header, before any pixel is
 decoded. The result is 8-bit RGB, upright, the first frame of an animation, on white where the picture is clear.
+Parts of a file are counted before a decoder sees it, because many small ones cost hours in a few bytes.
 Pictures that are decoded at the same time share one budget of memory, whatever the number of threads.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from mllmrec.errors import MllmrecError
-from mllmrec.foundation.byte_budget import ByteBudget
-from mllmrec.foundation.image_structure import find_excess
+
+
+class ByteBudget:
+    """A budget of bytes: each caller takes a part, and waits until its part fits.
+
+    Args:
+        size: bytes in all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free = size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait for `size` bytes and hold them in the block; more than the budget waits for all of it."""
+        size = min(size, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 FORMATS = tuple(ENDINGS)
@@ -216,3 +245,36 @@ def _full_range(image: Image.Image) -> float:
 def _shallow(strip: Image.Image, *, full: float) -> Image.Image:
     values = np.asarray(strip, dtype=np.float64)
     return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+
+
+MOST_SCANS = 100  # of a JPEG; each passes over every pixel, and encoders write about ten
+MOST_CHUNKS = 50_000  # of a PNG; Pillow reads each by itself, and encoders write one for 4 KiB or more
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_SCAN = b"\xff\xda"  # inside a scan's data, 0xff is followed by zero
+_CHUNK_BYTES = 12  # of a PNG's chunk beside its data: size, name, checksum
+
+
+def find_excess(file: BinaryIO) -> str:
+    """Return in words what a file has too much of; empty where it is fine, or of another kind.
+
+    Args:
+        file: a picture of bounded size, at its start; it is at its start again afterwards.
+    """
+    head = file.read(len(_PNG))
+    excess = ""
+    if head == _PNG and _has_many_chunks(file):
+        excess = f"a PNG of more than {MOST_CHUNKS:,} chunks"
+    elif head.startswith(_JPEG) and file.read().count(_SCAN) > MOST_SCANS:
+        excess = f"a JPEG of more than {MOST_SCANS} scans"
+    file.seek(0)
+    return excess
+
+
+def _has_many_chunks(file: BinaryIO) -> bool:
+    for _ in range(MOST_CHUNKS):
+        size = file.read(4)
+        if len(size) < len(b"size"):
+            return False
+        file.seek(int.from_bytes(size) + _CHUNK_BYTES - len(size), 1)
+    return True

@@ -39,8 +39,7 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
-from mllmrec.graph.grow import grow_lists
-from mllmrec.graph.neighbors import Lists
+from mllmrec.graph.neighbors import Lists, grow_lists
 
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
 

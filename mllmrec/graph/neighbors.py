@@ -1,6 +1,14 @@
 """Each item's nearest others, by vectors and by shared users, on the device that is there.
 
-Every kernel gives the same lists to the bit, so the device does not show in what is built on them.
+Every kernel gives the same lists to the bit, so the device does not show in what is built on them. After some rows
+changed, `grow_lists` gives the lists that a search from scratch would. With N the new or changed rows,
+
+    a row of N                                  is searched among all
+    a row whose list named a changed row        is searched among all, for another may follow in its place
+    any other row                               joins its list with its best of N
+
+A search from scratch costs I² pairs, this |N| I and the second kind. Lists by shared users are counted again: that
+is one pass over the interactions.
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 _ROWS = 1 << 14  # rows whose lists a worker searches at once
 CPU = torch.device("cpu")
 _PAYS = 20_000  # items from which a GPU is worth its start: Triton compiles for some seconds
+_MANY = 0.5  # share of rows to search among all from which a search from scratch is cheaper
 
 
 def by_vectors(
@@ -54,12 +63,9 @@ def vectors_block(block: Block) -> Arrays:
     vectors, settings = block.array("vectors"), dict(block.settings)
     k, include_self = settings.pop("k"), settings.pop("include_self", False)
     own = np.arange(block.start, block.stop)[:, None]
-    ids, scores = topk_cosine(vectors, k + (not include_self), queries=vectors[block.start : block.stop], **settings)
-    if include_self:
-        return {"ids": ids, "scores": scores}
-    left_out = ids == own
-    left_out[~left_out.any(axis=1), -1] = True  # of more equal rows than places, the row itself may not be listed
-    return {"ids": ids[~left_out].reshape(-1, k), "scores": scores[~left_out].reshape(-1, k)}
+    lists = topk_cosine(vectors, k + (not include_self), queries=vectors[block.start : block.stop], **settings)
+    ids, scores = lists if include_self else _without_self(lists, own, k)
+    return {"ids": ids, "scores": scores}
 
 
 def by_users(user_items: CSR, k: int, device: torch.device, *, blocks: Blocks | None = None, **options: Any) -> Lists:
@@ -94,3 +100,64 @@ def users_block(block: Block) -> Arrays:
         block.matrix("user_items"), measure="jaccard", times=times, items=(block.start, block.stop), **block.settings
     )
     return {"ids": ids, "scores": scores}
+
+
+def grow_lists(
+    vectors: Vectors,
+    earlier: Lists,
+    changed: NDArray[np.bool_],
+    k: int,
+    device: torch.device,
+    threshold: float | None = None,
+) -> Lists:
+    """Return the k nearest rows of each row by cosine, from the lists of an earlier table.
+
+    Args:
+        vectors: float32 [I, d].
+        earlier: ids int32 [J, k] and cosines float32 [J, k] of the first J <= I rows, as by_vectors gave them.
+        changed: bool [I], rows that are new or whose vector changed; all from J on are.
+        k: neighbors an item.
+        device: where neighbors are searched from scratch, if much changed.
+        threshold: lowest cosine of a list, as in the earlier search; None: any.
+
+    Returns:
+        ids int32 [I, k] and cosines float32 [I, k], the same bits as by_vectors.
+    """
+    before, n = len(earlier[0]), len(vectors)
+    named_changed = (earlier[0] >= 0) & changed[np.maximum(earlier[0], 0)]
+    stale = changed.copy()
+    stale[:before] |= named_changed.any(axis=1)
+    if stale.sum() > _MANY * n:
+        return by_vectors(vectors, k, device, threshold=threshold)
+    ids, cosines = np.full((n, k), -1, np.int32), np.full((n, k), -np.inf, np.float32)
+    ids[:before], cosines[:before] = earlier
+    rows, others, new = np.flatnonzero(stale), np.flatnonzero(~stale), np.flatnonzero(changed)
+    if len(rows):
+        ids[rows], cosines[rows] = _search(vectors, rows, k, threshold)
+    if len(others) and len(new):
+        found, near = topk_cosine(vectors[new], k, queries=vectors[others], threshold=threshold)
+        named = np.where(found >= 0, new[found], -1).astype(np.int32)
+        ids[others], cosines[others] = _join((ids[others], cosines[others]), (named, near), k)
+    return ids, cosines
+
+
+def _search(vectors: Vectors, rows: NDArray[np.int64], k: int, threshold: float | None) -> Lists:
+    """Return the k nearest of some rows among all, themselves left out."""
+    lists = topk_cosine(vectors, k + 1, queries=vectors[rows], threshold=threshold)
+    return _without_self(lists, rows[:, None], k)
+
+
+def _without_self(lists: Lists, rows: NDArray[np.int64], k: int) -> Lists:
+    """Return lists of k + 1 without the row itself, else without their last."""
+    ids, scores = lists
+    left_out = ids == rows
+    left_out[~left_out.any(axis=1), -1] = True  # of more equal rows than places, the row itself may not be listed
+    return ids[~left_out].reshape(-1, k), scores[~left_out].reshape(-1, k)
+
+
+def _join(left: Lists, right: Lists, k: int) -> Lists:
+    """Return the k best of two lists that share nothing, by cosine falling and id rising; -1 stands for none."""
+    ids, cosines = (np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True))
+    last = np.where(ids >= 0, ids, np.iinfo(np.int32).max)
+    order = np.lexsort((last, -cosines), axis=1)[:, :k]
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(cosines, order, axis=1)

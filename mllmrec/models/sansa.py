@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from mllmrec.config import ModelConfig, Positive
-from mllmrec.foundation.extras import require_extra
+from mllmrec.errors import require_extra
 from mllmrec.models.base import FitData
 from mllmrec.models.item_filter import as_weights, strongest
 from mllmrec.models.item_weight_model import ItemWeightModel

@@ -10,8 +10,7 @@ from functools import cached_property
 from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.engine_config import ChatServerConfig
-from mllmrec.errors import ConfigError, EngineError
-from mllmrec.foundation.extras import require_extra
+from mllmrec.errors import ConfigError, EngineError, require_extra
 from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, RetryingChat
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import ChatModel, Describer, Profiler, StatesModel

@@ -19,15 +19,15 @@ from mllmrec.dataset.dataset import Scope
 from mllmrec.dataset.store_checks import MANIFEST, find_dataset_problems
 from mllmrec.errors import InputError, MllmrecError
 from mllmrec.foundation import storage
-from mllmrec.foundation.foreign import find_problems
+from mllmrec.foundation.folders import find_problems
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.report.page import Measure
 from mllmrec.report.pages import graph_page, profiles_page
 from mllmrec.report.sections.cards import Cards, ItemCard, Thumbnails, UserCard
 from mllmrec.report.sections.graph import GraphSection, graph_measures, graph_plots, measure_graph, neighbors_of
 from mllmrec.report.sections.profiles import ProfileSample, measure_profiles, show_profiles
-from mllmrec.run_record import READERS, STAGES, find_run_problems
 from mllmrec.runs import Run
+from mllmrec.runs.record import READERS, STAGES, find_run_problems
 
 _WORST = 20  # generic profiles that are shown in full
 _UNLIMITED = 1 << 40  # characters of pictures on a page of an audit

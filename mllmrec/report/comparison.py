@@ -17,8 +17,8 @@ from mllmrec.report.sections.inputs import SettingDifference, setting_difference
 from mllmrec.report.sections.lists import ListMeasures, measure_lists
 from mllmrec.report.sections.results import ResultsTable, per_user, results_table
 from mllmrec.report.sections.stages import Status, Step, stage_status, steps, training
-from mllmrec.run_record import STAGES, Stage
 from mllmrec.runs import Run
+from mllmrec.runs.record import STAGES, Stage
 
 _USERS = 3  # shown side by side
 _LISTED = 5  # recommendations of each run to them

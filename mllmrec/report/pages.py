@@ -23,8 +23,8 @@ from mllmrec.report.sections.lists import measure_lists
 from mllmrec.report.sections.profiles import ProfileSample, ProfilesSection, profiles_section
 from mllmrec.report.sections.results import by_activity, by_popularity, results_table
 from mllmrec.report.sections.stages import stage_status, steps, training
-from mllmrec.run_record import marked
 from mllmrec.runs import Run
+from mllmrec.runs.record import marked
 
 _BROWSED = 12  # users whose lists can be unfolded
 _EDGES = 12  # of an item on the page of a graph

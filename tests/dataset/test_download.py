@@ -23,7 +23,7 @@ from mllmrec.dataset.download import Downloads
 from mllmrec.dataset.picture_store import open_store
 from mllmrec.errors import StorageError
 from mllmrec.foundation.progress import silent
-from mllmrec.foundation.web import retry
+from mllmrec.foundation.web import concurrency
 from tests.servers import Exchange, LoopbackServer, serve, wait_until
 
 LIMITS = DownloadLimits(seconds=20, attempts=2, concurrency=8, image_bytes=1 << 20)
@@ -32,7 +32,7 @@ Behaviour = Callable[[Exchange], None]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(concurrency, "_FIRST_SECONDS", 0.01)
 
 
 def picture(seed: int, kind: str = "PNG") -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
 from mllmrec.experiments.costs import Sizes, machine_speed, measure_sizes, predict_costs
-from mllmrec.run_record import STAGES
+from mllmrec.runs.record import STAGES
 
 GIVEN = load_config(None, ["encode.features=item_feat", "profile.kind=mean"])
 LARGE = Sizes(200_000, 100_000, 1_700_000, 5e7, 5e9, (190_000, 190_000), 384, True, 2)

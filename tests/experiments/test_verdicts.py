@@ -10,8 +10,8 @@ import pytest
 
 from mllmrec.errors import InputError
 from mllmrec.experiments import Difference, GridPoint, Result, find_study
-from mllmrec.experiments.figure import draw_study
 from mllmrec.experiments.judge import SHOWN
+from mllmrec.experiments.study import draw_study
 from mllmrec.experiments.table import Connectivity, Row
 from mllmrec.experiments.trial import Trial
 

@@ -11,8 +11,8 @@ import torch
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
 from mllmrec.graph import neighbors
-from mllmrec.graph.grow import grow_lists
 from mllmrec.graph.item_graph import EarlierGraph, ItemGraph, build_graph
+from mllmrec.graph.neighbors import grow_lists
 
 CPU, K = torch.device("cpu"), 5
 

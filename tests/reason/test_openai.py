@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.progress import silent
-from mllmrec.foundation.web import retry
+from mllmrec.foundation.web import concurrency
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.engine import Answer, ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
@@ -40,7 +40,7 @@ Behaviour = Callable[[Exchange], None]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(concurrency, "_FIRST_SECONDS", 0.01)
     monkeypatch.setenv("NO_PROXY", "*")
 
 

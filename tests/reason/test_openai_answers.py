@@ -12,8 +12,8 @@ import pytest
 
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
-from mllmrec.foundation.web import retry
-from mllmrec.foundation.web.redaction import Redactor
+from mllmrec.foundation.web import concurrency
+from mllmrec.foundation.web.body import Redactor
 from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.openai_format import read_batch_row, read_completion
@@ -40,7 +40,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(concurrency, "_FIRST_SECONDS", 0.01)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("CHAT_KEY", KEY)
 

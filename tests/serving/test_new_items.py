@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.runs import Run
-from mllmrec.serving.lists import run_config
+from mllmrec.serving import run_config
 from mllmrec.serving.new_items import read_new_items, serve_new_items
 
 

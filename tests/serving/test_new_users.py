@@ -15,7 +15,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.models.baselines import popularity
 from mllmrec.runs import Run
-from mllmrec.serving.lists import run_config
+from mllmrec.serving import run_config
 from mllmrec.serving.new_users import read_new_users, recommend_to_new_users
 
 

@@ -8,7 +8,7 @@ import torch
 from mllmrec_kernels import CSR
 from scipy.stats import chisquare
 
-from mllmrec.training.negatives import Negatives
+from mllmrec.training.loop import Negatives
 
 CPU = torch.device("cpu")
 ROWS = [[0, 1, 2], [2], [1, 3, 4, 5, 6, 7], [], [0, 8]]  # of ten items, of which nobody has seen the last

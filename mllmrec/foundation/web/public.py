@@ -10,14 +10,22 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable
+from functools import cache
 from typing import Any
 
 import httpcore
 import httpx
 
 from mllmrec.errors import MllmrecError
-from mllmrec.foundation.web.tls import certificates
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """Return httpx's own choice: certifi's, or those that SSL_CERT_FILE or SSL_CERT_DIR name."""
+    return httpx.create_ssl_context()
+
 
 PORTS = (80, 443, 8080, 8443)
 """Ports that are called: those of HTTP and their usual alternates. Pictures lie nowhere else on the public network, and

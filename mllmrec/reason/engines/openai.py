@@ -19,12 +19,10 @@ import httpx
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.images import ImageRefusedError
-from mllmrec.foundation.web import background
-from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, read_body
-from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, Gate, Ticket
-from mllmrec.foundation.web.redaction import Redactor
-from mllmrec.foundation.web.retry import BUSY, OVERLOADED, backoff, retry_after
-from mllmrec.foundation.web.tls import certificates
+from mllmrec.foundation.web import concurrency
+from mllmrec.foundation.web.body import PLAIN, BodyRefusedError, Redactor, read_body
+from mllmrec.foundation.web.concurrency import BUSY, OVERLOADED, ConcurrencyPolicy, Gate, Ticket, backoff, retry_after
+from mllmrec.foundation.web.public import certificates
 from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
 from mllmrec.reason.engines import openai_format as form
 from mllmrec.reason.engines.openai_format import FatalError, TransientError
@@ -69,7 +67,7 @@ class ChatServer:
         """
         if self._identity is None:
             try:
-                self._identity = background.run(self._identify(attempts=1))
+                self._identity = concurrency.run(self._identify(attempts=1))
                 self._confirmed = True
             except EngineError:
                 self._identity = {}
@@ -85,7 +83,7 @@ class ChatServer:
         """
         if self._fatal:
             raise EngineError(self._fatal)
-        return background.run(self._complete(requests, report)) if requests else []
+        return concurrency.run(self._complete(requests, report)) if requests else []
 
     async def _complete(self, requests: Sequence[ChatRequest], report: Report) -> list[Reply]:
         await self._confirm()
@@ -100,7 +98,7 @@ class ChatServer:
                     except FatalError as error:
                         self._fatal = str(error)
 
-            await background.for_each(requests, send, workers=self.config.concurrency)
+            await concurrency.for_each(requests, send, workers=self.config.concurrency)
         if self._fatal and all(reply.finish == "failed" for reply in replies.values()):
             raise EngineError(self._fatal)
         # Some were answered before the server began to refuse: theirs are kept, the next call raises.

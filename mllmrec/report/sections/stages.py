@@ -12,8 +12,8 @@ from mllmrec.errors import InputError
 from mllmrec.foundation import digests
 from mllmrec.models.network_model import NetworkModel
 from mllmrec.report.figures import Plot, lines
-from mllmrec.run_record import STAGES, Seal, Stage, read_seal
 from mllmrec.runs import Run
+from mllmrec.runs.record import STAGES, Seal, Stage, read_seal
 
 Status = Literal["done", "missing", "outdated", "damaged"]
 

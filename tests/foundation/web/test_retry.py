@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from mllmrec.foundation.web.retry import backoff, retry_after
+from mllmrec.foundation.web.concurrency import backoff, retry_after
 
 
 @pytest.mark.parametrize(

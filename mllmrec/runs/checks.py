@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation.groups import GROUPS, Groups
-from mllmrec.run_record import Stage
+from mllmrec.runs.record import Stage
 
 # What reading a file of another format may raise; only `load` runs inside such a block.
 SHAPE_ERRORS = (

@@ -14,7 +14,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import describe_machine, versions
-from mllmrec.foundation.foreign import open_foreign
+from mllmrec.foundation.folders import open_foreign
 
 SCHEMA_VERSION = 1
 Stage = Literal["describe", "profile", "encode", "graph", "train", "evaluate", "recommend"]

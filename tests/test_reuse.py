@@ -16,7 +16,7 @@ from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import Answer, Item, Report, no_report
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.generate import GenerationLimits
-from mllmrec.reuse.stages import Generation, grow_descriptions
+from mllmrec.reuse import Generation, grow_descriptions
 
 
 class Counting(ExtractiveDescriber):

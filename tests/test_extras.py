@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from mllmrec import dataset
-from mllmrec.errors import ConfigError
-from mllmrec.foundation.extras import require_extra
+from mllmrec.errors import ConfigError, require_extra
 
 PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
 

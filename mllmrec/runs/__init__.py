@@ -5,7 +5,7 @@ The fingerprint covers the stage's config, its version, and the content of what 
 again, so a killed run goes on at the stage that the kill hit.
 
 A new run folder is closed to other users (mode 0700, files 0600), for it holds profiles of customers. Every run,
-whoever made it, is opened through `foundation.foreign.open_foreign`.
+whoever made it, is opened through `foundation.folders.open_foreign`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import PeakMemory
-from mllmrec.foundation.folders import remove_temporaries
-from mllmrec.foundation.foreign import open_foreign
+from mllmrec.foundation.folders import open_foreign, remove_temporaries
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.base import Recommender
 from mllmrec.models.fitting import read_model
@@ -35,8 +34,8 @@ from mllmrec.models.registry import read_settings
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.profile import Profiles
 from mllmrec.recommend import Recommendations
-from mllmrec.run_checks import SHAPE_ERRORS, check_artefact
-from mllmrec.run_record import (
+from mllmrec.runs.checks import SHAPE_ERRORS, check_artefact
+from mllmrec.runs.record import (
     STAGES,
     A,
     Reader,
