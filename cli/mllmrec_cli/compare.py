@@ -1,25 +1,47 @@
-"""The verb `compare`."""
+"""The verbs `compare` and `study`; study has one sub-verb a study: mllmrec study alpha, neighbors, window, ..."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mllmrec_cli import completion, console
+from mllmrec_cli import console
 from mllmrec_cli.interrupts import resumable
-from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet
+from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet, complete_models
 
 if TYPE_CHECKING:
+    from mllmrec.evaluation.bootstrap import Interval
     from mllmrec.experiments import Result, Row, SplitTable
+    from mllmrec.experiments.draws import PooledRow
+
+_COLUMNS = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "trials", "s", "MiB")
+_STUDIES = {
+    "alpha": "Vary the threshold alpha of the item graph, its connectivity beside it.",
+    "neighbors": "Vary the item graph's neighbors by vectors (K_s) and by shared users (K_c).",
+    "window": "Vary how far apart in time a user's items may be to count as a co-occurrence.",
+    "ablation": "Leave out one part of MLLMRec at a time.",
+    "prompts": "Vary the prompts of a multimodal model.",
+    "leak": "Set profiles that saw held-out items (LEAKY) against leak-free ones.",
+    "seeds": "Repeat one setting with several seeds: mean and spread.",
+    "architecture": "Set user-item propagation against none, with profiles and without.",
+}
+
+_study = typer.Typer(
+    no_args_is_help=True,
+    help="Vary one setting of MLLMRec and compare on validation: alpha, neighbors, leak, seeds, ...",
+)
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the verbs."""
     app.command(name="compare", rich_help_panel=console.JUDGE)(_compare)
+    for name, help_text in _STUDIES.items():
+        _study.command(name=name)(_verb(name, help_text))
+    app.add_typer(_study, name="study", rich_help_panel=console.JUDGE)
 
 
 def _compare(
@@ -33,7 +55,7 @@ def _compare(
             metavar="NAME,NAME",
             help="Models to compare, separated by commas.",
             show_default="all but rivals",
-            autocompletion=completion.models,
+            autocompletion=complete_models,
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each model that is trained.")] = 3,
@@ -67,34 +89,28 @@ def _compare(
     from mllmrec.experiments import choose_entries, compare_models, compare_splits
 
     entries, rules = choose_entries(_names(models)), _names(split)
-    if rules:
-        data = load(dataset)
-        with resumable(), console.progress(quiet=quiet or json) as hook:
+    if draws > 1 and not rules:
+        raise InputError("--draws needs --split, such as --split random: a dataset's own split is one draw")
+    data = load(dataset)
+    with resumable(), console.progress(quiet=quiet or json) as hook:
+        if rules:
             tables = compare_splits(
                 data, out, resolved, entries, rules,
                 draws=draws, cold_share=cold_share, seeds=seeds, generations=cache, progress=hook,
             )  # fmt: skip
-        if json:
-            console.print_json([table.as_dict() for table in tables])
-        elif not quiet:
-            for table in tables:
-                _print_split(table, draws)
-            console.say(f"all of it: {out}")
-        return
-    if draws > 1:
-        raise InputError("--draws needs --split, such as --split random: a dataset's own split is one draw")
-    with resumable(), console.progress(quiet=quiet or json) as hook:
-        result = compare_models(load(dataset), out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
+        else:
+            result = compare_models(data, out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
     if json:
-        console.print_json(result.as_dict())
-    elif not quiet:
-        columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "trials", "s", "MiB")
-        fitted = "1 seed" if seeds == 1 else f"{seeds} seeds"
-        title = f"{result.dataset}: test split, full ranking, {fitted}; tuned on validation"
-        console.out.print(console.table(title, columns, [_cells(row) for row in result.rows]))
-        _print_groups([(row.point.title, row.groups) for row in result.rows])
-        console.out.print(console.plain(result.sentence))
-        console.say(f"all of it: {out}")
+        console.print_json([table.as_dict() for table in tables] if rules else result.as_dict())
+        return
+    if quiet:
+        return
+    if rules:
+        for table in tables:
+            _print_split(table, draws)
+    else:
+        _print_comparison(result, seeds)
+    console.say(f"all of it: {out}")
 
 
 def _names(listed: str) -> list[str]:
@@ -120,38 +136,35 @@ def _print_split(table: SplitTable, draws: int) -> None:
     from mllmrec.evaluation.groups import ALL
     from mllmrec.evaluation.metrics import short
 
-    rows = []
+    n, rows = len(table.seeds), []
     for row in table.rows:
-        gap = row.intervals.get(ALL)
-        spread = f" ± {short(row.spread['ndcg@20'])}" if len(table.seeds) > 1 else ""
-        rows.append(
-            (
-                row.title,
-                short(row.test["recall@20"]),
-                short(row.test["ndcg@20"]) + spread,
-                f"{short(gap.low, signed=True)} {short(gap.high, signed=True)}" if gap else "",
-                f"{row.trials:,}",
-                f"{row.seconds:,.1f}",
-                "" if row.mib is None else f"{row.mib:,.0f}",
-            )
-        )
-    n = len(table.seeds)
+        spread = f" ± {short(row.spread['ndcg@20'])}" if n > 1 else ""
+        rows.append(_cells(row, row.title, short(row.test["ndcg@20"]) + spread, row.intervals.get(ALL)))
     drawn = f"{n} draws" if n > 1 else "one draw" if draws == 1 else "nothing is drawn, so one split"
-    columns = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "trials", "s", "MiB")
     title = f"{table.dataset}, {table.rule}: test split, full ranking, {drawn}; tuned on validation"
-    console.out.print(console.table(title, columns, rows))
+    console.out.print(console.table(title, _COLUMNS, rows))
     _print_groups([(row.title, row.groups) for row in table.rows])
     console.out.print(console.plain(table.sentence))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _print_comparison(result: Result, seeds: int) -> None:
+    """Print the table of a dataset's own split: means over seeds, and differences over users."""
+    fitted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    title = f"{result.dataset}: test split, full ranking, {fitted}; tuned on validation"
+    rows = [_cells(row, row.point.title, score(row), row.interval if row.against else None) for row in result.rows]
+    console.out.print(console.table(title, _COLUMNS, rows))
+    _print_groups([(row.point.title, row.groups) for row in result.rows])
+    console.out.print(console.plain(result.sentence))
+
+
+def _cells(row: Row | PooledRow, title: str, ndcg: str, gap: Interval | None) -> tuple[str, ...]:
     from mllmrec.evaluation.metrics import short
 
     return (
-        row.point.title,
+        title,
         short(row.test["recall@20"]),
-        score(row),
-        f"{short(row.interval.low, signed=True)} {short(row.interval.high, signed=True)}" if row.against else "",
+        ndcg,
+        f"{short(gap.low, signed=True)} {short(gap.high, signed=True)}" if gap else "",
         f"{row.trials:,}",
         f"{row.seconds:,.1f}",
         "" if row.mib is None else f"{row.mib:,.0f}",
@@ -170,3 +183,64 @@ def difference(row: Row, result: Result) -> str:
     """Return the difference to the row that this one is set against, with its standard error."""
     other = result.row(row.against)
     return str(row.less(other)) if other else ""
+
+
+def _verb(name: str, help_text: str) -> Any:
+    def _run(
+        dataset: Dataset,
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                "--out", "-o", metavar="FOLDER", help="Folder of all studies of a dataset. Default: DATASET-studies."
+            ),
+        ] = None,
+        seeds: Annotated[
+            int | None, typer.Option(min=1, help="Seeds of each setting; by default 3, of neighbors 1, of seeds 5.")
+        ] = None,
+        config: ConfigFile = None,
+        assignments: Assignments = None,
+        cache: Cache = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from mllmrec.config import load_config
+        from mllmrec.dataset import load
+
+        resolved, data = load_config(config, assignments or []), load(dataset)
+        from mllmrec.experiments import find_study, run_study
+
+        folder = out or dataset.resolve().with_name(f"{dataset.resolve().name}-studies")
+        with resumable(), console.progress(quiet=quiet or json) as hook:
+            result = run_study(find_study(name), data, folder, resolved, seeds=seeds, generations=cache, progress=hook)
+        if json:
+            console.print_json(result.as_dict())
+        elif not quiet:
+            _print_study(result, folder)
+
+    _run.__doc__ = (
+        f"{help_text} Judged on validation; an interrupted study goes on.\n\nExample: mllmrec study {name} dataset"
+    )
+    return _run
+
+
+def _print_study(result: Result, out: Path) -> None:
+    of_graph = result.rows[0].graph is not None
+    seeds = result.rows[0].seeds
+    measured = ("edges", "largest", "alone") if of_graph else ("R@20", "s")
+    columns = ("setting", f"N@20{' ± sd' if seeds > 1 else ''}", "difference ± se", *measured)
+    reference = f"; differences to {result.reference.point.name}" if result.reference else ""
+    title = f"{result.name}, {result.dataset}: validation, {seeds} seed{'s' if seeds > 1 else ''} a setting{reference}"
+    console.out.print(console.table(title, columns, [_study_cells(row, result) for row in result.rows]))
+    if of_graph:
+        console.out.print("largest: share of the items in the graph's largest component; alone: items without an edge")
+    console.out.print(console.plain(result.sentence))
+    console.say(f"all of it: {out / result.stem}.csv, .json, .svg, .png")
+
+
+def _study_cells(row: Row, result: Result) -> tuple[str, ...]:
+    from mllmrec.evaluation.metrics import short
+
+    line = (row.point.name, score(row), difference(row, result))
+    if row.graph is None:
+        return (*line, short(row.valid["recall@20"]), f"{row.seconds:,.1f}")
+    return (*line, f"{row.graph.edges:,}", f"{row.graph.largest:.1%}", f"{row.graph.isolated:,}")

@@ -1,4 +1,4 @@
-"""The verb `inspect`, with its sub-verbs `profiles` and `graph`."""
+"""The verbs `inspect profiles`, `inspect graph` and `audit leak`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mllmrec_cli.options import Json, Page, Run, Seed
 
 if TYPE_CHECKING:
     from mllmrec.audit.graph import GraphHealth
+    from mllmrec.audit.leak import LeakAudit
     from mllmrec.report.audits import ItemNeighbors
     from mllmrec.report.sections.cards import UserCard
 
@@ -25,6 +26,7 @@ _MEASURES = ("measure", "value", "how to read it")
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.add_typer(_inspect, name="inspect", rich_help_panel=console.JUDGE)
+    app.add_typer(_audit, name="audit", rich_help_panel=console.JUDGE)
 
 
 @_inspect.command(name="profiles")
@@ -135,3 +137,44 @@ def _neighbors_panel(shown: ItemNeighbors) -> Panel:
     names = (console.plain(console.short(shown.item.id, 30)), " ", console.plain(console.short(shown.item.title, 40)))
     title = Text.assemble(("item ", "bold"), *names)
     return Panel(Group(*([heading, *rows] if rows else [Text("no edge")])), title=title, title_align="left")
+
+
+_audit = typer.Typer(no_args_is_help=True, help="Check a run for leaks of held-out items.")
+
+
+@_audit.command(name="leak")
+def _leak(run: Run, seed: Seed = 0, json: Json = False) -> None:
+    """Report whether a run's profiles contain held-out items; exit code 1 if they do.
+
+    Example: mllmrec audit leak run
+    """
+    from mllmrec.report import audits
+
+    with console.progress(quiet=json) as hook:
+        result = audits.audit_run(run, seed=seed, progress=hook)
+    if json:
+        console.print_json(asdict(result) | {"leaking": result.leaking, "sentence": result.sentence})
+    else:
+        _print_leak(result)
+    if result.leaking:
+        console.err.print(console.plain(f"leak: {result.sentence}"), style="red", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _print_leak(result: LeakAudit) -> None:
+    rows = [
+        (
+            known.name,
+            f"{known.users:,}",
+            f"{known.margin:.4f}",
+            f"{known.reference:.4f}",
+            f"{known.surplus:.4f}",
+            str(known.index or ""),
+        )
+        for known in result.splits
+    ]
+    columns = ("split", "users", "margin", "leak-free", "surplus", "leak index")
+    console.out.print(console.table("cosines over never-seen items as popular", columns, rows))
+    if not result.leaking:
+        style = "green" if result.measured == "leak-free" else "yellow"
+        console.out.print(console.plain(result.sentence, style))

@@ -16,23 +16,16 @@ import typer
 
 from mllmrec.errors import ConfigError, InputError, MllmrecError
 from mllmrec_cli import (
-    audit,
     bench,
     compare,
     console,
     data,
-    export,
     generations,
     inspect,
     interrupts,
-    plots,
     recommend,
-    report,
-    scale,
     show,
     stages,
-    study,
-    update,
     upkeep,
 )
 
@@ -71,22 +64,8 @@ def _root(
     pass
 
 
-data.register(app)
-update.register(app)
-export.register(app)
-stages.register(app)
-recommend.register(app)
-compare.register(app)
-study.register(app)
-show.register(app)
-inspect.register(app)
-audit.register(app)
-report.register(app)
-bench.register(app)
-scale.register(app)
-plots.register(app)
-upkeep.register(app)
-generations.register(app)
+for verbs in (data, stages, recommend, compare, show, inspect, bench, upkeep, generations):
+    verbs.register(app)
 
 
 def main() -> None:

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from mllmrec_cli import completion
+
+def complete_settings(incomplete: str) -> list[str]:
+    """Return keys of the config, as --set takes them."""
+    from mllmrec.config import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Return names of complete_models to compare, after the last comma."""
+    from mllmrec.experiments.entries import GROUP, all_entries
+
+    before, comma, last = incomplete.rpartition(",")
+    names = [*(entry.name for entry in all_entries()), GROUP]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
 
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder, made by mllmrec prepare.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made by mllmrec run.")]
@@ -25,7 +40,7 @@ Assignments = Annotated[
         "-s",
         metavar="KEY=VALUE",
         help="One setting, such as graph.threshold=0.5. May be repeated.",
-        autocompletion=completion.settings,
+        autocompletion=complete_settings,
     ),
 ]
 Cache = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
     from mllmrec.serving.new_items import PlacedItems
 
 _SHOWN = 10  # rows of a table that the terminal shows
+_Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", help="Run folder of DATASET; or the folder that lists go to."),
+]
+_Users = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Interactions of users whom RUN does not know: lists for them.")
+]
+_Items = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Items that RUN does not know: whom to show them to, and similar items."),
+]
+_Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ROLE=COLUMN", help="Name a column of FILE: user=customer. May be repeated."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,22 +45,10 @@ def _recommend(
     source: Annotated[
         Path, typer.Argument(metavar="DATASET|RUN", help="A dataset folder; or, for --users, a finished run's.")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Run folder of DATASET; or the folder that lists go to."),
-    ] = None,
-    users: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Interactions of users whom RUN does not know: lists for them."),
-    ] = None,
-    items: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Items that RUN does not know: whom to show them to, and similar items."),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ROLE=COLUMN", help="Name a column of FILE: user=customer. May be repeated."),
-    ] = None,
+    out: _Out = None,
+    users: _Users = None,
+    items: _Items = None,
+    column: _Columns = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     cache: Cache = None,
@@ -86,18 +90,20 @@ def _recommend(
     files = save_lists(lists, out, leaky=run.leaky)
     if json:
         console.print_json({"files": [str(file) for file in files], "notes": notes})
-        return
+    else:
+        _print(files, notes, None if quiet else lists.users)
+
+
+def _print(files: Sequence[Path], notes: Sequence[str], table: DataFrame | None) -> None:
+    """Print the notes, the first rows of a table where there is one, and the files."""
     for note in notes:
         console.say(note)
-    if not quiet:
-        _print(lists.users)
+    if table is not None:
+        rows = [
+            [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+            for row in table.head(_SHOWN).iter_rows()
+        ]
+        title = f"the first {len(rows)} of {len(table):,} rows"
+        console.out.print(console.table(title, table.columns, rows))
     for file in files:
         console.say(str(file))
-
-
-def _print(table: DataFrame) -> None:
-    rows = [
-        [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
-        for row in table.head(_SHOWN).iter_rows()
-    ]
-    console.out.print(console.table(f"the first {len(rows)} of {len(table):,} rows", table.columns, rows))

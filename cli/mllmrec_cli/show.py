@@ -1,8 +1,9 @@
-"""The verb that only looks: show."""
+"""The verbs that look at runs: show, report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from mllmrec_cli import console
-from mllmrec_cli.options import Json, Run
+from mllmrec_cli.options import Json, Quiet, Run, Seed
 from mllmrec_cli.stages import print_results
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ _LONGEST = 2000  # characters of a description or profile that are shown
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the verbs."""
     app.command(name="show", rich_help_panel=console.JUDGE)(_show)
+    app.command(name="report", rich_help_panel=console.JUDGE)(_report)
 
 
 def _show(
@@ -97,3 +99,24 @@ def _listed(label: str, listed: Iterable[tuple[ItemCard, float]], most: int = 5)
     for item, score in list(listed)[:most]:
         rows.append(console.plain(f"{score:8.3f}  {console.short(item.title or item.id, 62)}"))
     return rows
+
+
+def _report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, made by mllmrec run; several are compared.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="The page's path. Default: in the first run.")
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write one page that shows a run, or compares several: results, data, profiles, graph, recommendations.
+
+    Example: mllmrec report run
+    """
+    from mllmrec.report import write_report
+
+    with console.progress(quiet=quiet) as hook:
+        page = write_report(runs, page=html, seed=seed, progress=hook)
+    console.out.print(f"page: {page}", markup=False, soft_wrap=True)
