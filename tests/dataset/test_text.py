@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mllmrec.dataset.readers import text
-from mllmrec.dataset.readers.literals import parse_literal, unpack_cell
-from mllmrec.dataset.readers.markup import strip_html
+from mllmrec.dataset.readers.text import strip_html
+from mllmrec.dataset.readers.values import parse_literal, parse_price, read_id, unpack_cell
 
 PAGE = "var aPageStart = (new Date()).getTime();"
 
@@ -63,7 +63,7 @@ PAGE = "var aPageStart = (new Date()).getTime();"
     ],
 )
 def test_prices_are_read_by_their_value(cell: Any, price: float) -> None:
-    assert text.price(cell) == price
+    assert parse_price(cell) == price
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_prices_are_read_by_their_value(cell: Any, price: float) -> None:
     ],
 )
 def test_what_is_no_single_price_is_null(cell: Any) -> None:
-    assert text.price(cell) is None
+    assert parse_price(cell) is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_literal_is_limited_in_size_and_depth(literal: str) -> None:
     ],
 )
 def test_an_id_is_text_that_a_file_can_hold(value: Any, name: str | None) -> None:
-    assert text.identifier(value) == name
+    assert read_id(value) == name
 
 
 @pytest.mark.parametrize(

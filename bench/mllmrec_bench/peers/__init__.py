@@ -6,9 +6,8 @@ converted), and returns its result; where that is not the same, `differs` says s
 
 from mllmrec_bench.peers.case import Case, Peer
 from mllmrec_bench.peers.graph import one_layer, propagate, ridge_weights, with_gradient
-from mllmrec_bench.peers.mixed import rank_mixed, topk_mixed
 from mllmrec_bench.peers.neighbors import cooccurrence_topk, topk_cosine
-from mllmrec_bench.peers.ranking import rank_heldout, sample_negatives, topk_dot
+from mllmrec_bench.peers.ranking import rank_heldout, rank_mixed, sample_negatives, topk_dot, topk_mixed
 
 __all__ = [
     "Case",

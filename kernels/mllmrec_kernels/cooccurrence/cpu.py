@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.base.prefetch import prefetch
+from mllmrec_kernels.base.jit import prefetch
 
 _AHEAD = 4  # users whose rows are prefetched: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little

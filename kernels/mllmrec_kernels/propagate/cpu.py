@@ -22,8 +22,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.base.jit import CodeGenerator, intrinsic
-from mllmrec_kernels.base.prefetch import emit_prefetch
+from mllmrec_kernels.base.jit import CodeGenerator, emit_prefetch, intrinsic
 from mllmrec_kernels.propagate.reference import Floats
 
 if TYPE_CHECKING:

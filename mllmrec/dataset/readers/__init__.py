@@ -5,7 +5,7 @@ reading       open text: gzip, UTF-16, line ends, limits
 delimited     csv and tsv -> cells with their line
 formats       any file -> columns or objects with their line
 columns       columns -> roles (user, item, rating, ...)
-values times  cells -> ids, numbers, times
+values times  cells -> ids, numbers, prices, literals, times
 interactions  files -> one table of interactions
 items         file -> one table of items
 mmrec         numbers of the MMRec toolbox -> ids and feature rows

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mllmrec.dataset.readers.delimited import Cells, read_delimited
-from mllmrec.dataset.readers.literals import parse_literal
 from mllmrec.dataset.readers.reading import lines, open_text, refuse_unpacked, suffix, unpacked_limit
 from mllmrec.dataset.readers.source import Rejects
+from mllmrec.dataset.readers.values import parse_literal
 from mllmrec.errors import InputError, first_line
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.storage import open_regular

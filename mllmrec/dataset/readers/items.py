@@ -15,7 +15,7 @@ from mllmrec.dataset.readers.columns import TableColumns
 from mllmrec.dataset.readers.formats import Reading, read_objects
 from mllmrec.dataset.readers.pictures import Pictures
 from mllmrec.dataset.readers.source import ITEMS, FileRead
-from mllmrec.dataset.readers.values import MISSING, id_fault, read_id
+from mllmrec.dataset.readers.values import MISSING, id_fault, parse_price, read_id
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _item(
         "brand": text.clean(cell("brand"), text.TITLE_LENGTH),
         "categories": text.parts(cell("categories")),
         "description": text.clean(description, text.DESCRIPTION_LENGTH),
-        "price": text.price(cell("price")),
+        "price": parse_price(cell("price")),
         "images": images,
         "image_urls": addresses,
     }

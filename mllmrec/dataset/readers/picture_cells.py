@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mllmrec.dataset.readers.literals import unpack_cell
+from mllmrec.dataset.readers.values import unpack_cell
 
 FILE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".jpe", ".jfif")
 PICTURES_PER_ITEM = 100
