@@ -11,7 +11,7 @@ import pytest
 from mllmrec import dataset
 from mllmrec.errors import ConfigError, require_extra
 
-PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())
 
 
 def test_a_package_that_is_there_passes() -> None:

@@ -27,7 +27,8 @@ from mllmrec.pipeline import run
 from mllmrec.report import write_report
 from mllmrec.report.audits import examine_folder
 from mllmrec.runs import Run
-from tests.fuzz_folders import MAX_ADDED_MIB, MAX_SECONDS, SETTINGS, fuzz, hash_encoder
+from tests.fuzz_folders import MAX_ADDED_MIB, MAX_SECONDS, SETTINGS, fuzz
+from tests.hash_encoder import hash_encoder
 
 SECRET = "what nobody may read, write or remove"
 
