@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
-BANDWIDTH = 1.25e9  # bytes a second, 10 Gbit/s
+BANDWIDTH = 1.25e9  # bytes per second, 10 Gbit/s
 
 
 @dataclass(frozen=True)

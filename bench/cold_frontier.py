@@ -240,10 +240,10 @@ def _print(dataset: str, means: pl.DataFrame, draws: int) -> None:
 
 
 def draw_frontier(means: pl.DataFrame, stem: Path) -> list[Path]:
-    """Draw Recall@20 of new items over that of known ones, a line a model; return the files.
+    """Draw Recall@20 of new items over that of known ones, a line per model; return the files.
 
     Args:
-        means: a row a point.
+        means: a row per point.
         stem: path of the files without their suffix.
     """
     from matplotlib.figure import Figure

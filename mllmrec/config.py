@@ -46,7 +46,7 @@ class DescribeConfig(BaseModel):
 
     model_config = _FROZEN
     engine: Engine = "extractive"
-    images: bool = True  # False: items are their catalogue text alone
+    images: bool = True  # False: items are only their catalogue text
     # What follows is for engines with a model.
     model: str = ""  # a Hugging Face name or a folder; for "openai" the server's name of it
     template: str = "attributes"  # one that ships, or the path of a .toml file
@@ -139,7 +139,7 @@ class TrainConfig(BaseModel):
     device: Device = "auto"
 
     def identity(self, kind: str) -> dict[str, Any]:
-        """Return what a fit of that kind depends on; MLLMRec and SASRec alone draw negatives from a pool."""
+        """Return what a fit of that kind depends on; only MLLMRec and SASRec draw negatives from a pool."""
         unread = set() if kind in ("mllmrec", "sasrec") else {"negative_pool"}
         return self.model_dump(exclude={"checkpoint_seconds", "device", *unread})
 

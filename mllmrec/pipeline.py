@@ -184,7 +184,7 @@ def _without_unread(config: Config, out: Path, until: Stage, progress: Progress)
 
 
 def _profile_kind(folder: Path) -> str:
-    """Return profile.kind of the profiles that a run folder has; empty where it has none."""
+    """Return profile.kind of the profiles that a run folder has; empty if it has none."""
     path = seal_path(folder, "profile")
     if not path.is_file():
         return ""

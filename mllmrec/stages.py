@@ -66,7 +66,7 @@ class Artefacts:
 
     @property
     def evaluated(self) -> Evaluation | None:
-        """Return the evaluation, or None where the run has none yet."""
+        """Return the evaluation, or None if the run has none yet."""
         return self.__dict__.get("evaluate")
 
 

@@ -8,7 +8,7 @@
     bench.py         one op on one case: mllmrec and its peers
     scale.py         graph construction over a range of sizes, and its exponent
     results.py       the one long CSV
-    plots.py         pictures drawn from that CSV alone
+    plots.py         pictures drawn only from that CSV
 
 Times are of use as ratios only, taken in one process with the methods in turn; nothing here is a test.
 """

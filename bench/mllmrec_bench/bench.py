@@ -137,11 +137,11 @@ class Measured:
 
     @property
     def strongest(self) -> Timed | None:
-        """Return the peer with the lowest median; None where none is installed."""
+        """Return the peer with the lowest median; None if none is installed."""
         return min(self.others, key=lambda timed: Quantiles.of(timed.seconds).median, default=None)
 
     def differs(self, name: str) -> str:
-        """Return the difference of a peer's result; empty where it is the same."""
+        """Return the difference of a peer's result; empty if it is the same."""
         return next((peer.differs for peer in self.case.peers if peer.name == name), "")
 
     def results(self, stamp: Stamp) -> list[Result]:

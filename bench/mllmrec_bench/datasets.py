@@ -273,7 +273,7 @@ def choose_data(
     seed: int = 0,
     progress: Progress = silent,
 ) -> BenchData:
-    """Return a dataset or run, or generated data where neither is named.
+    """Return a dataset or run, or generated data if neither is named.
 
     Args:
         sizes: of generated data.
@@ -296,5 +296,5 @@ def choose_data(
 
 
 def find_source(features: Path | None, progress: Progress = silent) -> Source:
-    """Return the rows of a .npy file, or the text of the demo shop where none is named."""
+    """Return the rows of a .npy file, or the text of the demo shop if none is named."""
     return file_source(features) if features else demo_source(progress)

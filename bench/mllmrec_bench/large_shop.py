@@ -1,4 +1,4 @@
-"""Generate a large shop as files: users with tastes, goods by popularity, and a vector an item.
+"""Generate a large shop as files: users with tastes, goods by popularity, and a vector per item.
 
     python -m mllmrec_bench.large_shop --users 200000 --items 100000 --interactions 2200000 --out shop
     mllmrec prepare shop --out dataset

@@ -162,7 +162,7 @@ def _versions() -> str:
 
 @cache
 def _commit() -> str:
-    """Return the commit of these sources, with a digest of their changes where there are any."""
+    """Return the commit of these sources, with a digest of their changes if there are any."""
     here = Path(__file__)
     commit = _git("log", "-1", "--format=%h", "--", here.name)
     if not commit:
@@ -173,7 +173,7 @@ def _commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """Return git's output in the folder of this file; empty where there is no git, or no repository."""
+    """Return git's output in the folder of this file; empty if there is no git, or no repository."""
     try:
         done = subprocess.run(
             ["git", *words],

@@ -65,7 +65,7 @@ class Timed:
         name: the method's.
         seconds: one a round.
         extra_bytes: peak memory of one call beyond what was there before and beyond its result;
-            None where this system cannot say.
+            None if this system cannot say.
     """
 
     name: str
@@ -148,7 +148,7 @@ def peak_extra(call: Callable[[], Any]) -> int | None:
     A result of scipy, NumPy or torch arrays, and tuples of them, is measured by its own bytes.
 
     Returns:
-        None where the system cannot say (no Linux, or a container that forbids it); the call is made anyway.
+        None if the system cannot say (no Linux, or a container that forbids it); the call is made anyway.
     """
     gc.collect()
     _return_free_memory()

@@ -108,7 +108,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Hook]:
-    """Give a hook that draws a bar a task in a terminal, and writes a line every ten seconds elsewhere.
+    """Give a hook that draws a bar per task in a terminal, and writes a line every ten seconds elsewhere.
 
     Colors may be forced upon a log file; bars are not, for each of their frames would stay in it.
     """
@@ -151,7 +151,7 @@ def _rate(speed: float) -> str:
 
 
 class _TerminalProgress:
-    """A bar a task; a task that restarts from a lower count has its bar, clock and rate reset."""
+    """A bar per task; a task that restarts from a lower count has its bar, clock and rate reset."""
 
     def __init__(self, display: Progress) -> None:
         self._display = display

@@ -61,7 +61,7 @@ def stats(cache: Cache = None, json: Json = False) -> None:
 def verify(cache: Cache = None, json: Json = False) -> None:
     """Check every row of the cache against its checksum.
 
-    Exit code 1 where rows are damaged; they count as missing, and prune removes
+    Exit code 1 if rows are damaged; they count as missing, and prune removes
     them.
 
     Example: mllmrec cache verify

@@ -35,7 +35,7 @@ EXIT_CODES = (
     "Example: mllmrec prepare shop --out dataset && mllmrec run dataset --out run && mllmrec show run"
 )
 
-_THREAD_VARIABLES = ("NUMBA_NUM_THREADS",)  # Numba alone fails on what is no number; the others count it as unset
+_THREAD_VARIABLES = ("NUMBA_NUM_THREADS",)  # only Numba fails on what is no number; the others count it as unset
 
 app = typer.Typer(
     name="mllmrec",

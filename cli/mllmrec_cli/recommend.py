@@ -95,7 +95,7 @@ def _recommend(
 
 
 def _print(files: Sequence[Path], notes: Sequence[str], table: DataFrame | None) -> None:
-    """Print the notes, the first rows of a table where there is one, and the files."""
+    """Print the notes, the first rows of a table if there is one, and the files."""
     for note in notes:
         console.say(note)
     if table is not None:

@@ -143,7 +143,7 @@ def examine_graph(
         vectors: float32 [I, d], the unit item vectors it was made from.
         histories: the training histories it was made from.
         threshold: `graph.threshold`.
-        most: entries whose cosine, source and shared users are looked up; a sample where there are more; None: all.
+        most: entries whose cosine, source and shared users are looked up; a sample if there are more; None: all.
         seed: of that sample.
 
     Raises:

@@ -3,7 +3,7 @@
 A leak-free profile ranks held-out items above strangers too, because tastes persist; so a high rank of held-out
 items proves nothing. But a profile that was written from an item knows *it*, above items just like it. So every
 item is set against its likes, the never-seen items of the nearest vectors. The part that a training history explains
-is taken out by a leak-free reference, made here from training items alone: the mean of their vectors (for a training
+is taken out by a leak-free reference, made here only from training items: the mean of their vectors (for a training
 item, of the *others*).
 
     surplus(u, i) = [s(p_u, i) - mean over likes j of s(p_u, j)]
@@ -16,10 +16,10 @@ item's in a leaky one. So
 
     leak index = mean over users of the surplus of held-out items / that of training items
 
-is about the share of held-out items that went into the profiles: 0 where none did, 1 where all did. Its interval
-is a bootstrap over users. Validation and test are measured apart, so that a leak of one alone shows whole. So are
+is about the share of held-out items that went into the profiles: 0 if none did, 1 if all did. Its interval
+is a bootstrap over users. Validation and test are measured apart, so that a leak of only one shows whole. So are
 held-out items without a training interaction, as a split by cold items has them: their leak would be a small part of
-the whole. Profiles of tastes alone, without items, have next to no surplus: for them the audit is undecided.
+the whole. Profiles of tastes, without items, have next to no surplus: for them the audit is undecided.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Knowledge:
 
     Attributes:
         split: "train", "valid" or "test".
-        cold: whether these are the items of the split without a training interaction alone.
+        cold: whether these are only the items of the split without a training interaction.
         users: users with such items.
         margin: of the items over never-seen items of the same popularity decile.
         reference: the same margin by the leak-free reference.
@@ -74,7 +74,7 @@ class Knowledge:
 
     @property
     def name(self) -> str:
-        """Return the split, and that its cold items alone are measured."""
+        """Return the split, and that only its cold items are measured."""
         return f"{self.split}, cold items" if self.cold else self.split
 
 
@@ -84,7 +84,7 @@ class LeakAudit:
 
     Attributes:
         recorded: the histories that the run says its profiles were made from.
-        measured: the verdict from the vectors alone.
+        measured: the verdict from only the vectors.
         splits: train, valid, test, then the cold items of valid and test; held-out splits without items are left out,
             and cold items of fewer than 30 users.
         users: users measured.
@@ -177,7 +177,7 @@ class _Measurer:
         self._stranger_vectors = features.items[strangers]
 
     def user(self, user: int) -> Floats:
-        """Return [5, 3]: train and _HELD_OUT by margin, reference margin, surplus; NaN where there is no item."""
+        """Return [5, 3]: train and _HELD_OUT by margin, reference margin, surplus; NaN if there is no item."""
         training = self._items[0].row(user)
         total: Vectors = self._features.items[training].sum(axis=0)
         unseen = ~np.isin(self._strangers, self._seen.row(user))
@@ -193,7 +193,7 @@ class _Measurer:
         return np.array(groups)
 
     def _rows(self, user: int, items: NDArray[np.integer], references: Vectors, unseen: NDArray[np.bool_]) -> Floats:
-        """Return [n, 3]: the measures of each of `items`, with its own reference [n, d]; NaN where it has none."""
+        """Return [n, 3]: the measures of each of `items`, with its own reference [n, d]; NaN if it has none."""
         vectors = self._features.items
         profile = vectors[items] @ self._features.users[user], self._stranger_vectors @ self._features.users[user]
         lengths = np.maximum(np.linalg.norm(references, axis=1), np.finfo(np.float32).tiny)
@@ -213,7 +213,7 @@ class _Measurer:
 
 
 def _mean(rows: Floats) -> Floats:
-    """Return the mean of the rows [n, 3] that are numbers; NaN where none is."""
+    """Return the mean of the rows [n, 3] that are numbers; NaN if none is."""
     measured = rows[~np.isnan(rows[:, 2])]
     return np.mean(measured, axis=0) if len(measured) else np.full(3, np.nan)
 

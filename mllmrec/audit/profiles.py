@@ -19,8 +19,8 @@ from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
 
-MOST_ITEMS = 20_000  # items that common words are counted over; a seeded sample where there are more
-MOST_USERS = 10_000  # profiles that are measured; a seeded sample where there are more
+MOST_ITEMS = 20_000  # items that common words are counted over; a seeded sample if there are more
+MOST_USERS = 10_000  # profiles that are measured; a seeded sample if there are more
 _FEWEST_TELLING, _LEAST_TELLING = 2, 0.08  # fewer words, or a smaller share of them, and a profile is generic
 WARN = 0.1  # share of generic, failed or repeated profiles from which on a run says so
 
@@ -105,7 +105,7 @@ def measure_words(
         descriptions: of the items.
         profiles: to measure.
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
-        most: profiles that are measured; a seeded sample where there are more.
+        most: profiles that are measured; a seeded sample if there are more.
         seed: of that sample.
     """
     texts, status = profiles.texts, Counter(profiles.table["status"].to_list())

@@ -105,13 +105,13 @@ def measure_quality(
     seed: int = 0,
     progress: Progress = silent,
 ) -> ProfileQuality:
-    """Measure everything; held-out interactions are read for `similarity` alone.
+    """Measure everything; held-out interactions are read only for `similarity`.
 
     Args:
         dataset: catalogue and split.
         descriptions, profiles, features: artefacts of one run.
         newest: how many of a user's newest items a profile was made from (`profile.max_items`).
-        most: users that are measured; a seeded sample where there are more.
+        most: users that are measured; a seeded sample if there are more.
         seed: of every sample.
         progress: called after each block of users.
 
@@ -179,7 +179,7 @@ def ngrams(text: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 where there is none.
+    """Return distinct-n (Li et al. 2016): different n-grams over all n-grams of all texts; 0 if there is none.
 
     It falls with the number of texts: compare only between sets of one size.
     """
@@ -192,7 +192,7 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     """Return self-BLEU-4 (Zhu et al. 2018): the mean BLEU of each text with all the others as its references.
 
-    1 where all are the same, near 0 where none share words; NaN for fewer than two texts. An n-gram order with no
+    1 if all are the same, near 0 if none share words; NaN for fewer than two texts. An n-gram order with no
     match counts half a match (NIST smoothing), so that short texts are not all 0. O(total n-grams).
     """
     counted = [[ngrams(text, n) for n in _ORDERS] for text in texts]

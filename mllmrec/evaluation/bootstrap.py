@@ -22,7 +22,7 @@ _PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % bootstrap interval; all NaN where there is no user."""
+    """An estimate with its 95 % bootstrap interval; all NaN if there is no user."""
 
     value: float
     low: float
@@ -77,7 +77,7 @@ def crossed_intervals(draws: Sequence[tuple[NDArray[np.int64], Floats]]) -> list
         draws: for each draw the users, int64 [n], and their values, float64 [n, m]; draws without users are left out.
 
     Returns:
-        m intervals; NaN where no draw has users.
+        m intervals; NaN if no draw has users.
     """
     width = draws[0][1].shape[1] if draws else 0
     judged = [(users, values) for users, values in draws if len(users)]

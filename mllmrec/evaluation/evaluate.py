@@ -45,9 +45,9 @@ class Evaluation:
         leaky: whether the model's profiles saw held-out interactions.
         means: split -> model -> metric -> mean over the evaluated users; NaN without users.
         users: split -> number of users evaluated.
-        per_user: id, split, model, and a column a metric; the evaluated users.
-        heldout: user, item, and a column a model: its 0-based rank of that held-out test item, int32.
-        groups: the same by group; empty where the evaluation is of an earlier version.
+        per_user: id, split, model, and a column per metric; the evaluated users.
+        heldout: user, item, and a column per model: its 0-based rank of that held-out test item, int32.
+        groups: the same by group; empty if the evaluation is of an earlier version.
         farthest: the rank that stands for itself and all beyond; 0 where all ranks were counted.
     """
 
@@ -70,11 +70,11 @@ class Evaluation:
 
     @property
     def unjudged(self) -> str:
-        """Return why no model can be judged on the test split; empty where one can."""
+        """Return why no model can be judged on the test split; empty if one can."""
         return "" if self.users["test"] else nobody_to_judge("test")
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write metrics.json (null where nobody is judged), per_user.parquet, heldout.parquet and groups.parquet."""
+        """Write metrics.json (null if nobody is judged), per_user.parquet, heldout.parquet and groups.parquet."""
         groups, limited = self.groups.as_dict(), {"farthest_rank": self.farthest} if self.farthest else {}
         notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": groups, **limited}
         storage.write_json(path("metrics.json"), storage.nulled(notes))
@@ -165,7 +165,7 @@ def evaluate_models(
 
 
 def _limit(split: HeldOut, users: int, config: EvaluateConfig) -> int | None:
-    """Return the rank from which on a split's ranks need not be told apart; None where all are."""
+    """Return the rank from which on a split's ranks need not be told apart; None if all are."""
     if split == "valid":
         return max(config.cutoffs)
     return None if users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)

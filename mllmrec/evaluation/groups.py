@@ -1,7 +1,7 @@
 """Judge a split as a whole and by group: warm items, cold items, cold items among themselves, new users.
 
 A cold item is one without a training interaction, a new user one without any. Metrics are those of the held-out items
-of the group alone:
+of only the group:
 
 | group | users | held-out items | ranked among |
 |---|---|---|---|
@@ -62,7 +62,7 @@ class Ranker(ItemRanker, Protocol):
     """A model that ranks held-out items of the catalogue."""
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone, int64 [m], ascending; its column j is `items[j]`."""
+        """Return the ranker of only some items, int64 [m], ascending; its column j is `items[j]`."""
         ...
 
 
@@ -92,7 +92,7 @@ class Groups:
         users: split -> group -> number of users judged.
         heldout: split -> group -> number of held-out items judged.
         means: split -> group -> model -> metric -> mean over the users; NaN without users.
-        per_user: id, split, group, model, and a column a metric; "warm items" has no rows where it is all of a split.
+        per_user: id, split, group, model, and a column per metric; "warm items" has no rows where it is all of a split.
     """
 
     users: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Groups:
         return any(self.users.get("test", {}).get(group, 0) for group in (COLD, NEW))
 
     def as_dict(self) -> dict[str, object]:
-        """Return users, held-out items and means JSON-like; NaN where nobody is judged."""
+        """Return users, held-out items and means JSON-like; NaN if nobody is judged."""
         return {"users": self.users, "heldout": self.heldout, "metrics": self.means}
 
 

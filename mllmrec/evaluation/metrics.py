@@ -61,7 +61,7 @@ def per_user(ranks: NDArray[np.integer[Any]], indptr: NDArray[np.int64], cutoffs
 
 
 def mean(values: dict[str, Floats]) -> dict[str, float]:
-    """Return the means over the evaluated users; NaN where there is none."""
+    """Return the means over the evaluated users; NaN if there is none."""
     return {name: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for name, v in values.items()}
 
 

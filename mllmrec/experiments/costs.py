@@ -57,7 +57,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """The predicted cost of a stage; None where this kind of model or engine has no prediction."""
+    """The predicted cost of a stage; None if this kind of model or engine has no prediction."""
 
     stage: Stage
     seconds: float | None

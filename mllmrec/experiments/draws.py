@@ -45,13 +45,13 @@ class PooledRow:
         leaky: whether its profiles see held-out interactions.
         settings: chosen on the validation of each draw.
         valid: NDCG@20 on validation, mean over draws.
-        test: metric -> mean over draws; NaN where nobody is judged.
+        test: metric -> mean over draws; NaN if nobody is judged.
         spread: metric -> standard deviation over draws; 0 for one.
         groups: group -> metric -> mean over the draws that judge it.
         trials: fits in all draws.
         seconds: median time to fit.
-        mib: highest memory that a fit took on top; None where it is unknown.
-        against: the row that it is set against; empty where there is none.
+        mib: highest memory that a fit took on top; None if it is unknown.
+        against: the row that it is set against; empty if there is none.
         intervals: group, and ALL -> its NDCG@20 less that row's, over users and draws.
     """
 
@@ -77,7 +77,7 @@ class SplitTable:
     Attributes:
         rule: random, user-time, ..., or "given".
         dataset: its name.
-        seeds: the seed of each draw; None where nothing is drawn.
+        seeds: the seed of each draw; None if nothing is drawn.
         users: users of the test split, by draw.
         rows: in the order of the grid.
         sentence: the verdict.
@@ -96,7 +96,7 @@ class SplitTable:
         return [group for group in GROUPS if any(group in row.groups for row in self.rows)]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the table JSON-like; NaN where nobody is judged."""
+        """Return the table JSON-like; NaN if nobody is judged."""
         return asdict(self)
 
     def save(self, out: Path) -> None:

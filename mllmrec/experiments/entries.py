@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def fitting(self) -> Literal["baseline", "closed", "trained"]:
-        """Return "baseline" without settings, "closed" where nothing is random, "trained" where the seed matters."""
+        """Return "baseline" without settings, "closed" if nothing is random, "trained" if the seed matters."""
         if not self.kind:
             return "baseline"
         return "trained" if registry.find(self.kind).is_random else "closed"
@@ -137,7 +137,7 @@ def all_entries() -> tuple[Entry, ...]:
 
 
 def choose_entries(names: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the named entries in the table's order; all but RIVALS where nothing is named.
+    """Return the named entries in the table's order; all but RIVALS if nothing is named.
 
     Raises:
         InputError: there is no such model.

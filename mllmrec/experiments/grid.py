@@ -68,7 +68,7 @@ def neighbors(_: Config, __: Dataset) -> Points:
 def windows(_: Config, dataset: Dataset) -> Points:
     """Return windows of time within which a user's two items count as a co-occurrence; any distance last.
 
-    The unit is days where the dataset has times, and places in a user's order where it has that alone. A window
+    The unit is days where the dataset has times, and places in a user's order if it has only that. A window
     that no training history exceeds is the same as none, and is left out.
 
     Raises:

@@ -77,7 +77,7 @@ def check_validation(dataset: Dataset) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference of two rows and its standard error; NaN where nobody is judged."""
+    """A difference of two rows and its standard error; NaN if nobody is judged."""
 
     value: float
     error: float

@@ -49,7 +49,7 @@ class Study:
         axes: names of the axes, for the picture; none where the points are just named.
         of_graph: whether the points differ in their item graphs, which are measured then.
         against_best: rows are set against the best; otherwise against the first.
-        seeds: each point's, where nothing else is chosen.
+        seeds: each point's, if nothing else is chosen.
         by_seed: each seed is a row of its own.
     """
 
@@ -183,7 +183,7 @@ def draw_study(result: Result, axes: tuple[str, ...], stem: Path) -> list[Path]:
 
 
 def _intervals(result: Result) -> Figure:
-    """Draw a line a row: its score, with the standard error of its difference to the reference."""
+    """Draw a line per row: its score, with the standard error of its difference to the reference."""
     rows, reference = result.rows, result.require_reference()
     figure = Figure(figsize=(7, 1.5 + 0.34 * len(rows)), layout="constrained")
     axes: Any = figure.add_subplot()

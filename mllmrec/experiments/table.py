@@ -1,4 +1,4 @@
-"""The results table of an experiment: a row a grid point, paired differences with errors, as CSV and JSON."""
+"""The results table of an experiment: a row per grid point, paired differences with errors, as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Row:
         valid, test: metric -> mean over users and seeds; NaN for a split without values.
         spread: metric -> standard deviation over seeds of the judged split's mean; 0 for one seed.
         values: NDCG@20 of the judged split, float64 [seeds, users].
-        seconds, mib: median time to fit, and memory that fitting took on top; None where it is unknown.
+        seconds, mib: median time to fit, and memory that fitting took on top; None if it is unknown.
         groups: group -> metric -> mean of the test over users and seeds, of the groups that are judged.
         group_values: group -> NDCG@20, float64 [seeds, users of the group].
         trials: fits that led to the row: its grid points and further seeds.
         graph: of the item graph, where the experiment is about it.
-        against: name of the row that it is set against; empty where there is none.
+        against: name of the row that it is set against; empty if there is none.
         interval: the difference to that row with its 95 % interval over resampled users.
     """
 
@@ -136,7 +136,7 @@ class Result:
         dataset: its name.
         split: the judged split.
         rows: in the order of the grid.
-        reference: the best row of a comparison, or the row that a study's others are set against; None where nobody
+        reference: the best row of a comparison, or the row that a study's others are set against; None if nobody
             can be judged.
         sentence: the verdict.
     """
@@ -186,7 +186,7 @@ class Result:
         return next((row for row in self.rows if row.point.name == name), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the table JSON-like; NaN where nobody is judged."""
+        """Return the table JSON-like; NaN if nobody is judged."""
         return {
             "name": self.name,
             "dataset": self.dataset,

@@ -52,9 +52,9 @@ class Trial:
     Attributes:
         valid, test: metric -> float64 [evaluated users of the split]; empty for a split that is not judged by.
         seconds: time to fit; evaluation is not counted.
-        mib: highest resident memory above that at the start, or None where the system does not tell.
+        mib: highest resident memory above that at the start, or None if the system does not tell.
         summary: one line of the fitted model.
-        groups: group -> metric -> float64 [users of the test split who are judged in it]; empty where none is judged.
+        groups: group -> metric -> float64 [users of the test split who are judged in it]; empty if none is judged.
     """
 
     valid: Values
@@ -69,7 +69,7 @@ class Trial:
         return self.valid if split == "valid" else self.test
 
     def mean(self, split: HeldOut, metric: str) -> float:
-        """Return a metric's mean over the evaluated users; NaN where there is none."""
+        """Return a metric's mean over the evaluated users; NaN if there is none."""
         values = self.values(split)[metric]
         return float(values.mean()) if len(values) else float("nan")
 
@@ -171,7 +171,7 @@ class Trials:
         return self._inputs[name]
 
     def no_inputs(self) -> Inputs:
-        """Return features that say nothing, for models that read interactions alone."""
+        """Return features that say nothing, for models that read only interactions."""
         items, users = (np.zeros((n, 1), np.float32) for n in (self._dataset.n_items, self._dataset.n_users))
         return self._inputs_of(Features(items, users, self.training.digest, Cuts(0, 0, 0, 0)), self.training)
 

@@ -1,4 +1,4 @@
-"""The verdict of an experiment: sentences made from its numbers alone.
+"""The verdict of an experiment: sentences made only from its numbers.
 
 "Within one standard error" and "significant" (two standard errors) are those of a paired difference; see Difference.
 """
@@ -20,7 +20,7 @@ _NAMED = 4  # settings that a sentence names before it counts the rest
 
 
 def comparison(result: Result) -> str:
-    """Name the best model and set it against its rival; name nobody where nobody can be judged."""
+    """Name the best model and set it against its rival; name nobody if nobody can be judged."""
     if not result.judged:
         return f"No model is best: {nobody_to_judge(result.split)}."
     best = result.reference
@@ -160,7 +160,7 @@ def _at_the_edge(result: Result) -> str:
 
 
 def _names(rows: Sequence[Row], chosen: Sequence[bool]) -> str:
-    """Return the chosen rows' names: runs of neighbors on an axis as "a to b", and a count where there are many."""
+    """Return the chosen rows' names: runs of neighbors on an axis as "a to b", and a count if there are many."""
     if len(rows[0].point.at) == 1:
         runs = [[row for row, _ in run] for on, run in groupby(zip(rows, chosen, strict=True), lambda p: p[1]) if on]
         names = [" to ".join(dict.fromkeys((run[0].point.name, run[-1].point.name))) for run in runs]

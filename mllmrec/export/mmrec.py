@@ -37,7 +37,7 @@ def export_mmrec(
         The paths of the files.
 
     Raises:
-        MismatchError: a feature has not one row an item.
+        MismatchError: a feature has not one row per item.
         StorageError: the folder cannot be written.
     """
     given = {name: np.asarray(storage.read_array(path)) for name, path in dataset.features.items()}

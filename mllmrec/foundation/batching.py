@@ -110,7 +110,7 @@ class Batches(Generic[P, R]):
         return [done[n] for n in range(len(costs))]
 
     def _attempt(self, batch: list[int], ahead: Future[P]) -> list[R] | None:
-        """Return results, or None where memory ran out and the batch can be halved."""
+        """Return results, or None if memory ran out and the batch can be halved."""
         try:
             return self.compute(batch, ahead.result())
         except Exception as error:  # models and processors raise what they like

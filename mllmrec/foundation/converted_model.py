@@ -32,7 +32,7 @@ _LOGGERS = ("optimum", "transformers", "sentence_transformers", "nncf", "openvin
 
 
 def missing(backend: Converter) -> str:
-    """Return why models cannot be converted for a backend here, with the fix; empty where they can.
+    """Return why models cannot be converted for a backend here, with the fix; empty if they can.
 
     Nothing heavy is imported before versions are known to fit.
     """
@@ -117,7 +117,7 @@ def _version(package: str) -> str:
 
 
 def _clash(package: str) -> str:
-    """Return the installed version that a package's own requirements exclude; empty where there is none."""
+    """Return the installed version that a package's own requirements exclude; empty if there is none."""
     from packaging.requirements import Requirement
 
     for line in importlib.metadata.requires(package) or ():

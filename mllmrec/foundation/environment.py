@@ -231,7 +231,7 @@ def resolve_device(name: str, setting: str) -> torch.device:
     """Return the device of a setting such as train.device.
 
     Args:
-        name: "cpu", "cuda", or "auto": a GPU where there is one.
+        name: "cpu", "cuda", or "auto": a GPU if there is one.
         setting: the config key, for the error.
 
     Raises:
@@ -256,23 +256,23 @@ class PeakMemory:
     def __init__(self) -> None:
         self._start: int | None = None
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, of this process alone
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, only of this process
             self._start = _status("VmRSS")
         except OSError:
             pass  # another system, or not allowed: no figures
 
     def added_bytes(self) -> int | None:
-        """Return bytes above the start, or None where the system gives no figure."""
+        """Return bytes above the start, or None if the system gives no figure."""
         peak = _status("VmHWM") if self._start is not None else None
         return None if peak is None or self._start is None else 1024 * max(0, peak - self._start)
 
     def added_mib(self) -> float | None:
-        """Return MiB above the start, or None where the system gives no figure."""
+        """Return MiB above the start, or None if the system gives no figure."""
         added = self.added_bytes()
         return None if added is None else round(added / 2**20, 1)
 
     def total_mib(self) -> float | None:
-        """Return MiB of the whole process, or None where the system gives no figure."""
+        """Return MiB of the whole process, or None if the system gives no figure."""
         peak = _status("VmHWM") if self._start is not None else None
         return None if peak is None else round(peak / 1024, 1)
 

@@ -256,7 +256,7 @@ _CHUNK_BYTES = 12  # of a PNG's chunk beside its data: size, name, checksum
 
 
 def find_excess(file: BinaryIO) -> str:
-    """Return in words what a file has too much of; empty where it is fine, or of another kind.
+    """Return in words what a file has too much of; empty if it is fine, or of another kind.
 
     Args:
         file: a picture of bounded size, at its start; it is at its start again afterwards.

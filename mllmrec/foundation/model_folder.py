@@ -125,7 +125,7 @@ def _entries(value: object) -> Iterator[tuple[str, object]]:
 
 
 def _code(key: str, value: object, *, own_classes: bool) -> str:
-    """Return the code that an entry names, in words; empty where it names none."""
+    """Return the code that an entry names, in words; empty if it names none."""
     if key == "auto_map" and value and not own_classes:
         return "auto_map brings code of its own (trust_remote_code)"
     if key == "trust_remote_code" and value:

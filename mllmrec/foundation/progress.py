@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, "int | None"], None]
-"""Called as progress(label, done, total); total is None where it is unknown."""
+"""Called as progress(label, done, total); total is None if it is unknown."""
 
 
 def silent(label: str, done: int, total: int | None) -> None:

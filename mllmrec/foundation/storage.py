@@ -194,7 +194,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def nulled(value: Any) -> Any:
-    """Return a JSON-like value with null where a float is NaN or infinite, which JSON has no numbers for."""
+    """Return a JSON-like value with null in the place of NaN and infinity, which JSON has no numbers for."""
     if isinstance(value, Mapping):
         return {key: nulled(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

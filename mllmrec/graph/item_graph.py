@@ -50,8 +50,8 @@ class GraphStatistics:
 
     Attributes:
         edges: directed entries of A.
-        semantic: entries that vectors alone name.
-        cooccurrence: entries that shared users alone name.
+        semantic: entries that only vectors name.
+        cooccurrence: entries that only shared users name.
         both: entries that both name.
         isolated: items without any edge.
     """
@@ -110,7 +110,7 @@ class ItemGraph:
             )
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write graph.safetensors and graph.json, and lists.safetensors where there are lists."""
+        """Write graph.safetensors and graph.json, and lists.safetensors if there are lists."""
         tensors: dict[str, NDArray[Any]] = {
             "indptr": self.adjacency.indptr,
             "indices": self.adjacency.indices,

@@ -116,7 +116,7 @@ def grow_lists(
         vectors: float32 [I, d].
         earlier: ids int32 [J, k] and cosines float32 [J, k] of the first J <= I rows, as by_vectors gave them.
         changed: bool [I], rows that are new or whose vector changed; all from J on are.
-        k: neighbors an item.
+        k: neighbors per item.
         device: where neighbors are searched from scratch, if much changed.
         threshold: lowest cosine of a list, as in the earlier search; None: any.
 

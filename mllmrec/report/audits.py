@@ -73,7 +73,7 @@ class GraphInspection:
 
 
 def run_warning(folder: Path) -> str | None:
-    """Return the warning of `mllmrec run` about its profiles; None where nothing stands out, or without texts."""
+    """Return the warning of `mllmrec run` about its profiles; None if nothing stands out, or without texts."""
     run = Run(folder)
     words = measure_words(run.dataset, run.descriptions, run.profiles, newest=run.newest)
     return reasoning_warning(words, run.descriptions, run.profiles)
@@ -118,7 +118,7 @@ def inspect_graph(
     Args:
         folder: a run folder whose graph stage is done.
         items: ids of the items whose neighbors are shown.
-        sample: items drawn where none is named.
+        sample: items drawn if none is named.
         seed: of that draw.
         page: the page's path; by default inspect/graph.html in the run folder.
         progress: told before and after the measures.

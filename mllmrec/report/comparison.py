@@ -1,4 +1,4 @@
-"""Several runs beside each other: paired where they evaluate the same users, and where they differ."""
+"""Several runs beside each other: their differences, and results paired by user if they evaluate the same users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Side:
         run: the run.
         status: of its stages.
         steps: its stages' times and rates.
-        results, lists: None where the run has not come so far.
+        results, lists: None if the run has not come so far.
         gaps: by metric the difference from the first run, paired over users; None for the first run, for one with
             other users, and where either has no results.
     """
@@ -99,7 +99,7 @@ def _side(n: int, run: Run, first: Side | None) -> Side:
 
 
 def _gaps(run: Run, first: Side) -> dict[str, Interval] | None:
-    """Return differences from the first run over the same users' same held-out items; None where they are others."""
+    """Return differences from the first run over the same users' same held-out items; None if they are others."""
     if first.results is None or not first.results.users:
         return None
     if any(run.record[key] != first.run.record[key] for key in ("train_digest", "dataset_digest")):

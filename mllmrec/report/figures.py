@@ -186,7 +186,7 @@ def bar_chart(
 
     Args:
         groups: labels along the axis.
-        series: by legend entry, of each group (height,) or (height, low, high), or None where there is none.
+        series: by legend entry, of each group (height,) or (height, low, high), or None if there is none.
         xlabel, ylabel, name: as of a histogram.
     """
     width = 0.8 / max(1, len(series))

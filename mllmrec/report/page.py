@@ -48,7 +48,7 @@ def shown(text: str, most: int = 300) -> str:
 
 @lru_cache(maxsize=4096)
 def thumbnail(path: Path) -> str | None:
-    """Return a small JPEG of a picture as a data URL; None where the picture cannot be used."""
+    """Return a small JPEG of a picture as a data URL; None if the picture cannot be used."""
     try:
         image = open_image(path, side=2 * _SIDE)
     except ImageRefusedError:

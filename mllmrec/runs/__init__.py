@@ -73,7 +73,7 @@ class Run:
 
     @property
     def earlier(self) -> str:
-        """Return the folder of the run that this one goes on from; empty where there is none."""
+        """Return the folder of the run that this one goes on from; empty if there is none."""
         return str(self.record.get("earlier") or "")
 
     @property
@@ -242,7 +242,7 @@ class Run:
         storage.write_json(seal_path(self.folder, stage), seal.model_dump())
         if before:
             with storage.open_folder(self.folder / stage) as folder:
-                for stale in before.outputs.keys() - outputs.keys():  # bare names alone: read_seal refuses others
+                for stale in before.outputs.keys() - outputs.keys():  # only bare names: read_seal refuses others
                     storage.remove(stale, folder)
 
     def _note(self, stage: Stage, record: StageRecord) -> None:

@@ -33,7 +33,7 @@ _SPLITS = ("valid", "test")
 
 
 def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> None:
-    """Refuse a table of descriptions or profiles that is not one row an item or user of the dataset.
+    """Refuse a table of descriptions or profiles that is not one row per item or user of the dataset.
 
     Args:
         name: of the table, for the error.
@@ -50,7 +50,7 @@ def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> 
 
 
 def check_vectors(name: str, vectors: Any, rows: int) -> None:
-    """Refuse vectors that are not finite float32 of one row an item or user.
+    """Refuse vectors that are not finite float32 of one row per item or user.
 
     Args:
         name: of the vectors, for the error.

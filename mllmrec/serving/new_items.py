@@ -42,7 +42,7 @@ class NewItems:
     """Items of a file.
 
     Attributes:
-        dataset: the run's dataset with these items alone in its catalogue.
+        dataset: the run's dataset with only these items in its catalogue.
         notes: one line each, of what was read and left out.
     """
 
@@ -150,7 +150,7 @@ def place_new_items(
         items: N items of a file.
         vectors: float32 [N, d], theirs.
         dataset: of the run.
-        config: users an item (recommend.top), similar items (recommend.similar), format.
+        config: users per item (recommend.top), similar items (recommend.similar), format.
         progress: called after each block of items.
 
     Raises:
@@ -191,7 +191,7 @@ def _places(
         dataset: of the run; users without training items are left out.
         new: int64 [n], numbers of the new items to place, from 0.
         n_new: number of all new items.
-        k: users an item.
+        k: users per item.
         progress: called after each block of items.
 
     Returns:

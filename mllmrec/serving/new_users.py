@@ -117,7 +117,7 @@ def recommend_to_new_users(
         model: of the run.
         dataset: of the run.
         users: their histories.
-        config: how many items a user, in which format.
+        config: how many items per user, in which format.
         progress: called after each block of users.
 
     Raises:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Network(nn.Module, ABC):
     """A model of two towers.
 
-    Constants (features, graphs) are non-persistent buffers or plain attributes, so the state is the parameters alone.
+    Constants (features, graphs) are non-persistent buffers or plain attributes, so the state is only the parameters.
 
     Attributes:
         shuffles_users: an epoch shuffles users and keeps the pairs of each together, and a batch draws its negatives

@@ -42,7 +42,7 @@ class Training:
 
     Attributes:
         user_items: R, binary [U, I], training interactions.
-        valid: binary [U, I], validation interactions; used for early stopping alone.
+        valid: binary [U, I], validation interactions; used only for early stopping.
         pairs: users and items of the training interactions, int64 [nnz] each, grouped by user.
         config: widths, rates, limits.
         seed: of first parameters, shuffles and negatives.
@@ -150,7 +150,7 @@ class Trainer:
         """
         try:
             loss = self._fit(epoch)
-        except RuntimeError as error:  # torch.compile raises it where there is no compiler
+        except RuntimeError as error:  # torch.compile raises it if there is no compiler
             if not self._config.compile:
                 raise
             raise TrainingError(

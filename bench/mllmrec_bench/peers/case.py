@@ -25,7 +25,7 @@ class Peer:
         name: as it is reported.
         module: must be importable.
         prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: the difference of its result, empty where it is the same.
+        differs: the difference of its result, empty if it is the same.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Case:
 
 
 def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs torch alone.
+    """Return a peer that needs only torch.
 
     Args:
         name: as it is reported.
         prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: the difference of its result, empty where it is the same.
+        differs: the difference of its result, empty if it is the same.
     """
     return Peer(name, "torch", prepare, differs)
 
@@ -70,7 +70,7 @@ def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str
     Args:
         name: as it is reported.
         prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: the difference of its result, empty where it is the same.
+        differs: the difference of its result, empty if it is the same.
     """
     return Peer(name, "scipy", prepare, differs)
 

@@ -1,4 +1,4 @@
-"""Choice of the backend, in this module alone; the rest of the package cannot tell backends apart.
+"""Choose the backend, only in this module; the rest of the package cannot tell backends apart.
 
 `auto` goes by where the data lives: CUDA tensors to the GPU backends, everything else to the CPU ones.
 A backend named by the caller never falls back: it runs or raises BackendUnavailableError.
@@ -73,7 +73,7 @@ _PROBES: dict[str, Callable[[], str]] = {
 
 @cache
 def missing(backend: str) -> str:
-    """Return the reason why `backend` cannot run on this machine; empty where it can."""
+    """Return the reason why `backend` cannot run on this machine; empty if it can."""
     return _PROBES[backend]()
 
 

@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def choose_folder(package: Path = _PACKAGE) -> str:
-    """Make sure that compiled code can be kept; name a folder in $NUMBA_CACHE_DIR where there is none.
+    """Make sure that compiled code can be kept; name a folder in $NUMBA_CACHE_DIR if there is none.
 
     Args:
         package: the folder of the source files.
@@ -31,7 +31,7 @@ def choose_folder(package: Path = _PACKAGE) -> str:
     if all(os.access(place, os.W_OK | os.X_OK) for place in _source_folders(package)):
         return f"{package}, beside the source files"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    user = Path(os.path.expanduser(base))  # noqa: PTH111 - Path.expanduser raises where there is no home
+    user = Path(os.path.expanduser(base))  # noqa: PTH111 - Path.expanduser raises if there is no home
     if user.is_absolute() and _is_writable(user):
         return f"{user}, the package cannot be written to"
     os.environ[_VARIABLE] = folder = _temporary_folder()

@@ -31,7 +31,7 @@ class CSR:
     Attributes:
         indptr: int64, shape (R + 1,).
         indices: int32, shape (nnz,), column ids in [0, n_columns).
-        data: float32, shape (nnz,), or None where every stored entry is one.
+        data: float32, shape (nnz,), or None if every stored entry is one.
         n_columns: number of columns.
     """
 
@@ -119,7 +119,7 @@ class CSR:
 
         Args:
             matrix: sparse matrix of any format and library that `as_csr` takes.
-            binary: keep the pattern alone (`data=None`).
+            binary: keep only the pattern (`data=None`).
         """
         return as_csr("matrix", matrix, binary=binary)
 

@@ -47,7 +47,7 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
             that writes the instructions.
 
     Returns:
-        The intrinsic, callable from compiled code with the arguments alone.
+        The intrinsic, callable from compiled code with only the arguments.
     """
     declared: Callable[..., Any] = numba.extending.intrinsic(function)
     return declared
@@ -70,7 +70,7 @@ def prefetch(typing_context: Context, array: types.Array, at: types.Type) -> tup
     """Prefetch the cache line of one entry of an array, from compiled code.
 
     Args:
-        typing_context: Numba's; a caller passes the other arguments alone.
+        typing_context: Numba's; a caller passes only the other arguments.
         array: any contiguous array.
         at: int64, the entry.
     """

@@ -82,7 +82,7 @@ def _run_on_kept_threads(work: Callable[[int, int], None], spans: Sequence[Span]
 
 
 def _finish(running: list[Future[None]]) -> None:
-    """Wait for all; where one fails, raise its error and cancel those that have not begun."""
+    """Wait for all; if one fails, raise its error and cancel those that have not begun."""
     try:
         for future in running:
             future.result()

@@ -1,4 +1,4 @@
-"""The distinct ids of a batch, in time that grows with the batch alone."""
+"""Find the distinct ids of a batch, in time that grows only with the batch."""
 
 from __future__ import annotations
 

@@ -44,6 +44,6 @@ def bpr_loss(users: Tensor, items: Tensor, of_user: Tensor, positives: Tensor, n
             f"{len(positives)} and {len(negatives)}"
         )
     fused = users.device.type == "cpu" and users.dtype == torch.float32
-    if fused and not torch.compiler.is_compiling():  # torch.compile traces torch's operations alone
+    if fused and not torch.compiler.is_compiling():  # torch.compile traces only torch's operations
         return torch_op.in_one_pass(users, items, of_user, positives, negatives)
     return torch_op.by_operations(users, items, of_user, positives, negatives)

@@ -4,7 +4,7 @@
 
 N(i) comes from transposing the interactions one block of items at a time, so that the transpose never
 exists as a whole. Bytes: 4 nnz read a block, 4 a step of the counter (which stays in L2 for I < 100 k),
-plus the reads of the users' rows. Every item is computed by one thread alone, in exact integers, so the
+plus the reads of the users' rows. Every item is computed by only one thread, in exact integers, so the
 number of threads changes nothing.
 """
 

@@ -4,7 +4,7 @@ A key is one int64 that sorts as an answer does: the bits of a score, made monot
 is a higher score, or an equal one of a lower id. A list entry without a pair holds EMPTY.
 
 Of a tile, one number in thousands goes to a list, so the cost that counts is that of a number that does not. PTX
-takes PACK of them at once: a subtraction and a maximum each, and one branch over the rest where no excess over a
+takes PACK of them at once: a subtraction and a maximum each, and one branch over the rest if no excess over a
 threshold is positive. Triton's tensors take ten instructions a number, since each operation runs over the whole tile.
 The interpreter, which runs no PTX, uses those tensors.
 """
@@ -78,7 +78,7 @@ class _Ptx:
     Attributes:
         arguments: names of the operands, in order.
         kinds: of their registers, a letter each: f float32, r int32, l int64.
-        excess: sets `excess`, not negative where a number may meet a threshold; NaN where the number is.
+        excess: sets `excess`, not negative where a number may meet a threshold; NaN if the number is.
         hits: for each list that a number may go to: code that sets `hit`, and the names of its place and item.
     """
 

@@ -189,7 +189,7 @@ def candidates(
     """Find the sums that reach the threshold of their row or of their column.
 
     Args:
-        typing_context: Numba's; a caller passes the other arguments alone.
+        typing_context: Numba's; a caller passes only the other arguments.
         left: int8 rows.
         row: the tile's first row.
         stride: bytes per row.
@@ -238,7 +238,7 @@ def count_above(
     """Count the sums above each upper limit of their row, and find those between its two limits.
 
     Args:
-        typing_context: Numba's; a caller passes the other arguments alone.
+        typing_context: Numba's; a caller passes only the other arguments.
         left: int8 rows.
         row: the tile's first row.
         stride: bytes per row.

@@ -47,7 +47,7 @@ _TAIL_BYTES = 8  # typical, a row
 _ROTATION = 6e10  # axes and rotations, d = 384: a constant cost that few rows cannot earn back
 _FEW_ROWS = 8_192  # below, a smaller sample suffices
 _MIN_ROTATED = 96  # coordinates; below, there is little to leave out
-_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # an eighth and a quarter of them where rows are few
+_SAMPLED_ROWS, _SAMPLED_QUERIES = 2_048, 128  # an eighth and a quarter of them if rows are few
 # A randomly rotated row has Gaussian coordinates, the largest of all rows at about 4.6 standard deviations. Rounding
 # takes a uniform error of 1 / sqrt(12) steps off each: |z - its int8| is this share of |z|.
 _ROUNDED_SHARE = 4.6 / MAX_CODE / 12**0.5
@@ -112,7 +112,7 @@ class _Sample:
 
 @single_threaded_blas()
 def make_plan(problem: TopKProblem) -> RotationPlan | None:
-    """Return the cheapest plan; None where the float32 product is cheaper than any."""
+    """Return the cheapest plan; None if the float32 product is cheaper than any."""
     itself = problem.queries is problem.items
     sample = _draw_sample(problem)
     d = problem.queries.shape[1]
@@ -126,7 +126,7 @@ def make_plan(problem: TopKProblem) -> RotationPlan | None:
     }
     if d <= MAX_TWO_BYTE_COLUMNS:
         costs[fine] = _cost(products, _rounding(sample, coarse) / 128, d, d, sample) + 2 * d
-        # Rows are quantized once for all their pairs; that cost shows where rows are few.
+        # Rows are quantized once for all their pairs; that cost shows if rows are few.
         each = _QUANTIZED * d / 384 * (1 / len(problem.queries) + 1 / len(problem.items))
         costs[coarse], costs[fine] = costs[coarse] + each, costs[fine] + 4 * each
     pairs = len(problem.queries) * len(problem.items) / (2 if itself else 1)

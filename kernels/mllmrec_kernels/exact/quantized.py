@@ -32,7 +32,7 @@ class QuantizedRows(NamedTuple):
         column_codes: uint8 [R * stride], the codes of p as the tile's columns.
         tail_codes: int8 [R, d - m], the codes of r.
         tail_scale: int32 [R], h with |r| <= sqrt(tail_bytes) h step.
-        low_norm: float64 [R], norm of the second bytes, z' = step q' / 256; 0 where there are none.
+        low_norm: float64 [R], norm of the second bytes, z' = step q' / 256; 0 if there are none.
         head_rounding: float64 [R], bound of |p - its int8|.
         rounding: float64 [R], bound of |z - its int8|.
         norm: float64 [R], bound of |z| and of its int8's norm.
@@ -78,7 +78,7 @@ def allocate(rows: int, d: int, plan: RotationPlan, *, as_rows: bool = True) -> 
         rows: largest number of rows of a block.
         d: columns of a row.
         plan: axes and scales.
-        as_rows: make `row_codes`; False for blocks that serve as the tile's columns alone.
+        as_rows: make `row_codes`; False for blocks that serve only as the tile's columns.
     """
     size = padded(rows)
     return QuantizedRows(

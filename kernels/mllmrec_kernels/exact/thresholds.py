@@ -5,7 +5,7 @@ plan leaves out), a pair may enter only if
 
     tile sum >= floor((s / score_unit - margin) / step)
 
-`init_thresholds` sets them from the lists. `raise_thresholds` raises them from tile sums alone, before any pair is
+`init_thresholds` sets them from the lists. `raise_thresholds` raises them only from tile sums, before any pair is
 scored.
 """
 
@@ -26,7 +26,7 @@ from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
 _HIGHEST, _LOWEST = 2**31 - 1, -(2**31)
 NEVER = np.full(PANEL, _HIGHEST, np.int32)  # thresholds of columns whose lists take nothing
 _LONGEST_RAISED = 64  # entries of a list whose threshold is worth raising
-_FEW_PANELS = 8  # of columns: all of them are searched; where there are more, one panel
+_FEW_PANELS = 8  # of columns: all of them are searched; if there are more, one panel
 
 
 class Bounds(NamedTuple):

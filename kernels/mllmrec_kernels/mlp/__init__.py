@@ -48,7 +48,7 @@ def mlp(
     weights = hidden_weight, hidden_bias, out_weight, out_bias
     _check(table, weights, slope)
     fused = table.device.type == "cpu" and table.dtype == torch.float32
-    # torch.compile traces torch's operations alone, and autocast changes those alone.
+    # torch.compile traces only torch's operations, and autocast changes only those.
     if fused and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu"):
         return torch_op.in_one_pass(table, rows, *weights, slope)
     return torch_op.by_operations(table, rows, *weights, slope)

@@ -76,7 +76,7 @@ def propagate(
             call often: others are converted at each call.
         features: float32 or float64 [N, d], NumPy or torch.
         layers: L >= 0; with 0 the result is a copy of the features.
-        combine: "sum" of E^(0)..E^(L), their "mean", or the "last" alone.
+        combine: "sum" of E^(0)..E^(L), their "mean", or only the "last".
         backend: "auto", "numba", "triton", "torch" (its CSR product) or "reference".
 
     Returns:

@@ -4,7 +4,7 @@
 
 Bytes a layer: nnz d 4 gathered (from cache where columns repeat nearby), N d 4 written for `next` and again
 for `out`; FLOPs 2 nnz d. At 20 edges per row and 384 features that is bound by the gathers. The last layer
-writes `out` alone, so one layer needs no buffer and L layers at most two.
+writes only `out`, so one layer needs no buffer and L layers at most two.
 
 The inner loop is `_gather`: four vectors of columns stay in registers while a row's entries pass, instead of going
 through the cache once per entry. The columns needed two entries later are prefetched: rows lie anywhere in memory.
@@ -80,7 +80,7 @@ def _gather(
     """Sum a row's entries over one stretch of columns: out[c] = sum_e data[e] source[indices[e], c], in their order.
 
     Args:
-        typing_context: Numba's; a caller passes the other arguments alone.
+        typing_context: Numba's; a caller passes only the other arguments.
         indices: int32, the columns of all rows' entries.
         data: float32, their values; empty for ones.
         start: the row's first entry.

@@ -59,7 +59,7 @@ def layer_rows(
 
 @dataclass(frozen=True, slots=True)
 class DeviceGraph:
-    """A graph on a device: indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or None where all are ones."""
+    """A graph on a device: indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or None if all are ones."""
 
     indptr: Tensor
     indices: Tensor

@@ -32,7 +32,7 @@ from mllmrec_kernels.exact.thresholds import bounds_between
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, limits, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
-_FIRST = PANEL  # items of the first block where there is a limit; each later one is _GROWTH times as large
+_FIRST = PANEL  # items of the first block if there is a limit; each later one is _GROWTH times as large
 _GROWTH = 3
 _TWO_BYTE_COLUMNS = 2_048  # beyond, the first of two bytes would have less than six bits
 

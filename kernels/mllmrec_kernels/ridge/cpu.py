@@ -9,7 +9,7 @@ For the support S of an item j, with k = |S|, one matrix of k + 1 rows is made (
     Cholesky       of all strengths, by NumPy's LAPACK; row k of a factor is the forward solve, one triangle is left
 
 Counts are exact integers. Products and solve run in float64, where products of float32 vectors are exact to 1e-15.
-The difference to the reference is then the conditioning of the system alone, at most 1 + trace(G) / lambda. Each item
+The difference to the reference is then only the conditioning of the system, at most 1 + trace(G) / lambda. Each item
 belongs to one thread, and BLAS runs on one thread in each: the number of threads changes no bit.
 
 At 200 neighbors and 384 columns, BLAS takes 0.41 ms for the products and LAPACK 0.18 ms for a strength; loops in
@@ -84,7 +84,7 @@ def _fit_item(
     room: _Room,
     out: Float32Array,
 ) -> None:
-    """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN where float64 cannot solve.
+    """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN if float64 cannot solve.
 
     Args:
         rows: int32 [k + 1], the neighbors and the item.

@@ -9,7 +9,7 @@ A batch is b items with their neighbors, slot 0 the item j itself, up to W slots
     Cholesky       of G[1:, 1:] + lambda I, which is lambda I where a slot is padding: its weight is 0
 
 All products and solves are float64 but for the exact counts, so the difference to the reference is the conditioning
-of the system alone, as in cpu.py.
+of the system, as in cpu.py.
 
 Bytes on the device: V, 8 a user-item pair, 8 an entry of the support, and a batch. Rows are taken from few users to
 many, as many at a time as BUDGET holds, whatever I is. A row whose users exceed it is counted a range of users at a
@@ -35,7 +35,7 @@ _CELL = 32  # of a pair of slots: counts, products, G and its factor in float64
 
 
 def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
-    """Return the weights in the order of `support`'s entries, NaN where a system fails.
+    """Return the weights in the order of `support`'s entries, NaN if a system fails.
 
     float32 [len(strengths), support.nnz].
 

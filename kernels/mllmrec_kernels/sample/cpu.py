@@ -72,7 +72,7 @@ def _sample(
 
 
 def sample_negatives(user_items: CSR, users: NDArray[np.integer], seed: int) -> NDArray[np.int32]:
-    """Return the samples, int32 [B]; -1 where there is none.
+    """Return the samples, int32 [B]; -1 if there is none.
 
     Args:
         user_items: [U, I], the pattern.

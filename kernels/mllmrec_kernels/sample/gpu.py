@@ -27,7 +27,7 @@ def sample_rows(
     indptr: tl.tensor, indices: tl.tensor, users: tl.tensor, seed: tl.tensor, seen: tl.tensor, number: tl.tensor,
     out: tl.tensor, n: tl.tensor, n_seen: tl.tensor, search_steps: tl.tensor, B: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Write out[b], a seen item that users[b] has not seen, -1 where there is none; int32 [n].
+    """Write out[b], a seen item that users[b] has not seen, -1 if there is none; int32 [n].
 
     indptr int64, indices int32: the CSR; users int32 or int64 [n]; seed int64 [1]; seen, number int32 [n_seen], [I].
     """
@@ -67,7 +67,7 @@ def _numbers(user_items: CSR, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def sample_negatives(user_items: CSR, users: Tensor, seed: Tensor) -> Tensor:
-    """Return the samples, int32 [B], on the device of `users`; -1 where there is none.
+    """Return the samples, int32 [B], on the device of `users`; -1 if there is none.
 
     Args:
         user_items: [U, I], the pattern.

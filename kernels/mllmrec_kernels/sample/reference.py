@@ -33,7 +33,7 @@ def seen_items(user_items: CSR) -> NDArray[np.int32]:
 
 
 def sample_negatives(user_items: CSR, users: NDArray[np.integer], seed: int) -> NDArray[np.int32]:
-    """Return the samples, int32 [B]; -1 where there is none.
+    """Return the samples, int32 [B]; -1 if there is none.
 
     Args:
         user_items: [U, I], the pattern.

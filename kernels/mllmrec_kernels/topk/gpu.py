@@ -7,7 +7,7 @@ With P, unit and |P - score / unit| <= error as gpu_score.py proves, for each qu
    P < v - 2 error is not among the best k. A least score t rules out what has P < t / unit - error.
 2. **Lists.** One pass over all items appends those at or above the threshold to a list of the query, by atomics. A
    list is a bounded number of keys (gpu_lists.py), sorted afterwards, so the order of arrival does not show. Q x N
-   products live in registers alone. About k STRIDE pairs per query come through. For a self graph whose lists all fit
+   products live only in registers. About k STRIDE pairs per query come through. For a self graph whose lists all fit
    at once, one product serves both problem of a pair, and the lists raise their thresholds on the way.
 3. **Decision.** The list's own k-th largest P raises the threshold. What is left, some dozens, is scored exactly, and
    sorted by (score falling, id rising).

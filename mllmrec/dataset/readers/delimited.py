@@ -114,7 +114,7 @@ def _decoded(path: Path, data: bytes, lines_before: int, rejects: Rejects) -> st
 
 
 def _delimiter(path: Path, header: str, delimiter: str) -> str:
-    """Return the character that divides a header: of a csv file also ; or |, where it has no comma.
+    """Return the character that divides a header: of a csv file also ; or |, if it has no comma.
 
     Raises:
         InputError: another character divides it.
@@ -139,7 +139,7 @@ def _header(line: str, delimiter: str) -> tuple[str, ...]:
 
 
 def split_fields(record: str, delimiter: str) -> tuple[list[str], str]:
-    """Return the fields of a record, quotes undone, and its fault: "" where the quotes are in order."""
+    """Return the fields of a record, quotes undone, and its fault: "" if the quotes are in order."""
     quoted, at = _quoted(delimiter), 0
     fields: list[str] = []
     while True:

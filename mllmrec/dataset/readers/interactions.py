@@ -107,7 +107,7 @@ def read_interactions(
 
 
 def _read(file: InteractionFile, columns: TableColumns, reading: Reading) -> pl.DataFrame:
-    """Return line and text cells of each role, null where the file has none."""
+    """Return line and text cells of each role, null if the file has none."""
     if suffix(file.path) in OBJECTS:
         frame = _object_cells(file.path, columns, reading)
     else:

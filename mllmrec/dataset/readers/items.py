@@ -98,7 +98,7 @@ def _item(
 
 
 def _present(value: Any) -> Any:
-    """Return a cell: bytes as text; None where it is empty or NaN, or its text says so."""
+    """Return a cell: bytes as text; None if it is empty or NaN, or its text says so."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):

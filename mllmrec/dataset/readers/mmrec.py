@@ -23,7 +23,7 @@ from mllmrec.foundation import storage
 USER_PROFILES = "user_preferences_feat"
 _MAP = "{}_id_mapping.csv"
 _HEADER = ("userID", "itemID", "x_label")
-_MOST_UNNAMED = 1_000_000  # items that numbers alone may bring into being, whatever the rows
+_MOST_UNNAMED = 1_000_000  # items that may come into being only by their numbers, whatever the rows
 
 
 def is_numbered(folder: Path, path: Path) -> bool:
@@ -137,7 +137,7 @@ def read_features(folder: Path) -> tuple[dict[str, NDArray[np.float32]], list[st
             continue
         array = storage.read_array(path)
         if array.ndim != 2 or array.dtype.kind != "f":
-            raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}; wanted floats, a row an item")
+            raise InputError(f"{path.name} holds {array.dtype} of shape {array.shape}; wanted floats, a row per item")
         narrow, n_scaled = _narrow(array)
         if n_scaled:
             warnings.append(

@@ -28,7 +28,7 @@ def split_cell(value: object, depth: int = 0) -> Iterator[Sequence[object]]:
         depth: of the nesting around the value.
 
     Yields:
-        Texts and bytes that may name or hold the picture; any other value where nothing can.
+        Texts and bytes that may name or hold the picture; any other value if nothing can.
     """
     value = unpack_cell(value)
     if _is_empty(value):

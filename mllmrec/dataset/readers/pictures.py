@@ -231,7 +231,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def _list_folder(folder: Path) -> dict[str, list[str]]:
-    """Return the names in a folder by their folded form; none where there is no such folder."""
+    """Return the names in a folder by their folded form; none if there is no such folder."""
     names: dict[str, list[str]] = {}
     try:
         for path in folder.iterdir():

@@ -19,9 +19,9 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 INTERACTIONS: dict[str, pl.DataType] = {
     "user": pl.String(),
     "item": pl.String(),
-    "rating": pl.Float64(),  # null where the source has none
-    "timestamp": pl.Int64(),  # since 1970 in Source.time_unit, or a number that orders rows; null where unknown
-    "split": pl.String(),  # as the source names it; null where it gives no split
+    "rating": pl.Float64(),  # null if the source has none
+    "timestamp": pl.Int64(),  # since 1970 in Source.time_unit, or a number that orders rows; null if unknown
+    "split": pl.String(),  # as the source names it; null if it gives no split
 }
 ITEMS: dict[str, pl.DataType] = {
     "item": pl.String(),
@@ -140,7 +140,7 @@ class Source:
         files: the files that were read.
         unread: names of the other tables in the folder.
         time_unit: unit of the timestamps.
-        time_form: the form that the timestamps had, in words; "" where there are none.
+        time_form: the form that the timestamps had, in words; "" if there are none.
         features: item features that came with the data, float32 [rows of items, d] each.
         warnings: one line each, for the person who runs prepare.
     """

@@ -21,7 +21,7 @@ _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0
 
 
 def clean(value: Any, most: int) -> str | None:
-    """Return a value as one line of at most `most` characters; None where nothing readable is left.
+    """Return a value as one line of at most `most` characters; None if nothing readable is left.
 
     Lists of strings are joined. HTML becomes plain text. Control characters, NUL, lone surrogates and bidirectional
     overrides go. Objects, bytes, true and false, NaN and infinity are nothing readable.

@@ -40,7 +40,7 @@ class Times:
     """Hold times as integers.
 
     Attributes:
-        values: Int64, in `unit` since 1970, or numbers that only order rows; null where a cell is empty or unreadable.
+        values: Int64, in `unit` since 1970, or numbers that only order rows; null if a cell is empty or unreadable.
         unreadable: Boolean, true where a cell holds something else.
         unit: the coarsest that keeps every difference.
         form: the forms that were recognised, in words.

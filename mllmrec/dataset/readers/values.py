@@ -31,7 +31,7 @@ _SHOWN = 40  # characters of a value in a message
 
 
 def read_id(value: object) -> str | None:
-    """Return the id in a cell: text without outer blanks, or an integer's digits; None where there is none.
+    """Return the id in a cell: text without outer blanks, or an integer's digits; None if there is none.
 
     Floats are refused: above 2^53 they have lost digits, and 7.0 is no name.
     """
@@ -59,7 +59,7 @@ def show(value: object) -> str:
 
 
 def read_ids(cells: pl.Series, *, numbered: bool = False) -> pl.Series:
-    """Return the ids of text cells, null where there is none; `numbered` ids are whole numbers from 0."""
+    """Return the ids of text cells, null if there is none; `numbered` ids are whole numbers from 0."""
     if numbered:
         numbers = cells.set(~cells.str.contains(_WHOLE).fill_null(value=False), None)
         return numbers.str.replace(r"\.0*$", "").cast(pl.Int64).cast(pl.String)
@@ -69,12 +69,12 @@ def read_ids(cells: pl.Series, *, numbered: bool = False) -> pl.Series:
 
 
 def without_missing(cells: pl.Series) -> pl.Series:
-    """Return cells of numbers or times, null where the text says that there is no value."""
+    """Return cells of numbers or times, null if the text says that there is no value."""
     return cells.set(cells.str.to_lowercase().is_in(_MISSING_NUMBERS).fill_null(value=False), None)
 
 
 def read_numbers(cells: pl.Series) -> pl.Series:
-    """Return text cells as Float64: null where they hold anything but one finite number with a decimal point."""
+    """Return text cells as Float64: null if they hold anything but one finite number with a decimal point."""
     numbers = cells.set(~cells.str.contains(_NUMBER).fill_null(value=False), None).cast(pl.Float64, strict=False)
     return numbers.set(~numbers.is_finite().fill_null(value=False), None)
 
@@ -101,7 +101,7 @@ _AMOUNT = re.compile(r"\d[\d., ']*|[.,]\d+")
 
 
 def parse_price(value: Any) -> float | None:
-    """Return a price as a number, None where the cell holds no single price.
+    """Return a price as a number, None if the cell holds no single price.
 
     A mark is read by these rules, the first that holds:
 

@@ -105,7 +105,7 @@ class Redactor:
     """Replace a key in texts by "(key)".
 
     Found are the key itself, with any of its characters escaped for JSON (also twice), URLs, HTML, mail or source code,
-    and the key in base64 (alone, or with other bytes before it) or hexadecimal.
+    and the key in base64 (by itself, or with other bytes before it) or hexadecimal.
 
     Args:
         key: the secret; empty: nothing is replaced.

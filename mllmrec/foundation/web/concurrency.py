@@ -198,9 +198,9 @@ _MOST_SECONDS = 30.0
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of the Retry-After header (seconds or an HTTP date), None where it cannot be read.
+    """Return the seconds of the Retry-After header (seconds or an HTTP date), None if it cannot be read.
 
-    A date is compared with the server's own Date header where there is one, so that a wrong clock here does no harm.
+    A date is compared with the server's own Date header if there is one, so that a wrong clock here does no harm.
     """
     value = headers.get("retry-after", "").strip()
     try:

@@ -127,7 +127,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
 
     Args:
         connections: the most connections at once.
-        allow_loopback: for tests alone: this machine's own addresses may be called as well.
+        allow_loopback: only for tests: this machine's own addresses may be called as well.
     """
 
     def __init__(self, *, connections: int, allow_loopback: bool = False) -> None:

@@ -24,10 +24,10 @@ class ItemCard:
     """One item.
 
     Attributes:
-        id, title, brand, categories, description: of the catalogue; empty where it has none.
+        id, title, brand, categories, description: of the catalogue; empty if it has none.
         pictures: the description of its pictures.
         status: of that description, with the reason where it failed.
-        thumbnail: its picture as a data URL, None where there is none or the page has enough.
+        thumbnail: its picture as a data URL, None if there is none or the page has enough.
         similar: the items most like it, with their scores.
     """
 
@@ -58,12 +58,12 @@ class UserCard:
 
     Attributes:
         id: the shop's id.
-        profile: its text, empty where there is none.
+        profile: its text, empty if there is none.
         history: the newest training items, newest first; `more` older ones are left out.
         recommended: (item, score), best first.
         popular: whether the list is the popular items, for want of a training item.
         heldout: (item, the model's rank from 1, as text) of test items: seen by no stage, shown to judge by.
-        finding: the measures of the profile, None where it is not measured.
+        finding: the measures of the profile, None if it is not measured.
     """
 
     id: str
@@ -234,7 +234,7 @@ class Cards:
         return [str(self._run.dataset.users[int(user)]) for user in order[_spread(len(order), count)]]
 
     def spread_items(self, count: int) -> list[str]:
-        """Return ids of items spread evenly over those with a described picture, or over all where there are none."""
+        """Return ids of items spread evenly over those with a described picture, or over all if there are none."""
         described = np.flatnonzero((self._run.descriptions.table["description"] != "").to_numpy())
         items = described if len(described) else np.arange(self._run.dataset.n_items)
         return [str(self._run.dataset.item_ids[int(item)]) for item in items[_spread(len(items), count)]]

@@ -17,7 +17,7 @@ from mllmrec.runs import Run
 
 _DRAWN, _RING = 2, 8  # items in the middle of a drawing, neighbors around each
 _RADIUS = 38  # of the ring, % of the drawing
-_MEASURED = 30_000  # edges whose cosine and shared users are looked up; a sample where there are more
+_MEASURED = 30_000  # edges whose cosine and shared users are looked up; a sample if there are more
 _FEWEST = 3  # neighbors of an item that is worth a drawing
 
 
@@ -75,7 +75,7 @@ def measure_graph(run: Run, *, most: int | None = None, seed: int = 0) -> GraphH
     Args:
         run: the run.
         most: edges whose cosine, source and shared users are looked up; None for all.
-        seed: of the sample where there are more.
+        seed: of the sample if there are more.
     """
     threshold = float(run.record["config"]["graph"]["threshold"])
     histories, vectors = run.dataset.histories("train"), run.features.items

@@ -21,7 +21,7 @@ class GroupRow:
     Attributes:
         group: its name.
         users, heldout: number of users and of held-out items judged.
-        scores: model -> recall and NDCG at the last shown cutoff, with intervals; NaN where nobody is judged.
+        scores: model -> recall and NDCG at the last shown cutoff, with intervals; NaN if nobody is judged.
     """
 
     group: str
@@ -46,7 +46,7 @@ class GroupsTable:
 
 
 def groups_table(evaluation: Evaluation) -> GroupsTable | None:
-    """Bootstrap the test metrics by group; None where the evaluation is of a version that judged none."""
+    """Bootstrap the test metrics by group; None if the evaluation is of a version that judged none."""
     groups, models = evaluation.groups, tuple(evaluation.means["test"])
     if not groups.means:
         return None

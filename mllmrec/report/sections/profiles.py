@@ -22,7 +22,7 @@ class ProfilesSection:
     """Profiles, measured and shown.
 
     Attributes:
-        quality: the measures; None where there are no texts to measure.
+        quality: the measures; None if there are no texts to measure.
         unmeasured: why not, one line.
         warning: one line where descriptions or profiles are not worth their time.
         measures: (measure, value, reading).
@@ -45,7 +45,7 @@ class ProfileSample:
     """Numbers of profiles and users that a section measures and shows.
 
     Attributes:
-        measured: profiles that are measured; a seeded sample where there are more; None for the audit's own limit.
+        measured: profiles that are measured; a seeded sample if there are more; None for the audit's own limit.
         worst: generic profiles that are shown in full.
         drawn: users drawn at random.
         seed: of every sample.

@@ -48,11 +48,11 @@ class ResultsTable:
     Attributes:
         metrics: the shown ones, such as "recall@20".
         users: evaluated test users.
-        rows: baselines, then the run's own model; NaN where there is no user.
+        rows: baselines, then the run's own model; NaN if there is no user.
         judged_by: the metric of the verdict: NDCG at the last shown cutoff.
-        rival: the baseline that validation puts first, by that metric; empty where there is none.
+        rival: the baseline that validation puts first, by that metric; empty if there is none.
         difference: the run's own model less the rival, paired over users; None without a rival or users.
-        unjudged: why there are no results; empty where there are.
+        unjudged: why there are no results; empty if there are.
     """
 
     metrics: tuple[str, ...]

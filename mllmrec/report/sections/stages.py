@@ -61,12 +61,12 @@ class Step:
         stage: its name.
         status: whether it is done, and still what the config says.
         summary: its result, in one line.
-        seconds: time it took; None where that is not known.
+        seconds: time it took; None if that is not known.
         share: of the seconds of all stages, 0 to 1.
-        rate: work a second, such as "120 items/s"; empty where it is not known.
+        rate: work a second, such as "120 items/s"; empty if it is not known.
         cache: answers found in the generation cache, such as "388 of 388"; empty for stages without requests.
         failed: items or users without a usable answer; None for stages without requests.
-        peak_mib: highest resident memory of the process meanwhile, None where it is not known.
+        peak_mib: highest resident memory of the process meanwhile, None if it is not known.
     """
 
     stage: Stage
@@ -139,9 +139,9 @@ class Training:
     """The curves of a model that is trained in epochs.
 
     Attributes:
-        curve: epoch, loss, recall, ndcg: a row an epoch.
+        curve: epoch, loss, recall, ndcg: a row per epoch.
         best_epoch: the chosen one, counted from 1.
-        seconds: mean of an epoch with its validation, None where it is not known.
+        seconds: mean of an epoch with its validation, None if it is not known.
         plots: caption and plot.
     """
 
