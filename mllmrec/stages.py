@@ -216,28 +216,10 @@ class Work:
             profiles: of the users.
             scratch: folder of finished shards.
         """
+        inputs = (self.dataset, self.profiled, described, profiles, self.config.encode, scratch, self.progress)
         if earlier := self._given("encode"):
-            return grow_features(
-                earlier.run.features,
-                earlier.text_growth(described, profiles),
-                self.dataset,
-                self.profiled,
-                described,
-                profiles,
-                self.config.encode,
-                scratch,
-                self.progress,
-            )
-        return encode_texts(
-            self.dataset,
-            self.profiled,
-            described,
-            profiles,
-            self.config.encode,
-            scratch,
-            self.progress,
-            blocks=self.blocks(scratch),
-        )
+            return grow_features(earlier.run.features, earlier.text_growth(described, profiles), *inputs)
+        return encode_texts(*inputs, blocks=self.blocks(scratch))
 
     def graph(self, features: Features, scratch: Path) -> ItemGraph:
         """Build the item graph; unfinished work goes to `scratch`."""

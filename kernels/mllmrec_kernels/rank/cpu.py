@@ -73,18 +73,8 @@ def count_ahead(
         limit: ranks from here on need not be told apart.
         max_bytes: working memory.
     """
-    if not (supported() and exact_int8.count_ahead(problem, heldout, scores, ranks, limit, max_bytes)):
-        _count_by_float32(problem, heldout, scores, ranks, limit, max_bytes)
-
-
-def _count_by_float32(
-    problem: TopKProblem,
-    heldout: CSR,
-    scores: NDArray[np.float32],
-    ranks: NDArray[np.int32],
-    limit: int,
-    max_bytes: int,
-) -> None:
+    if supported() and exact_int8.count_ahead(problem, heldout, scores, ranks, limit, max_bytes):
+        return
     users = np.flatnonzero(np.diff(heldout.indptr))
 
     def _count(tile: NDArray[np.float32], start: int, first_item: int) -> None:
