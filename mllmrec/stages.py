@@ -112,7 +112,7 @@ class Work:
     def step(
         self, stage: Stage, inputs: Mapping[str, Any], read: Callable[[FilePath], A], make: Callable[[Path], A]
     ) -> A:
-        """Make the artefact of a stage, or read it where it is fresh; see Run.step.
+        """Make the artefact of a stage, or read it if it is fresh; see Run.step.
 
         Args:
             stage: its name.
@@ -161,7 +161,7 @@ class Work:
         return Generation(self.generations, self.progress, self.limits.of_stage(stage, max_failures))
 
     def blocks(self, scratch: Path) -> Blocks | None:
-        """Return the workers of a stage, whose part files lie in its folder for unfinished work; None without any."""
+        """Return the workers of a stage, or None. Their part files lie in its folder of unfinished work."""
         return Blocks(self.launcher, scratch / "blocks", self.progress, self.block_counts) if self.launcher else None
 
     def describe(self) -> Descriptions:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.sparse as sp
-from mllmrec_kernels.base.code_cache import choose_folder
+from mllmrec_kernels.base import choose_folder
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import RecommendConfig

@@ -23,7 +23,7 @@ def listen() -> None:
 
 
 def _interrupt(_number: int, frame: FrameType | None) -> None:
-    """Raise in the code that runs; where that is a finaliser, out of which Python lets nothing, a little later."""
+    """Raise in the code that runs. Python lets nothing out of a finaliser, so there raise a little later."""
     if _in_finaliser(frame):
         later = threading.Timer(_LATER, signal.raise_signal, [signal.SIGINT])
         later.daemon = True

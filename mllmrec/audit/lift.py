@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class WordMeasures:
-    """Measures of one profile's words: their number, the shares of the module, and the telling ones."""
+    """Measures of one profile's words: their number, the shares (see the module), and the telling words."""
 
     words: int
     genericness: float
@@ -80,7 +80,7 @@ class ProfileTerms:
         return _presence([known.intersection(words(document)) for document in documents], self.terms)
 
     def common_words(self, most: int = 30) -> list[tuple[str, float]]:
-        """Return the commonest words with the share of profiles they stand in."""
+        """Return the commonest words, each with the share of profiles that have it."""
         shares = np.asarray(self.presence.sum(axis=0), dtype=np.float64).ravel() / max(self.presence.shape[0], 1)
         order = np.argsort(-shares, kind="stable")[:most]
         return [(self.terms[v], float(shares[v])) for v in order if self.common[v]]

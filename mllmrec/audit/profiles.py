@@ -154,9 +154,9 @@ def item_text(item: Item, description: str) -> str:
 
 
 def profile_warning(measured: ProfileWords) -> str | None:
-    """Return one line where the profiles of a run are not worth their time, else None.
+    """Return one line if the profiles of a run are not worth their time, else None.
 
-    It names generic, repeated and failed profiles, each from a tenth of the users on.
+    It names generic, repeated and failed profiles if a tenth of the users or more have them.
     """
     if measured.measured == 0 and measured.failed == 0:
         return None
@@ -175,7 +175,7 @@ def profile_warning(measured: ProfileWords) -> str | None:
 
 
 def reasoning_warning(measured: ProfileWords, descriptions: Descriptions, profiles: Profiles) -> str | None:
-    """Return one line where descriptions or profiles are not worth their time, else None.
+    """Return one line if descriptions or profiles are not worth their time, else None.
 
     Beside `profile_warning`, it names answers that seem not to depend on their request.
 

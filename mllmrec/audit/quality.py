@@ -193,7 +193,7 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     """Return self-BLEU-4 (Zhu et al. 2018): the mean BLEU of each text with all the others as its references.
 
     1 if all are the same, near 0 if none share words; NaN for fewer than two texts. An n-gram order with no
-    match counts half a match (NIST smoothing), so that short texts are not all 0. O(total n-grams).
+    match counts half a match (NIST smoothing), which keeps short texts above 0. O(total n-grams).
     """
     counted = [[ngrams(text, n) for n in _ORDERS] for text in texts]
     best = [_two_highest([text[order] for text in counted]) for order in range(len(_ORDERS))]

@@ -172,7 +172,7 @@ def _limit(split: HeldOut, users: int, config: EvaluateConfig) -> int | None:
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:
-    """Return what is ranked on a split: held-out items of users with training items, and items left out.
+    """Return the held-out items to rank on a split, of users with training items, and the items to leave out.
 
     Args:
         dataset: the split.

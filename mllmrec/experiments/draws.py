@@ -92,7 +92,7 @@ class SplitTable:
 
     @property
     def groups(self) -> list[str]:
-        """Return the groups in which anybody is judged."""
+        """Return the groups with at least one judged user."""
         return [group for group in GROUPS if any(group in row.groups for row in self.rows)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class SplitTable:
 
 
 def check_rules(rules: Sequence[str]) -> None:
-    """Refuse a rule that there is not, and one that is named twice.
+    """Refuse a rule that does not exist, and a rule that is named twice.
 
     Raises:
         InputError: there is one.

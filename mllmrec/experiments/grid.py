@@ -53,7 +53,7 @@ def alphas(_: Config, __: Dataset) -> Points:
 
 
 def neighbors(_: Config, __: Dataset) -> Points:
-    """Return K_s x K_c; a 0 leaves that half of the graph out."""
+    """Return all pairs of K_s and K_c; 0 leaves out that half of the graph."""
     return tuple(
         GridPoint(
             f"K_s {semantic}, K_c {shared}",
@@ -66,7 +66,7 @@ def neighbors(_: Config, __: Dataset) -> Points:
 
 
 def windows(_: Config, dataset: Dataset) -> Points:
-    """Return windows of time within which a user's two items count as a co-occurrence; any distance last.
+    """Return windows of time within which two items of a user count as a co-occurrence; the last has no limit.
 
     The unit is days where the dataset has times, and places in a user's order if it has only that. A window
     that no training history exceeds is the same as none, and is left out.
@@ -99,7 +99,7 @@ def ablations(_: Config, __: Dataset) -> Points:
 
 
 def wordings(config: Config, dataset: Dataset) -> Points:
-    """Return the configured prompts, and each other one that ships in the place of one of them.
+    """Return the configured prompts, and variants with one prompt replaced by another shipped one.
 
     Raises:
         ConfigError: no stage prompts a model.

@@ -202,7 +202,7 @@ class Trials:
         return matrix.indptr, matrix.indices
 
     def run(self, config: Config, inputs: Inputs, seed: int, *, baseline: str = "", leaky: bool = False) -> Trial:
-        """Return one trial, fitted and evaluated where it is not there yet.
+        """Return one trial; fit and evaluate it if its file is missing.
 
         Args:
             config: the grid point's.

@@ -1,4 +1,4 @@
-"""A model card: a run, its results beside the baselines, its limits, and the command that makes it again.
+"""Write a model card: the run, its results beside the baselines, its limits, and the command that repeats it.
 
 Markdown with the metadata block of the Hugging Face hub. Text from data is escaped.
 """

@@ -1,4 +1,4 @@
-"""A trained model's vectors with the shop's ids, in files that any search library loads.
+"""Write a trained model's vectors with the shop's ids, in files that any search library loads.
 
     manifest.json        the kind of export, and the SHA-256 of every other file
     vectors.safetensors  users [U, d] and items [I, d], float32

@@ -1,4 +1,4 @@
-"""A sentence encoder: texts cut to what it reads, then unit vectors, by torch, OpenVINO or ONNX Runtime."""
+"""Encode texts as unit vectors by a sentence encoder, in torch, OpenVINO or ONNX Runtime; long texts are cut."""
 
 from __future__ import annotations
 

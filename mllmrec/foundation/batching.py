@@ -39,7 +39,7 @@ class Capacity:
         self.size, self._well = max(tried // 2, 1), 0
 
     def went_well(self) -> None:
-        """Try twice as many again after a few batches that fit."""
+        """Double the next batch again after a few batches that fit."""
         self._well += 1
         if self._well >= _GROW_AFTER and self.size < self.most:
             self.size, self._well = min(2 * self.size, self.most), 0
@@ -76,7 +76,7 @@ class Batches(Generic[P, R]):
     def run(
         self, costs: Sequence[Cost], capacity: Capacity, report: Callable[[int], object] = lambda done: None
     ) -> list[R]:
-        """Return a result a request, in the order of `costs`.
+        """Return one result per request, in the order of `costs`.
 
         Args:
             costs: one a request.

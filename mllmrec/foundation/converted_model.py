@@ -1,4 +1,4 @@
-"""Models converted for OpenVINO or ONNX Runtime, or from GGUF: what that takes, and a cache of what was converted.
+"""Convert models for OpenVINO or ONNX Runtime, or from GGUF, and keep the results in a cache.
 
 A conversion depends on the model, on the backend and on the versions that made it; all three are in its key. It is
 put together aside and renamed when it is whole, so a kill leaves none that is half.
@@ -64,7 +64,7 @@ def require(backend: Backend, setting: str) -> None:
 
 
 def converted(backend: Converter, model: Mapping[str, Any], convert: Callable[[Path], None]) -> Path:
-    """Return the folder of a converted model, from the cache, or converted now.
+    """Return the folder of a converted model; convert it if the cache lacks it.
 
     Args:
         backend: the runtime.

@@ -28,8 +28,8 @@ def read_toml(file: Path) -> dict[str, Any]:
 def assign(values: dict[str, Any], assignment: str, *, texts: Collection[str], lists: Collection[str]) -> None:
     """Set one `stage.key=value` in nested settings.
 
-    The value is read as TOML, or taken as text where it is none. Of a key that holds text, 007 and 1e5 stay as they
-    are. A list may be written without brackets: u001,u002.
+    The value is read as TOML, or taken as text if it is no TOML. If the key holds text, 007 and 1e5 stay text. A list
+    may be written without brackets: u001,u002.
 
     Args:
         values: nested settings; changed.
@@ -77,7 +77,7 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def check_variables(variables: Iterable[str], prefix: str, known: Collection[str]) -> None:
-    """Refuse environment variables that look like settings and are none.
+    """Refuse environment variables that look like settings but are none.
 
     Args:
         variables: names in the environment.

@@ -1,4 +1,4 @@
-"""Whole files or none: atomic writes, locks, and disk errors in one line.
+"""Write whole files or none: atomic writes, locks, and disk errors in one line.
 
 A file is written under a random temporary name in its own folder, flushed to the disk, and renamed over the old one: a
 kill leaves the old file or none. O_EXCL and O_NOFOLLOW refuse planted links. A folder of mode 0700 keeps files at 0600.
@@ -86,7 +86,7 @@ def _file_mode(folder: int) -> int:
 
 
 def temporary_name() -> str:
-    """Return a name that nobody can have planted."""
+    """Return a random name, so that nobody can plant a file there."""
     return f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
 
 
@@ -131,7 +131,7 @@ def remove(name: str, folder: int) -> None:
 
 @contextmanager
 def open_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is created where it is missing and never truncated.
+    """Hold an exclusive lock on a file; it is created if it is missing, and never truncated.
 
     Args:
         path: the lock file, in an existing folder; a symbolic link is refused.
@@ -153,7 +153,7 @@ def open_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def make_parents(folder: Path) -> None:
-    """Create a folder and its parents; new ones are closed to other users where the nearest old one is."""
+    """Create a folder and its parents; new ones are closed to other users if the nearest existing one is."""
     if folder.is_dir():
         return
     if folder.parent != folder:
@@ -266,7 +266,7 @@ def _read_bytes(path: Path, most: int) -> bytes:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Open a file to read; a pipe or a device in its place is refused at once, and nothing hangs.
+    """Open a file to read; a pipe or a device in its place is refused at once, so nothing hangs.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.

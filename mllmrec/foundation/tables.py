@@ -24,12 +24,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def escape_formula(cell: str) -> str:
-    """Return the cell, with an apostrophe before it where a spreadsheet would run it as a formula."""
+    """Return the cell, with an apostrophe before it if a spreadsheet would run it as a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def write_any(path: Path, table: pl.DataFrame) -> None:
-    """Write a table as JSON lines where the path ends in .jsonl, else as parquet."""
+    """Write a table as JSON lines if the path ends in .jsonl, else as parquet."""
     if path.suffix == ".jsonl":
         with storage.atomic(path) as temporary:
             table.write_ndjson(temporary)
@@ -75,7 +75,7 @@ def _check_unpacked(path: Path, file: BinaryIO) -> None:
 def unpacked_bytes(file: BinaryIO, metadata: pq.FileMetaData, most: int) -> int:
     """Return the bytes that a parquet file takes in memory, at least; counting stops beyond `most`.
 
-    The metadata counts a text once that stands in a million rows. So texts are read as references to their
+    The metadata counts a text of a million rows only once. So texts are read as references to their
     dictionaries, which stay small, and their lengths are summed.
 
     Args:

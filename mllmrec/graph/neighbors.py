@@ -1,4 +1,4 @@
-"""Each item's nearest others, by vectors and by shared users, on the device that is there.
+"""Find each item's nearest items, by vectors and by shared users, on the CPU or a GPU.
 
 Every kernel gives the same lists to the bit, so the device does not show in what is built on them. After some rows
 changed, `grow_lists` gives the lists that a search from scratch would. With N the new or changed rows,

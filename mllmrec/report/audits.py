@@ -1,4 +1,4 @@
-"""The audits of a finished run, read from its folder: one function a verb, numbers and a page."""
+"""Audit a finished run from its folder: one function per verb, which returns numbers and writes a page."""
 
 from __future__ import annotations
 

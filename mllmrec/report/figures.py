@@ -44,7 +44,7 @@ Plot = tuple[str, Markup]  # caption and drawing
 
 @contextmanager
 def plot_style(*, page: bool = False) -> Iterator[None]:
-    """Draw in the package's style inside; `page` for plots that a page's colors are put into."""
+    """Draw in the package's style inside the block; `page` leaves colors to the page."""
     from matplotlib import rc_context
 
     with rc_context(_STYLE | (_ON_PAGE if page else {})):
@@ -182,7 +182,7 @@ def bar_chart(
     ylabel: str,
     name: str,
 ) -> Markup:
-    """Return bars side by side, a cluster a group.
+    """Return bars side by side, one cluster per group.
 
     Args:
         groups: labels along the axis.

@@ -1,4 +1,4 @@
-"""The pages: of one run (`mllmrec report`), of several beside each other, and of an audit (`mllmrec inspect`).
+"""Write the pages of one run, of several runs (`mllmrec report`), and of an audit (`mllmrec inspect`).
 
 Finished artefacts are read, none is changed. Test interactions are read to judge by and are marked where they are
 shown; nothing that is computed here goes back into a run.

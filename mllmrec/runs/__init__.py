@@ -97,7 +97,7 @@ class Run:
 
     @property
     def newest(self) -> int:
-        """Return how many of a user's newest items a profile was made from."""
+        """Return the number of a user's newest items that a profile was made from."""
         return int(self.record["config"]["profile"]["max_items"])
 
     def has(self, stage: str) -> bool:
@@ -198,7 +198,7 @@ class Run:
         again: Callable[[A], bool] = lambda _: False,
         counts: Callable[[], dict[str, int]] = dict,
     ) -> A:
-        """Run one stage, or load it where it is fresh.
+        """Run one stage, or load it if it is fresh.
 
         Args:
             stage: its name, also its folder's.

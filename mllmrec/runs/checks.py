@@ -69,7 +69,7 @@ def check_vectors(name: str, vectors: Any, rows: int) -> None:
 
 
 def check_ids(name: str, values: NDArray[np.integer[Any]] | pl.Series, known: pl.Series) -> None:
-    """Refuse ids that the dataset has not.
+    """Refuse ids that the dataset does not have.
 
     Args:
         name: of the column, for the error.

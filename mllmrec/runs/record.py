@@ -1,4 +1,4 @@
-"""The shape of run.json and stage.json, and what is refused of a run folder that somebody else may have made."""
+"""Define run.json and stage.json, and refuse a run folder whose files are not as `mllmrec run` writes them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def seal_path(folder: Path, stage: str) -> Path:
 
 
 def marked(name: str, *, leaky: bool) -> str:
-    """Return a file's name, with LEAKY before its ending where the file was made with held-out interactions."""
+    """Return a file's name, with LEAKY before its ending if the file was made with held-out interactions."""
     if not leaky:
         return name
     stem, dot, suffix = name.rpartition(".")

@@ -143,7 +143,7 @@ def encode_new_items(
 def place_new_items(
     model: Recommender, items: NewItems, vectors: Vectors, dataset: Dataset, config: Config, progress: Progress = silent
 ) -> PlacedItems:
-    """Return to whom new items would be shown, and the items most like them.
+    """Return the users to whom new items would be shown, and the items most like them.
 
     Args:
         model: of the run, with `item_features`.

@@ -53,7 +53,7 @@ class Negatives:
         return torch.from_numpy(keys).to(self._device)
 
     def draw(self, users: Tensor, generator: Generator) -> Tensor:
-        """Return one negative a pair, int64 [n]; -1 for a user who has all that anybody has.
+        """Return one negative per pair, int64 [n]; -1 if the user has every item that somebody has.
 
         Args:
             users: int64 [n], an epoch's in the order of its batches.

@@ -1,4 +1,4 @@
-"""Find the columns that play a role, by the names that shops and datasets use or by name."""
+"""Find the columns that play a role, by the names that shops use, or by the name that the user gives."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class TableColumns:
 
 
 def check_assignments(assignments: Mapping[str, str], tables: Sequence[TableColumns]) -> None:
-    """Refuse a column that was named for a role and stands in no table.
+    """Refuse a column that was named for a role but is in no table.
 
     Raises:
         InputError: there is one.

@@ -1,4 +1,4 @@
-"""Choose the files of a shop: the exact name wins, declared parts are read together, otherwise nothing is guessed."""
+"""Choose the files of a shop: the exact name wins, declared parts are read together, nothing else is guessed."""
 
 from __future__ import annotations
 

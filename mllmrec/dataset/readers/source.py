@@ -46,7 +46,7 @@ class Rejected:
 
 
 class Rejects:
-    """Collect the rows left out of each file: all are counted, the first are listed.
+    """Collect the rows that are left out of each file: count all, list the first.
 
     Args:
         max_share: share of a file's rows that may be left out, in [0, 1].

@@ -53,7 +53,7 @@ def _is_readable(value: Any) -> bool:
 def parts(value: Any) -> list[str]:
     """Return a category path as a list, each part once and at most 50.
 
-    Lists stay, nested ones are laid flat, and so is a list that a text writes (`"['Home', 'Shades']"`). Other text
+    Lists stay; nested ones are flattened, and so is a list that a text writes (`"['Home', 'Shades']"`). Other text
     is divided at | ; or >.
     """
     labels = (clean(part, TITLE_LENGTH) for part in _flat(unpack_cell(value)))

@@ -104,8 +104,8 @@ _LEADS = ("", "x", "xx")  # any bytes before the key, by their number modulo 3
 class Redactor:
     """Replace a key in texts by "(key)".
 
-    Found are the key itself, with any of its characters escaped for JSON (also twice), URLs, HTML, mail or source code,
-    and the key in base64 (by itself, or with other bytes before it) or hexadecimal.
+    It finds the key itself, also with characters escaped for JSON (once or twice), URLs, HTML, mail or source code. It
+    finds the key in base64 (by itself, or with other bytes before it) and in hexadecimal.
 
     Args:
         key: the secret; empty: nothing is replaced.

@@ -101,7 +101,7 @@ class Thumbnails:
         self._left = budget
 
     def of(self, run: Run, names: Sequence[str]) -> str | None:
-        """Return the first usable of an item's pictures."""
+        """Return the first usable picture of an item."""
         if self._left <= 0:
             return None
         picture = next((url for name in names if (url := thumbnail(run.dataset.folder / name))), None)

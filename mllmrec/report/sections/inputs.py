@@ -36,7 +36,7 @@ class DataSection:
 
 
 def data_section(dataset: Dataset) -> DataSection:
-    """Count a dataset; held-out interactions are counted as such."""
+    """Count a dataset; held-out interactions are counted apart."""
     numbers = statistics(dataset)
     names = ("training", "validation", "test")
     split = [(name, n, n / max(1, numbers.interactions)) for name, n in zip(names, numbers.splits, strict=True)]
@@ -86,7 +86,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class SettingDifference:
-    """A key that not all runs agree on: its value in each, and whether that differs from the first run's."""
+    """A key whose value differs between runs: its value in each run, and if that is not the first run's."""
 
     key: str
     values: tuple[tuple[str, bool], ...]

@@ -70,7 +70,7 @@ class ResultsTable:
 
     @property
     def verdict(self) -> Verdict:
-        """Return how the model compares with the rival; "level" where the interval holds 0."""
+        """Return how the model compares with the rival; "level" if the interval holds 0."""
         if self.difference is None or not (self.difference.low > 0 or self.difference.high < 0):
             return "level"
         return "ahead" if self.difference.value > 0 else "behind"
@@ -133,7 +133,7 @@ def results_table(evaluation: Evaluation, *, progress: Progress = silent) -> Res
 
 
 def shown_metrics(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return recall and NDCG at 10 and 20, or at the run's own largest cutoffs; NDCG at the last stands last."""
+    """Return recall and NDCG at 10 and 20, or at the run's own largest cutoffs; NDCG at the last cutoff comes last."""
     cutoffs = sorted({int(name.partition("@")[2]) for name in evaluation.per_user.columns if "@" in name})
     chosen = [k for k in cutoffs if k in _CUTOFFS] or cutoffs[-len(_CUTOFFS) :]
     return tuple(f"{measure}@{k}" for measure in ("recall", "ndcg") for k in chosen)
@@ -200,7 +200,7 @@ def _bar(score: Interval) -> tuple[float, float, float] | None:
 
 
 def by_activity(evaluation: Evaluation, dataset: Dataset) -> Slices:
-    """Group recall at the run's cutoff by how many training items a user has."""
+    """Group recall at the run's cutoff by the user's number of training items."""
     models = list(evaluation.means["test"])
     metric = next(name for name in reversed(shown_metrics(evaluation)) if name.startswith("recall"))
     values = np.hstack([per_user(evaluation, model, [metric]) for model in models])
@@ -216,7 +216,7 @@ def by_activity(evaluation: Evaluation, dataset: Dataset) -> Slices:
 
 
 def by_popularity(evaluation: Evaluation, dataset: Dataset) -> Slices:
-    """Group the hit rate at the run's cutoff by how many training interactions a held-out item has."""
+    """Group the hit rate at the run's cutoff by the held-out item's number of training interactions."""
     models = list(evaluation.means["test"])
     k = int(shown_metrics(evaluation)[-1].partition("@")[2])
     popular = np.bincount(dataset.histories("train").items, minlength=dataset.n_items)

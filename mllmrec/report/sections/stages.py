@@ -81,7 +81,7 @@ class Step:
 
 
 def steps(run: Run, status: Mapping[Stage, Status]) -> tuple[Step, ...]:
-    """Return every stage in order, those that are missing too."""
+    """Return every stage in order, also the missing ones."""
     total = sum(run.record["stages"].get(stage, {}).get("seconds", 0.0) for stage in STAGES) or 1.0
     return tuple(_step(run, stage, status[stage], total) for stage in STAGES)
 
