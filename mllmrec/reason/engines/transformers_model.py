@@ -17,8 +17,8 @@ from typing import Any
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, first_line
 from mllmrec.foundation import storage
+from mllmrec.foundation.environment import multiplies_bfloat16
 from mllmrec.foundation.model_folder import count_weights
-from mllmrec.foundation.processor import multiplies_bfloat16
 from mllmrec.reason.engines import openvino_model
 from mllmrec.reason.engines.transformers_processor import cap_pixels, load_processor
 
