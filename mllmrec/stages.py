@@ -40,7 +40,7 @@ A = TypeVar("A", bound=Artefact)
 
 
 class Artefacts:
-    """The artefacts of a run so far, one attribute a stage; a stage that is not done has none."""
+    """The artefacts of a run so far, one attribute per stage; a stage that is not done has none."""
 
     describe: Descriptions
     profile: Profiles

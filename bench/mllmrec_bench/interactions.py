@@ -44,21 +44,21 @@ def interactions(users: int, items: int, count: int, *, seed: int = 0) -> CSR:
     return CSR.from_pairs(keys[kept] // items, keys[kept] % items, (users, items))
 
 
-def graph(nodes: int, edges_a_node: int, *, seed: int = 0) -> CSR:
+def graph(nodes: int, edges_per_node: int, *, seed: int = 0) -> CSR:
     """Return a directed graph with positive weights, float32 CSR [nodes, nodes].
 
-    Every node has edges to about `edges_a_node` others; in-degrees have the tail of the items. Ends lie
+    Every node has edges to about `edges_per_node` others; in-degrees have the tail of the items. Ends lie
     anywhere: nodes are not ordered by neighborhood, which would help a cache.
 
     Args:
         nodes: number of nodes.
-        edges_a_node: edges out of each node.
+        edges_per_node: edges out of each node.
         seed: of the draw.
     """
     rng = np.random.default_rng(seed)
     weights = _cumulated(nodes, _ITEMS, rng)
-    ends = np.searchsorted(weights, rng.random(nodes * edges_a_node), side="right")
-    pattern = CSR.from_pairs(np.repeat(np.arange(nodes), edges_a_node), ends, (nodes, nodes))
+    ends = np.searchsorted(weights, rng.random(nodes * edges_per_node), side="right")
+    pattern = CSR.from_pairs(np.repeat(np.arange(nodes), edges_per_node), ends, (nodes, nodes))
     return CSR(pattern.indptr, pattern.indices, rng.uniform(0.5, 1.5, pattern.nnz).astype(np.float32), nodes)
 
 

@@ -1,4 +1,4 @@
-"""The one long CSV: a line a measurement; tables and plots are made from it alone."""
+"""The one long CSV: a line per measurement; tables and plots are made only from it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Stamp:
 
 
 def append(path: Path, results: Sequence[Result]) -> None:
-    """Add lines to the CSV, with its header where it is new; all of them in one write.
+    """Add lines to the CSV, with its header if it is new; all of them in one write.
 
     Raises:
         InputError: the file is another kind of CSV.

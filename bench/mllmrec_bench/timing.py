@@ -63,7 +63,7 @@ class Timed:
 
     Attributes:
         name: the method's.
-        seconds: one a round.
+        seconds: one per round.
         extra_bytes: peak memory of one call beyond what was there before and beyond its result;
             None if this system cannot say.
     """
@@ -213,7 +213,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def misjudged_blas() -> str:
-    """Return a remedy where a loaded OpenBLAS takes this processor for an older one than another does; else empty.
+    """Return a remedy if a loaded OpenBLAS takes this processor for an older one than another does; else empty.
 
     Each library brings its own, and an older release runs a new processor by its plainest code: a peer that is
     slow for that reason is no peer.

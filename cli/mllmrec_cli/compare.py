@@ -1,4 +1,4 @@
-"""The verbs `compare` and `study`; study has one sub-verb a study: mllmrec study alpha, neighbors, window, ..."""
+"""The verbs `compare` and `study`; study has one sub-verb per study: mllmrec study alpha, neighbors, window, ..."""
 
 from __future__ import annotations
 

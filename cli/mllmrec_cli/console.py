@@ -206,7 +206,7 @@ class _LogProgress:
                 self._write(label, task, now)
 
     def tick(self) -> None:
-        """Write a line of the latest task, where one is due."""
+        """Write a line of the latest task if one is due."""
         with self._lock:
             task, now = self._tasks.get(self._latest), self._clock()
             if task and task.done != task.total and now - task.written >= _LOG_SECONDS:

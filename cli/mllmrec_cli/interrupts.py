@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, which says how to go on where the same command does."""
+"""Ctrl-C: one line, which says how to go on if the same command continues the work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command_line() -> str:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Name the command that goes on, where Ctrl-C ends the work inside."""
+    """Name the command that goes on if Ctrl-C ends the work inside."""
     try:
         yield
     except Interrupted:

@@ -16,7 +16,7 @@ def complete_settings(incomplete: str) -> list[str]:
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """Return names of complete_models to compare, after the last comma."""
+    """Return names of models to compare, after the last comma."""
     from mllmrec.experiments.entries import GROUP, all_entries
 
     before, comma, last = incomplete.rpartition(",")

@@ -3,8 +3,8 @@
     manifest.json        the kind of export, and the SHA-256 of every other file
     vectors.safetensors  users [U, d] and items [I, d], float32
     users.npy items.npy  the same, C order: as faiss, usearch and NumPy read it
-    users.parquet        a row a vector: id, training_items; those with none are not known by their vector
-    items.parquet        a row a vector: id, training_users: its popularity
+    users.parquet        a row per vector: id, training_items; those with none are not known by their vector
+    items.parquet        a row per vector: id, training_users: its popularity
     known.parquet        user, item: rows of the two tables above; items that a user has, and is not shown again
 
 A user's score of an item is the inner product of their vectors. Models that score by item-item weights (the ensemble,

@@ -72,7 +72,7 @@ class Trained:
         users: float32 [U, d].
         items: float32 [I, d].
         parameters: of the network at the chosen epoch.
-        curve: one entry an epoch.
+        curve: one entry per epoch.
         best_epoch: the chosen epoch, counted from 1.
     """
 

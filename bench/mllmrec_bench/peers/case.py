@@ -65,7 +65,7 @@ def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str
 
 
 def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs NumPy and scipy alone.
+    """Return a peer that needs only NumPy and scipy.
 
     Args:
         name: as it is reported.

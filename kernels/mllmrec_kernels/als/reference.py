@@ -1,4 +1,4 @@
-"""The contract of als_factors: one system a row, as a textbook writes it, in float64."""
+"""The contract of als_factors: one system per row, as a textbook writes it, in float64."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Compilation of inner functions: without reference counts, and intrinsics written as instructions.
+"""Compilation of inner functions: without reference counts, intrinsics written as instructions, prefetch of memory.
 
 A function that takes a tuple of arrays counts a reference up and down, atomically, for each array that it touches.
-That costs 200 ns a call, twice the time of scoring a pair of 384 dimensions. Functions compiled by `jit` own no memory,
-their callers do, so nothing needs counting. Numba refuses to compile an allocation in them.
+That costs 200 ns per call, twice the time of scoring a pair of 384 dimensions. Functions compiled by `jit` own no
+memory, their callers do, so nothing needs counting. Numba refuses to compile an allocation in them.
 """
 
 from __future__ import annotations

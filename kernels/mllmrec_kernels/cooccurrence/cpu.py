@@ -3,7 +3,7 @@
     for u in N(i): for j in row(u): counter[j] += 1         sum over users of d_u² steps in all
 
 N(i) comes from transposing the interactions one block of items at a time, so that the transpose never
-exists as a whole. Bytes: 4 nnz read a block, 4 a step of the counter (which stays in L2 for I < 100 k),
+exists as a whole. Bytes: 4 nnz read per block, 4 per step of the counter (which stays in L2 for I < 100 k),
 plus the reads of the users' rows. Every item is computed by only one thread, in exact integers, so the
 number of threads changes nothing.
 """

@@ -2,7 +2,7 @@
 
     sums[r, c] = starts[r] + 2^shift sum_{j < first} left[r, j] right[c, j] + sum_{j >= first} left[r, j] right[c, j]
 
-with left int8, right uint8, sums int32, all exact. The shift is for rows of two bytes a coordinate (quantized.py).
+with left int8, right uint8, sums int32, all exact. The shift is for rows of two bytes per coordinate (quantized.py).
 
 AVX-512 VNNI multiplies 64 pairs of bytes an instruction. 24 accumulators, two vectors of columns and one
 broadcast of four bytes of a row fill 27 of the 32 registers. The tile is compared with its thresholds before it

@@ -202,7 +202,7 @@ def _quantize_one_byte(
 def _quantize_two_bytes(
     z: Float32Array, row: int, step: float, left: Int8Array, right: Int8Array, out: QuantizedRows,
 ) -> None:  # fmt: skip
-    """Round one row to two bytes a coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
+    """Round one row to two bytes per coordinate: the left side holds q, q', q in turn, the right one q, q, q'."""
     width = len(left) // 3
     upper, lower = 0, 0
     lost = low = norm = rounded = 0.0

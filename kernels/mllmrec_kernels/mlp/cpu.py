@@ -46,7 +46,7 @@ class Activations:
 def forward(
     table: Single, rows: NDArray[np.int64] | None, net: Perceptron, *, keep: bool
 ) -> tuple[Single, Activations | None]:
-    """Return h [R, d], and the activations where `keep`.
+    """Return h [R, d], and the activations if `keep`.
 
     Args:
         table: float32 [N, d_e].

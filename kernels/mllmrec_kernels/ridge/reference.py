@@ -1,4 +1,4 @@
-"""The contract of ridge_weights: one small ridge regression a row, as a textbook writes it, in float64.
+"""The contract of ridge_weights: one small ridge regression per row, as a textbook writes it, in float64.
 
 With G = R^T R + w V V^T and S_j the support of column j,
     b_j = (G[S_j, S_j] + lambda I)^-1 G[S_j, j]

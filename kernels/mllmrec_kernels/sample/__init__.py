@@ -39,9 +39,9 @@ def sample_negatives(
 def sample_negatives(
     user_items: SparseLike, users: ArrayLike, *, generator: np.random.Generator | Generator, backend: str = "auto"
 ) -> ArrayLike:
-    """Draw one item a user, uniform over the items seen by anyone but not by this user (docs/method.md, 5).
+    """Draw one item per user, uniform over the items seen by anyone but not by this user (docs/method.md, 5).
 
-    An item is seen that has at least one entry in `user_items`. One number is taken from the generator a call; all
+    An item is seen that has at least one entry in `user_items`. One number is taken from the generator per call; all
     backends make the same samples from it, for any number of threads.
 
     Args:

@@ -2,7 +2,7 @@
 
 Number the seen items 0..S-1 and let p_0 < p_1 < ... be the numbers of the user's items. Below p_m lie p_m - m
 numbers that are not the user's, which rises with m: the r-th of them is r + m, with m the count of items for
-which p_m - m <= r. log2(d_u) steps a sample and one random number, whatever the user has seen.
+which p_m - m <= r. log2(d_u) steps per sample and one random number, whatever the user has seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""sample_negatives in Triton: the random bits of reference.py, the binary search of cpu.py, one lane a sample.
+"""sample_negatives in Triton: the random bits of reference.py, the binary search of cpu.py, one lane per sample.
 
     z_b = splitmix64(seed + (b + 1) G);   r = floor(z_b n / 2^64), n = S - d_u;   the r-th seen item outside row u
 
-Bytes a sample: 4 written, about 8 (log2 d_u + 4) gathered. Bound by the latency of the search.
+Bytes per sample: 4 written, about 8 (log2 d_u + 4) gathered. Bound by the latency of the search.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def collect(
 
     x float16 [., D]; y float16 [n_items, D], the items first_item..., NaN for one that has no score; rows int32 and
     thresholds float32 [n_rows]; keys int64 [n_rows, capacity]; counts int32 [n_rows].
-    SYMMETRIC: y is x and rows its numbers; one product a pair feeds the lists of both sides.
+    SYMMETRIC: y is x and rows its numbers; one product per pair feeds the lists of both sides.
     """
     pid = tl.program_id(0)
     if SYMMETRIC:  # a band of GROUP blocks of queries, and the blocks of items that do not lie wholly before it

@@ -13,7 +13,7 @@ def circle(players: int) -> list[Int32Array]:
     The first round is each panel with itself.
 
     Returns:
-        int32 [pairs, 2] a round.
+        int32 [pairs, 2] per round.
     """
     seats = players + players % 2
     rounds = [np.repeat(np.arange(players), 2).reshape(-1, 2)]
@@ -26,7 +26,7 @@ def circle(players: int) -> list[Int32Array]:
 
 
 def shifts(left: int, right: int) -> list[Int32Array]:
-    """Return rounds in which every left panel meets every right one once; int32 [pairs, 2] a round."""
+    """Return rounds in which every left panel meets every right one once; int32 [pairs, 2] per round."""
     longer = max(left, right)
     panels = np.arange(left)
     rounds = [np.stack([panels, (panels + shift) % longer], axis=1) for shift in range(longer)]
