@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from mllmrec.experiments.draws import PooledRow
 
 _COLUMNS = ("model", "R@20", "N@20 ± sd", "to rival, 95 %", "trials", "s", "MiB")
+_Models = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Models to compare, separated by commas.",
+        show_default="all but rivals",
+        autocompletion=complete_models,
+    ),
+]
+_Splits = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE,RULE",
+        help="Splits, a table each: random, user-time, leave-one-out, global-time, cold-items, given.",
+        show_default="given, the dataset's own",
+    ),
+]
 _STUDIES = {
     "alpha": "Vary the threshold alpha of the item graph, its connectivity beside it.",
     "neighbors": "Vary the item graph's neighbors by vectors (K_s) and by shared users (K_c).",
@@ -49,24 +66,9 @@ def _compare(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder; an interrupted comparison goes on there.")
     ],
-    models: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,NAME",
-            help="Models to compare, separated by commas.",
-            show_default="all but rivals",
-            autocompletion=complete_models,
-        ),
-    ] = "",
+    models: _Models = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each model that is trained.")] = 3,
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE,RULE",
-            help="Splits, a table each: random, user-time, leave-one-out, global-time, cold-items, given.",
-            show_default="given, the dataset's own",
-        ),
-    ] = "",
+    split: _Splits = "",
     draws: Annotated[int, typer.Option(min=1, help="Draws of each split that is random; needs --split.")] = 1,
     cold_share: Annotated[
         float, typer.Option(min=0.001, max=0.499, help="Share of the items that cold-items hides for the test.")
