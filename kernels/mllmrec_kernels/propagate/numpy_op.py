@@ -26,9 +26,9 @@ def propagate(graph: CSR, features: Floats, layers: int, combine: str, backend: 
     if chosen == "triton":
         return _on_device(graph, features, layers, combine)
     if chosen == "torch":
-        from mllmrec_kernels.propagate import torch_op
+        from mllmrec_kernels.propagate import torch_csr
 
-        return torch_op.propagate_array(graph, features, layers, combine)
+        return torch_csr.propagate(graph, features, layers, combine)
     from mllmrec_kernels.propagate import cpu
 
     return cpu.propagate(graph, features, layers, combine)

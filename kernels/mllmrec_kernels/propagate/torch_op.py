@@ -3,13 +3,10 @@
 It is linear in the features. The forward is f(A) E with f(A) = sum_l A^l (or its mean, or A^L). The backward is
 f(A)^T G = f(A^T) G, the same op on the transposed graph. The op takes the graph as CPU tensors, wherever the
 features are. Its transposes and copies on a device are kept for the few graphs used last.
-
-torch's own CSR product is kept as a backend to compare with.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +16,6 @@ from torch import Tensor
 from mllmrec_kernels.base import backend as backends
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.propagate import numpy_op
-from mllmrec_kernels.propagate.reference import Floats
 
 KEPT = 8  # derived values
 # Each value beside its source tensors: while those live, their addresses identify them.
@@ -60,7 +56,9 @@ def _propagate(
         return _on_device(source, features, layers, combine, transposed=transposed)
     graph = _graph(source, transposed=transposed)
     if chosen == "torch":
-        return multiply(csr_tensor(graph, features), features, layers, combine)
+        from mllmrec_kernels.propagate import torch_csr
+
+        return torch_csr.on_tensors(torch_csr.matrix(graph, features), features, layers, combine)
     return torch.from_numpy(numpy_op.propagate(graph, features.cpu().numpy(), layers, combine, chosen)).to(device)
 
 
@@ -118,46 +116,4 @@ def propagate(graph: CSR, features: Tensor, layers: int, combine: str, backend: 
     data = torch.empty(0) if graph.data is None else torch.from_numpy(graph.data)
     indptr, indices = torch.from_numpy(graph.indptr), torch.from_numpy(graph.indices)
     result: Tensor = _propagate(indptr, indices, data, features, layers, combine, backend, False)
-    return result
-
-
-def csr_tensor(graph: CSR, like: Tensor) -> Tensor:
-    """Return the graph as a torch CSR tensor with int32 indices, dtype and device of `like`."""
-    indptr = torch.from_numpy(graph.indptr).int()
-    indices, values = torch.from_numpy(graph.indices), torch.from_numpy(graph.values())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        sparse = torch.sparse_csr_tensor(indptr, indices, values, size=graph.shape, check_invariants=False)
-    return sparse.to(device=like.device, dtype=like.dtype)
-
-
-def multiply(A: Tensor, features: Tensor, layers: int, combine: str) -> Tensor:
-    """Return the combined layers, [N, d], in the dtype of the features.
-
-    Args:
-        A: sparse CSR [N, N], of `csr_tensor`.
-        features: float32 or float64 [N, d].
-        layers: L >= 0.
-        combine: "sum", "mean" or "last".
-    """
-    current, total = features, features.clone()
-    for _ in range(layers):
-        current = A @ current
-        total += current
-    if combine == "last":
-        return current.clone() if layers == 0 else current
-    return total / (layers + 1) if combine == "mean" else total
-
-
-def propagate_array(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
-    """Return the combined layers, [N, d], in the dtype of the features.
-
-    Args:
-        graph: A, [N, N].
-        features: float32 or float64 [N, d].
-        layers: L >= 0.
-        combine: "sum", "mean" or "last".
-    """
-    tensor = torch.from_numpy(features)
-    result: Floats = multiply(csr_tensor(graph, tensor), tensor, layers, combine).numpy()
     return result
