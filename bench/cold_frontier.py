@@ -132,8 +132,8 @@ def _kept(dataset: Dataset, items: Vectors, share: float, seed: int, out: Path) 
     """
     draw, rows, users = hide_items(dataset, items, share, seed), [], []
     for title, points in _models(draw):
-        stem = out / f"{share:g}-{seed}-{title.replace(' ', '-').replace(chr(39), '')}"
-        done = stem.with_suffix(".parquet"), stem.with_suffix(".users.parquet")
+        stem = f"{share:g}-{seed}-{title.replace(' ', '-').replace(chr(39), '')}"
+        done = out / f"{stem}.parquet", out / f"{stem}.users.parquet"  # with_suffix would cut at the share's point
         if not all(file.exists() for file in done):
             judged = [_judge(draw, *point) for point in points()]
             write_table(done[1], pl.DataFrame({f"{row['model']} {row['point']}": values for row, values in judged}))

@@ -1,0 +1,127 @@
+"""Time a day's update beside a full run on the same dataset, and compare what they made.
+
+    python -m bench.bench_update DATA/amazon-scientific --out day --split-column split_random
+
+A share of the items and of the training interactions of a folder (interactions.parquet, items.jsonl.gz) is the new day;
+the rest is the earlier state. Then:
+
+    prepare before; run before; update; run --from; run from scratch
+
+Printed: processor seconds and seconds of the clock of each, the ratio of the update to the run from scratch, whether
+the graphs are equal byte for byte, and NDCG@20 on test of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from mllmrec_cli import console
+
+from mllmrec.foundation.storage import make_folder, write_table
+from mllmrec.runs import Run
+
+NEW_ITEMS, NEW_INTERACTIONS = 0.01, 0.02  # shares
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Hold what a command took, in seconds of the processor and of the clock."""
+
+    processor: float
+    clock: float
+
+    def __add__(self, other: Cost) -> Cost:
+        """Return the cost of both commands."""
+        return Cost(self.processor + other.processor, self.clock + other.clock)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Split the folder, run both ways, print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="interactions.parquet and items.jsonl.gz")
+    parser.add_argument("--out", type=Path, default=Path("update-cost"), help="folder of everything that is made")
+    parser.add_argument("--split-column", default="split", help="column of the interactions: train, valid, test")
+    parser.add_argument("--seed", type=int, default=0, help="of the new day")
+    parser.add_argument("--set", action="append", default=["profile.kind=mean"], help="a setting of the runs")
+    options = parser.parse_args(arguments)
+    out: Path = make_folder(options.out)
+    split_day(options.folder, out, options.split_column, options.seed)
+    settings = [word for setting in options.set for word in ("--set", setting)]
+    before, after = out / "before", out / "after"
+    run_before, run_after, scratch = out / "run-before", out / "run-after", out / "run-scratch"
+    _call("prepare", before / "files", "--out", before / "dataset", "--split-column", "split")
+    costs = {"run before": _call("run", before / "dataset", "--out", run_before, *settings)}
+    costs["update"] = _call("update", before / "dataset", "--with", after / "files", "--out", after / "dataset")
+    costs["run --from"] = _call("run", after / "dataset", "--out", run_after, "--from", run_before, *settings)
+    costs["run from scratch"] = _call("run", after / "dataset", "--out", scratch, *settings)
+    full, day = costs["run from scratch"], costs["update"] + costs["run --from"]
+    rows = [(name, f"{cost.processor:.1f}", f"{cost.clock:.1f}") for name, cost in costs.items()]
+    rows.append(
+        ("update and run --from / scratch", f"{day.processor / full.processor:.3f}", f"{day.clock / full.clock:.3f}")
+    )
+    console.out.print(console.table("A day's update", ("command", "processor s", "clock s"), rows))
+    console.say(f"graphs: {compare_graphs(run_after, scratch)}")
+    for name, folder in (("run --from", run_after), ("run from scratch", scratch)):
+        console.say(f"{name}: test NDCG@20 {Run(folder).evaluation.means['test']['ensemble']['ndcg@20']:.4f}")
+    return 0
+
+
+def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
+    """Write the earlier state and the new day as files of their own.
+
+    Args:
+        folder: interactions.parquet and items.jsonl.gz.
+        out: gets before/files and after/files.
+        column: of the interactions, which names the part of each.
+        seed: of the new day.
+    """
+    pairs = pl.read_parquet(folder / "interactions.parquet").with_columns(pl.col(column).alias("split"))
+    with gzip.open(folder / "items.jsonl.gz", "rt", encoding="utf-8") as lines:
+        items = [json.loads(line) for line in lines]
+    draw = np.random.default_rng(seed)
+    names = np.array([item["item"] for item in items])
+    new = draw.choice(names, round(NEW_ITEMS * len(names)), replace=False)
+    of_new_items = pairs["item"].is_in(new.tolist()).to_numpy()
+    others = np.flatnonzero(~of_new_items & (pairs["split"] == "train").to_numpy())
+    more = max(0, round(NEW_INTERACTIONS * len(pairs)) - np.count_nonzero(of_new_items))
+    is_new = of_new_items.copy()
+    is_new[draw.choice(others, more, replace=False)] = True
+    for state, rows, chosen in (("before", ~is_new, False), ("after", is_new, True)):
+        files = make_folder(out / state / "files")
+        write_table(files / "interactions.parquet", pairs.filter(rows))
+        kept = [item for item in items if (item["item"] in set(new.tolist())) == chosen]
+        text = "".join(json.dumps(item) + "\n" for item in kept)
+        (files / "items.jsonl").write_text(text, encoding="utf-8")
+
+
+def compare_graphs(left: Path, right: Path) -> str:
+    """Return whether the graphs of two runs are equal byte for byte, by file."""
+    names = sorted(file.name for file in (right / "graph").iterdir() if file.suffix in (".npy", ".npz", ".safetensors"))
+    different = [
+        name for name in names if (left / "graph" / name).read_bytes() != (right / "graph" / name).read_bytes()
+    ]
+    return f"{len(names)} files equal" if not different else f"differ in {', '.join(different)}"
+
+
+def _call(*words: object) -> Cost:
+    """Run one command of mllmrec; stop where it fails."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-m", "mllmrec_cli", *map(str, words), "--quiet"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(spent, time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
