@@ -42,7 +42,7 @@ from mllmrec.runs import Run
 
 M = TypeVar("M", bound=Recommender)
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.1)  # of model.new_items
-SCALES = (0.6, 0.8, 1.0, 1.3)  # of the neighbors' columns
+SCALES = (0.6, 1.0, 1.3, 2.0, 3.0)  # of the neighbors' columns
 CUTOFF = 20
 OURS = "ensemble"
 YARDSTICKS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -50,6 +50,7 @@ YARDSTICKS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("content", "content", {}),
     ("content, half-whitened", "content", {"space": "half-whitened"}),
     ("content, projected", "content", {"space": "projected"}),
+    ("CLCRec", "clcrec", {}),
     *((f"neighbors' columns x {scale:g}", "ease-neighbors", {"cold_scale": scale}) for scale in SCALES),
 )
 
@@ -228,10 +229,9 @@ def _print(dataset: str, means: pl.DataFrame, draws: int) -> None:
         "known R@20",
         "lost R@20",
         "lost N@20",
-        "mixed R@20",
         "mixed N@20",
     )
-    names = ("new_recall", "new_ndcg", "known_recall", "lost_recall", "lost_ndcg", "mixed_recall", "mixed_ndcg")
+    names = ("new_recall", "new_ndcg", "known_recall", "lost_recall", "lost_ndcg", "mixed_ndcg")
     rows = [
         (row["model"], row["point"], *(metrics.short(row[name]) for name in names))
         for row in means.iter_rows(named=True)
@@ -255,7 +255,8 @@ def draw_frontier(means: pl.DataFrame, stem: Path) -> list[Path]:
             rows = means.filter(pl.col("model") == model).sort("known_recall")
             axes.plot(rows["known_recall"], rows["new_recall"], color=COLORS[n % len(COLORS)], marker="o", label=model)
             for row in rows.iter_rows(named=True):
-                axes.annotate(row["point"], (row["known_recall"], row["new_recall"]), fontsize=7)
+                at = row["known_recall"], row["new_recall"]
+                axes.annotate(row["point"], at, (5, 3), textcoords="offset points", fontsize=7)
         axes.set(xlabel="Recall@20, known items", ylabel="Recall@20, new items")
         figure.legend(loc="outside upper center", ncols=3)
         return write_figure(figure, stem)

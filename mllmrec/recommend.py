@@ -62,8 +62,10 @@ class Recommendations:
         """One line about where the lists come from."""
         counts = dict(self.users.group_by("source").agg(pl.col("user").n_unique()).iter_rows())
         popular = counts.get("popularity", 0)
+        texts = counts.get("text", 0)
+        near = f"; {texts:,} users without a known item get the items nearest to their text" if texts else ""
         fallback = f"; {popular:,} users without a known item get the most popular ones" if popular else ""
-        return f"{counts.get('model', 0):,} users by the model{fallback}"
+        return f"{counts.get('model', 0):,} users by the model{near}{fallback}"
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write recommendations and similar_items, as parquet or as JSON lines."""
@@ -165,9 +167,20 @@ def _named_users(dataset: Dataset, named: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([index[user] for user in named], dtype=np.int64)
 
 
-def source_of(ids: NDArray[np.int32], unknown: NDArray[np.bool_]) -> pl.Series:
-    """Return the source of each entry of lists [B, k]: "popularity" for users [B] that are unknown, else "model"."""
-    return pl.Series("source", np.where(unknown, "popularity", "model")[np.nonzero(ids >= 0)[0]])
+def source_of(
+    ids: NDArray[np.int32], unknown: NDArray[np.bool_], described: NDArray[np.bool_] | None = None
+) -> pl.Series:
+    """Return the source of each entry of lists [B, k]: "model", "popularity" or "text".
+
+    Args:
+        ids: int32 [B, k], padded with -1.
+        unknown: bool [B], users without a known item.
+        described: bool [B], those of them whose list follows a text; None: no user's does.
+    """
+    source = np.where(unknown, "popularity", "model")
+    if described is not None:
+        source[described] = "text"
+    return pl.Series("source", source[np.nonzero(ids >= 0)[0]])
 
 
 def list_table(

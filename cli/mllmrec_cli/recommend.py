@@ -26,6 +26,10 @@ _Out = Annotated[
 _Users = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Interactions of users whom RUN does not know: lists for them.")
 ]
+_About = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What is known of users without history: user, and text or categories."),
+]
 _Items = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Items that RUN does not know: whom to show them to, and similar items."),
@@ -47,6 +51,7 @@ def _recommend(
     ],
     out: _Out = None,
     users: _Users = None,
+    about: _About = None,
     items: _Items = None,
     column: _Columns = None,
     config: ConfigFile = None,
@@ -59,19 +64,21 @@ def _recommend(
 
     Of a DATASET: for all its users, after the earlier stages.
     Of a RUN with --users: for the users of a file, at once; nothing is trained.
+    Of a RUN with --about: for users without history, by a text or categories.
     Of a RUN with --items: the items of a file are described and encoded, and
     placed among its own.
 
     Example: mllmrec recommend run --users new.csv --out lists
     """
-    if users is None and items is None:
+    for_users = users is not None or about is not None
+    if not for_users and items is None:
         if out is None:
-            raise typer.BadParameter("DATASET needs --out RUN; a RUN needs --users FILE or --items FILE")
+            raise typer.BadParameter("DATASET needs --out RUN; a RUN needs --users, --about or --items FILE")
         artefacts = run_stages(source, out, config, assignments or [], cache, "recommend", quiet=quiet or json)
         report_run(artefacts, out, "recommend", json=json, quiet=quiet)
         return
-    if out is None or (users and items):
-        raise typer.BadParameter("name the folder that lists go to, --out FOLDER, and one of --users and --items")
+    if out is None or (for_users and items):
+        raise typer.BadParameter("name the folder of the lists, --out FOLDER, and files of users or of items, not both")
     from mllmrec.dataset import parse_columns
     from mllmrec.runs import Run
     from mllmrec.serving import run_config, save_lists
@@ -82,8 +89,8 @@ def _recommend(
     settings = run_config(run, config, assignments or [])
     lists: Recommendations | PlacedItems
     with console.progress(quiet=quiet or json) as hook:
-        if users:
-            lists, notes = serve_new_users(run, users, columns, settings, hook)
+        if for_users:
+            lists, notes = serve_new_users(run, users, about, columns, settings, hook)
         else:
             assert items is not None
             lists, notes = serve_new_items(run, items, columns, settings, cache, hook)

@@ -2,7 +2,8 @@
 
 The file goes through the readers of `mllmrec prepare`. Nothing is fitted: the model places each history in closed
 form. A user whom the run knows brings what the run has of them along, and is not shown an item that they are known to
-have. A user without any known item gets the most popular items; the table says so.
+have. A user without any known item gets the items nearest to the text that the shop has of them (user_texts.py), else
+the most popular ones; the table says which.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from mllmrec.dataset.readers.files import check_format
 from mllmrec.dataset.readers.formats import Reading
 from mllmrec.dataset.readers.interactions import InteractionFile, read_interactions
 from mllmrec.dataset.readers.source import Rejects
+from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
-from mllmrec.models.scoring import USERS
+from mllmrec.models.scoring import USERS, VectorScorer
 from mllmrec.recommend import Recommendations, list_table, source_of
 from mllmrec.runs import Run
+from mllmrec.serving.user_texts import UserTexts, encode_user_texts, read_user_texts
 
 _NAMED = 3  # unknown items that a note names
 
@@ -88,6 +91,30 @@ def read_new_users(
     return NewUsers(ids, histories, owned, tuple(notes))
 
 
+def join_texts(users: NewUsers | None, texts: UserTexts, n_items: int) -> tuple[NewUsers, list[str]]:
+    """Return the users of both files, and a text of each; empty where there is none.
+
+    Args:
+        users: with histories; None: there is no such file.
+        texts: of users, with or without a history.
+        n_items: of the dataset.
+    """
+    empty = CSR.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64), (0, n_items))
+    before = users or NewUsers(pl.Series("user", [], pl.String), empty, empty, ())
+    added = texts.table.filter(~pl.col("user").is_in(before.ids.implode()))["user"]
+    ids = pl.concat([before.ids.rename("user"), added])
+    histories, owned = (_with_empty_rows(matrix, len(added)) for matrix in (before.histories, before.owned))
+    words = pl.DataFrame({"user": ids}).join(texts.table, on="user", how="left", maintain_order="left")["text"]
+    joined = NewUsers(ids, histories, owned, (*before.notes, *texts.notes))
+    return joined, words.fill_null("").to_list()
+
+
+def _with_empty_rows(matrix: CSR, count: int) -> CSR:
+    """Return a matrix with empty rows after its own."""
+    indptr = np.concatenate([matrix.indptr, np.full(count, matrix.indptr[-1])])
+    return CSR(indptr, matrix.indices, None, matrix.n_columns)
+
+
 def _of_dataset(ids: pl.Series, dataset: Dataset) -> tuple[NDArray[np.int64], CSR]:
     """Return (row in `ids`, user of the dataset) of each known user, int64 [n, 2], and all that users have."""
     users = pl.DataFrame({"id": dataset.users, "user": np.arange(dataset.n_users)})
@@ -109,7 +136,12 @@ def _union(read: CSR, at: NDArray[np.int64], known: CSR) -> CSR:
 
 
 def recommend_to_new_users(
-    model: Recommender, dataset: Dataset, users: NewUsers, config: Config, progress: Progress = silent
+    model: Recommender,
+    dataset: Dataset,
+    users: NewUsers,
+    config: Config,
+    progress: Progress = silent,
+    nearest: VectorScorer | None = None,
 ) -> Recommendations:
     """Return the lists of users that the run did not know; the table of similar items is empty.
 
@@ -119,6 +151,7 @@ def recommend_to_new_users(
         users: their histories.
         config: how many items per user, in which format.
         progress: called after each block of users.
+        nearest: vectors of the users' texts, zero where there is none, and of the items; None: there are no texts.
 
     Raises:
         InputError: the model's kind cannot place new users.
@@ -132,34 +165,50 @@ def recommend_to_new_users(
         ids[rows], scores[rows] = scorer.top(rows, settings.top, users.owned.take_rows(rows))
         progress("recommend to users", int(rows[-1]) + 1, n)
     unknown = np.diff(users.histories.indptr) == 0
-    if unknown.any():
-        rows = np.flatnonzero(unknown)
-        popular = popularity(dataset.train)
+    described = unknown & (nearest.users.any(axis=1) if nearest else False)
+    if nearest and (rows := np.flatnonzero(described)).size:
+        ids[rows], scores[rows] = nearest.top(rows, settings.top, users.owned.take_rows(rows))
+    if (rows := np.flatnonzero(unknown & ~described)).size:
         nobody = np.zeros(len(rows), np.int64)  # popularity is the same for everybody
+        popular = popularity(dataset.train)
         ids[rows], scores[rows] = popular.top(nobody, settings.top, users.owned.take_rows(rows))
     table = list_table("user", users.ids, ids, scores, "item", dataset.item_ids)
     return Recommendations(
-        users=table.with_columns(source=source_of(ids, unknown)),
+        users=table.with_columns(source=source_of(ids, unknown, described)),
         items=Recommendations.no_items(),
         suffix=settings.format,
     )
 
 
 def serve_new_users(
-    run: Run, file: Path, columns: dict[str, str], config: Config, progress: Progress = silent
+    run: Run,
+    file: Path | None,
+    texts: Path | None,
+    columns: dict[str, str],
+    config: Config,
+    progress: Progress = silent,
 ) -> tuple[Recommendations, tuple[str, ...]]:
-    """Read users from a file and list items for them; return the lists and lines of what was done.
+    """Read users from files and list items for them; return the lists and lines of what was done.
 
     Args:
         run: finished up to its train stage.
-        file: interactions.
+        file: interactions; None: there are none.
+        texts: what is known of users without history; None: nothing is.
         columns: columns that the user named, of `parse_columns`.
         config: settings of the run.
         progress: called while it works.
 
     Raises:
-        MllmrecError: whatever a step refuses.
+        MllmrecError: whatever a step refuses, or there is neither file.
     """
-    users = read_new_users(file, run.dataset, columns)
-    lists = recommend_to_new_users(run.fitted, run.dataset, users, config, progress)
+    users = read_new_users(file, run.dataset, columns) if file else None
+    nearest: VectorScorer | None = None
+    if texts:
+        users, words = join_texts(users, read_user_texts(texts, columns), run.dataset.n_items)
+        unknown = np.diff(users.histories.indptr) == 0
+        used = [text if is_unknown else "" for text, is_unknown in zip(words, unknown, strict=True)]
+        nearest = VectorScorer(encode_user_texts(used, config.encode, progress), run.features.items)
+    if users is None:
+        raise InputError("name a file of interactions, a file of texts, or both")
+    lists = recommend_to_new_users(run.fitted, run.dataset, users, config, progress, nearest)
     return lists, (*users.notes, lists.sources)
