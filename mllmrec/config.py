@@ -244,7 +244,7 @@ def explain_errors(prefix: str = "") -> Iterator[None]:
 
 
 def _without_other_kind(values: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return `values` without the settings of their model where `changes` name another kind of model."""
+    """Return `values` without the settings of their model if `changes` name another kind of model."""
     before, after = (each.get("model", {}) for each in (values, changes))
     if not isinstance(before, dict) or not isinstance(after, dict):
         return values

@@ -164,7 +164,7 @@ def _files_of(run: Run, stage: Stage) -> list[Path]:
 
 
 def _without_unread(config: Config, out: Path, until: Stage, progress: Progress) -> Config:
-    """Return the config without profiles where its model reads no user vectors, and say so.
+    """Return the config without profiles if its model reads no user vectors, and say so.
 
     Profiles that the folder has already stay, and those that are the last stage are made.
 
@@ -172,7 +172,7 @@ def _without_unread(config: Config, out: Path, until: Stage, progress: Progress)
         config: of the run.
         out: the run folder.
         until: the last stage to run.
-        progress: called where profiles are left out.
+        progress: called if profiles are left out.
     """
     kind = config.model.kind
     if until in ("describe", "profile") or config.profile.kind == "mean" or "users" in registry.reads(kind):

@@ -249,7 +249,7 @@ def _only_users(histories: Histories, chosen: NDArray[np.bool_]) -> Histories:
 
 
 def _merge_rows(earlier: pl.DataFrame, later: pl.DataFrame, changed: NDArray[np.bool_]) -> pl.DataFrame:
-    """Return a row for each of `changed` [n]: from `later` in order where it is set, else the earlier one."""
+    """Return a row for each of `changed` [n]: from `later` in order if it is set, else the earlier one."""
     order = _sources(len(earlier), changed)
     return pl.concat([earlier, later.select(earlier.columns)])[order]
 

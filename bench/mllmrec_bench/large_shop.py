@@ -144,7 +144,7 @@ def write_shop(size: ShopSize, folder: Path, progress: Progress = silent) -> Non
 
     Args:
         size: users, items, interactions, seed.
-        folder: where to.
+        folder: the folder to write to.
         progress: called after each block of items and of users.
     """
     shop, done = LargeShop(size), 0

@@ -34,7 +34,7 @@ class Result:
         rounds: their number.
         machine: processor, cores, memory, and the threads in use.
         versions: of the packages that did the work.
-        commit: of the sources (with a mark where they are changed), or the version that is installed.
+        commit: of the sources (with a mark if they are changed), or the version that is installed.
     """
 
     op: str

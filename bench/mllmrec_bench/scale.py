@@ -186,7 +186,7 @@ def sweep(plan: Range, like: Source, path: Path, progress: Progress = silent) ->
 
 
 def _before(known: Sequence[Result], op: str, case: str, plan: Range, stamp: Stamp) -> list[Result]:
-    """Return the lines of a point that was measured before in the same way; none where a method is missing."""
+    """Return the lines of a point that was measured before in the same way; none if a method is missing."""
     key = (op, case, stamp)
     lines = [x for x in known if (x.op, x.case, Stamp(x.machine, x.versions, x.commit)) == key]
     timed = {line.backend for line in lines if line.metric == "seconds"}

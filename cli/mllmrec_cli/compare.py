@@ -120,7 +120,7 @@ def _names(listed: str) -> list[str]:
 
 
 def _print_groups(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> None:
-    """Print NDCG@20 by group where the split has a cold item or a new user."""
+    """Print NDCG@20 by group if the split has a cold item or a new user."""
     from mllmrec.evaluation.groups import GROUPS, WARM
     from mllmrec.evaluation.metrics import short
 

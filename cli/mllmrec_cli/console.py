@@ -194,7 +194,7 @@ class _LogProgress:
         self._latest = ""
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        """Write how far a task is, where a line is due."""
+        """Write how far a task is, if a line is due."""
         with self._lock:
             now, task = self._clock(), self._tasks.get(label)
             if task is None or done < task.done:

@@ -140,7 +140,7 @@ def _verb(name: str, until: Any, purpose: str) -> Any:
 
 
 def report_run(artefacts: Artefacts, out: Path, until: str, *, json: bool, quiet: bool) -> None:
-    """Print what the stages of a run made, and a warning where its profiles look wrong.
+    """Print what the stages of a run made, and a warning if its profiles look wrong.
 
     Args:
         artefacts: of the run.
@@ -270,7 +270,7 @@ def print_results(evaluation: Evaluation) -> None:
 
 
 def _print_groups(evaluation: Evaluation) -> None:
-    """Print the NDCG of each group of items and users; a line where the split has none but warm items."""
+    """Print the NDCG of each group of items and users; a line if the split has none but warm items."""
     from mllmrec.evaluation.groups import GROUPS
     from mllmrec.evaluation.metrics import short, written
     from mllmrec.report.sections.results import shown_metrics

@@ -48,7 +48,7 @@ class Evaluation:
         per_user: id, split, model, and a column per metric; the evaluated users.
         heldout: user, item, and a column per model: its 0-based rank of that held-out test item, int32.
         groups: the same by group; empty if the evaluation is of an earlier version.
-        farthest: the rank that stands for itself and all beyond; 0 where all ranks were counted.
+        farthest: the rank that stands for itself and all beyond; 0 if all ranks were counted.
     """
 
     leaky: bool

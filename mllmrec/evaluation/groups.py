@@ -92,7 +92,7 @@ class Groups:
         users: split -> group -> number of users judged.
         heldout: split -> group -> number of held-out items judged.
         means: split -> group -> model -> metric -> mean over the users; NaN without users.
-        per_user: id, split, group, model, and a column per metric; "warm items" has no rows where it is all of a split.
+        per_user: id, split, group, model, and a column per metric; "warm items" has no rows if it is all of a split.
     """
 
     users: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -32,8 +32,8 @@ class GridPoint:
     Attributes:
         name: of the setting, or of the model; unique in the grid.
         settings: as `--set` takes them.
-        at: its place on each axis, where the grid has axes.
-        title: the printed name, where it is another.
+        at: its place on each axis, if the grid has axes.
+        title: the printed name, if it is another.
         leaky: whether its profiles see held-out interactions.
     """
 

@@ -93,7 +93,7 @@ class Difference:
 
     @staticmethod
     def between(one: Floats, other: Floats) -> Difference:
-        """Return `one` less `other`, each float64 [seeds, users], paired by user, and by seed where both have as many.
+        """Return `one` less `other`, each float64 [seeds, users], paired by user, and by seed if both have as many.
 
         The standard error has two parts, added as variances: that of the mean over users, of differences averaged
         over seeds, and that of the mean over seeds, of differences averaged over users. The second is 0 for one

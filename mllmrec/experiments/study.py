@@ -46,7 +46,7 @@ class Study:
         name: as the command line takes it.
         points: the grid, from the config and the dataset.
         verdict: the sentence, from the numbers.
-        axes: names of the axes, for the picture; none where the points are just named.
+        axes: names of the axes, for the picture; none if the points are just named.
         of_graph: whether the points differ in their item graphs, which are measured then.
         against_best: rows are set against the best; otherwise against the first.
         seeds: each point's, if nothing else is chosen.
@@ -143,7 +143,7 @@ def run_study(
 
 
 def _rows(study: Study, point: GridPoint, trials: Trials, config: Config, count: int) -> list[Row]:
-    """Return one row of all seeds, or one a seed where these are what is studied."""
+    """Return one row of all seeds, or one per seed if seeds are studied."""
     own = override(config, point.settings)
     inputs, seeds = trials.inputs(own), range(own.seed, own.seed + count)
     fitted = [trials.run(own, inputs, seed, leaky=own.leaky) for seed in seeds]

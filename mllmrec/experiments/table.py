@@ -56,7 +56,7 @@ class Row:
         groups: group -> metric -> mean of the test over users and seeds, of the groups that are judged.
         group_values: group -> NDCG@20, float64 [seeds, users of the group].
         trials: fits that led to the row: its grid points and further seeds.
-        graph: of the item graph, where the experiment is about it.
+        graph: of the item graph, if the experiment is about it.
         against: name of the row that it is set against; empty if there is none.
         interval: the difference to that row with its 95 % interval over resampled users.
     """
@@ -170,7 +170,7 @@ class Result:
 
     @property
     def stem(self) -> str:
-        """Return the file name without suffix; it contains LEAKY where a row of a study is leaky."""
+        """Return the file name without suffix; it contains LEAKY if a row of a study is leaky."""
         return f"{self.name}.{LEAKY}" if self.leaky and self.split == "valid" else self.name
 
     @property

@@ -65,7 +65,7 @@ def _inter(dataset: Dataset) -> pl.DataFrame:
 
 
 def _seconds(per_second: int) -> pl.Expr:
-    """Return the timestamps in seconds, as exact decimal text where they are finer."""
+    """Return the timestamps in seconds, as exact decimal text if they are finer."""
     ticks = pl.col("timestamp")
     if per_second == 1:
         return ticks

@@ -54,7 +54,7 @@ class Features:
     """The frozen features of a run.
 
     Attributes:
-        items: float32 [I, d], unit rows (zero where an item has no text at all).
+        items: float32 [I, d], unit rows (zero if an item has no text at all).
         users: float32 [U, d'], unit rows (zero for users without a history).
         histories: digest of the histories behind `users`.
         cuts: text that the encoder's limit left out.

@@ -205,7 +205,7 @@ def _load(config: EncodeConfig) -> SentenceTransformer:
 
 
 def _converted(config: EncodeConfig, backend: Backend) -> SentenceTransformer:
-    """Load the encoder as its backend runs it, float32; convert it where the cache has no conversion of it."""
+    """Load the encoder as its backend runs it, float32; convert it if the cache has no conversion of it."""
     source = locate(str(_locate(config.model)), "main")
 
     def convert(folder: Path) -> None:

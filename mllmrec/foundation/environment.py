@@ -41,7 +41,7 @@ class Finding:
     Attributes:
         what: the thing that was examined.
         state: "ok", "absent" (optional, not there) or "broken" (will fail when used).
-        detail: version or cause, with the fix where it is broken.
+        detail: version or cause, with the fix if it is broken.
     """
 
     what: str

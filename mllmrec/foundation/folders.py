@@ -77,7 +77,7 @@ def replaced_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _building_place(path: Path, stack: ExitStack) -> Path:
-    """Return an empty locked folder beside `path`, or inside it where it must be."""
+    """Return an empty locked folder beside `path`, or inside it if it must be."""
     current = Path.cwd() if path.exists() else None
     if not os.path.ismount(path) and (current is None or path not in (current, *current.parents)):
         try:
@@ -134,7 +134,7 @@ def _swap_beside(building: Path, path: Path, names: Sequence[str]) -> None:
 
 
 def _swap_inside(building: Path, path: Path, names: Sequence[str]) -> None:
-    """Exchange the content of `path` name by name; where a step fails, the old content is put back."""
+    """Exchange the content of `path` name by name; if a step fails, the old content is put back."""
     old, new = path / storage.temporary_name(), path / storage.temporary_name()
     try:
         new.mkdir()

@@ -177,7 +177,7 @@ def _kind(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1..8; 1 (upright) where the EXIF data cannot be read."""
+    """Return the EXIF orientation, 1..8; 1 (upright) if the EXIF data cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # any broken number in it raises, and the pixels are good

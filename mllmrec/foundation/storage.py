@@ -81,7 +81,7 @@ def open_folder(path: Path) -> Iterator[int]:
 
 
 def _file_mode(folder: int) -> int:
-    """Return the mode of a new file: closed to others where its folder is; the umask still applies."""
+    """Return the mode of a new file: closed to others if its folder is; the umask still applies."""
     return 0o600 if not os.fstat(folder).st_mode & 0o077 else 0o666
 
 

@@ -69,7 +69,7 @@ def vectors_block(block: Block) -> Arrays:
 
 
 def by_users(user_items: CSR, k: int, device: torch.device, *, blocks: Blocks | None = None, **options: Any) -> Lists:
-    """Return the k nearest items of each item by the Jaccard of their users; by CuPy on a GPU where it is installed.
+    """Return the k nearest items of each item by the Jaccard of their users; by CuPy on a GPU if it is installed.
 
     Args:
         user_items: binary [U, I].

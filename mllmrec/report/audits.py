@@ -40,7 +40,7 @@ class ProfileInspection:
     Attributes:
         quality: the measures.
         measures: (measure, value, reading).
-        warning: one line where the profiles are not worth their time.
+        warning: one line if the profiles are not worth their time.
         worst: the worst generic profiles.
         sampled: users drawn at random, worst first.
         page: the page's path.

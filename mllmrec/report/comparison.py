@@ -59,7 +59,7 @@ class Comparison:
     Attributes:
         sides: the runs, in the order they were named.
         metrics: the shown ones, which all runs with results have.
-        differences: settings, data and machine, where not all agree.
+        differences: settings, data and machine, if not all agree.
         plots: caption and plot.
         users: users of the first run whom all of the same dataset serve: by user, each run's card of them.
     """
@@ -144,7 +144,7 @@ def _plots(sides: Sequence[Side], metrics: Sequence[str]) -> list[Plot]:
 
 
 def _users(sides: Sequence[Side]) -> list[list[tuple[Side, UserCard]]]:
-    """Return users spread over the first run, with each run's card where it is of the same dataset."""
+    """Return users spread over the first run, with each run's card if it is of the same dataset."""
     pictures, first = Thumbnails(), sides[0]
     digest = first.run.record["dataset_digest"]
     alike = [side for side in sides if side.run.record["dataset_digest"] == digest]

@@ -56,7 +56,7 @@ class Run:
 
     Args:
         folder: the run folder.
-        record: the content of run.json where the caller is about to write it; by default it is read.
+        record: the content of run.json if the caller is about to write it; by default it is read.
 
     Raises:
         InputError: `folder` is no run, or holds what no run holds.
@@ -278,7 +278,7 @@ def open_run(
     """Open or create a run folder to write, and hold its lock.
 
     Args:
-        folder, dataset, config, command, earlier: see begin_record; the folder is made where it is not there.
+        folder, dataset, config, command, earlier: see begin_record; the folder is made if it is not there.
 
     Raises:
         InputError: the folder holds what no run holds.

@@ -177,7 +177,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _find_problems_of_version(folder: Path) -> Iterator[str]:
-    """Yield as `find_run_problems` does, where the run has this version's schema.
+    """Yield as `find_run_problems` does, if the run has this version's schema.
 
     Raises:
         MismatchError: it has another.

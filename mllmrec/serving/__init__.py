@@ -38,7 +38,7 @@ def save_lists(lists: Artefact, out: Path, *, leaky: bool) -> list[Path]:
 
     Args:
         lists: tables.
-        out: folder, made where it is not there.
+        out: folder, made if it is not there.
         leaky: the run's profiles saw held-out interactions; every file name says so.
     """
     folder = storage.make_folder(out)

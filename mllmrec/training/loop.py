@@ -63,7 +63,7 @@ class Negatives:
         return self._pooled(users, independent, generator) if self._pool else independent
 
     def _pooled(self, users: Tensor, independent: Tensor, generator: Generator) -> Tensor:
-        """Return draws from the batch's pool; where the user owns the draw, the independent negative stays.
+        """Return draws from the batch's pool; if the user owns the draw, the independent negative stays.
 
         Pools are drawn uniformly from the seen items. A draw that the user does not own is then uniform over the seen
         items that are not the user's, as an independent one is. So each negative keeps its distribution; the negatives

@@ -94,7 +94,7 @@ def _index(vectors: Vectors) -> Any:
 
 
 def _without_self(ids: NDArray[np.int64], scores: NDArray[np.float32], k: int, threshold: float | None) -> Lists:
-    """Drop each row's own id (where it is not among k + 1, the last) and what is below the threshold."""
+    """Drop each row's own id (if it is not among k + 1, the last) and what is below the threshold."""
     own = ids == np.arange(len(ids))[:, None]
     own[~own.any(axis=1), -1] = True
     ids, scores = (array[~own].reshape(len(ids), -1)[:, :k] for array in (ids, scores))

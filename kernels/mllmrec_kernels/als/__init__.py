@@ -71,7 +71,7 @@ def als_factors(
         unobserved_weight: a >= 0, the weight of every pair.
         regularization: floating [R], above 0.
         prior: m, float32 [R, r], finite.
-        gram: Q^T Q, float32 [r, r], where the caller has it; None: it is computed.
+        gram: Q^T Q, float32 [r, r], if the caller has it; None: it is computed.
         backend: "auto", "numba" or "reference".
 
     Returns:

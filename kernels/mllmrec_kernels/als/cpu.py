@@ -44,7 +44,7 @@ def _add_products(Q: Float32Array, columns: Int32Array, U: Float32Array, right: 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _factorize(U: Float32Array) -> None:
-    """U^T U = A, which stands in the upper triangle of U and is overwritten; NaN or infinity where it fails."""
+    """U^T U = A, which stands in the upper triangle of U and is overwritten; NaN or infinity if it fails."""
     rank = len(U)
     for a in range(rank):
         whole = a - a % 4

@@ -93,7 +93,7 @@ class CSR:
         return self.indices[self.indptr[r] : self.indptr[r + 1]]
 
     def values(self) -> NDArray[np.float32]:
-        """Return the stored entries, float32 [nnz]; ones are written out where `data` is None."""
+        """Return the stored entries, float32 [nnz]; ones are written out if `data` is None."""
         return np.ones(self.nnz, dtype=np.float32) if self.data is None else self.data
 
     def rows(self) -> NDArray[np.int64]:
@@ -152,7 +152,7 @@ def as_csr(name: str, matrix: SparseLike, *, shape: tuple[int, int] | None = Non
         matrix: a CSR, a scipy sparse matrix or array of any format, a sparse torch tensor (CSR, CSC or COO, on any
             device), or a cupyx sparse matrix.
         shape: the shape it must have; None for any.
-        binary: drop the values, where only the pattern is read.
+        binary: drop the values, if only the pattern is read.
 
     Raises:
         KernelInputError: anything else, another shape, values that are not real, or ids beyond int32.

@@ -40,7 +40,7 @@ def _degrees(indices: Ids, n_items: int) -> Ids:
 def _transpose_block(
     indptr: Offsets, indices: Ids, low: int, high: int, cursor: Offsets, users: Ids, entries: Offsets,
 ) -> None:  # fmt: skip
-    """Write the users of the items in [low, high), item by item; their entries too where `entries` has room."""
+    """Write the users of the items in [low, high), item by item; their entries too if `entries` has room."""
     for u in range(len(indptr) - 1):
         for e in range(indptr[u], indptr[u + 1]):
             j = indices[e] - low

@@ -78,7 +78,7 @@ class _Ptx:
     Attributes:
         arguments: names of the operands, in order.
         kinds: of their registers, a letter each: f float32, r int32, l int64.
-        excess: sets `excess`, not negative where a number may meet a threshold; NaN if the number is.
+        excess: sets `excess`, not negative if a number may meet a threshold; NaN if the number is.
         hits: for each list that a number may go to: code that sets `hit`, and the names of its place and item.
     """
 

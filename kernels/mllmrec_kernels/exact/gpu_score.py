@@ -184,7 +184,7 @@ def largest_of(values: Tensor) -> Tensor:
 
 
 def error_bound(rest_x: Tensor, largest_rest_y: Tensor, score_unit: Tensor, d: int) -> Tensor:
-    """Bound |P - score / score_unit|, float64 [Q]; infinite where score_unit is 0.
+    """Bound |P - score / score_unit|, float64 [Q]; infinite if score_unit is 0.
 
     The last two terms: float32 scores lose precision below the smallest normal number, and so do products of float16
     rows.
@@ -216,7 +216,7 @@ def check_products(x: Tensor, y: Tensor) -> None:
 
 
 def working_memory(device: torch.device, max_bytes: int | None) -> int:
-    """Return `max_bytes`, or a quarter of the device's free memory where that is None."""
+    """Return `max_bytes`, or a quarter of the device's free memory if that is None."""
     if max_bytes is not None:
         return max_bytes
     return int(torch.cuda.mem_get_info(device)[0]) // 4 if device.type == "cuda" else arrays.MAX_BYTES

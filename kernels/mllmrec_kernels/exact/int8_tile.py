@@ -202,7 +202,7 @@ def candidates(
         row_thresholds: int32, one a row of `left`.
         column_thresholds: int32.
         column: the tile's first column in `column_thresholds`.
-        sums: int32 (12 * 32,), written only where a threshold is reached.
+        sums: int32 (12 * 32,), written only if a threshold is reached.
         masks: uint32 (12,), likewise.
 
     Returns:
@@ -252,7 +252,7 @@ def count_above(
         high: int32, upper limits.
         low: int32, lower limits.
         above: int32, one a limit, added to.
-        sums: int32 (12 * 32,), written only where a sum lies between limits.
+        sums: int32 (12 * 32,), written only if a sum lies between limits.
         masks: uint32 (12,), likewise.
 
     Returns:

@@ -72,7 +72,7 @@ def propagate(
     once a graph and kept beside it.
 
     Args:
-        graph: A, sparse [N, N], taken as it is; `normalize` first where the method needs it. Pass a CSR where you
+        graph: A, sparse [N, N], taken as it is; `normalize` first if the method needs it. Pass a CSR if you
             call often: others are converted at each call.
         features: float32 or float64 [N, d], NumPy or torch.
         layers: L >= 0; with 0 the result is a copy of the features.

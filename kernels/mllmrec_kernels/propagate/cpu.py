@@ -178,7 +178,7 @@ def _layer(
     indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, scale: float, keep: bool,
     following: Floats, out: Floats,
 ) -> None:  # fmt: skip
-    """Write out = (base + A current) scale, base left out where it is empty, and following = A current where kept."""
+    """Write out = (base + A current) scale, base left out if it is empty, and following = A current if kept."""
     n = len(indptr) - 1
     for block in prange((n + _ROWS - 1) // _ROWS):
         start = block * _ROWS

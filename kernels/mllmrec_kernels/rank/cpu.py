@@ -1,4 +1,4 @@
-"""Rank held-out items on the CPU: by the int8 product where the processor has it, by the float32 one elsewhere.
+"""Rank held-out items on the CPU: by the int8 product if the processor has it, by the float32 one elsewhere.
 
 With P and rounding_error as in exact/float32_tile.py, an item with P[u, i] > high is ahead of the held-out item h,
 and one with P[u, i] < low is not, where low and high are score(u, h) / score_unit[u] -+ rounding_error[u]. The few

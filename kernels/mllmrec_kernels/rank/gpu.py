@@ -246,7 +246,7 @@ class _Work:
 
 
 def _band(scores: Tensor, unit: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (low, high), float32 [H]: no product below low is ahead, each above high is; infinite where unit is 0."""
+    """Return (low, high), float32 [H]: no product below low is ahead, each above high is; infinite if unit is 0."""
     middle, finite = scores.double() / unit, torch.isfinite(error)
     low = torch.where(finite, middle - error, -torch.inf)
     high = torch.where(finite, middle + error, torch.inf)

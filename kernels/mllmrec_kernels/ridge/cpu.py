@@ -89,7 +89,7 @@ def _fit_item(
     Args:
         rows: int32 [k + 1], the neighbors and the item.
         item_users: R^T, [I, U].
-        vectors: V, float32 [I, d]; of no column where content counts nothing.
+        vectors: V, float32 [I, d]; of no column if content counts nothing.
         strengths: float64 [n, 2], pairs (w, lambda).
         room: working memory.
         out: written.

@@ -45,7 +45,7 @@ def sample_negatives(
     backends make the same samples from it, for any number of threads.
 
     Args:
-        user_items: sparse [U, I], training interactions; only the pattern is read. Pass a CSR where you call often:
+        user_items: sparse [U, I], training interactions; only the pattern is read. Pass a CSR if you call often:
             what is derived from it is kept as long as it lives.
         users: int32 or int64 [B], NumPy or torch; repeated users draw independently.
         generator: a numpy.random.Generator or a torch.Generator.

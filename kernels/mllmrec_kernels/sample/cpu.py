@@ -24,7 +24,7 @@ _numbered: WeakKeyDictionary[CSR, tuple[NDArray[np.int32], NDArray[np.int32]]] =
 
 
 def number_items(user_items: CSR) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the seen items, int32 [S], and each item's number among them, int32 [I]; -1 where unseen."""
+    """Return the seen items, int32 [S], and each item's number among them, int32 [I]; -1 if unseen."""
     if user_items not in _numbered:
         seen = seen_items(user_items)
         number = np.full(user_items.n_columns, -1, np.int32)

@@ -1,4 +1,4 @@
-"""Exact top-k on the CPU: by the int8 product where it pays, by the float32 product elsewhere."""
+"""Exact top-k on the CPU: by the int8 product if it pays, by the float32 product elsewhere."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _offer_panels(
     left: QuantizedRows, right: QuantizedRows, one: int, other: int, both: bool, problem: TopKProblem, heaps: Heaps,
     left_bounds: Bounds, right_bounds: Bounds, depth: Depth, tail_bytes: int, never: Int32Array,
 ) -> None:  # fmt: skip
-    """Offer every row of panel `other` to every row of panel `one`, and the other way round where `both`."""
+    """Offer every row of panel `other` to every row of panel `one`, and the other way round if `both`."""
     found = np.empty((PANEL * COLUMNS, 3), np.int32)  # row, column, sum of the pairs that pass the tile
     thresholds = right.thresholds[other * PANEL : (other + 1) * PANEL] if both else never
     for c in range(0, PANEL, COLUMNS):

@@ -136,7 +136,7 @@ def rescore(
     keys: tl.tensor, thresholds: tl.tensor, rows: tl.tensor, x: tl.tensor, y: tl.tensor, a: tl.tensor, b: tl.tensor,
     min_score: tl.tensor, n: tl.tensor, width: tl.tensor, d: tl.tensor, B: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Replace the fast score in each key by the exact one; EMPTY where the threshold or the least score is not met.
+    """Replace the fast score in each key by the exact one; EMPTY if the threshold or the least score is not met.
 
     keys int64 [n / width, width]; thresholds float32, rows int32 [n / width]; x, y float32 [., d] and a, b float64 [.]
     as in gpu_score.py; min_score float64 [1].

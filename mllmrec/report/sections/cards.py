@@ -26,7 +26,7 @@ class ItemCard:
     Attributes:
         id, title, brand, categories, description: of the catalogue; empty if it has none.
         pictures: the description of its pictures.
-        status: of that description, with the reason where it failed.
+        status: of that description, with the reason if it failed.
         thumbnail: its picture as a data URL, None if there is none or the page has enough.
         similar: the items most like it, with their scores.
     """
@@ -175,7 +175,7 @@ class Cards:
             ids: the shop's ids.
             findings: the measures of profiles; each goes with the user that it is of.
             most: items of a history and of a list at most; None for all.
-            listed: items of a list at most, where `most` is not None.
+            listed: items of a list at most, if `most` is not None.
         """
         of = {finding.id: finding for finding in findings}
         lists, held = self._rows("recommend", ids), self._rows("evaluate", ids)

@@ -37,7 +37,7 @@ class GroupsTable:
     Attributes:
         metrics: the two that are shown.
         models: the run's own last.
-        rows: one a group; none where the test split has neither a cold item nor a new user.
+        rows: one per group; none if the test split has neither a cold item nor a new user.
     """
 
     metrics: tuple[str, str]

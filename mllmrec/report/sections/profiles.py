@@ -24,7 +24,7 @@ class ProfilesSection:
     Attributes:
         quality: the measures; None if there are no texts to measure.
         unmeasured: why not, one line.
-        warning: one line where descriptions or profiles are not worth their time.
+        warning: one line if descriptions or profiles are not worth their time.
         measures: (measure, value, reading).
         plots: caption and plot.
         worst: users with the worst generic profiles.
