@@ -20,7 +20,7 @@ import torch
 from mllmrec_bench import interactions
 from mllmrec_bench.embeddings import isotropic
 from mllmrec_bench.peers import Case
-from mllmrec_bench.peers.case import sizes, torch_peer
+from mllmrec_bench.peers.case import Peer, sizes
 
 from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Histories
@@ -63,8 +63,8 @@ def test_epoch(compare: Callable[[Case], None], sized: Callable[[int], int]) -> 
         f"generated {sizes(U=users, I=items, pairs=data.train.nnz)} {WIDTH} to {DIM}, epoch and validation",
         lambda: trainer.run_epoch(next(epochs)),
         (
-            torch_peer("loop like the paper's", lambda: PaperLikeLoop(data, np.array).epoch),
-            torch_peer("the same, hits by set", lambda: PaperLikeLoop(data, set).epoch),
+            Peer("loop like the paper's", "torch", lambda: PaperLikeLoop(data, np.array).epoch),
+            Peer("the same, hits by set", "torch", lambda: PaperLikeLoop(data, set).epoch),
         ),
     )
     compare(case)

@@ -92,12 +92,10 @@ def run_page(run: Run, *, seed: int = 0, progress: Progress = silent) -> str:
     drawn()
     slices = [cut(run.evaluation, run.dataset) for cut in (by_activity, by_popularity)] if results else ()
     drawn()
-    html = render(
+    html = _render(
         "run.html.j2",
+        run,
         heading="Run",
-        dataset=run.dataset.name,
-        run=run.folder.name,
-        leaky=run.leaky,
         record=run.record,
         status=status,
         go_on=run.go_on,
@@ -147,14 +145,7 @@ def comparison_page(runs: Sequence[Run], *, progress: Progress = silent) -> str:
 
 def profiles_page(run: Run, profiles: ProfilesSection) -> str:
     """Return the page of `inspect profiles` as HTML."""
-    return render(
-        "profiles.html.j2",
-        heading="Profiles",
-        dataset=run.dataset.name,
-        run=run.folder.name,
-        leaky=run.leaky,
-        profiles=profiles,
-    )
+    return _render("profiles.html.j2", run, heading="Profiles", profiles=profiles)
 
 
 def graph_page(
@@ -177,13 +168,9 @@ def graph_page(
         )
         for item, edges in items
     ]
-    return render(
-        "graph.html.j2",
-        heading="Item graph",
-        dataset=run.dataset.name,
-        run=run.folder.name,
-        leaky=run.leaky,
-        graph=graph,
-        items=shown,
-        named=named,
-    )
+    return _render("graph.html.j2", run, heading="Item graph", graph=graph, items=shown, named=named)
+
+
+def _render(template: str, run: Run, **values: object) -> str:
+    """Return a page of one run."""
+    return render(template, dataset=run.dataset.name, run=run.folder.name, leaky=run.leaky, **values)

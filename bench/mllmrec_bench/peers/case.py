@@ -53,28 +53,6 @@ class Case:
     about: str = ""
 
 
-def torch_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs only torch.
-
-    Args:
-        name: as it is reported.
-        prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: the difference of its result, empty if it is the same.
-    """
-    return Peer(name, "torch", prepare, differs)
-
-
-def scipy_peer(name: str, prepare: Callable[[], Callable[[], Any]], differs: str = "") -> Peer:
-    """Return a peer that needs only NumPy and scipy.
-
-    Args:
-        name: as it is reported.
-        prepare: makes it ready, untimed, and returns the call that is timed.
-        differs: the difference of its result, empty if it is the same.
-    """
-    return Peer(name, "scipy", prepare, differs)
-
-
 def library(name: str) -> Any:
     """Import a peer's module; its warnings while it loads (deprecations, BLAS threads) are hidden.
 

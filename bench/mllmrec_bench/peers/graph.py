@@ -12,7 +12,7 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors
-from mllmrec_bench.peers.case import Case, Peer, scipy_peer, sizes, torch_peer
+from mllmrec_bench.peers.case import Case, Peer, sizes
 
 
 def one_layer(graph: CSR, features: Vectors, *, data: str) -> Case:
@@ -28,8 +28,8 @@ def one_layer(graph: CSR, features: Vectors, *, data: str) -> Case:
         f"{_name(graph, features, data)} one layer",
         lambda: kernels.propagate(graph, features, layers=1, combine="last"),
         (
-            torch_peer("torch CSR int32", lambda: _torch_layer(graph, features)),
-            scipy_peer("scipy CSR", lambda: _scipy_layer(graph, features)),
+            Peer("torch CSR int32", "torch", lambda: _torch_layer(graph, features)),
+            Peer("scipy CSR", "scipy", lambda: _scipy_layer(graph, features)),
         ),
     )
 
@@ -47,8 +47,8 @@ def propagate(graph: CSR, features: Vectors, *, data: str) -> Case:
         f"{_name(graph, features, data)} normalise, 2 layers, sum",
         lambda: kernels.propagate(kernels.normalize(graph), features, layers=2),
         (
-            torch_peer("torch CSR int32", lambda: _torch_all(graph, features)),
-            scipy_peer("scipy CSR", lambda: _scipy_all(graph, features)),
+            Peer("torch CSR int32", "torch", lambda: _torch_all(graph, features)),
+            Peer("scipy CSR", "scipy", lambda: _scipy_all(graph, features)),
         ),
     )
 
@@ -75,7 +75,7 @@ def with_gradient(graph: CSR, features: Vectors, *, data: str) -> Case:
         "propagate",
         f"{_name(graph, features, data)} 2 layers, sum, with gradient",
         run,
-        (torch_peer("torch CSR int32", lambda: _torch_gradient(graph, features)),),
+        (Peer("torch CSR int32", "torch", lambda: _torch_gradient(graph, features)),),
     )
 
 
@@ -195,9 +195,9 @@ def ridge_weights(user_items: CSR, vectors: Vectors, support: CSR, *, data: str,
 
 
 def _peers(user_items: CSR, vectors: Vectors, support: CSR) -> tuple[Peer, ...]:
-    peers = [scipy_peer("scipy R.T @ R, numpy solve a row", lambda: _by_row(user_items, vectors, support))]
+    peers = [Peer("scipy R.T @ R, numpy solve a row", "scipy", lambda: _by_row(user_items, vectors, support))]
     if 8 * user_items.n_columns**2 <= _DENSE_BYTES:  # beyond that it is no way to do it
-        peers.append(scipy_peer("NumPy, dense G, solve in batches", lambda: _dense(user_items, vectors, support)))
+        peers.append(Peer("NumPy, dense G, solve in batches", "scipy", lambda: _dense(user_items, vectors, support)))
     return tuple(peers)
 
 

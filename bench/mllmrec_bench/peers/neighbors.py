@@ -14,7 +14,7 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors
-from mllmrec_bench.peers.case import Case, Peer, block_rows, library, scipy_peer, sizes, torch_peer
+from mllmrec_bench.peers.case import Case, Peer, block_rows, library, sizes
 
 Lists = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -30,7 +30,7 @@ def topk_cosine(vectors: Vectors, k: int, threshold: float | None = None, *, dat
     """
     peers = [
         Peer("faiss IndexFlatIP", "faiss", lambda: _flat(vectors, k, threshold)),
-        torch_peer("torch matmul + topk", lambda: _torch(vectors, k, threshold)),
+        Peer("torch matmul + topk", "torch", lambda: _torch(vectors, k, threshold)),
     ]
     if threshold is not None:
         peers.insert(1, Peer("faiss range_search", "faiss", partial(_range, vectors, k, threshold)))
@@ -140,7 +140,7 @@ def cooccurrence_topk(user_items: CSR, k: int, *, threads: int, data: str) -> Ca
         f"{data} {sizes(U=users, I=items, nnz=user_items.nnz, k=k)}",
         lambda: kernels.cooccurrence_topk(user_items, k),
         (
-            scipy_peer("scipy A.T @ A + row top-k", lambda: _scipy(user_items, k)),
+            Peer("scipy A.T @ A + row top-k", "scipy", lambda: _scipy(user_items, k)),
             Peer(
                 "sparse_dot_topn",
                 "sparse_dot_topn",

@@ -12,7 +12,7 @@ from mllmrec_kernels import CSR, MixedScores
 from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors
-from mllmrec_bench.peers.case import Case, Peer, block_rows, library, scipy_peer, sizes, torch_peer
+from mllmrec_bench.peers.case import Case, Peer, block_rows, library, sizes
 
 _LISTS = "lists only: ranks beyond them stay unknown"
 
@@ -64,7 +64,7 @@ def _name(users: Vectors, items: Vectors) -> str:
 
 def _list_peers(users: Vectors, items: Vectors, exclude: CSR, k: int, threads: int, differs: str) -> tuple[Peer, ...]:
     return (
-        torch_peer("torch matmul + mask + topk", lambda: _torch(users, items, exclude, k), differs),
+        Peer("torch matmul + mask + topk", "torch", lambda: _torch(users, items, exclude, k), differs),
         Peer(
             "implicit topk",
             "implicit",
@@ -117,8 +117,8 @@ def sample_negatives(user_items: CSR, users: NDArray[np.int64], *, data: str) ->
         f"{data} {sizes(U=user_items.n_rows, I=user_items.n_columns, B=len(users))}",
         lambda: kernels.sample_negatives(user_items, users, generator=generator),
         (
-            scipy_peer("NumPy, vectorised rejection", lambda: _vectorized(user_items, users)),
-            scipy_peer("Python rejection loop", lambda: _loop(user_items, users)),
+            Peer("NumPy, vectorised rejection", "scipy", lambda: _vectorized(user_items, users)),
+            Peer("Python rejection loop", "scipy", lambda: _loop(user_items, users)),
         ),
     )
 
@@ -181,7 +181,7 @@ def rank_mixed(scores: MixedScores, exclude: CSR, heldout: CSR, limit: int | Non
         "rank_mixed",
         named if limit is None else f"{named} limit={limit}",
         lambda: kernels.rank_mixed(scores, exclude, heldout, limit=limit),
-        (scipy_peer(_NAME, lambda: _ranks(scores, exclude, heldout)),),
+        (Peer(_NAME, "scipy", lambda: _ranks(scores, exclude, heldout)),),
     )
 
 
@@ -198,7 +198,7 @@ def topk_mixed(scores: MixedScores, exclude: CSR, k: int, *, data: str) -> Case:
         "topk_mixed",
         f"{data} {_sizes(scores)} k={k}",
         lambda: kernels.topk_mixed(scores, k, exclude=exclude),
-        (scipy_peer(_NAME, lambda: _lists(scores, exclude, k)),),
+        (Peer(_NAME, "scipy", lambda: _lists(scores, exclude, k)),),
     )
 
 
