@@ -2,7 +2,7 @@
 
 Ray places the tasks, moves the tables and sees nodes die. A block whose worker or node died is submitted again here,
 so that it is counted. No more blocks are in flight than keep the processors busy: the object store holds the tables
-and the results of those alone.
+and the results of only those.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class RayLauncher:
                 )
 
     def _reply(self, done: Any, task: Task, attempts: Counter[int]) -> dict[str, Any] | None:
-        """Return what a block brought; None where its worker or node died, and it must be computed again."""
+        """Return what a block brought; None if its worker or node died, and it must be computed again."""
         exceptions = self._ray.exceptions
         try:
             reply: dict[str, Any] = self._ray.get(done)

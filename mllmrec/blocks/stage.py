@@ -114,7 +114,7 @@ def check_engine(name: str) -> None:
 
 @contextmanager
 def open_launcher(name: str) -> Iterator[Launcher | None]:
-    """Yield the launcher that `--on` names; None where there is none, and stages compute in this process.
+    """Yield the launcher that `--on` names; None if there is none, and stages compute in this process.
 
     Args:
         name: "local", "ray", "ray://HOST:PORT", or nothing.

@@ -4,7 +4,7 @@ A function of blocks stands at the top of a module of mllmrec, so that a worker 
 `Block` and returns arrays. The arrays of all blocks, joined in the order of the rows, are the result of the work.
 
 Tables are arrays, matrices (CSR) or texts. A worker gets them as flat arrays: a matrix as its offsets, columns and
-values, texts as offsets and bytes. So whatever starts a worker moves arrays alone.
+values, texts as offsets and bytes. So whatever starts a worker moves only arrays.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Block:
         return table
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return a value that is made from shared tables and settings alone; a process makes it once a work."""
+        """Return a value that is made only from shared tables and settings; a process makes it once per work."""
         if name not in self.kept:
             self.kept[name] = make()
         value: T = self.kept[name]
@@ -92,7 +92,7 @@ class Work:
         function: of blocks, at the top of a module of mllmrec.
         label: name of the work to `progress`.
         total: rows in all.
-        size: rows a block. It must not depend on the number of workers, or results would.
+        size: rows per block. It must not depend on the number of workers, or results would.
         rows: tables of `total` rows; a block gets its own rows.
         shared: tables that every block reads whole.
         settings: JSON-like.

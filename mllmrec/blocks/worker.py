@@ -28,8 +28,8 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
     """Answer requests until there are no more.
 
     Args:
-        requests: one JSON value a line; see `local.request`.
-        replies: takes one JSON value a line: the block's hash and its seconds, or the error.
+        requests: one JSON value per line; see `local.request`.
+        replies: takes one JSON value per line: the block's hash and its seconds, or the error.
     """
     hold_to_one_thread()
     executor = Executor()

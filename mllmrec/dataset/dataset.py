@@ -32,7 +32,7 @@ class Histories:
     Attributes:
         indptr: int64 [U + 1]; user u owns items[indptr[u]:indptr[u + 1]].
         items: int32 [n], item indices, oldest first within a user.
-        times: int64 [n], seconds, aligned with items, or None where the data has no time.
+        times: int64 [n], seconds, aligned with items, or None if the data has no time.
         n_items: size of the catalogue.
         scope: "train", or "all" where held-out interactions are in it: such histories mark a run LEAKY.
     """
@@ -70,7 +70,7 @@ class Histories:
         return CSR.from_pairs(users, self.items, (self.n_users, self.n_items))
 
     def times_by_item(self) -> NDArray[np.int64] | None:
-        """Return the time of each entry of `user_items()`, int64 [n]; None where the data has no time.
+        """Return the time of each entry of `user_items()`, int64 [n]; None if the data has no time.
 
         Repeats of one user and item, which no dataset has, are not thought of.
         """

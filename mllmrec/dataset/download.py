@@ -107,7 +107,7 @@ class ImageDownloader:
     Args:
         folder: the pictures' folder, see `picture_store`; by default the one in the user's cache.
         limits: of bytes, time, redirects, attempts and concurrency.
-        allow_loopback: for tests alone: this machine's own addresses may be called as well.
+        allow_loopback: only for tests: this machine's own addresses may be called as well.
     """
 
     def __init__(

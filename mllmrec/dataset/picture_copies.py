@@ -63,7 +63,7 @@ def copy_pictures(lists: pl.Series, folder: Path, progress: Progress) -> tuple[p
 
 
 def _copy(file: Path, folder: Path, left_out: _LeftOut) -> str:
-    """Return the name of the copy, or nothing where the file is left out."""
+    """Return the name of the copy, or nothing if the file is left out."""
     try:
         with storage.open_regular(file) as source:
             data = source.read(MOST_FILE_BYTES + 1)

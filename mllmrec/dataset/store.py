@@ -4,7 +4,7 @@
     images/<sha256>.<ending>   pictures by content: ids are never paths, equal pictures are kept once
     features/<name>.npy        item features that came with the data
 
-The folder is built beside its place, or inside it where nothing can be renamed beside it. The old dataset stays until
+The folder is built beside its place, or inside it if nothing can be renamed beside it. The old dataset stays until
 the new one is whole.
 """
 

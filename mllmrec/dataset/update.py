@@ -41,9 +41,9 @@ class NewFiles:
     """The content of new files.
 
     Attributes:
-        interactions: columns INTERACTIONS; no rows where there are no such files.
-        items: columns ITEMS, a row an item.
-        read: the files of interactions; None where there are none.
+        interactions: columns INTERACTIONS; no rows if there are no such files.
+        items: columns ITEMS, a row per item.
+        read: the files of interactions; None if there are none.
         catalogues: the item tables.
         rejects: rows that were left out.
     """

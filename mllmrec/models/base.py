@@ -56,7 +56,7 @@ class Recommender(ABC):
         config: the settings of this instance.
         context: what a run adds.
         user_items: binary [U, I], the training interactions; None before a fit.
-        item_features: float32 [I, d], the vectors that new items are placed by; None where the fit had none. A model
+        item_features: float32 [I, d], the vectors that new items are placed by; None if the fit had none. A model
             that is read from a run's files has none until they are set.
     """
 
@@ -158,7 +158,7 @@ class Recommender(ABC):
         Args:
             users: int [B], rows of the fitted matrix; or sparse [B, I], histories of users that the fit did not know.
             k: items per user.
-            exclude: [B, I], items not to list, a row a user; None: the users' training items, or their histories.
+            exclude: [B, I], items not to list, a row per user; None: the users' training items, or their histories.
 
         Returns:
             ids int32 [B, k], padded with -1, and scores float32 [B, k], padded with -inf.
@@ -178,7 +178,7 @@ class Recommender(ABC):
         """Return a scorer of users that the fit did not know, from their histories in closed form.
 
         Args:
-            user_items: [B, I], a history a row; a user without items scores every item the same, or by popularity.
+            user_items: [B, I], a history per row; a user without items scores every item the same, or by popularity.
 
         Raises:
             InputError: the histories have another number of items than the model, the model is not fitted, or its
@@ -248,7 +248,7 @@ class Recommender(ABC):
         return ranks_by_block(self, exclude, heldout, progress)
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone, int64 [m], ascending; its column j is `items[j]`."""
+        """Return the ranker of only some items, int64 [m], ascending; its column j is `items[j]`."""
         return ScoresAmong(self, items)
 
     def save(self, folder: str | Path) -> None:

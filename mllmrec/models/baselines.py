@@ -1,6 +1,6 @@
 """Baselines of every evaluation: a model that does not beat them has learned nothing.
 
-They have no settings and see training interactions alone.
+They have no settings and see only training interactions.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class TopLists:
     """The best items of one kind for some users.
 
     Attributes:
-        scores: float32 [B, n <= CUTOFF], falling; -inf where there are fewer.
+        scores: float32 [B, n <= CUTOFF], falling; -inf if there are fewer.
         hits: bool [B, n], whether the item is relevant to its user.
         relevant: int64 [B], relevant items of each user, listed or not.
     """
@@ -86,7 +86,7 @@ def highest_offset(known: TopLists, new: TopLists, share: float) -> float:
         share: in [0, 1].
 
     Returns:
-        The offset; 0 where there is nothing to list.
+        The offset; 0 if there is nothing to list.
     """
     alone = known.quality_beside(new, np.inf, is_first=True)
 
@@ -109,5 +109,5 @@ def highest_offset(known: TopLists, new: TopLists, share: float) -> float:
 
 
 def loss(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]:
-    """Return the share that each measure lost; 0 where there was nothing to lose."""
+    """Return the share that each measure lost; 0 if there was nothing to lose."""
     return tuple(1 - new / old if old > 0 else 0.0 for old, new in zip(before, after, strict=True))

@@ -9,7 +9,7 @@ With v_i the item vectors, and Z the vectors of the space,
     projected      by a linear map under which items that users buy together are close (content_regression.py)
 
 Half-whitening halves the logarithm of what the large axes weigh beside the small ones: they hold what all items share.
-A cold item is scored as any other, so these are yardsticks of what an item's vector alone is worth.
+A cold item is scored as any other, so these are yardsticks of what only an item's vector is worth.
 """
 
 from __future__ import annotations

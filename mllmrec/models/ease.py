@@ -28,7 +28,7 @@ class EASEConfig(DenseConfig):
     """Settings of EASE."""
 
     kind: Literal["ease"] = "ease"
-    content_weight: Annotated[float, Field(ge=0)] = 20.0  # w; 0: interactions alone
+    content_weight: Annotated[float, Field(ge=0)] = 20.0  # w; 0: only interactions
     half_lives: HalfLives = (0.0,)  # of a user's items; of several, validation chooses
 
 

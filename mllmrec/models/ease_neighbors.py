@@ -5,7 +5,7 @@ cosine, and s_cj these cosines, none below 0,
 
     B_:c = scale x (sum over j in N_c of s_cj B_:j) / (sum over j in N_c of s_cj).
 
-A warm item has a training interaction, a cold one none. EASE itself gives a cold item the weights of the content alone.
+A warm item has a training interaction, a cold one none. EASE itself gives a cold item only the weights of the content.
 The scale weighs cold items against warm ones in one ranking: what they gain, warm ones lose.
 """
 

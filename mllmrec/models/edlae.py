@@ -10,7 +10,7 @@ Autoencoders for Recommendation, SIGIR 2023) lets it rise to x:
 
     B = I - P diag(max(L_jj, (1 - x) / P_jj)),   score_u = R_u B.
 
-With x = 0 that is EDLAE, with p = 0 besides it is EASE. The diagonal touches a user's own items alone, which are not
+With x = 0 that is EDLAE, with p = 0 besides it is EASE. The diagonal touches only a user's own items, which are not
 recommended, and is stored as 0. Memory: six float64 matrices of I x I at the peak.
 """
 

@@ -39,7 +39,7 @@ class ELSAConfig(ModelConfig):
     kind: Literal["elsa"] = "elsa"
     factors: Positive = 256  # r
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    batch_size: Positive = 1024  # users a step
+    batch_size: Positive = 1024  # users per step
     epochs: Positive = 100  # at most
 
 
@@ -122,7 +122,7 @@ class _Factors:
         self._optimizer = torch.optim.NAdam([self._A], lr=config.learning_rate)
 
     def train_epoch(self) -> None:
-        """Take a step a batch of users.
+        """Take a step per batch of users.
 
         Raises:
             TrainingError: the loss is not finite.

@@ -1,4 +1,4 @@
-"""First parts of the ensemble: item-item weights, alone and in sums, on rows of the half-life that suits them.
+"""First parts of the ensemble: item-item weights, single and in sums, on rows of the half-life that suits them.
 
 With W_k the weights of a model of items (a ridge, item-kNN, transitions), and s_k the mean over users of sd(R_u W_k), a
 sum is
@@ -131,7 +131,7 @@ def _half_life(W: CSR, name: str, rows: Mapping[float, CSR], validation: Validat
 def first_weights(
     shares: Mapping[str, float], ridges: Sequence[CSR], others: Mapping[str, CSR], user_items: CSR
 ) -> CSR:
-    """Return W of the module; of one model alone as it is.
+    """Return W of the module; of a single model as it is.
 
     Args:
         shares: c of each kind of weights.

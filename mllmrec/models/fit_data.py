@@ -61,8 +61,8 @@ class FitData:
 
     Attributes:
         user_items: R, binary [U, I], training interactions.
-        items: float32 [I, d], a vector an item; None: there are none.
-        users: float32 [U, d], a vector a user; None: there are none.
+        items: float32 [I, d], a vector per item; None: there are none.
+        users: float32 [U, d], a vector per user; None: there are none.
         valid: binary [U, I], validation interactions; None: there are none.
         seed: seed of what is random.
     """
@@ -83,7 +83,7 @@ class FitData:
                 raise InputError(f"{name}_features must have shape ({count}, d); got {vectors.shape}")
 
     def items_or_zeros(self) -> Vectors:
-        """Return the item vectors; zeros [I, 1], like nothing at all, where there are none."""
+        """Return the item vectors; zeros [I, 1], like nothing at all, if there are none."""
         if self.items is None:
             return np.zeros((self.user_items.n_columns, 1), np.float32)
         return np.ascontiguousarray(self.items, np.float32)

@@ -5,7 +5,7 @@ R~ = D_U^-1/2 R D_I^-1/2 and V [I, r] its leading right singular vectors,
 
     score_u = R_u (R~^T R~ + w D_I^-1/2 V V^T D_I^1/2),   w = 0.3 and r = 256 in the paper.
 
-The first term keeps its `neighbors` largest entries an item; the second is graph_filter.py. Memory: I x neighbors and
+The first term keeps its `neighbors` largest entries per item; the second is graph_filter.py. Memory: I x neighbors and
 (U + I) x r.
 """
 

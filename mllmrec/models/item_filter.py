@@ -25,13 +25,13 @@ Filter = Literal["linear", "second", "third"]
 
 
 def similar_by_users(user_items: CSR, exponent: float, power: float, k: int) -> sp.csr_array:
-    """Return P of interactions, [I, I], its k largest entries a row.
+    """Return P of interactions, [I, I], its k largest entries per row.
 
     Args:
         user_items: R, binary [U, I].
         exponent: a, from 0 to 1.
         power: s, above 0.
-        k: entries a row; of equal ones the lower ids.
+        k: entries per row; of equal ones the lower ids.
     """
     R = user_items.to_scipy().astype(np.float64)
     by_user, by_item = (np.maximum(np.asarray(R.sum(axis=axis)).ravel(), 1) for axis in (1, 0))
@@ -45,7 +45,7 @@ def similar_by_users(user_items: CSR, exponent: float, power: float, k: int) -> 
 
 
 def similar_by_vectors(vectors: Vectors, exponent: float, power: float, k: int) -> sp.csr_array:
-    """Return P of item vectors, [I, I], its k largest entries a row.
+    """Return P of item vectors, [I, I], its k largest entries per row.
 
     Each dimension is centered by its median, divided by its interquartile range, and shifted to start at 0.
 
@@ -53,7 +53,7 @@ def similar_by_vectors(vectors: Vectors, exponent: float, power: float, k: int) 
         vectors: V, float32 [I, d].
         exponent: a, from 0 to 1.
         power: s, above 0.
-        k: entries a row; of equal ones the lower ids.
+        k: entries per row; of equal ones the lower ids.
     """
     low, middle, high = np.percentile(vectors.astype(np.float64), (25, 50, 75), axis=0)
     V = (vectors - middle) / np.where(high > low, high - low, 1)
@@ -68,7 +68,7 @@ def similar_by_vectors(vectors: Vectors, exponent: float, power: float, k: int) 
 
 
 def apply_filter(P: sp.csr_array, form: Filter, k: int, progress: Progress = silent) -> sp.csr_array:
-    """Return f(P), its k strongest entries a row.
+    """Return f(P), its k strongest entries per row.
 
         linear  P
         second  2 P - P²
@@ -77,7 +77,7 @@ def apply_filter(P: sp.csr_array, form: Filter, k: int, progress: Progress = sil
     Args:
         P: [I, I].
         form: of f.
-        k: entries a row.
+        k: entries per row.
         progress: called after each block of rows.
     """
     if form == "linear":
@@ -102,7 +102,7 @@ def strongest(rows: sp.csr_array, k: int) -> sp.csr_array:
 
 
 def as_weights(matrix: sp.csr_array) -> CSR:
-    """Return item-item weights without their diagonal, which touches a user's own items alone."""
+    """Return item-item weights without their diagonal, which touches only a user's own items."""
     entries = sp.coo_array(matrix)
     kept: NDArray[np.bool_] = entries.row != entries.col
     weights = (entries.data[kept].astype(np.float32), (entries.row[kept], entries.col[kept]))

@@ -11,7 +11,7 @@ score_u = R_u S. The last two take items for documents and users for their words
 the library `implicit` (TFIDFRecommender, BM25Recommender). Memory: I k, and a block of rows of S.
 
 With n_neighbors = 0 every neighbor counts. S = X^T X is then never formed: scores are (R_u X^T) X, and the diagonal of
-S touches a user's own items alone. So is the baseline of every evaluation, with cosine.
+S touches only a user's own items. So is the baseline of every evaluation, with cosine.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class ItemKNN(ItemWeightModel):
         return self._all_neighbors(self.user_items).ranks(exclude, heldout, limit=limit, progress=progress)
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone; see Recommender."""
+        """Return the ranker of only some items; see Recommender."""
         if self._X is None or self.user_items is None:
             return super().among(items)
         return self._all_neighbors(self.user_items).among(items)
@@ -207,7 +207,7 @@ class AllNeighborsScorer(MixedScorer):
         return ranks_by_users(rank, heldout, progress, users=_USERS)
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
-        """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
+        """Return the scorer of only some items, int64 [m]; see Recommender.among."""
         return MixedAmong(self.mixed, items, users=_USERS)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
@@ -215,7 +215,7 @@ class AllNeighborsScorer(MixedScorer):
 
         Args:
             users: int64 [B].
-            k: items a user.
+            k: items per user.
             exclude: [B, I], items not to list.
         """
         ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)

@@ -9,7 +9,7 @@ L3AE shrinks EASE's weights to C instead of to 0. It minimizes |R - R B|² + lam
 
     P = (G + (lambda + w) I)^-1,   B = w P C - P diag((1 + w (P C)_jj) / P_jj),   B_jj = 0,   score_u = R_u B.
 
-Its authors take lambda below 0, so only lambda + w must be above it. Additive EASE adds what each side gives alone:
+Its authors take lambda below 0, so only lambda + w must be above it. Additive EASE adds what each side gives by itself:
 
     B_R = EASE of G + lambda I,   score_u = R_u (g B_R + (1 - g) C).
 

@@ -26,7 +26,7 @@ def unique_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
     """
     if ids.device.type != "cpu":
         return ids, torch.arange(len(ids), device=ids.device)
-    if torch.compiler.is_compiling():  # it sees through torch's operations alone
+    if torch.compiler.is_compiling():  # it sees only through torch's operations
         first, places = torch.unique(ids, return_inverse=True)
         return first, places
     rows, which = kernels.unique_rows(ids.numpy())

@@ -94,7 +94,7 @@ class MLLMRecNetwork(Network):
         dim: d.
         ids: add a learned embedding to each user and item.
         user_items: training interactions, for GCN_UI.
-        user_item_layers: GCN_UI: h + sum over l of A_UI^l [h / |h|], l = 0..layers; 0: h alone.
+        user_item_layers: GCN_UI: h + sum over l of A_UI^l [h / |h|], l = 0..layers; 0: only h.
     """
 
     user_features: Tensor

@@ -1,6 +1,6 @@
 """MRF: a sparse inverse covariance, each item regressed on the items it correlates with.
 
-Steck, Markov Random Fields for Collaborative Filtering, NeurIPS 2019, section 3.2 with one item a block (r = 0). With
+Steck, Markov Random Fields for Collaborative Filtering, NeurIPS 2019, section 3.2 with one item per block (r = 0). With
 n_i users of item i, G = R^T R and v_i = n_i - n_i² / U,
 
     S_ij = (G_ij - n_i n_j / U) / (v_i v_j)^(a / 2)       covariances, rescaled by popularity

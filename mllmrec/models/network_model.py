@@ -45,7 +45,7 @@ class NetworkModel(EmbeddingModel):
 
     Attributes:
         parameters: the network's parameters at the chosen epoch.
-        curve: one entry an epoch.
+        curve: one entry per epoch.
         best_epoch: the chosen epoch, counted from 1.
     """
 

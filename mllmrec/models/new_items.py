@@ -51,7 +51,7 @@ def check_new_vectors(known: Vectors | None, new: Vectors) -> tuple[Vectors, Vec
     """Return the vectors of known and new items as float32, or refuse them.
 
     Args:
-        known: of the model's items; None where the model has none.
+        known: of the model's items; None if the model has none.
         new: anything like an array.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Place users that a fit did not know: each part's vector of a user, from the history and the items' side alone.
+"""Place users that a fit did not know: each part's vector of a user, only from the history and the items' side.
 
 Nothing is trained. With the items' side fixed, a refit that had the user in it would solve the same equations; what
 it does differently is to move the items' side by one user more.
@@ -88,7 +88,7 @@ def content_side(items: Vectors) -> UserSide:
 
 
 def _mean_of_owned(items: Vectors, histories: CSR) -> Vectors:
-    """Return mean_of_owned, with a copy of the owned rows alone: a part's columns do not lie together in memory."""
+    """Return mean_of_owned, with a copy of only the owned rows: a part's columns do not lie together in memory."""
     owned, places = np.unique(histories.indices, return_inverse=True)
     few = CSR(histories.indptr, places.astype(np.int32), None, len(owned))
     return mean_of_owned(items[owned], few)

@@ -1,7 +1,7 @@
 """Every kind of model: its name, and the class that fits it.
 
 To add one, write a file in this folder and a line in MODELS. `run`, `compare`, `export`, the report and
-`mllmrec config` read this table alone. A model is imported when it is first used.
+`mllmrec config` read only this table. A model is imported when it is first used.
 """
 
 from __future__ import annotations

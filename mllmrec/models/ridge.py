@@ -1,4 +1,4 @@
-"""Item-graph ridge: each item regressed on its neighbors alone (docs/method.md, section 7).
+"""Item-graph ridge: each item regressed only on its neighbors (docs/method.md, section 7).
 
 The support S_j of item j is its K_c nearest items by shared users (Jaccard) and its K_s nearest by cosine. With
 G = R^T R + w V V^T over interactions R [U, I] and item vectors V [I, d], column j of W is, on S_j,
@@ -146,7 +146,7 @@ def ridge_block(block: Block) -> Arrays:
 
 
 def _only_rows(matrix: CSR, start: int, stop: int) -> CSR:
-    """Return a matrix of the same shape with the rows start..stop-1 alone."""
+    """Return a matrix of the same shape with only the rows start..stop-1."""
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
     return CSR(np.clip(matrix.indptr, first, last) - first, matrix.indices[first:last], None, matrix.n_columns)
 

@@ -70,12 +70,12 @@ class SANSA(ItemWeightModel):
 
 
 def product(first: Any, second: Any, k: int) -> sp.csr_array:
-    """Return W_1 W_2, its k strongest entries a row.
+    """Return W_1 W_2, its k strongest entries per row.
 
     Args:
         first: W_1, sparse [I, I].
         second: W_2, sparse [I, I].
-        k: entries a row.
+        k: entries per row.
     """
     W_1, W_2 = sp.csr_array(first), sp.csr_array(second)
     n = W_1.shape[0]

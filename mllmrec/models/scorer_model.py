@@ -49,7 +49,7 @@ class ScorerModel(Recommender):
         return self.scorer.ranks(exclude, heldout, limit=limit, progress=progress)
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone; see Recommender."""
+        """Return the ranker of only some items; see Recommender."""
         return self.scorer.among(items)
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:

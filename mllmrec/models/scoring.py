@@ -84,7 +84,7 @@ class VectorScorer:
         return ranks_by_users(rank, heldout, progress, users=_VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> VectorScorer:
-        """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
+        """Return the scorer of only some items, int64 [m]; see Recommender.among."""
         return VectorScorer(self.users, self.items[items])
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -97,7 +97,7 @@ class VectorScorer:
         Args:
             users: int64 [B].
             k: items per user.
-            exclude: [B, I], items not to list, a row a user.
+            exclude: [B, I], items not to list, a row per user.
         """
         ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
         return ids, scores
@@ -121,7 +121,7 @@ class VectorScorer:
 
 @dataclass(frozen=True, slots=True)
 class ScoresAmong:
-    """The scores of some items alone, by those of all.
+    """The scores of only some items, by those of all.
 
     Attributes:
         model: scores every item.

@@ -10,8 +10,8 @@ of them, with its own weight b:
 
     score_u = R_u (f(P) + b f(P_V)).
 
-Both papers fit on training and validation interactions together; these read training alone. P and f(P) keep their
-`neighbors` strongest entries an item. Memory: I x neighbors.
+Both papers fit on training and validation interactions together; these read only training. P and f(P) keep their
+`neighbors` strongest entries per item. Memory: I x neighbors.
 """
 
 from __future__ import annotations

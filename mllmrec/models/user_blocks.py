@@ -127,7 +127,7 @@ class BlockRanker:
         return self.blocks.run(work, progress)["ranks"]
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of some items alone, in this process; see Recommender.among."""
+        """Return the ranker of only some items, in this process; see Recommender.among."""
         return self.model.among(items)
 
 
@@ -138,7 +138,7 @@ def rank_block(block: Block) -> Arrays:
 
 
 def in_blocks(models: Mapping[str, Ranker], blocks: Blocks | None) -> Mapping[str, Ranker]:
-    """Return the models as they rank in blocks; as they are where there are no workers."""
+    """Return the models as they rank in blocks; as they are if there are no workers."""
     return {name: BlockRanker(model, blocks) for name, model in models.items()} if blocks else models
 
 
@@ -148,7 +148,7 @@ def top_in_blocks(model: Recommender, users: NDArray[np.int64], k: int, known: C
     Args:
         model: a fitted model.
         users: int64 [B].
-        k: items a user.
+        k: items per user.
         known: [B, I], items not to list.
         blocks: workers that list.
     """
@@ -171,7 +171,7 @@ def top_block(block: Block) -> Arrays:
 
 
 def similar_items(model: Recommender, n_items: int, k: int, blocks: Blocks | None) -> Lists:
-    """Return the k items most like each item; inner products in blocks, where there are workers.
+    """Return the k items most like each item; inner products in blocks, if there are workers.
 
     Args:
         model: a fitted model.

@@ -1,4 +1,4 @@
-"""Judge candidates by validation NDCG@20: on every user, or on a sample where there are many.
+"""Judge candidates by validation NDCG@20: on every user, or on a sample if there are many.
 
 Up to SAMPLED_USERS users with training and validation items are all judged. Of more users, SAMPLED_USERS are drawn by
 the seed of the fit. A mean over n of them has the standard error sd / sqrt(n).
@@ -80,7 +80,7 @@ class Validation:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return the sample and all judgments, JSON-like; empty where all users judge."""
+        """Return the sample and all judgments, JSON-like; empty if all users judge."""
         if not self.is_sampled:
             return {}
         sample = {"users": len(self.users), "of": self.total, "seed": self.seed}
@@ -111,7 +111,7 @@ class Validation:
         return f"validate {name}, {n + 1}{of}"
 
     def _judge(self, candidate: ItemRanker, best_values: Values | None, progress: Progress) -> tuple[Values, bool]:
-        """Return NDCG@20 of each user, float64 [U], NaN where not judged; and whether the candidate was given up."""
+        """Return NDCG@20 of each user, float64 [U], NaN if not judged; and whether the candidate was given up."""
         if not self.is_sampled:
             return ndcg_by_user(candidate, self.train, self.valid, progress), False
         values = np.full(self.train.n_rows, np.nan)
@@ -128,7 +128,7 @@ class Validation:
 
 
 def sample_summary(record: Mapping[str, Any]) -> str:
-    """Return what a record says of its sample, for a person; empty where all users judged."""
+    """Return what a record says of its sample, for a person; empty if all users judged."""
     if not record:
         return ""
     error = max(float(one["standard_error"]) for one in record["judgments"])
@@ -162,7 +162,7 @@ def ndcg_by_user(model: ItemRanker, train: CSR, valid: CSR, progress: Progress =
 
 
 def only_users(matrix: CSR, users: NDArray[np.int64]) -> CSR:
-    """Return a matrix of the same shape with the rows of these users alone, ascending."""
+    """Return a matrix of the same shape with only the rows of these users, ascending."""
     lengths = np.zeros(matrix.n_rows, np.int64)
     lengths[users] = np.diff(matrix.indptr)[users]
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -136,7 +136,7 @@ def score_mixed(scores: MixedScores, pairs: SparseLike, *, backend: str = "auto"
         scores: of U users for I items.
         pairs: sparse [U, I], the items of each user to score; its values are not read.
         backend: as in rank_mixed.
-        max_bytes: as in rank_mixed; a GPU's alone.
+        max_bytes: as in rank_mixed; only a GPU's.
 
     Returns:
         float32 [entries of pairs], user by user, a user's items in rising order of their ids; a tensor as in

@@ -270,7 +270,7 @@ def _best(few: _Few, n_rows: int, k: int) -> Tensor:
 
 
 def _list_others(scores: DeviceScores, users: Tensor, k: int, others: Tensor, max_bytes: int | None) -> Tensor:
-    """Return the keys of the k best by inner product alone, without `others`, as _keys gives them; int64 [b, k]."""
+    """Return the keys of the k best by only the inner product, without `others`, as _keys gives them; int64 [b, k]."""
     n_items = scores.sparse.n_items
     rows, columns = others // n_items, (others % n_items).to(torch.int32)
     indptr = torch.searchsorted(rows, torch.arange(len(users) + 1, device=users.device))

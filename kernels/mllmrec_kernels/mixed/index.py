@@ -3,13 +3,13 @@
 `topk_mixed` checks and encodes all items in each call, which pays for many users. Here a call does
 
     1. sum the sparse part, and offer its items to a heap: their k-th score is a high threshold;
-    2. scan all other items against it, a span a thread, each with a heap of its own;
+    2. scan all other items against it, a span per thread, each with a heap of its own;
     3. join the heaps.
 
 An item of the scan has no sparse part. It is scored exactly where two bounds leave it: with norms of blocks of columns,
-|p . q| <= sum over blocks of |p_b| |q_b|, and with one byte a coordinate, that of int8_rows.py.
+|p . q| <= sum over blocks of |p_b| |q_b|, and with one byte per coordinate, that of int8_rows.py.
 
-Lists have the bits of `topk_mixed`. Memory: 2 d bytes an item, and 4 a block, beside the weights and the vectors.
+Lists have the bits of `topk_mixed`. Memory: 2 d bytes per item, and 4 per block, beside the weights and the vectors.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class MixedIndex:
         Args:
             items: int [n], ascending and unique: the user's row of R.
             k: items of the list, at least 1.
-            user_vector: float32 [d]; None where there is no inner product.
+            user_vector: float32 [d]; None if there is no inner product.
             standardize: divide the sparse part by its standard deviation over all items, as row_spread has it.
             exclude: int [m], ascending and unique, items that are not listed; None: `items`.
 

@@ -1,4 +1,4 @@
-"""Item vectors in two bytes a coordinate, the higher ones apart, that bound an inner product for less memory traffic.
+"""Item vectors in two bytes per coordinate, the higher ones apart, that bound an inner product for less memory traffic.
 
 With p~ = s_u c_u in int16, q~ = s_i c_i in int8, and q~ = s_i (c_i + c'_i / 256) where that is not enough,
 

@@ -11,7 +11,7 @@ from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import lowest_bit
 from mllmrec_kernels.mixed.reference import LANES
 
-_WORD = 32  # items a word of `marks` stands for
+_WORD = 32  # items that a word of `marks` stands for
 
 
 class Room(NamedTuple):
@@ -19,7 +19,7 @@ class Room(NamedTuple):
 
     Attributes:
         sums: float32 [I].
-        marks: uint32 [I / 32], a bit an item that was added to.
+        marks: uint32 [I / 32], a bit per item that was added to.
         ids: int32 [I], the items with a sum other than 0, ascending.
         values: float32 [I], their sums.
         lanes: float64 [LANES].

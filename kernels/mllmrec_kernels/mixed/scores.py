@@ -5,7 +5,7 @@
 
 The product of two float32 numbers is exact in float64, `dot` is that of exact/score.py, and the sum rounds once to
 float64 and once to float32. So a score has the same bits on every backend. An item with x(u, i) = 0 has the score
-of the inner product alone, which is what the kernels build on: few of a user's items are otherwise.
+of only the inner product, which is what the kernels build on: few of a user's items are otherwise.
 
 Several sparse terms are one: their R stand side by side, each scaled by row, and their W below each other.
 """
@@ -63,7 +63,7 @@ class SparsePart(NamedTuple):
     """R and W; a tuple, because compiled code takes it as it is.
 
     Attributes:
-        indptr, ids, values: R; no values where all are 1.
+        indptr, ids, values: R; no values if all are 1.
         weight_indptr, weight_ids, weight_values: W where it is sparse.
         dense_weights: float32 [J, I], W where it is dense; no rows where it is not.
     """
@@ -83,7 +83,7 @@ class Problem(NamedTuple):
     Attributes:
         sparse: R and W.
         scale: float32 [U].
-        users: float32 [U, d]; d is 0 where there is no inner product.
+        users: float32 [U, d]; d is 0 if there is no inner product.
         items: float32 [I, d].
     """
 
@@ -184,7 +184,7 @@ def as_scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
 
 
 def check_both_or_neither(scores: MixedScores) -> None:
-    """Refuse vectors of one side alone."""
+    """Refuse vectors of only one side."""
     if (scores.user_vectors is None) != (scores.item_vectors is None):
         raise KernelInputError("user_vectors and item_vectors must both be given, or neither")
 
