@@ -99,10 +99,21 @@ def test_what_it_refuses() -> None:
 
 
 def test_a_system_that_float32_cannot_solve_is_named() -> None:
-    R = CSR.from_pairs(np.array([1]), np.array([0]), (2, 1))
-    alike = np.full((1, 2), 2, np.float32)  # [[4, 4], [4, 4]]: the second pivot is exactly 0
-    with pytest.raises(KernelError, match=r"the system of row 1 cannot be solved in float32: its regularization 1e-30"):
-        als_factors(R, alike, unobserved_weight=0, regularization=np.full(2, 1e-30))
+    R = CSR.from_pairs(np.array([1, 1]), np.array([0, 1]), (2, 2))
+    alike = np.full((2, 4), 2, np.float32)  # 16 * 2^100 + 1 is 16 * 2^100: the second pivot is exactly 0
+    with pytest.raises(KernelError, match=r"row 1 cannot be solved in float32: its regularization 7.*e-31"):
+        als_factors(R, alike, unobserved_weight=0, regularization=np.full(2, 2.0**-100))
+
+
+@pytest.mark.parametrize("n", [3, 16, 17, 18, 90, 2000])
+def test_rows_of_fewer_and_of_more_entries_than_factors_are_the_reference(n: int) -> None:
+    generator = np.random.default_rng(n)
+    Q = (generator.standard_normal((2 * n, 17)) / 4).astype(np.float32)
+    R = CSR.from_pairs(np.zeros(n, np.int64), np.arange(n) * 2, (1, 2 * n))
+    prior = generator.standard_normal((1, 17)).astype(np.float32)
+    options = {"unobserved_weight": 0.01, "regularization": np.full(1, 0.1 * n), "prior": prior}
+    got, wanted = (als_factors(R, Q, backend=backend, **options) for backend in ("numba", "reference"))
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_gram_matrix_that_the_caller_has_is_taken_and_checked() -> None:

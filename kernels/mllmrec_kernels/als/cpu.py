@@ -1,98 +1,34 @@
-"""als_factors in Numba: each row's r x r system is built, factorized and solved while it is in cache.
+"""als_factors on the CPU: each row's system in the eigenvectors of a Q^T Q, and of the smaller of its two sizes.
 
-    system     upper triangle of a Q^T Q, n r² / 2 multiply-adds for the row's n entries
-    Cholesky   U^T U, r³ / 6, row by row: each row of U is one sum of the rows above it, so the inner loop runs along
-               memory and serves four of them at a time
-    solve      two triangles, r² each
+With a Q^T Q = V diag(s) V^T, all vectors times V, and D = diag(1 / (s + l)), the matrix of a row without its n entries
+is diagonal, whatever l is. A row of fewer entries than factors then costs one n x n system (Woodbury):
 
-A batched Cholesky of LAPACK, which torch and NumPy call, factorizes small matrices one after another on one core:
-64 x 64 took 21 us each by torch, 9 us here on two cores. All is float32; a system's condition is at most
-1 + trace / regularization. Bytes per thread: 4 r². Bound by the factorisation if rows are short.
+    K = I + Q_S D Q_S^T,   K y = 1 - l Q_S D m,   p = D (l m + Q_S^T y)
+
+A longer row is one r x r system, diag(s + l) + Q_S^T Q_S, whose products BLAS makes. Multiply-adds of a row: n² r / 2 +
+n³ / 6, or r³ / 6 + n r²; and 2 r² for the two rotations, by BLAS. With 64 factors and a dozen entries that is a tenth
+of the r x r system. K has no eigenvalue below 1, so the short rows are the better conditioned ones.
+
+All is float32; a system's condition is at most 1 + trace / regularization. Each row belongs to one thread, and BLAS
+runs on one thread in each: the number of threads changes no bit. Bytes: both tables once more; of a thread 12 r² and
+some MiB.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
+from mllmrec_kernels.base.parallel import chunks, parallel_for, single_threaded_blas
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
 _FAST = {"contract", "reassoc"}
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_products(Q: Float32Array, columns: Int32Array, U: Float32Array, right: Float32Array) -> None:
-    """Add q q^T to the upper triangle and q to the right side, for each q of a row."""
-    rank, whole = Q.shape[1], len(columns) - len(columns) % 4
-    for n in range(0, whole, 4):
-        q0, q1, q2, q3 = Q[columns[n]], Q[columns[n + 1]], Q[columns[n + 2]], Q[columns[n + 3]]
-        for a in range(rank):
-            f0, f1, f2, f3 = q0[a], q1[a], q2[a], q3[a]
-            right[a] += f0 + f1 + f2 + f3
-            for b in range(a, rank):
-                U[a, b] += f0 * q0[b] + f1 * q1[b] + f2 * q2[b] + f3 * q3[b]
-    for n in range(whole, len(columns)):
-        q = Q[columns[n]]
-        for a in range(rank):
-            right[a] += q[a]
-            for b in range(a, rank):
-                U[a, b] += q[a] * q[b]
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _factorize(U: Float32Array) -> None:
-    """U^T U = A, which stands in the upper triangle of U and is overwritten; NaN or infinity if it fails."""
-    rank = len(U)
-    for a in range(rank):
-        whole = a - a % 4
-        for c in range(0, whole, 4):
-            f0, f1, f2, f3 = U[c, a], U[c + 1, a], U[c + 2, a], U[c + 3, a]
-            for b in range(a, rank):
-                U[a, b] -= f0 * U[c, b] + f1 * U[c + 1, b] + f2 * U[c + 2, b] + f3 * U[c + 3, b]
-        for c in range(whole, a):
-            for b in range(a, rank):
-                U[a, b] -= U[c, a] * U[c, b]
-        scale = np.float32(1) / np.sqrt(U[a, a])
-        for b in range(a, rank):
-            U[a, b] *= scale
-
-
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _substitute(U: Float32Array, x: Float32Array) -> None:
-    """U^T U x = the right side, which x holds before."""
-    rank = len(U)
-    for a in range(rank):
-        x[a] /= U[a, a]
-        for b in range(a + 1, rank):
-            x[b] -= U[a, b] * x[a]
-    for a in range(rank - 1, -1, -1):
-        total = x[a]
-        for b in range(a + 1, rank):
-            total -= U[a, b] * x[b]
-        x[a] = total / U[a, a]
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _all_rows(
-    indptr: Int64Array, indices: Int32Array, Q: Float32Array, gram: Float32Array, regularization: Float32Array,
-    threads: int, solved: Float32Array,
-) -> None:  # fmt: skip
-    for thread in prange(threads):
-        U = np.empty_like(gram)
-        for u in range(thread, len(solved), threads):
-            columns, x = indices[indptr[u] : indptr[u + 1]], solved[u]
-            if len(columns) == 0 and not x.any():
-                continue
-            x *= regularization[u]
-            U[:] = gram
-            for a in range(len(U)):
-                U[a, a] += regularization[u]
-            _add_products(Q, columns, U, x)
-            _factorize(U)
-            _substitute(U, x)
+_ROWS = 1 << 8  # of one piece of work; popular rows lie together, so pieces are short
+_ROTATED = 1 << 12  # rows
+_GATHERED = 1 << 10  # entries of a long row that are multiplied at once
 
 
 def als_factors(
@@ -111,9 +47,122 @@ def als_factors(
         regularization: floating [R].
         prior: float32 [R, r].
     """
-    solved = np.array(prior, order="C")
-    _all_rows(
-        rows.indptr, rows.indices, np.ascontiguousarray(factors), gram, regularization.astype(np.float32),
-        get_num_threads(), solved,
-    )  # fmt: skip
-    return solved
+    with single_threaded_blas():
+        spectrum, V = np.linalg.eigh(gram.astype(np.float64))
+    spectrum, V = np.maximum(spectrum, 0).astype(np.float32), np.ascontiguousarray(V, np.float32)
+    Q, shrink = _rotate(factors, V), regularization.astype(np.float32)
+    solved = _rotate(prior, V) if prior.any() else np.zeros(prior.shape, np.float32)
+    parallel_for(
+        lambda start, stop: _solve_rows(rows.indptr, rows.indices, Q, spectrum, shrink, start, stop, solved),
+        chunks(len(solved), _ROWS),
+    )
+    return _rotate(solved, np.ascontiguousarray(V.T))
+
+
+def _rotate(table: NDArray[np.float32], axes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return table @ axes, float32 [n, r], in blocks that no number of threads changes."""
+    rotated = np.empty(table.shape, np.float32)
+
+    def _work(start: int, stop: int) -> None:
+        np.matmul(table[start:stop], axes, out=rotated[start:stop])
+
+    parallel_for(_work, chunks(len(table), _ROTATED))
+    return rotated
+
+
+@njit(cache=True, nogil=True)
+def _solve_rows(
+    indptr: Int64Array, indices: Int32Array, Q: Float32Array, spectrum: Float32Array, shrink: Float32Array,
+    start: int, stop: int, solved: Float32Array,
+) -> None:  # fmt: skip
+    """Solve rows start..stop-1; `solved` holds what they shrink to."""
+    rank = len(spectrum)
+    near, scaled = np.empty((rank, rank), np.float32), np.empty((rank, rank), np.float32)
+    K, y, diagonal = np.empty((rank, rank), np.float32), np.empty(rank, np.float32), np.empty(rank, np.float32)
+    for u in range(start, stop):
+        columns, x = indices[indptr[u] : indptr[u + 1]], solved[u]
+        if len(columns) == 0 and not x.any():
+            continue
+        if len(columns) < rank:
+            for a in range(rank):
+                diagonal[a] = np.float32(1) / (spectrum[a] + shrink[u])
+            _solve_short(Q, columns, diagonal, shrink[u], near, scaled, K, y, x)
+        else:
+            _solve_long(Q, columns, spectrum, shrink[u], K, x)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _solve_short(
+    Q: Float32Array, columns: Int32Array, diagonal: Float32Array, shrink: np.float32, near: Float32Array,
+    scaled: Float32Array, K: Float32Array, y: Float32Array, x: Float32Array,
+) -> None:  # fmt: skip
+    """Replace x, what a row shrinks to, by its factors; through the system of its entries."""
+    n, rank = len(columns), len(x)
+    for a in range(rank):
+        x[a] *= shrink * diagonal[a]
+    for i in range(n):
+        before = np.float32(0)
+        for a in range(rank):
+            value = Q[columns[i], a]
+            near[i, a], scaled[i, a] = value, value * diagonal[a]
+            before += value * x[a]
+        y[i] = np.float32(1) - before
+    for i in range(n):
+        for j in range(i + 1):
+            total = np.float32(0)
+            for a in range(rank):
+                total += scaled[i, a] * near[j, a]
+            K[i, j] = total
+        K[i, i] += np.float32(1)
+    _factorize(K, n)
+    _substitute(K, n, y)
+    for i in range(n):
+        for a in range(rank):
+            x[a] += y[i] * scaled[i, a]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _solve_long(
+    Q: Float32Array, columns: Int32Array, spectrum: Float32Array, shrink: np.float32, K: Float32Array, x: Float32Array
+) -> None:
+    """Replace x, what a row shrinks to, by its factors; through the system of its factors."""
+    rank = len(x)
+    for a in range(rank):
+        x[a] *= shrink
+        for b in range(rank):
+            K[a, b] = np.float32(0)
+        K[a, a] = spectrum[a] + shrink
+    for first in range(0, len(columns), _GATHERED):
+        near = Q[columns[first : first + _GATHERED]]
+        K += np.dot(near.T, near)
+        for i in range(len(near)):
+            for a in range(rank):
+                x[a] += near[i, a]
+    _factorize(K, rank)
+    _substitute(K, rank, x)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _factorize(L: Float32Array, n: int) -> None:
+    """L L^T = A, whose lower triangle stands in L[:n, :n] and is overwritten; NaN or infinity where it fails."""
+    for a in range(n):
+        for b in range(a + 1):
+            total = L[a, b]
+            for c in range(b):
+                total -= L[a, c] * L[b, c]
+            L[a, b] = np.sqrt(total) if a == b else total / L[b, b]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+def _substitute(L: Float32Array, n: int, x: Float32Array) -> None:
+    """L L^T x = the right side, which x holds before."""
+    for a in range(n):
+        total = x[a]
+        for b in range(a):
+            total -= L[a, b] * x[b]
+        x[a] = total / L[a, a]
+    for a in range(n - 1, -1, -1):
+        value = x[a] / L[a, a]
+        x[a] = value
+        for b in range(a):
+            x[b] -= L[a, b] * value
