@@ -25,7 +25,7 @@ def forced(m_of_d: int | None, *, fine: bool = False):
     """make_plan with a prefix of d / m_of_d principal axes, or on the rows' own axes; and how often it was asked."""
     calls = []
 
-    def make_plan(problem: TopKProblem) -> RotationPlan:
+    def make_plan(problem: TopKProblem, ends: np.ndarray | None = None) -> RotationPlan:
         calls.append(problem)
         itself, d = problem.queries is problem.items, problem.items.shape[1]
         sample = plans._draw_sample(problem)

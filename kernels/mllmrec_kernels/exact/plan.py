@@ -111,10 +111,15 @@ class _Sample:
 
 
 @single_threaded_blas()
-def make_plan(problem: TopKProblem) -> RotationPlan | None:
-    """Return the cheapest plan; None if the float32 product is cheaper than any."""
+def make_plan(problem: TopKProblem, ends: NDArray[np.float32] | None = None) -> RotationPlan | None:
+    """Return the cheapest plan; None where the float32 product is cheaper than any.
+
+    Args:
+        problem: the search.
+        ends: float32 [Q], scores that end a list already, -inf where a list is not full; None: all lists are empty.
+    """
     itself = problem.queries is problem.items
-    sample = _draw_sample(problem)
+    sample = _draw_sample(problem, ends)
     d = problem.queries.shape[1]
     products = sample.left @ sample.right.T
     # The float32 product also scores what passes, and does both triangles.
@@ -172,7 +177,7 @@ def _prefixes(d: int) -> list[int]:
     return [*(m for m in (64, 96, 128, 160, 192, 256, 320) if m < d), d]
 
 
-def _draw_sample(problem: TopKProblem) -> _Sample:
+def _draw_sample(problem: TopKProblem, ends: NDArray[np.float32] | None = None) -> _Sample:
     queries, items, itself = problem.queries, problem.items, problem.queries is problem.items
     generator = np.random.default_rng(0)
     few = max(len(queries), len(items)) < _FEW_ROWS
@@ -195,6 +200,9 @@ def _draw_sample(problem: TopKProblem) -> _Sample:
     # The sample holds its share of a list; at least one entry, so that an end is never guessed above what was seen.
     place = min(len(item_rows), max(1, round(_EARLY * problem.k * len(item_rows) / len(items))))
     list_ends = np.partition(products, -place, axis=1)[:, -place]
+    if ends is not None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            list_ends = np.fmax(list_ends, (ends[query_rows] / problem.score_unit[query_rows]).astype(np.float32))
     return _Sample(left, right, rest, np.maximum(list_ends, np.float32(problem.min_score)))
 
 

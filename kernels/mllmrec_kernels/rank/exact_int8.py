@@ -9,8 +9,10 @@ S step < s / score_unit - margin is not. The few between are scored exactly, as 
 in the tile once. Their sums are compared with each of their held-out items while they are in registers, so only the
 counts and the pairs in between are written.
 
-With a limit, the first blocks of items are small. Before each block the users leave whose held-out items all have
-`limit` items ahead of them. Counts only grow, since excluded items are subtracted before the first block.
+With a limit, the first blocks of items are small and hold the items that users like on average, and before each block
+the users leave whose held-out items all have `limit` items ahead of them. Counts only grow, since excluded items are
+subtracted before the first block. Who stays has a held-out item near the top, where few items score, so that one byte a
+coordinate leaves few pairs open; two bytes take three products.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, count_a
 from mllmrec_kernels.exact.plan import RotationPlan, unrotated_plan
 from mllmrec_kernels.exact.problem import TopKProblem, ranks_before
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, quantize, row_bytes
-from mllmrec_kernels.exact.score import dot_rows
+from mllmrec_kernels.exact.score import dot_rows, unit_rows
 from mllmrec_kernels.exact.thresholds import bounds_between
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, limits, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
 _FIRST = PANEL  # items of the first block if there is a limit; each later one is _GROWTH times as large
 _GROWTH = 3
+_SAMPLED = 512  # users whose mean orders the items
 _TWO_BYTE_COLUMNS = 2_048  # beyond, the first of two bytes would have less than six bits
 
 
@@ -59,7 +62,7 @@ def count_ahead(
         False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
     d = problem.queries.shape[1]
-    plan = unrotated_plan(problem, two_bytes=d <= _TWO_BYTE_COLUMNS)
+    plan = unrotated_plan(problem, two_bytes=d <= _TWO_BYTE_COLUMNS and limit >= len(problem.items))
     n_heldout = np.diff(heldout.indptr)
     users = np.flatnonzero(n_heldout).astype(np.int32)
     pair_bytes = 2 * row_bytes(plan, d) + _ENTRY_BYTES * int(n_heldout.max(initial=0))
@@ -68,7 +71,7 @@ def count_ahead(
         return False
     user_memory = allocate(min(block_rows, len(users)), d, plan)
     item_memory = allocate(min(block_rows, len(problem.items)), d, plan, as_rows=False)
-    for items in _item_blocks(len(problem.items), block_rows, limit):
+    for items in _item_blocks(problem, block_rows, limit):
         right = quantize(
             item_memory, problem.items, problem.item_scale, problem.item_weights, items, plan, plan.right_scale
         )
@@ -82,6 +85,8 @@ def count_ahead(
             starts = np.full(len(left.ids) + 1, len(entries))  # the rows that fill the last panel have none
             starts[: len(ends)] = ends
             low, high = _sum_limits(left, right, problem, scores[entries], np.diff(starts), plan)
+            closed = ranks[entries] >= limit
+            low[closed] = high[closed] = np.int32(_HIGHEST)
             above = np.zeros(len(low), np.int32)
             _count_panels(
                 left, right, starts, low, high, above, heldout.indices[entries], scores[entries], problem, plan.depth
@@ -92,10 +97,14 @@ def count_ahead(
     return True
 
 
-def _item_blocks(n_items: int, largest: int, limit: int) -> list[NDArray[np.int32]]:
-    """Cut the items into blocks that are quantized together."""
-    items = np.arange(n_items, dtype=np.int32)
-    size, ends = (_FIRST if limit < n_items else largest), [0]
+def _item_blocks(problem: TopKProblem, largest: int, limit: int) -> list[NDArray[np.int32]]:
+    """Cut the items into blocks that are quantized together; with a limit, those first that users like on average."""
+    n_items = len(problem.items)
+    items, size, ends = np.arange(n_items, dtype=np.int32), largest, [0]
+    if limit < n_items:
+        at = np.linspace(0, len(problem.queries) - 1, _SAMPLED).astype(np.int64)
+        mean = unit_rows(problem.queries[at], problem.query_scale[at]).mean(axis=0)
+        items, size = np.argsort(-(problem.items @ mean), kind="stable").astype(np.int32), _FIRST
     while ends[-1] < n_items:
         ends.append(ends[-1] + min(size, largest))
         size *= _GROWTH

@@ -56,7 +56,8 @@ def _fill_by_int8(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> bool:
 
     if not supported() or len(problem.queries) * len(problem.items) < FEW_PAIRS:
         return False
-    plan = make_plan(problem)
+    ends = heaps.scores[:, 0] if len(heaps.sizes) and heaps.scores.shape[1] else np.zeros(0, np.float32)
+    plan = make_plan(problem, np.where(heaps.sizes == problem.k, ends, np.float32(-np.inf)))
     return plan is not None and exact_int8.fill(problem, heaps, plan, max_bytes)
 
 
