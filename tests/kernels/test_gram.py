@@ -7,7 +7,9 @@ import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, KernelInputError
 from mllmrec_kernels.mixed import gram
-from mllmrec_kernels.mixed.gram import gram_factor, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.gram import gram_factor, nearest_by_gram, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.largest import largest_entries
+from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 
 
 def case(users: int, items: int, density: float, seed: int = 0) -> tuple[CSR, sp.csr_array, CSR]:
@@ -50,3 +52,35 @@ def test_nobody_has_no_scores_and_what_is_not_finite_is_refused() -> None:
     X.data[0] = np.nan
     with pytest.raises(KernelInputError, match="X must be finite"):
         gram_factor(X)
+
+
+@pytest.mark.parametrize("k", [1, 3, 90])
+def test_the_nearest_are_the_largest_entries_of_the_gram_matrix(k: int) -> None:
+    _, X, _ = case(50, 40, 0.2)
+    X.data = np.rint(2 * np.abs(X.data))  # many equal sums, and zeros
+    nearest, gram_matrix = nearest_by_gram(gram_factor(X), k), (X.T @ X).toarray()
+    np.fill_diagonal(gram_matrix, 0)
+    for i, row in enumerate(gram_matrix):
+        best = [j for j in sorted(range(40), key=lambda j: (-row[j], j)) if row[j] > 0][:k]
+        assert nearest.row(i).tolist() == sorted(best)
+        assert nearest.values()[nearest.indptr[i] : nearest.indptr[i + 1]].tolist() == row[sorted(best)].tolist()
+
+
+def test_the_largest_entries_of_rows_are_kept_and_of_equal_ones_the_first() -> None:
+    values = np.array([1, -3, 2, 2, -2, 0, 5, 5, 5], np.float32)
+    kept = largest_entries(np.array([0, 5, 5, 6, 9]), values, 2)
+    assert np.flatnonzero(kept).tolist() == [1, 2, 5, 6, 7]
+
+
+def test_trial_ranks_count_the_items_at_least_as_good_for_each_weight() -> None:
+    rng = np.random.default_rng(3)
+    scores, floor = rng.integers(0, 4, (3, 700, 11)).astype(np.float32), np.zeros((700, 11), np.float32)
+    floor[:, 9:] = -np.inf  # shorter lists
+    counts = rng.integers(0, 3, 700)
+    indptr, columns = np.concatenate([[0], np.cumsum(counts)]), rng.integers(0, 9, counts.sum())
+    weights, trials = np.array([1, 3, 0.5], np.float32), np.array([0, 0.5, 2], np.float32)
+    ranks, rows = trial_ranks(scores, floor, weights, 1, trials, indptr, columns), np.repeat(np.arange(700), counts)
+    for weight, got in zip(trials, ranks, strict=True):
+        mixed = floor + scores[0] + weight * scores[1] + np.float32(0.5) * scores[2]
+        own = mixed[rows, columns]
+        assert got.tolist() == ((mixed[rows] >= own[:, None]).sum(axis=1) - 1).tolist()

@@ -71,7 +71,7 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_
     scores, ranks = np.empty(heldout.nnz, np.float32), np.zeros(heldout.nnz, np.int32)
     if not heldout.nnz:
         return ranks
-    _correct(problem, exclude, heldout, scores, ranks, max_bytes)
+    _correct(problem, exclude, heldout, scores, ranks, limit, max_bytes)
     if problem.items.shape[1] == 0:
         ahead = np.where(scores < 0, problem.shape[1], np.where(scores == 0, heldout.indices, 0))
         return np.asarray(ranks + ahead, np.int32)
@@ -80,7 +80,13 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_
 
 
 def _correct(
-    problem: Problem, exclude: CSR, heldout: CSR, scores: NDArray[np.float32], ranks: NDArray[np.int32], max_bytes: int
+    problem: Problem,
+    exclude: CSR,
+    heldout: CSR,
+    scores: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    limit: int,
+    max_bytes: int,
 ) -> None:
     """Score the held-out items, and correct their ranks for the few and the excluded."""
     rows = encode(problem.items, max_bytes // 2)
@@ -90,7 +96,7 @@ def _correct(
     def _work(start: int, stop: int) -> None:
         few = gather_few(problem, users[start:stop], room(problem.shape[1]), width, exclude.indptr, exclude.indices)
         correct_ranks(problem, rows, few, block, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
-                      scores, ranks)  # fmt: skip
+                      scores, ranks, limit)  # fmt: skip
 
     most = count_few(problem.sparse, problem.shape[1])[users]
     parallel_for(_work, _spans(most, 16, (max_bytes // 2) // get_num_threads(), problem.shape[1], USERS))

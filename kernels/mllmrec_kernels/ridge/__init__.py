@@ -146,6 +146,11 @@ def _check_solved(weights: NDArray[Any], support: CSR, content_weight: float, re
 
 def _rows_not_finite(vectors: ArrayLike) -> NDArray[np.int64]:
     """Return the rows that hold NaN or infinity, found on the device of the vectors."""
+    flat = (vectors.detach() if arrays.is_tensor(vectors) else vectors).reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(flat @ flat)  # one pass without an array; it may overflow, so the rows decide
+    if math.isfinite(square):
+        return np.empty(0, np.int64)
     if arrays.is_tensor(vectors):
         rows: NDArray[np.int64] = np.flatnonzero(~vectors.isfinite().all(dim=1).cpu().numpy())
         return rows
