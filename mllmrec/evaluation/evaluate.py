@@ -5,8 +5,9 @@ rankable at test time, as in the field's published tables; `evaluate.mask_valida
 Evaluated are the users with a held-out and a training item; cold items and new users are judged apart as well
 (groups.py). Per-user values are kept.
 
-No metric reads a rank beyond the largest cutoff. So validation ranks stop being counted there, and with more than
-EXACT_USERS test users, test ranks stop at FARTHEST.
+A user's scores are the same for both splits, so the held-out items of both are ranked in one pass, unless the splits
+leave out different items. No metric reads a rank beyond the largest cutoff. So with more than EXACT_USERS test users,
+ranks stop being counted at FARTHEST.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 
 from mllmrec.config import LEAKY, EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.groups import ALL, Groups, GroupTable, SplitTask
+from mllmrec.evaluation.groups import ALL, Groups, GroupTable, SplitTask, rank_tasks
 from mllmrec.evaluation.groups import HeldOut as HeldOut
 from mllmrec.evaluation.groups import Ranker as Ranker
 from mllmrec.foundation import storage
@@ -33,7 +35,7 @@ from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.foundation.tables import read_table
 
 EXACT_USERS = 20_000  # test users whose ranks are counted to the end
-FARTHEST = 1_000  # rank that stands for itself and all beyond, with more test users than that
+FARTHEST = 100  # rank that stands for itself and all beyond, with more test users than that
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
 
 
@@ -140,34 +142,57 @@ def evaluate_models(
     means: dict[str, dict[str, dict[str, float]]] = {}
     users: dict[str, int] = {}
     frames: list[pl.DataFrame] = []
-    ranked, groups, limit = pl.DataFrame(), GroupTable(dataset), None
-    for split in SPLITS:
-        task, means[split] = SplitTask.of(dataset, split, config), {}
+    ranked, groups = pl.DataFrame(), GroupTable(dataset)
+    tasks = {split: SplitTask.of(dataset, split, config) for split in SPLITS}
+    limit = _limit(tasks["test"], config)
+    ranks = _rank_all(models, tasks, config, limit, progress)
+    for split, task in tasks.items():
+        means[split] = {}
         heldout = task.part(task.known)
         ranked = pl.DataFrame(
             {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
         )
-        limit = _limit(split, int((np.diff(heldout.indptr) > 0).sum()), config)
-        progress(f"evaluate on {split}", 0, len(models))
-        for n, (name, model) in enumerate(models.items(), start=1):
-            below = under(progress, f"rank {split} by {name}")
-            ranks, judged = task.judge(model, config.cutoffs, limit=limit, progress=below)
-            ranks = ranks if limit is None else np.minimum(ranks, limit)
-            ranked = ranked.with_columns(pl.Series(name, ranks[task.known]))
+        for name, model in models.items():
+            own, judged = task.judge(model, config.cutoffs, limit=limit, ranks=ranks[name][split])
+            own = own if limit is None else np.minimum(own, limit)
+            ranked = ranked.with_columns(pl.Series(name, own[task.known]))
             evaluated, values = judged[ALL].users, judged[ALL].values
             users[split], means[split][name] = len(evaluated), metrics.mean(dict(values))
             identity: dict[str, Any] = {"id": dataset.users.gather(evaluated), "split": split, "model": name}
             frames.append(pl.DataFrame(identity | dict(values)))
             groups.add(split, task, name, judged)
-            progress(f"evaluate on {split}", n, len(models))
-    # ranked and limit are of the last split, which is test
+    # ranked is of the last split, which is test
     return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish(), limit or 0)
 
 
-def _limit(split: HeldOut, users: int, config: EvaluateConfig) -> int | None:
-    """Return the rank from which on a split's ranks need not be told apart; None if all are."""
-    if split == "valid":
-        return max(config.cutoffs)
+def _rank_all(
+    models: Mapping[str, Ranker],
+    tasks: Mapping[HeldOut, SplitTask],
+    config: EvaluateConfig,
+    limit: int | None,
+    progress: Progress,
+) -> dict[str, dict[HeldOut, NDArray[np.int32]]]:
+    """Return model -> split -> the rank of each held-out item.
+
+    Args:
+        models: by name.
+        tasks: of the splits.
+        config: whose largest cutoff is the limit of the validation ranks.
+        limit: of the test ranks; see ItemRanker.
+        progress: told before and after each model.
+    """
+    ranks, limits = {}, [max(config.cutoffs) if split == "valid" else limit for split in tasks]
+    progress("evaluate", 0, len(models))
+    for n, (name, model) in enumerate(models.items(), start=1):
+        own = rank_tasks(model, list(tasks.values()), limits, under(progress, f"rank by {name}"))
+        ranks[name] = dict(zip(tasks, own, strict=True))
+        progress("evaluate", n, len(models))
+    return ranks
+
+
+def _limit(test: SplitTask, config: EvaluateConfig) -> int | None:
+    """Return the rank from which on ranks need not be told apart; None where all test ranks are counted."""
+    users = int((np.diff(test.part(test.known).indptr) > 0).sum())
     return None if users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
 
 

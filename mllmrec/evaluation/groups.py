@@ -161,6 +161,7 @@ class SplitTask:
         *,
         limit: int | None = None,
         progress: Progress = silent,
+        ranks: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.int32], dict[str, Judged]]:
         """Rank and judge by group.
 
@@ -169,11 +170,13 @@ class SplitTask:
             cutoffs: list lengths of the metrics.
             limit: of the ranks; see ItemRanker.
             progress: called after each block of users.
+            ranks: int32 [heldout.nnz] of the held-out items among all items, by `rank_tasks`; None: they are computed.
 
         Returns:
             The rank of each held-out item among all items, and ALL and each of GROUPS.
         """
-        ranks = model.ranks(self.exclude, self.heldout, limit=limit, progress=progress)
+        if ranks is None:
+            ranks = model.ranks(self.exclude, self.heldout, limit=limit, progress=progress)
         judged = {}
         for group in (ALL, *GROUPS):
             chosen = self.chosen(group)
@@ -189,6 +192,41 @@ class SplitTask:
             return np.empty(0, np.int32)
         exclude, heldout = (_columns(matrix, self.cold_items) for matrix in (self.exclude, held))
         return model.among(self.cold_items).ranks(exclude, heldout, limit=limit)
+
+
+def rank_tasks(
+    model: Ranker, tasks: Sequence[SplitTask], limits: Sequence[int | None], progress: Progress = silent
+) -> list[NDArray[np.int32]]:
+    """Return the ranks of each task's held-out items among all items.
+
+    Tasks that leave out the same items are ranked in one pass, for a user's scores are the same in each.
+
+    Args:
+        model: ranks.
+        tasks: of the splits, without a held-out item in common.
+        limits: of each task; ranks from it on may come out as any number from it on; None: all are counted.
+        progress: called after each block of users.
+    """
+    first = tasks[0]
+    if not all(_same_pattern(task.exclude, first.exclude) for task in tasks):
+        return [
+            model.ranks(task.exclude, task.heldout, limit=limit, progress=progress)
+            for task, limit in zip(tasks, limits, strict=True)
+        ]
+    shape, finite = first.heldout.shape, [limit for limit in limits if limit is not None]
+    limit = max(finite) if len(finite) == len(limits) else None
+    owners, items = (
+        np.concatenate(parts)
+        for parts in zip(*((task.heldout.rows(), task.heldout.indices) for task in tasks), strict=True)
+    )
+    together = CSR.from_pairs(owners, items, shape)
+    ranks = model.ranks(first.exclude, together, limit=limit, progress=progress)
+    keys = together.rows() * shape[1] + together.indices
+    return [ranks[np.searchsorted(keys, task.heldout.rows() * shape[1] + task.heldout.indices)] for task in tasks]
+
+
+def _same_pattern(one: CSR, other: CSR) -> bool:
+    return one is other or (np.array_equal(one.indptr, other.indptr) and np.array_equal(one.indices, other.indices))
 
 
 def _judged(ranks: NDArray[np.int32], heldout: CSR, cutoffs: Sequence[int]) -> Judged:

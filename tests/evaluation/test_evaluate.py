@@ -6,15 +6,18 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from mllmrec_kernels import CSR
 
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.evaluation import evaluate
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
+from mllmrec.evaluation.groups import SplitTask, rank_tasks
 from mllmrec.models import ItemKNN
 from mllmrec.models.baselines import baselines, popularity
 from mllmrec.models.scoring import VectorScorer, ranks_by_block
@@ -86,6 +89,25 @@ def test_equally_popular_items_go_by_index(dataset: Dataset) -> None:
     heldout = dataset.matrix("test")
     expected = ranks_by_block(Dense(scores), dataset.train, heldout)
     np.testing.assert_array_equal(popularity(dataset.train).ranks(dataset.train, heldout), expected)
+
+
+@pytest.mark.parametrize(("mask_validation", "passes"), [(False, 1), (True, 2)])
+def test_splits_that_leave_out_the_same_items_are_ranked_in_one_pass(
+    dataset: Dataset, vectors: np.ndarray, mask_validation: bool, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = np.random.default_rng(1).standard_normal((dataset.n_users, 16)).astype(np.float32)
+    config, calls, ranks_of = EvaluateConfig(mask_validation=mask_validation), [], VectorScorer.ranks
+
+    def ranks(self: VectorScorer, *matrices: CSR, **options: Any) -> np.ndarray:
+        calls.append(matrices)
+        return ranks_of(self, *matrices, **options)
+
+    monkeypatch.setattr(VectorScorer, "ranks", ranks)
+    model, tasks = VectorScorer(users, vectors), [SplitTask.of(dataset, split, config) for split in ("valid", "test")]
+    found = rank_tasks(model, tasks, [None, None])
+    assert len(calls) == passes
+    for task, own in zip(tasks, found, strict=True):
+        assert own.tolist() == ranks_of(model, task.exclude, task.heldout).tolist() and len(own)
 
 
 def test_of_many_users_ranks_are_counted_to_the_farthest_and_metrics_stay(
