@@ -143,13 +143,11 @@ def _encode(sizes: Sizes, config: Config) -> Work:
     return 0.02 * texts, 3.0
 
 
-def _neighbors(sizes: Sizes) -> float:
-    """Seconds of both searches of neighbors on one core."""
-    return 0.7e-9 * sizes.items**2 * sizes.width / 384 + 4e-9 * sizes.shared
-
-
 def _graph(sizes: Sizes, config: Config) -> Work:
-    return _neighbors(sizes), 0.3 + 1.2e-5 * sizes.items
+    """Return the work of both searches of neighbors, as long as an ensemble reads them, and of the graph's edges."""
+    known = isinstance(config.model, EnsembleConfig)
+    pairs = (3.2e-9 if known else 0.7e-9) * sizes.items**2 * sizes.width / 384
+    return pairs + 2e-8 * sizes.shared, 0.3 + 4e-5 * sizes.items
 
 
 def _train(sizes: Sizes, config: Config) -> Work:
@@ -157,37 +155,33 @@ def _train(sizes: Sizes, config: Config) -> Work:
     assert isinstance(model, EnsembleConfig)
     judges = min(SAMPLED_USERS, sizes.heldout[0])
     rows, width = sizes.users + sizes.items, 2 * model.factors + sizes.width + 1
-    sweeps = 2 * FACTOR_ITERATIONS * len(FACTOR_STRENGTHS) / 2
-    factors = sweeps * (
-        rows * 1.6e-5 * (model.factors / 64) ** 2.5 + sizes.interactions * 1e-6 * (model.factors / 64) ** 2
-    )
+    each = rows * 2.5e-6 * (model.factors / 64) ** 2 + sizes.interactions * 4e-7 * (model.factors / 64) ** 1.5
+    factors = FACTOR_ITERATIONS * len(FACTOR_STRENGTHS) * each
     k = min(model.cooccurrence_support + model.semantic_support, sizes.items) * 0.85
-    products, solves = 4.0e-4 * sizes.width / 384 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 2.2e-4 * (k / 200) ** 3
-    ridge = sizes.items * (products + solves)
-    tables = 2.0 if sizes.heldout[0] <= SAMPLED_USERS else 1.3
+    products, solves = 6.5e-4 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 2.6e-4 * (k / 200) ** 3
+    ridges = 2 * sizes.items * (products * (1 + sizes.width / 384) / 2 + solves)
     judged = 9 * judges * sizes.items * 2e-10 * model.factors / 64 + judges * 2.5e-4
-    lists = judges * sizes.items * 1.2e-11 * width + judges * 6e-4
-    filters = 1.5e-6 * sizes.interactions + 2.5e-5 * rows
-    return 2 * _neighbors(sizes) + factors + tables * ridge + judged + lists, filters + judges * 6e-4 + 1.0
+    lists = judges * sizes.items * 1.6e-11 * width + judges * 1e-3
+    filters = 2.0 + 8e-5 * rows * (model.factors / 64)
+    new_items = 6e-4 * sizes.items + 5e-4 * judges if model.new_items else 0.0
+    written = 3e-4 * sizes.items + 4e-5 * sizes.users
+    return factors + ridges + judged + lists + new_items / 2, filters + new_items / 2 + written
 
 
 def _evaluate(sizes: Sizes, config: Config) -> Work:
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    total = 0.0
-    for n, users in enumerate(sizes.heldout):
-        width = 2 * model.factors + 3 * sizes.width
-        share = 0.06 if n == 0 else 0.25 if users > EXACT_USERS else 1.0
-        total += users * sizes.items * 2e-11 * width * share + users * 1.2e-4
-        total += users / max(1, sizes.users) * sizes.steps * 1.6e-9 + users * sizes.items * 3e-10
-    return total, 0.5 + 4e-6 * sum(sizes.heldout)
+    users, width = max(sizes.heldout), 2 * model.factors + 2 * sizes.width
+    share = 1.0 if users > EXACT_USERS else 4.0  # of what is multiplied
+    counted = users * sizes.items * 5e-12 * width * share + users * 3e-4
+    return counted + users / max(1, sizes.users) * sizes.steps * 5e-9, 0.5 + 2e-5 * sum(sizes.heldout)
 
 
 def _recommend(sizes: Sizes, config: Config) -> Work:
     model = config.model
     assert isinstance(model, EnsembleConfig)
     width = 2 * model.factors + sizes.width + 1
-    return sizes.users * (sizes.items * 4e-12 * width + 1.5e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
+    return sizes.users * (sizes.items * 8e-12 * width + 1.5e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
 
 
 _SECONDS: Mapping[Stage, Callable[[Sizes, Config], Work]] = {
