@@ -25,6 +25,7 @@ from mllmrec.foundation import storage
 from mllmrec.foundation.addresses import fetched, mirrored
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath
 from mllmrec.models.fitting import read_model
@@ -140,7 +141,8 @@ def run(
         generations = stack.enter_context(open_cache(Path(cache) if cache else None))
         launcher = stack.enter_context(open_launcher(on))
         before = open_earlier(Path(folder.earlier), data, resolved) if folder.earlier else None
-        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before, launcher)
+        wide = _wide_lists(resolved, until)
+        work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before, launcher, wide)
         artefacts = Artefacts(folder)
         for stage in _stages(work, artefacts):
             push(_files_of(folder, stage))
@@ -148,6 +150,13 @@ def run(
                 break
         artefacts.notes = work.notes
     return artefacts
+
+
+def _wide_lists(config: Config, until: Stage) -> WideLists:
+    """Return lists as long as the model of a run reads them; of their own length where no model is fitted."""
+    if STAGES.index(until) < STAGES.index("train"):
+        return WideLists()
+    return WideLists(*(getattr(config.model, f"{kind}_support", 0) for kind in ("semantic", "cooccurrence")))
 
 
 def _check_encoder(config: Config, until: Stage) -> None:

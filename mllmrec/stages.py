@@ -17,6 +17,7 @@ from mllmrec.features.encode import Features, encode_texts
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.graph.item_graph import EarlierGraph, ItemGraph, build_graph
+from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines
@@ -96,6 +97,7 @@ class Work:
     limits: GenerationLimits
     earlier: EarlierRun | None = None  # whose artefacts are taken over
     launcher: Launcher | None = None  # of blocks; None: stages compute in this process
+    wide: WideLists = field(default_factory=WideLists)  # lists of neighbors that graph and model read
     reused: list[Stage] = field(default_factory=list)  # stages that went on from its
     anew: list[Stage] = field(default_factory=list)  # stages that could have, and did not
     epochs: int = 0  # trained by this start; those of a killed one are not among them
@@ -226,7 +228,8 @@ class Work:
         earlier = self._given("graph")
         before = EarlierGraph(earlier.run.graph, earlier.run.features.items) if earlier else None
         blocks = self.blocks(scratch)
-        return build_graph(features.items, self.training, self.config.graph, self.progress, before, blocks=blocks)
+        config, wide = self.config.graph, self.wide
+        return build_graph(features.items, self.training, config, self.progress, before, blocks=blocks, wide=wide)
 
     def train(self, features: Features, graph: ItemGraph, scratch: Path) -> FittedModel:
         """Fit the model on frozen features and graph; unfinished work goes to `scratch`.
@@ -237,7 +240,7 @@ class Work:
             scratch: folder of the checkpoint.
         """
         earlier = self._given("train")
-        return _DrawnModel(
+        fitted = _DrawnModel(
             fit_model(
                 features,
                 graph,
@@ -251,8 +254,11 @@ class Work:
                 progress=self._count_epochs,
                 earlier=earlier.run.fitted if earlier else None,
                 blocks=self.blocks(scratch),
+                wide=self.wide,
             )
         )
+        self.wide.forget()
+        return fitted
 
     def _count_epochs(self, label: str, done: int, total: int | None) -> None:
         self.epochs += label == EPOCHS

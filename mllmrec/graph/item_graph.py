@@ -39,7 +39,7 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
-from mllmrec.graph.neighbors import Lists, grow_lists
+from mllmrec.graph.neighbors import Lists, WideLists, grow_lists
 
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
 
@@ -163,6 +163,7 @@ def build_graph(
     earlier: EarlierGraph | None = None,
     *,
     blocks: Blocks | None = None,
+    wide: WideLists | None = None,
 ) -> ItemGraph:
     """Build the refined item graph.
 
@@ -173,6 +174,7 @@ def build_graph(
         progress: called after each of the two searches.
         earlier: whose lists by vectors are brought up to date; the graph is the same to the bit.
         blocks: workers that search instead of this process.
+        wide: lists that the model reads as well; None: the graph searches its own.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -184,16 +186,15 @@ def build_graph(
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
     progress("item graph", 0, 2)
     device = resolve_device(config.device, "graph.device")
-    lists = _semantic_lists(vectors, config, device, earlier, blocks)
+    lists = _semantic_lists(vectors, config, device, earlier, blocks, wide)
     semantic = _empty(len(vectors)) if lists is None else _from_lists(lists[0], np.ones(lists[0].shape, np.float32))
     progress("item graph", 1, 2)
-    cooccurrence = _cooccurrence(histories, config, device, blocks)
+    cooccurrence = _cooccurrence(histories, config, device, blocks, wide)
     progress("item graph", 2, 2)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
-    adjacency = CSR.from_scipy(semantic + cooccurrence)
+    adjacency, kept = CSR.from_scipy(semantic + cooccurrence), lists if config.mode == "fixed" else None
     statistics = _count(semantic, cooccurrence, adjacency)
-    kept = lists if config.mode == "fixed" else None
     return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics, kept)
 
 
@@ -203,23 +204,25 @@ def _semantic_lists(
     device: torch.device,
     earlier: EarlierGraph | None,
     blocks: Blocks | None,
+    wide: WideLists | None,
 ) -> Lists | None:
     """Return each item's nearest neighbors of cosine >= alpha; None for no neighbors."""
-    k, threshold = config.semantic_neighbors, config.threshold
-    if k == 0:
+    if (k := config.semantic_neighbors) == 0:
         return None
+    threshold, include_self = config.threshold, config.mode == "paper"
     if earlier is not None and earlier.graph.lists is not None and config.mode == "fixed":
         lists, before = earlier.graph.lists, len(earlier.vectors)
         if lists[0].shape == (before, k) and before <= len(vectors) and earlier.vectors.shape[1] == vectors.shape[1]:
             changed = np.ones(len(vectors), bool)
             changed[:before] = (vectors[:before] != earlier.vectors).any(axis=1)
             return grow_lists(vectors, lists, changed, k, device, threshold)
-    include_self = config.mode == "paper"
+    if wide and not (blocks or include_self):
+        return wide.of_vectors(vectors, k, device, threshold)
     return neighbors.by_vectors(vectors, k, device, blocks=blocks, threshold=threshold, include_self=include_self)
 
 
 def _cooccurrence(
-    histories: Histories, config: GraphConfig, device: torch.device, blocks: Blocks | None
+    histories: Histories, config: GraphConfig, device: torch.device, blocks: Blocks | None, wide: WideLists | None
 ) -> sp.csr_array:
     """Return C: the Jaccard of each item's nearest items by shared users."""
     k, user_items = config.cooccurrence_neighbors, histories.user_items()
@@ -231,6 +234,8 @@ def _cooccurrence(
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
+    if wide and not (blocks or window) and config.mode == "fixed":
+        return _from_lists(*wide.of_users(user_items, k, device))
     search = partial(neighbors.by_users, user_items, device=device, blocks=blocks, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))

@@ -13,6 +13,7 @@ is one pass over the interactions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,57 @@ _ROWS = 1 << 14  # rows whose lists a worker searches at once
 CPU = torch.device("cpu")
 _PAYS = 20_000  # items from which a GPU is worth its start: Triton compiles for some seconds
 _MANY = 0.5  # share of rows to search among all from which a search from scratch is cheaper
+
+
+class WideLists:
+    """Lists that a graph and a model both read, searched once, as long as the longer ones.
+
+    The first entries of a list do not depend on its length, so the shorter lists are cut from the longer ones.
+
+    Args:
+        by_vectors: neighbors by vectors that the longest reader takes; 0: none is known.
+        by_users: neighbors by shared users, likewise.
+    """
+
+    def __init__(self, by_vectors: int = 0, by_users: int = 0) -> None:
+        self._widths = {"vectors": by_vectors, "users": by_users}
+        self._held: dict[str, tuple[object, Lists]] = {}
+
+    def of_vectors(self, vectors: Vectors, k: int, device: torch.device, threshold: float | None = None) -> Lists:
+        """Return what by_vectors does.
+
+        Args:
+            vectors: float32 [I, d].
+            k: neighbors per item.
+            device: where neighbors are searched.
+            threshold: neighbors of a lower cosine are dropped; None: none are.
+        """
+        ids, cosines = self._cut("vectors", vectors, k, lambda width: by_vectors(vectors, width, device))
+        if threshold is not None:
+            far = cosines < np.float32(threshold)
+            ids[far], cosines[far] = -1, -np.inf
+        return ids, cosines
+
+    def of_users(self, user_items: CSR, k: int, device: torch.device) -> Lists:
+        """Return what by_users does.
+
+        Args:
+            user_items: binary [U, I].
+            k: neighbors per item.
+            device: where neighbors are searched.
+        """
+        return self._cut("users", user_items, k, lambda width: by_users(user_items, width, device))
+
+    def forget(self) -> None:
+        """Drop the lists, which nobody reads any more."""
+        self._held.clear()
+
+    def _cut(self, kind: str, source: object, k: int, search: Callable[[int], Lists]) -> Lists:
+        held, lists = self._held.get(kind, (None, None))
+        if lists is None or held is not source or lists[0].shape[1] < k:
+            lists = search(max(k, self._widths[kind]))
+            self._held[kind] = source, lists
+        return lists[0][:, :k].copy(), lists[1][:, :k].copy()
 
 
 def by_vectors(

@@ -146,6 +146,7 @@ class ItemGroups:
     def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
         self._scores, self._train = scorer.mixed(users), train.take_rows(users)
         self._weights: sp.csr_array = scorer.weights.matrix
+        self._by_column: sp.csc_array = self._weights.tocsc()  # once for all predictions
         self._items = scorer.rest.items
 
     def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:
@@ -168,7 +169,7 @@ class ItemGroups:
             prediction: of the parameters.
             relevant: binary [B, J].
         """
-        columns = predict_columns(self._weights, mean, prediction)
+        columns = predict_columns(self._by_column, mean, prediction)
         nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
         scores = self._scored(columns, predict_rows(self._items, mean, prediction))
         return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True))

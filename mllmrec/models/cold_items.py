@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import topk_cosine
+from mllmrec_kernels.mixed.largest import largest_entries
 
 from mllmrec.features.encode import Vectors, normalize_rows
 
@@ -101,7 +102,7 @@ def neighbor_weights(new: Vectors, known: Vectors, sharpness: float) -> sp.csr_a
     return sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape)
 
 
-def predict_columns(weights: sp.csr_array, mean: sp.csr_array, prediction: Prediction) -> sp.csc_array:
+def predict_columns(weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, prediction: Prediction) -> sp.csc_array:
     """Return W_.j of new items, float32 [I, J], at most MOST_WEIGHTS a column.
 
     Args:
@@ -135,9 +136,6 @@ def _largest(columns: sp.csc_array) -> sp.csc_array:
     lengths = np.diff(columns.indptr)
     if lengths.max(initial=0) <= MOST_WEIGHTS:
         return columns
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((columns.indices, -np.abs(columns.data), owner))
-    place = np.arange(len(order)) - np.repeat(columns.indptr[:-1], lengths)
-    kept = np.sort(order[place < MOST_WEIGHTS])
+    kept = largest_entries(columns.indptr.astype(np.int64), columns.data, MOST_WEIGHTS)
     indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, MOST_WEIGHTS))])
     return sp.csc_array((columns.data[kept], columns.indices[kept], indptr), shape=columns.shape)

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from mllmrec_kernels import CSR
+from mllmrec_kernels.base.parallel import single_threaded_blas
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
@@ -62,6 +63,7 @@ RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
 FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization
 FACTOR_ITERATIONS = 10
 _FILTER_SHARES = (4, 2, 1)  # the filter has `factors` over one of them
+_ROWS = 1 << 14  # of two tables compared at once
 _SAME = 1e-5  # vectors closer than this are the same
 
 
@@ -81,6 +83,10 @@ class Ensemble(FittedEnsemble):
             TrainingError: there are no validation interactions to choose by.
             ConfigError: train.device asks for a GPU that is not there.
         """
+        with single_threaded_blas():  # the number of its threads changes the last bits of a product
+            self._fit_all(data)
+
+    def _fit_all(self, data: FitData) -> None:
         R, progress = data.user_items, self.context.progress
         self._forget_new_users()
         device = resolve_device(self.context.train.device, "train.device")
@@ -157,7 +163,7 @@ class Ensemble(FittedEnsemble):
             "graph filter": validation.best("graph filters", filters, progress)[1],
             "content": content,
         }
-        if profiles is not None and profiles.shape == means.shape and not np.allclose(profiles, means, atol=_SAME):
+        if profiles is not None and profiles.shape == means.shape and not _are_same(profiles, means):
             parts["profile"] = VectorScorer(profiles, items)
         parts["popularity"] = log_popularity(R)
         return {name: standardize(part) for name, part in parts.items()}
@@ -175,7 +181,8 @@ class Ensemble(FittedEnsemble):
         progress, config, R = self.context.progress, self.config, validation.train
         blocks = self.context.blocks
         progress("search neighbors", 0, 1)
-        support = ridge_support(tables[0], R, config.cooccurrence_support, config.semantic_support, device, blocks)
+        widths, wide = (config.cooccurrence_support, config.semantic_support), self.context.wide
+        support = ridge_support(tables[0], R, *widths, device, blocks, wide)
         progress("search neighbors", 1, 1)
         best = dict[RidgeSettings, CSR]()
         for n, vectors in enumerate(tables, start=1):
@@ -185,6 +192,12 @@ class Ensemble(FittedEnsemble):
             chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
             best[n - 1, *RIDGE_STRENGTHS[chosen]] = fitted[chosen]
         return best
+
+
+def _are_same(one: Vectors, other: Vectors) -> bool:
+    """Return whether two tables [U, d] differ by rounding alone."""
+    starts = range(0, len(one), _ROWS)
+    return all(np.allclose(one[at : at + _ROWS], other[at : at + _ROWS], atol=_SAME) for at in starts)
 
 
 def _no_parts(shape: tuple[int, int]) -> VectorScorer:

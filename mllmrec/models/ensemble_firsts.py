@@ -154,7 +154,8 @@ def other_weights(names: Sequence[str], user_items: CSR, histories: Histories | 
     weights = dict[str, CSR]()
     if KNN in names:
         knn = ItemKNN(n_neighbors=NEIGHBORS).fit(user_items)
-        weights[KNN] = CSR.from_scipy(sp.csr_array(knn.sums.matrix))
+        assert isinstance(knn.weights, CSR)
+        weights[KNN] = knn.weights
     if TRANSITIONS in names and histories is not None:
         weights[TRANSITIONS] = transition_weights(user_items, histories)
     return weights

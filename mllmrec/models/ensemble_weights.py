@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from mllmrec_kernels import CSR
+from mllmrec_kernels.base.parallel import chunks, parallel_for, single_threaded_blas
+from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mllmrec.evaluation import metrics
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.models.ridge import join_lists
 from mllmrec.models.scoring import Part, VectorScorer
 from mllmrec.models.validation import CUTOFF, Validation
 
@@ -31,8 +32,8 @@ GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
 _START, _MORE_STARTS = 0.4, (0.0, 1.2)
 _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
+_BLOCK = 1 << 12  # rows in float64 at once
 _LIST_BYTES = 1 << 29  # of the lists' scores; of more users, so many spread evenly
-_COMPARED = 1 << 24  # scores compared at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +43,25 @@ class _Lists:
     Attributes:
         scores: float32 [parts, B, C].
         floor: float32 [B, C], -inf where a list has no item, 0 elsewhere.
-        rows: int64 [H], the user of each held-out item.
-        columns: int64 [H], its place in the user's list.
+        columns: int64 [H], the place of each held-out item in its user's list.
         indptr: [B + 1], the held-out items of each user.
     """
 
-    scores: Tensor
-    floor: Tensor
-    rows: Tensor
-    columns: Tensor
+    scores: NDArray[np.float32]
+    floor: NDArray[np.float32]
+    columns: NDArray[np.int64]
     indptr: NDArray[np.int64]
 
     def of(self, first: int, firsts: int) -> _Lists:
         """Return the lists of one of the first parts and of all others."""
         return replace(self, scores=self.scores[[first, *range(firsts, len(self.scores))]])
 
-    def mixed(self, weights: Sequence[float]) -> Tensor:
-        """Return the weighted sum of the parts, float32 [B, C]."""
-        summed: Tensor = torch.tensordot(torch.tensor(weights), self.scores, dims=1) + self.floor
-        return summed
-
-    def ndcg(self, mixed: Tensor) -> float:
-        """Return NDCG@20 of the held-out items by mixed scores [B, C]; of equal scores a held-out item ranks last."""
-        own = mixed[self.rows, self.columns]
-        step = max(1, _COMPARED // max(1, mixed.shape[1]))
-        ranks = torch.empty(len(own), dtype=torch.int64)
-        for start in range(0, len(own), step):
-            at = slice(start, start + step)
-            ranks[at] = (mixed[self.rows[at]] >= own[at, None]).sum(dim=1) - 1
-        values = metrics.per_user(ranks.numpy(), self.indptr, (CUTOFF,))
-        return metrics.mean(values)[f"ndcg@{CUTOFF}"]
+    def ndcg(self, weights: Sequence[float], k: int, trials: Sequence[float]) -> list[float]:
+        """Return NDCG@20 of the held-out items for each weight of part k, beside the weights of the others."""
+        tried = np.array(trials, np.float32)
+        own = np.array(weights, np.float32)
+        ranks = trial_ranks(self.scores, self.floor, own, k, tried, self.indptr, self.columns)
+        return [metrics.mean(metrics.per_user(row, self.indptr, (CUTOFF,)))[f"ndcg@{CUTOFF}"] for row in ranks]
 
 
 def standardize(part: VectorScorer) -> VectorScorer:
@@ -85,19 +75,27 @@ def standardize(part: VectorScorer) -> VectorScorer:
 
 def item_covariance(items: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return Cov(items) over the catalogue, [d, d], for items float32 [I, d]."""
-    centered = items.astype(np.float64)
-    centered -= centered.mean(axis=0)
-    return np.asarray(centered.T @ centered / max(1, len(items)))
+    mean, gram = items.mean(axis=0, dtype=np.float64), np.zeros((items.shape[1], items.shape[1]))
+    with single_threaded_blas():  # in blocks of one order, so that no number of threads changes a bit
+        for start in range(0, len(items), _BLOCK):
+            centered = items[start : start + _BLOCK] - mean
+            gram += centered.T @ centered
+    return np.asarray(gram / max(1, len(items)))
 
 
 def over_spread(vectors: NDArray[np.float32], covariance: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return user vectors [U, d], each over the spread of its scores; see standardize."""
-    users = vectors.astype(np.float64)
-    variance = np.maximum(((users @ covariance) * users).sum(axis=1, keepdims=True), 0)
-    # below what the float32 tables themselves can tell, a spread is rounding
-    flat = variance <= 1e-12 * (users**2).sum(axis=1, keepdims=True) * np.trace(covariance)
-    scaled = np.divide(users, np.sqrt(variance), out=np.zeros_like(users), where=~flat)
-    return np.asarray(scaled, np.float32)
+    scaled, trace = np.empty(vectors.shape, np.float32), np.trace(covariance)
+
+    def _work(start: int, stop: int) -> None:
+        users = vectors[start:stop].astype(np.float64)
+        variance = np.maximum(((users @ covariance) * users).sum(axis=1, keepdims=True), 0)
+        # below what the float32 tables themselves can tell, a spread is rounding
+        flat = variance <= 1e-12 * (users**2).sum(axis=1, keepdims=True) * trace
+        scaled[start:stop] = np.divide(users, np.sqrt(variance), out=np.zeros_like(users), where=~flat)
+
+    parallel_for(_work, chunks(len(vectors), _BLOCK))
+    return scaled
 
 
 def choose_weights(
@@ -129,13 +127,12 @@ def choose_weights(
 
 def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
     """Climb from these weights to where none changes; return the weights and the NDCG@20 there."""
-    best = lists.ndcg(lists.mixed(weights))
+    best = 0.0
     for _ in range(_ROUNDS):
         before = tuple(weights)
         for k in (*range(1, len(weights)), 0):  # the first, from which the others start, is last
-            others = lists.mixed([*weights[:k], 0.0, *weights[k + 1 :]])
             grid = GRID if k else tuple(sorted({*GRID[1:], weights[0]}))
-            reached = [lists.ndcg(others.add(lists.scores[k], alpha=weight)) for weight in grid]
+            reached = lists.ndcg(weights, k, grid)
             weights[k], best = grid[int(np.argmax(reached))], max(reached)
         if tuple(weights) == before:
             break
@@ -153,17 +150,16 @@ def _short_lists(parts: Sequence[Part], validation: Validation, progress: Progre
     for n, part in enumerate(parts, start=1):
         best.append(part.top(users, listed, seen)[0])
         progress("list items", n, 2 * len(parts))
-    lists = _union(np.concatenate(best, axis=1), held)
+    lists = join_lists([*best, _as_lists(held)], train.n_columns)
     rows = lists.rows()
     at = rows, np.arange(lists.nnz) - lists.indptr[rows]
-    scores = torch.zeros(len(parts), len(users), int(np.diff(lists.indptr).max(initial=0)))
-    floor = torch.full(scores.shape[1:], -torch.inf)
+    scores = np.zeros((len(parts), len(users), int(np.diff(lists.indptr).max(initial=0))), np.float32)
+    floor = np.full(scores.shape[1:], -np.inf, np.float32)
     floor[at] = 0
     for n, part in enumerate(parts):
-        scores[n][at] = torch.from_numpy(part.scores_of(users, lists))
+        scores[n][at] = part.scores_of(users, lists)
         progress("list items", len(parts) + n + 1, 2 * len(parts))
-    places = torch.from_numpy(at[1][_places(lists, held)])
-    return _Lists(scores, floor, torch.from_numpy(held.rows()), places, held.indptr)
+    return _Lists(scores, floor, at[1][_places(lists, held)], held.indptr)
 
 
 def _spread(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -171,11 +167,12 @@ def _spread(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return users if len(users) <= most else users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
 
 
-def _union(ids: NDArray[np.int32], held: CSR) -> CSR:
-    """Return what is listed or held out, once each, for lists [B, k] padded with -1."""
-    rows, places = np.nonzero(ids >= 0)
-    owners, items = np.concatenate([rows, held.rows()]), np.concatenate([ids[rows, places], held.indices])
-    return CSR.from_pairs(owners, items, held.shape)
+def _as_lists(matrix: CSR) -> NDArray[np.int32]:
+    """Return the entries of each row, int32 [B, K], padded with -1."""
+    rows = matrix.rows()
+    lists = np.full((matrix.n_rows, int(np.diff(matrix.indptr).max(initial=0))), -1, np.int32)
+    lists[rows, np.arange(matrix.nnz) - matrix.indptr[rows]] = matrix.indices
+    return lists
 
 
 def _places(lists: CSR, entries: CSR) -> NDArray[np.int64]:

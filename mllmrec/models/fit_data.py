@@ -19,6 +19,7 @@ from mllmrec.evaluation.metrics import users_with_heldout
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.graph.neighbors import WideLists
 
 if TYPE_CHECKING:
     from mllmrec.models.base import Recommender
@@ -39,6 +40,7 @@ class FitContext:
         earlier: a fitted model of the same kind and settings, of the first users and items, to go on from; None: the
             fit starts from nothing.
         blocks: workers that fit blocks of rows instead of this process; None: there are none.
+        wide: lists of neighbors that the item graph was made of; None: a fit searches its own.
     """
 
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -48,6 +50,7 @@ class FitContext:
     progress: Progress = silent
     earlier: Recommender | None = None
     blocks: Blocks | None = None
+    wide: WideLists | None = None
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from mllmrec.dataset import Histories
 from mllmrec.features.encode import Features
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
+from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, FitContext, Recommender
 
@@ -47,6 +48,7 @@ def fit_model(
     progress: Progress = silent,
     earlier: Recommender | None = None,
     blocks: Blocks | None = None,
+    wide: WideLists | None = None,
 ) -> Recommender:
     """Fit a model of any kind.
 
@@ -63,6 +65,7 @@ def fit_model(
         progress: called while the fit goes on.
         earlier: a fitted model of the same kind and settings to go on from, of the first users and items.
         blocks: workers that fit blocks of rows instead of this process.
+        wide: lists of neighbors that the graph was made of.
 
     Raises:
         LeakError: the histories hold held-out interactions.
@@ -73,7 +76,7 @@ def fit_model(
     features.check(profiled or histories)
     if graph is not None:
         graph.check(histories)
-    context = FitContext(train, graph, histories, checkpoint, progress, earlier, blocks)
+    context = FitContext(train, graph, histories, checkpoint, progress, earlier, blocks, wide)
     return registry.find(model.kind)(model, context=context).fit(
         histories.user_items(),
         item_features=features.items,

@@ -22,7 +22,7 @@ from typing import Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
-from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, nearest_by_gram, rank_by_gram, score_by_gram
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
@@ -87,11 +87,10 @@ class ItemKNN(ItemWeightModel):
         if self.context.blocks:
             self.choose_rows(data, _in_blocks(R, self.config, self.context.blocks), self.config.half_lives)
             return
-        by_item, starts, parts = X.T.tocsr(), range(0, R.n_columns, block_rows(R.n_columns)), []
-        for n, start in enumerate(starts, start=1):
-            parts.append(_largest(by_item[start : start + starts.step] @ X, np.arange(start, R.n_columns), k))
-            self.context.progress("fit item-kNN", n, len(starts))
-        self.choose_rows(data, CSR.from_scipy(sp.vstack(parts)), self.config.half_lives)
+        self.context.progress("fit item-kNN", 0, 1)
+        nearest = nearest_by_gram(gram_factor(X), k)
+        self.context.progress("fit item-kNN", 1, 1)
+        self.choose_rows(data, nearest, self.config.half_lives)
 
     @property
     def summary(self) -> str:

@@ -26,6 +26,7 @@ from mllmrec.features.encode import Vectors
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
+from mllmrec.graph.neighbors import WideLists
 from mllmrec.models.base import Candidate, FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.recency import HalfLives
@@ -71,7 +72,8 @@ class ItemGraphRidge(ItemWeightModel):
         device = resolve_device(self.context.train.device, "train.device")
         V = data.items_or_zeros()
         progress("search neighbors", 0, 1)
-        support = ridge_support(V, R, config.cooccurrence_support, config.semantic_support, device, blocks)
+        widths = config.cooccurrence_support, config.semantic_support
+        support = ridge_support(V, R, *widths, device, blocks, self.context.wide)
         progress("search neighbors", 1, 1)
         strengths = [(config.content_weight, config.regularization)]
         (W,) = ridge_weights(V, R, support, strengths, device, progress, blocks=blocks)
@@ -164,6 +166,7 @@ def ridge_support(
     semantic: int,
     device: torch.device = _CPU,
     blocks: Blocks | None = None,
+    wide: WideLists | None = None,
 ) -> CSR:
     """Return the items that each item is regressed on, binary [I, I]; row j is S_j.
 
@@ -174,8 +177,9 @@ def ridge_support(
         semantic: K_s; 0: none.
         device: where neighbors are searched.
         blocks: workers that search instead.
+        wide: lists that a graph has searched as well.
     """
-    return join_lists(neighbor_lists(vectors, user_items, cooccurrence, semantic, device, blocks), len(vectors))
+    return join_lists(neighbor_lists(vectors, user_items, cooccurrence, semantic, device, blocks, wide), len(vectors))
 
 
 def neighbor_lists(
@@ -185,6 +189,7 @@ def neighbor_lists(
     semantic: int,
     device: torch.device = _CPU,
     blocks: Blocks | None = None,
+    wide: WideLists | None = None,
 ) -> list[NDArray[np.int32]]:
     """Return the lists of each kind of neighbor, int32 [I, K], nearest first, padded with -1.
 
@@ -195,8 +200,13 @@ def neighbor_lists(
         semantic: K_s; 0: no such list.
         device: where neighbors are searched.
         blocks: workers that search instead.
+        wide: lists that a graph has searched as well.
     """
     lists = []
+    if wide is not None and blocks is None:
+        if cooccurrence:
+            lists.append(wide.of_users(user_items, cooccurrence, device)[0])
+        return [*lists, wide.of_vectors(vectors, semantic, device)[0]] if semantic else lists
     if cooccurrence:
         lists.append(neighbors.by_users(user_items, cooccurrence, device, blocks=blocks)[0])
     if semantic:
@@ -205,14 +215,20 @@ def neighbor_lists(
 
 
 def join_lists(lists: Sequence[NDArray[np.int32]], n_items: int) -> CSR:
-    """Return what is on any list of an item, binary [I, I]."""
-    indptr, indices = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
-    for start in range(0, n_items if lists else 0, _BLOCK):
+    """Return what is on any list of a row, binary [B, I].
+
+    Args:
+        lists: int32 [B, K] each, padded with -1; of none, every item has an empty row.
+        n_items: I.
+    """
+    indptr, indices, n_rows = [np.zeros(1, np.int64)], [np.empty(0, np.int32)], len(lists[0]) if lists else n_items
+    for start in range(0, n_rows if lists else 0, _BLOCK):
         ids = np.concatenate([of_kind[start : start + _BLOCK] for of_kind in lists], axis=1)
-        rows, columns = np.nonzero(ids >= 0)
-        block = CSR.from_pairs(rows, ids[rows, columns], (len(ids), n_items))
-        indptr.append(block.indptr[1:] + indptr[-1][-1])
-        indices.append(block.indices)
+        ids.sort(axis=1)
+        first = ids >= 0
+        first[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+        indptr.append(np.cumsum(first.sum(axis=1)) + indptr[-1][-1])
+        indices.append(ids[first])
     if not lists:
         indptr.append(np.zeros(n_items, np.int64))
     return CSR(np.concatenate(indptr), np.concatenate(indices), None, n_items)
