@@ -54,7 +54,7 @@ def timed(chat: TransformersChat, prompts: list[ChatRequest], *, alone: bool) ->
     replies = []
     for call in [[request] for request in prompts] if alone else [prompts]:
         latest = [0]
-        replies += chat.complete(call, lambda done, tokens=0, most=0, latest=latest: latest.append(tokens))
+        replies += chat.complete(call, lambda done, tokens=0, most=0, results=None, latest=latest: latest.append(tokens))
         counts.append(max(latest))
     return replies, sum(counts), time.perf_counter() - began, time.process_time() - busy
 

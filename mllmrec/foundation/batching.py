@@ -6,7 +6,7 @@ gets a result; one that fails by itself is recorded as failed, the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -74,14 +74,17 @@ class Batches(Generic[P, R]):
     free: Callable[[], None]
 
     def run(
-        self, costs: Sequence[Cost], capacity: Capacity, report: Callable[[int], object] = lambda done: None
+        self,
+        costs: Sequence[Cost],
+        capacity: Capacity,
+        report: Callable[[int, Mapping[int, R]], object] = lambda done, results: None,
     ) -> list[R]:
         """Return one result per request, in the order of `costs`.
 
         Args:
             costs: one a request.
             capacity: of this machine; it learns.
-            report: called with the number of requests done, after each batch.
+            report: called after each batch, with the number of requests done, and with the results of the batch.
         """
         # The longest first: if memory runs out, then at once and not after hours.
         todo = sorted(range(len(costs)), key=lambda n: (costs[n].group, costs[n].tokens, n), reverse=True)
@@ -103,7 +106,7 @@ class Batches(Generic[P, R]):
                     following, following_ahead = start()
                 else:
                     done |= zip(batch, results, strict=True)
-                    report(len(done))
+                    report(len(done), {n: done[n] for n in batch})
                 batch, ahead = following, following_ahead
                 if results is not None:
                     capacity.went_well()

@@ -1,8 +1,8 @@
 """One SQLite file for all generated texts: no request is sent twice, and no answer is lost.
 
 A row's key is a hash of the request: engine fingerprint, texts, image bytes. No clock, path or row order enters it.
-Rows are committed batch by batch (WAL) and carry a checksum. A damaged row is a miss, and is generated again. A damaged
-file is put aside under another name, never wiped.
+Rows are committed as answers come (WAL) and carry a checksum. A damaged row is a miss, and is generated again. A
+damaged file is put aside under another name, never wiped.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class GenerationCache:
         self.misses = 0
         self.damaged = 0
         self._connection = cache_file.connect(path)
+        self._writing = threading.Lock()  # engines report answers from threads of their own
 
     def get(self, keys: Iterable[str]) -> dict[str, Answer]:
         """Return the answers that are there, by key; a row whose checksum fails counts as absent."""
@@ -114,7 +116,7 @@ class GenerationCache:
         """
         about = (question, engine, seconds / max(len(answers), 1))
         rows = [(key, a.text, a.status, a.reason, _checksum(key, a), *about) for key, a in answers.items()]
-        with _sqlite_errors(self.path), self._connection:
+        with self._writing, _sqlite_errors(self.path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def holdings(self) -> list[Holding]:
@@ -161,7 +163,8 @@ class GenerationCache:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with self._writing:
+            self._connection.close()
 
 
 @contextmanager

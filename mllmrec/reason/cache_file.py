@@ -111,7 +111,7 @@ def _check_companions(path: Path) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)  # the cache has a lock
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_ROW_BYTES)
     connection.text_factory = _decoded  # a row that is no UTF-8 then has another checksum, as any damaged row
     try:

@@ -6,6 +6,7 @@ The reason of the last failure stays with the answer.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.answer_checks import KEPT, VERSION, check_reply
 from mllmrec.reason.engine import (
+    NO_RESULTS,
     Answer,
     ChatModel,
     ChatRequest,
@@ -54,30 +56,68 @@ class RetryingChat:
         """Return model, wording and checks; the data is in the request."""
         return f"{self.model.fingerprint} template={self.template.digest} retries={self.retries} {VERSION}"
 
-    def answers(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Answer]:
+    def answers(self, requests: Sequence[ChatRequest], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer a request, in order; no answer depends on the other requests of the call.
 
-        An answer that was cut, a list or repetitive in every attempt is "flagged": its text is kept.
+        An answer that was cut, a list or repetitive in every attempt is "flagged": its text is kept. A request is
+        reported as done once no attempt is left to it.
         """
-        answers: list[Answer] = [Answer("", "failed")] * len(requests)
+        judging = _Judging(self, requests, report)
         pending = list(range(len(requests)))
         for attempt in range(self.retries + 1):
-            batch = [self._attempt(requests[n], attempt) for n in pending]
-            replies = self.model.complete(batch, no_report if attempt else report)
-            for n, reply, request in zip(pending, replies, batch, strict=True):
-                answers[n] = _better(answers[n], to_answer(reply, request, attempt))
-            pending = [n for n, reply in zip(pending, replies, strict=True) if self._retriable(reply, answers[n])]
+            pending = judging.attempt(pending, attempt)
             if not pending:
                 break
-        return answers
+        return judging.answers
 
-    @staticmethod
-    def _retriable(reply: Reply, answer: Answer) -> bool:
-        """Return whether another attempt may bring a better answer."""
-        return reply.finish not in ("failed", "refused") and answer.status in ("flagged", "unusable")
+    def attempt(self, request: ChatRequest, number: int) -> ChatRequest:
+        """Return the request of an attempt, counted from 0."""
+        return self.template.retry(request, number, self.values) if number else request
 
-    def _attempt(self, request: ChatRequest, attempt: int) -> ChatRequest:
-        return self.template.retry(request, attempt, self.values) if attempt else request
+
+class _Judging:
+    """The answers of one call, judged as their replies come.
+
+    Args:
+        chat: the model, and how often it is tried.
+        requests: of the call.
+        report: called with the answers that are final, and with the tokens of all attempts.
+    """
+
+    def __init__(self, chat: RetryingChat, requests: Sequence[ChatRequest], report: Report[Answer]) -> None:
+        self._chat, self._requests, self._report = chat, requests, report
+        self.answers: list[Answer] = [Answer("", "failed")] * len(requests)
+        self._final: set[int] = set()
+        self._tokens = 0
+        self._lock = threading.Lock()
+
+    def attempt(self, pending: Sequence[int], number: int) -> list[int]:
+        """Try the pending requests once; return those that another attempt may help."""
+        batch = [self._chat.attempt(self._requests[n], number) for n in pending]
+        before, judged = self._tokens, set[int]()
+
+        def hear(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Reply] = NO_RESULTS) -> None:
+            with self._lock:
+                new = {place: reply for place, reply in results.items() if place not in judged}
+                judged.update(new)
+                final = {}
+                for place, reply in new.items():
+                    n = pending[place]
+                    self.answers[n] = _better(self.answers[n], to_answer(reply, batch[place], number))
+                    if number == self._chat.retries or not _retriable(reply, self.answers[n]):
+                        final[n] = self.answers[n]
+                self._final |= final.keys()
+                self._tokens = max(self._tokens, before + tokens)
+                self._report(len(self._final), self._tokens, before + most if most else 0, final)
+
+        replies = self._chat.model.complete(batch, hear)
+        hear(len(batch), results=dict(zip(range(len(batch)), replies, strict=True)))
+        return [n for n in pending if n not in self._final]
+
+
+def _retriable(reply: Reply, answer: Answer) -> bool:
+    """Return whether another attempt may bring a better answer."""
+    return reply.finish not in ("failed", "refused") and answer.status in ("flagged", "unusable")
 
 
 def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
@@ -134,11 +174,17 @@ class ChatDescriber:
         """Return the pictures that are looked at."""
         return spread(item.images, self._max_images)
 
-    def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
+    def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer an item; an item without a usable picture is left its text, and the reason."""
         answers: list[Answer] = [Answer("", "text-only")] * len(items)
         requests = {n: self.request(item) for n, item in enumerate(items) if item.images}
-        for n, answer in zip(requests, self._chat.answers(list(requests.values()), report), strict=True):
+        numbers = list(requests)
+
+        def hear(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Answer] = NO_RESULTS) -> None:
+            final = {numbers[place]: answer for place, answer in results.items() if answer.status != "failed"}
+            report(done, tokens, most, final)
+
+        for n, answer in zip(numbers, self._chat.answers(list(requests.values()), hear), strict=True):
             answers[n] = answer
         self._without_bad_pictures(answers, {n: requests[n] for n in requests if answers[n].status == "failed"})
         return answers
@@ -218,7 +264,7 @@ class ChatProfiler:
         """Return the prompt over a history."""
         return self._prompts.request(history)
 
-    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report = no_report) -> list[Answer]:
+    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer a history."""
         return self._chat.answers([self.request(history) for history in histories], report)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Literal, Never, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,31 +25,36 @@ WITHOUT_TEXT = ("failed", "unusable")
 WITH_TEXT = ("ok", "flagged", "suspect")
 """Statuses of answers whose text is used."""
 Finish = Literal["stop", "length", "failed", "refused"]
+Result = TypeVar("Result", contravariant=True)
+NO_RESULTS: Mapping[int, Never] = MappingProxyType({})
 Material = Mapping[str, object]
 """JSON-like facts that shape an answer; they become part of the cache key."""
 
 
-class Report(Protocol):
+class Report(Protocol[Result]):
     """Called as one call goes on, from any thread."""
 
-    def __call__(self, done: int, tokens: int = 0, most: int = 0) -> None:
+    def __call__(self, done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Result] = NO_RESULTS) -> None:
         """Take how far a call is.
 
         Args:
             done: requests of the call that are done.
             tokens: new tokens of the call so far; 0 where the engine does not count them.
             most: new tokens that the call may come to.
+            results: that have come since the last report, by their request's place in the call. The call returns
+                them too, so an engine may leave them out; those that it names survive a kill.
         """
         ...
 
 
-def no_report(done: int, tokens: int = 0, most: int = 0) -> None:
+def no_report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, object] = NO_RESULTS) -> None:
     """Ignore a report.
 
     Args:
         done: requests that are done.
         tokens: new tokens so far.
         most: new tokens at most.
+        results: that have come.
     """
 
 
@@ -165,7 +171,7 @@ class ChatModel(Protocol):
         """Return how many requests one call should hold, so that batching or concurrency pays."""
         ...
 
-    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+    def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
         """Return one reply a request, in order; raise EngineError only for what would fail every request."""
         ...
 
@@ -214,7 +220,7 @@ class Describer(Protocol):
         """Return the pictures that are looked at."""
         ...
 
-    def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
+    def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer an item, in order."""
         ...
 
@@ -236,6 +242,6 @@ class Profiler(Protocol):
         """Return what of a history shapes its answer; equal material gets one answer."""
         ...
 
-    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report = no_report) -> list[Answer]:
+    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer a history, in order; histories are oldest first."""
         ...

@@ -1,6 +1,6 @@
 """Run requests through the cache, and read hidden states shard by shard; a killed stage goes on where it was.
 
-Each distinct request goes to the engine once. Its answer is kept as soon as its batch is done.
+Each distinct request goes to the engine once. Its answer is kept as soon as the engine reports it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.chat import HiddenProfiler
-from mllmrec.reason.engine import WITHOUT_TEXT, Answer, ChatRequest, HistoryItem, Report
+from mllmrec.reason.engine import NO_RESULTS, WITHOUT_TEXT, Answer, ChatRequest, HistoryItem, Report
 
 Request = TypeVar("Request")
 _JUDGED_FROM = 20  # requests before the share of failures means anything
@@ -69,7 +69,7 @@ def generate(
     *,
     keys: Sequence[str],
     requests: Sequence[Request],
-    complete: Callable[[Sequence[Request], Report], list[Answer]],
+    complete: Callable[[Sequence[Request], Report[Answer]], list[Answer]],
     batch_size: Callable[[], int],
     cache: GenerationCache,
     progress: Progress,
@@ -82,10 +82,10 @@ def generate(
     Args:
         keys: the cache key of each request; requests with one key get one answer.
         requests: items, or histories.
-        complete: the engine; it answers each request of a batch, in order, and reports how many it has done.
+        complete: the engine; it answers each request of a batch, in order, and reports what it has done.
         batch_size: requests per call; called before each, since an engine learns its capacity.
-        cache: read first, written after each batch. Failed answers are not kept, so a rerun tries again; unusable
-            ones are, since the same request would bring the same.
+        cache: read first, written with each report of answers, and after each batch. Failed answers are not kept, so
+            a rerun tries again; unusable ones are, since the same request would bring the same.
         progress: called while a batch runs, and after it.
         label: of the progress.
         engine: the engine's fingerprint, noted beside each answer for `mllmrec cache`.
@@ -107,14 +107,12 @@ def generate(
     while len(fresh) < total:
         start = len(fresh)
         batch = pending[start : min(start + batch_size(), total)]
-        began = time.perf_counter()
-        replies = complete([request for _, request in batch], counter.from_start(start, len(batch)))
+        keeper = _Keeper(cache, [key for key, _ in batch], label, engine)
+        replies = complete([request for _, request in batch], counter.from_start(start, len(batch), keeper))
         if len(replies) != len(batch):
             raise EngineError(f"{label}: the engine gave {len(replies)} answers to {len(batch)} requests")
-        new = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
-        final = {key: reply for key, reply in new.items() if reply.status != "failed"}
-        cache.put(final, question=label, engine=engine, seconds=time.perf_counter() - began)
-        fresh |= new
+        keeper.put(dict(enumerate(replies)))
+        fresh |= {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
         counter.show(len(fresh))
         if len(fresh) + len(answers) >= _JUDGED_FROM:
             _check_failures(label, [*fresh.values(), *answers.values()], limits.max_failures)
@@ -140,6 +138,34 @@ def open_requests(
     return {key: request for key, request in requests.items() if key not in held}
 
 
+class _Keeper:
+    """Keep the answers of one batch as they come, each once, whatever thread reports it.
+
+    Args:
+        cache: where they are kept.
+        keys: of the batch's requests, in order.
+        label: the stage's.
+        engine: its fingerprint.
+    """
+
+    def __init__(self, cache: GenerationCache, keys: Sequence[str], label: str, engine: str) -> None:
+        self._cache, self._keys, self._label, self._engine = cache, keys, label, engine
+        self._kept: set[int] = set()
+        self._lock, self._since = threading.Lock(), time.perf_counter()
+
+    def put(self, answers: Mapping[int, Answer]) -> None:
+        """Keep answers by their request's place in the batch; failed ones are left out."""
+        with self._lock:
+            new = {n: one for n, one in answers.items() if n not in self._kept and one.status != "failed"}
+            if not new:
+                return
+            now = time.perf_counter()
+            named = {self._keys[n]: answer for n, answer in new.items()}
+            self._cache.put(named, question=self._label, engine=self._engine, seconds=now - self._since)
+            self._since = now
+            self._kept |= new.keys()
+
+
 class _Counter:
     """The progress of a stage, which only grows, whatever thread reports it."""
 
@@ -150,11 +176,18 @@ class _Counter:
         if total:
             self.show(0)
 
-    def from_start(self, start: int, size: int) -> Report:
-        """Return a report for a batch of `size` requests that begins after `start` requests."""
+    def from_start(self, start: int, size: int, keeper: _Keeper) -> Report[Answer]:
+        """Return a report for a batch.
+
+        Args:
+            start: requests before it.
+            size: requests of it.
+            keeper: of its answers.
+        """
         before = self._tokens
 
-        def report(done: int, tokens: int = 0, most: int = 0) -> None:
+        def report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Answer] = NO_RESULTS) -> None:
+            keeper.put(results)
             self.show(start + done)
             if tokens:
                 self._show_tokens(before + tokens, before + round(most * (self._total - start) / size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from PIL import Image
 from mllmrec.reason.answer_checks import check_reply
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.chat import ChatDescriber, RetryingChat, spread
-from mllmrec.reason.engine import Answer, ChatRequest, Item, Reply, Report, no_report
+from mllmrec.reason.engine import NO_RESULTS, Answer, ChatRequest, Item, Reply, Report, no_report
 from mllmrec.reason.generate import open_requests
 from mllmrec.reason.prompts import load_template
 
@@ -105,6 +105,33 @@ def test_only_what_failed_is_asked_again() -> None:
     answers = asker(model).answers([ChatRequest("one"), ChatRequest("bad"), ChatRequest("three")])
     assert [answer.text[:13] for answer in answers] == ["An answer: on", "An answer: ba", "An answer: th"]
     assert [len(batch) for batch in model.asked] == [3, 1, 1]
+
+
+def test_an_answer_is_reported_once_no_attempt_is_left_to_it() -> None:
+    class Streaming(Scripted):
+        """Its first two attempts at "bad" fail; each reply is reported as it comes, of three tokens."""
+
+        def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+            self.asked.append(requests)
+            replies = [Reply("" if "bad" in r.text and len(self.asked) < 3 else f"A {r.text[:5]}") for r in requests]
+            for n, reply in enumerate(replies):
+                report(n + 1, 3 * (n + 1), 3 * len(requests), {n: reply})
+            return replies
+
+    seen: list[tuple[int, int, int, dict[int, str]]] = []
+
+    def hear(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Answer] = NO_RESULTS) -> None:
+        seen.append((done, tokens, most, {n: answer.text for n, answer in results.items()}))
+
+    answers = asker(Streaming()).answers([ChatRequest("one"), ChatRequest("bad"), ChatRequest("three")], hear)
+    assert [answer.text for answer in answers] == ["A one", "A bad", "A three"]
+    assert [step for step in seen if step[2]] == [
+        (1, 3, 9, {0: "A one"}),
+        (1, 6, 9, {}),
+        (2, 9, 9, {2: "A three"}),
+        (2, 12, 12, {}),  # a retry has tokens of its own, after those of the first attempt
+        (3, 15, 15, {1: "A bad"}),
+    ]
 
 
 def test_one_bad_picture_is_left_out_and_several_are_spread(tmp_path: Path) -> None:

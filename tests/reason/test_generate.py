@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
+
+import pytest
 
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.engine import Answer, Report
@@ -55,3 +58,35 @@ def test_tokens_within_a_batch_are_shown_beside_the_requests(tmp_path: Path) -> 
     tokens = [(done, total) for label, done, total in shown if label == "profile users: new tokens, of at most"]
     # Two calls of two requests: each may come to 20 tokens, so the first sees 40 ahead.
     assert tokens == [(5, 40), (9, 40), (14, 29), (18, 29)]
+
+
+def test_what_was_answered_before_a_stop_is_kept(tmp_path: Path) -> None:
+    calls: list[Sequence[str]] = []
+
+    def complete(batch: Sequence[str], report: Report) -> list[Answer]:
+        calls.append(batch)
+        if len(calls) > 1:
+            return [Answer(f"{text} again") for text in batch]
+        thread = Thread(target=report, args=(1, 0, 0, {2: Answer("two"), 1: Answer("", "failed", "busy")}))
+        thread.start()  # a server's answers come on another thread
+        thread.join()
+        raise KeyboardInterrupt
+
+    def answers(file: Path) -> list[str]:
+        with open_cache(file) as cache:
+            made = generate(
+                keys=list("abcd"),
+                requests=list("abcd"),
+                complete=complete,
+                batch_size=lambda: 9,
+                cache=cache,
+                progress=lambda *step: None,
+                label="profile users",
+            )
+            assert [held.rows for held in cache.holdings()] == [4]
+            return [answer.text for answer in made]
+
+    with pytest.raises(KeyboardInterrupt):
+        answers(tmp_path / "c.sqlite")
+    assert answers(tmp_path / "c.sqlite") == ["a again", "b again", "two", "d again"]
+    assert calls == [list("abcd"), list("abd")]

@@ -167,7 +167,7 @@ def test_a_llama_cpp_server_is_killed_and_restarted_midway(port: int, requests: 
     first = serve(port)
     second: list[subprocess.Popen[bytes]] = []
 
-    def report(done: int, tokens: int = 0, most: int = 0) -> None:
+    def report(done: int, tokens: int = 0, most: int = 0, results: object = None) -> None:
         if done == 2 and not second:
             first.kill()
             first.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mllmrec.engine_config import TransformersConfig
-from mllmrec.reason.engine import ChatRequest
+from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply
 from mllmrec.reason.engines import text_decoding, transformers_model
 from mllmrec.reason.engines.llama_decoding import answer, shared_prefix
 from mllmrec.reason.engines.llama_network import LlamaNetwork
@@ -58,8 +58,23 @@ def test_what_goes_together_changes_no_token(tiny: Tiny, rows: int, tokens: int)
 
 def reports(chat: TransformersChat) -> list[tuple[int, int, int]]:
     seen: list[tuple[int, int, int]] = []
-    chat.complete(REQUESTS, lambda done, tokens=0, most=0: seen.append((done, tokens, most)))
+    chat.complete(REQUESTS, lambda done, tokens=0, most=0, results=None: seen.append((done, tokens, most)))
     return seen
+
+
+def test_each_reply_is_reported_as_it_ends(tiny: Tiny) -> None:
+    for model in (model_of(tiny, batch_size=4), library(model_of(tiny, batch_size=4))):
+        seen: dict[int, Reply] = {}
+        chat = TransformersChat(model, max_new_tokens=6, seed=0)
+        counts: list[tuple[int, int]] = []
+
+        def report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Reply] = NO_RESULTS) -> None:
+            seen.update(results)
+            counts.append((done, len(seen)))
+
+        replies = chat.complete(REQUESTS, report)
+        assert [seen[n] for n in range(len(REQUESTS))] == replies
+        assert all(done == there for done, there in counts) and len({done for done, _ in counts}) > 2
 
 
 def test_an_answer_ends_after_the_sentences_that_are_wanted(tiny: Tiny) -> None:

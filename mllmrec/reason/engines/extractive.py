@@ -50,7 +50,7 @@ class ExtractiveDescriber:
         """Return all of them."""
         return item.images
 
-    def describe(self, items: Sequence[Item], report: Report = no_report) -> list[Answer]:
+    def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer an item; a picture that cannot be used leaves the item its text, and the reason."""
         answers = []
         for item in items:
@@ -194,7 +194,7 @@ class ExtractiveProfiler:
         timed = bool(history) and history[0].time is not None
         return {"timed": timed, "items": [(entry.item, entry.description) for entry in history]}
 
-    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report = no_report) -> list[Answer]:
+    def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one profile a history."""
         answers = []
         for history in histories:

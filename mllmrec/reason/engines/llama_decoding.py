@@ -44,7 +44,7 @@ def answer(
     network: LlamaNetwork,
     prompts: Sequence[list[int]],
     decoding: Decoding,
-    report: Report = no_report,
+    report: Report[list[int]] = no_report,
     sentences: Sequence[int] = (),
 ) -> list[list[int]]:
     """Return the new tokens of each prompt, its end included where it came to one.
@@ -53,7 +53,7 @@ def answer(
         network: the model.
         prompts: token ids of each; none is empty.
         decoding: limits.
-        report: called with requests and tokens done.
+        report: called with requests and tokens done, and with the new tokens of each answer that ends.
         sentences: after which each answer ends, 0 or less: by itself; empty: all by themselves.
     """
     if not prompts:
@@ -70,7 +70,7 @@ class _Answering:
         network: LlamaNetwork,
         prompts: Sequence[list[int]],
         decoding: Decoding,
-        report: Report,
+        report: Report[list[int]],
         sentences: Sequence[int],
     ) -> None:
         self._network, self._prompts, self._decoding, self._report = network, prompts, decoding, report
@@ -115,7 +115,7 @@ class _Answering:
             scores = self._network.read(rest, self._cache, len(self._rows), self._shared)
             self._rows.append(row)
             self._take([row], scores[None])
-            self._show()
+            self._show({})
             began = True
         if began:
             self._leave()
@@ -148,20 +148,22 @@ class _Answering:
 
     def _leave(self) -> None:
         """Take the rows that are done out; the last row moves into the place of one that goes."""
+        ended: dict[int, list[int]] = {}
         for place in range(len(self._rows) - 1, -1, -1):
             row = self._rows[place]
             new = row.tokens[row.prompt :]
             if not row.done and new[-1] not in self._decoding.ends and len(new) < self._decoding.max_new_tokens:
                 continue
-            self._answers[row.number] = new
+            ended[row.number] = new
             mover = self._rows.pop()
             if mover is not row:
                 self._cache.copy_row(self._cache, len(self._rows), place, len(mover.tokens))
                 self._rows[place] = mover
-        self._show()
+        self._answers |= ended
+        self._show(ended)
 
-    def _show(self) -> None:
-        self._report(len(self._answers), self._count, len(self._prompts) * self._decoding.max_new_tokens)
+    def _show(self, ended: dict[int, list[int]]) -> None:
+        self._report(len(self._answers), self._count, len(self._prompts) * self._decoding.max_new_tokens, ended)
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> int:

@@ -73,7 +73,7 @@ class ChatServer:
                 self._identity = {}
         return form.fingerprint(self.config, self._identity)
 
-    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+    def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
         """Return one reply a request, in order.
 
         Raises:
@@ -85,7 +85,7 @@ class ChatServer:
             raise EngineError(self._fatal)
         return concurrency.run(self._complete(requests, report)) if requests else []
 
-    async def _complete(self, requests: Sequence[ChatRequest], report: Report) -> list[Reply]:
+    async def _complete(self, requests: Sequence[ChatRequest], report: Report[Reply]) -> list[Reply]:
         await self._confirm()
         replies: dict[int, Reply] = {}
         async with self._session() as session:
@@ -94,7 +94,7 @@ class ChatServer:
                 if not self._fatal:
                     try:
                         replies[n] = await session.chat(n, request)
-                        report(len(replies))
+                        report(len(replies), results={n: replies[n]})
                     except FatalError as error:
                         self._fatal = str(error)
 

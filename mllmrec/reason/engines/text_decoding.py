@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mllmrec.reason.answer_text import opens_thought
-from mllmrec.reason.engine import ChatRequest, Reply, Report
+from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply, Report
 from mllmrec.reason.engines.transformers_model import Loaded, text_settings
 from mllmrec.reason.engines.transformers_processor import begins, render, to_reply
 
@@ -51,7 +51,11 @@ def fits(settings: Mapping[str, Any]) -> bool:
 
 
 def complete(
-    loaded: Loaded, network: LlamaNetwork, requests: Sequence[ChatRequest], decoding: Decoding, report: Report
+    loaded: Loaded,
+    network: LlamaNetwork,
+    requests: Sequence[ChatRequest],
+    decoding: Decoding,
+    report: Report[Reply],
 ) -> list[Reply]:
     """Return one reply a request, in order; a request with pictures, or too long for the model, fails alone.
 
@@ -60,7 +64,7 @@ def complete(
         network: our forward pass over the model's weights.
         requests: in any order.
         decoding: limits.
-        report: called as tokens come.
+        report: called as tokens come, and with each reply at once.
     """
     from mllmrec.reason.engines.llama_decoding import answer
 
@@ -79,18 +83,19 @@ def complete(
     if any(requests[n].sentences for n in prompts):
         sentence, line = _ends(tokenizer)
         decoding = replace(decoding, sentence_ends=sentence, line_ends=line)
-    answers = answer(
-        network,
-        list(prompts.values()),
-        decoding,
-        lambda done, new=0, most=0: report(failed + done, new, most),
-        sentences=[requests[n].sentences for n in prompts],
-    )
-    for n, new in zip(prompts, answers, strict=True):
-        reply = to_reply(tokenizer, new, decoding.ends)
-        if len(new) < decoding.max_new_tokens:
-            reply = replace(reply, finish="stop")  # by its end, or after its last sentence
-        replies[n] = begun(reply, requests[n].opening, thinking=opens_thought(texts[n]))
+    numbers = list(prompts)
+
+    def finished(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, list[int]] = NO_RESULTS) -> None:
+        new = {numbers[place]: answered for place, answered in results.items()}
+        for n, answered in new.items():
+            reply = to_reply(tokenizer, answered, decoding.ends)
+            if len(answered) < decoding.max_new_tokens:
+                reply = replace(reply, finish="stop")  # by its end, or after its last sentence
+            replies[n] = begun(reply, requests[n].opening, thinking=opens_thought(texts[n]))
+        report(failed + done, tokens, most, {n: replies[n] for n in new})
+
+    sentences = [requests[n].sentences for n in prompts]
+    answer(network, list(prompts.values()), decoding, finished, sentences=sentences)
     return replies
 
 
@@ -134,23 +139,17 @@ class TokenCounter:
     """The count of new tokens of a call whose batches the library decodes.
 
     Args:
-        report: called with requests and tokens done.
+        report: called with requests and tokens done, and with replies.
         most: new tokens that the call may come to.
     """
 
-    def __init__(self, report: Report, most: int) -> None:
+    def __init__(self, report: Report[Reply], most: int) -> None:
         self._report, self._most, self._done, self._tokens = report, most, 0, 0
 
-    def finished(self, done: int, tokens: int = 0, most: int = 0) -> None:
-        """Report how many requests are done.
-
-        Args:
-            done: requests.
-            tokens: not looked at; they are counted here.
-            most: not looked at either.
-        """
+    def finished(self, done: int, results: Mapping[int, Reply]) -> None:
+        """Report how many requests are done, and the replies of the last batch."""
         self._done = done
-        self._report(done, self._tokens, self._most)
+        self._report(done, self._tokens, self._most, results)
 
     def each_step(self, tokens: Any, scores: Any, **_: Any) -> Any:
         """Report one more token of each row, and stop none: a criterion of the library.

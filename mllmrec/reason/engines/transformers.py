@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,7 +77,7 @@ class TransformersChat:
         """Return how many requests a call holds: a few batches."""
         return self._model.batch_size
 
-    def complete(self, requests: Sequence[ChatRequest], report: Report = no_report) -> list[Reply]:
+    def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
         """Return one reply a request, in order.
 
         Raises:
@@ -110,7 +110,10 @@ class TransformersChat:
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
     def _run(
-        self, batches: Batches[Prepared, R], requests: Sequence[ChatRequest], report: Report = no_report
+        self,
+        batches: Batches[Prepared, R],
+        requests: Sequence[ChatRequest],
+        report: Callable[[int, Mapping[int, R]], None] = lambda done, results: None,
     ) -> list[R]:
         if not requests:
             return []
