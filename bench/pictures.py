@@ -155,15 +155,21 @@ def as_table(rows: Sequence[Worth]) -> str:
     return "\n".join(lines)
 
 
-def replaced(page: str, table: str) -> str:
-    """Return a page with the table between BEGIN and END.
+def replaced(page: str, table: str, begin: str = BEGIN, end: str = END) -> str:
+    """Return a page with a table in its place.
+
+    Args:
+        page: Markdown.
+        table: that goes between the two comments.
+        begin: the comment before the table.
+        end: the comment after it.
 
     Raises:
         InputError: the page lacks one of them.
     """
-    if BEGIN not in page or END not in page:
-        raise InputError(f"the page has no place for the table; write {BEGIN} and {END} where it belongs")
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{table}\n{END}", page, flags=re.DOTALL)
+    if begin not in page or end not in page:
+        raise InputError(f"the page has no place for the table; write {begin} and {end} where it belongs")
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{table}\n{end}", page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

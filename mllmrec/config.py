@@ -74,8 +74,8 @@ class ProfileConfig(BaseModel):
     category: str = ""  # what the shop sells; empty: its own commonest category
     words: Positive = 100  # words of an answer; a place of the template
     max_new_tokens: Positive = 192
-    max_tokens: Count = 0  # tokens of a history, the oldest items go first; 0: 3,000, of a small model 300
-    item_tokens: Count = 0  # tokens of one item of it; 0: 128, of a small model 24
+    max_tokens: Count = 0  # tokens of a history, the oldest items go first; 0: 3,000, of a small model 128
+    item_tokens: Count = 0  # tokens of one item of it; 0: 128, of a small model 12
     seconds: Annotated[float, Field(ge=0)] = 0.0  # budget a user, on a CPU: shortens histories further; 0: none
     recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
     retries: Count = 2  # attempts after an answer that cannot be used

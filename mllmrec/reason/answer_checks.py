@@ -10,15 +10,15 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mllmrec.reason.answer_text import letters, thinks_aloud, without_markup, without_thoughts
 from mllmrec.reason.engine import Reply
 
-VERSION = "checks 2"
+VERSION = "checks 3"
 CUT = "cut at the limit of new tokens"
 LIST = "a list instead of sentences"
-REPEATS = "few different words"
+REPEATS = "repeats itself"
 KEPT = (CUT, LIST, REPEATS)
 """Faults of answers whose text is kept where no attempt brings a better one."""
 THINKING = (
@@ -49,6 +49,8 @@ _ITSELF = re.compile(
     r"\b(?:as|i am|i'm) an? (?:ai|artificial intelligence|(?:large )?language model|virtual assistant)\b", re.IGNORECASE
 )
 _FEW_FROM, _FEW = 12, 0.45  # words of an answer, and the share of different ones below which it says little
+_RUN, _AGAIN = 3, 0.15  # words of a run, and the share of runs that came before
+_JOINT = 3  # letters of a word that joins others: and, or, und
 _FOREIGN = 0.5  # share of an answer's letters in a script that hardly occurs in the prompt
 _HARDLY_ANY = 0.02
 # The first words of "I am sorry, I cannot ...", "As an AI ..." in the languages that current models answer in.
@@ -136,9 +138,21 @@ def is_list(text: str) -> bool:
 
 
 def repeats(text: str) -> bool:
-    """Return whether a text of a dozen words or more has few different ones."""
+    """Return whether a text of a dozen words or more has few different ones, or says a thing again at once."""
     words = _WORD.findall(text.lower())
-    return len(words) >= _FEW_FROM and len(set(words)) < _FEW * len(words)
+    if len(words) < _FEW_FROM:
+        return False
+    runs = [tuple(words[n : n + _RUN]) for n in range(len(words) - _RUN + 1)]
+    again = len(runs) - len(set(runs))
+    return len(set(words)) < _FEW * len(words) or again >= _AGAIN * len(runs) or _says_twice(words)
+
+
+def _says_twice(words: Sequence[str]) -> bool:
+    """Return whether two words come again at once, or after a short word: "a family quilt and a family quilt"."""
+    return any(
+        words[n : n + 2] in (words[n + 2 : n + 4], words[n + 3 : n + 5] if len(words[n + 2]) <= _JOINT else [])
+        for n in range(len(words) - 3)
+    )
 
 
 def is_foreign(text: str, prompt: str) -> bool:

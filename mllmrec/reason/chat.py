@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.answer_checks import KEPT, VERSION, check_reply
+from mllmrec.reason.answer_grounds import STRAY, stray
 from mllmrec.reason.engine import (
     NO_RESULTS,
     Answer,
@@ -130,12 +131,14 @@ def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
     """
     prompt = "\n".join((request.text, *(answer for _, answer in request.examples)))
     text, fault = check_reply(reply, prompt, request.sentences)
+    fault = fault or stray(text, request)
     if reply.finish == "failed":
         return Answer("", "failed", fault)
     if not fault:
         return Answer(text)
     number = f" (attempt {attempt + 1})" if attempt else ""
-    return Answer(text, "flagged" if fault in KEPT else "unusable", f"{fault}{number}")
+    kept = fault in (*KEPT, STRAY)
+    return Answer(text if kept else "", "flagged" if kept else "unusable", f"{fault}{number}")
 
 
 def _better(before: Answer, after: Answer) -> Answer:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mllmrec.reason.engine import ChatRequest, HistoryItem, Item
-from mllmrec.reason.prompts import ESTIMATE, Template, element, inline
+from mllmrec.reason.history_facts import HistoryFacts
+from mllmrec.reason.prompts import ESTIMATE, Template, element
 from mllmrec.reason.token_budget import Measure, recency_shares, recency_weights
 
 _MIN_ITEM_TOKENS = 40  # below it, an item's title and what its pictures show are both in shreds
@@ -22,12 +23,6 @@ def catalogue_fields(item: Item) -> list[tuple[str, str]]:
         ("category", " / ".join(item.categories)),
         ("description", item.description),
     ]
-
-
-def _telling(item: Item, description: str) -> list[tuple[str, str]]:
-    """Return the fields of an item that tell it from others in few words."""
-    kind = item.categories[-1] if item.categories else item.brand
-    return [("title", item.title), ("category", kind), ("pictures", description or item.description)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,7 @@ class HistoryPrompts:
         values: of the template's places beside the data.
         limits: how much of a history it holds.
         measure: of tokens.
+        facts: of the catalogue, for a template whose layout is "facts".
     """
 
     def __init__(
@@ -63,13 +59,19 @@ class HistoryPrompts:
         values: Mapping[str, str],
         limits: HistoryLimits,
         measure: Measure = ESTIMATE,
+        facts: HistoryFacts | None = None,
     ) -> None:
         self._items, self._template, self._values = items, template, values
-        self._limits, self._measure = limits, measure
+        self._limits, self._measure, self._facts = limits, measure, facts
 
     def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
         """Return the prompt; histories are oldest first, and the newest items survive the budget."""
         limits = self._limits
+        order = _UNORDERED if history and history[0].time is None else _IN_ORDER
+        if self._facts is not None:
+            line = self._facts.line([entry.item for entry in history], limits.item_tokens)
+            items = self._measure.shorten(line, limits.tokens)
+            return self._template.request({**self._values, "items": items, "order": order})
         least = min(_MIN_ITEM_TOKENS, limits.item_tokens)
         shares = recency_shares(len(history), limits.half_life, limits.tokens, limits.item_tokens, least)
         newest = history[len(history) - len(shares) :]
@@ -78,15 +80,11 @@ class HistoryPrompts:
             self._block(n, entry, share, weight)
             for n, (entry, share, weight) in enumerate(zip(newest, shares, weights, strict=True), start=1)
         ]
-        order = _UNORDERED if newest and newest[0].time is None else _IN_ORDER
         weighed = _WEIGHED if limits.half_life else ""
-        joint = "; " if self._template.layout == "inline" else "\n"
-        return self._template.request({**self._values, "items": joint.join(blocks), "order": f"{order}{weighed}"})
+        return self._template.request({**self._values, "items": "\n".join(blocks), "order": f"{order}{weighed}"})
 
     def _block(self, number: int, entry: HistoryItem, share: int, weight: float) -> str:
         item, measure = self._items[entry.item], self._measure
-        if self._template.layout == "inline":
-            return inline(_telling(item, entry.description), share, measure)
         fields = [*catalogue_fields(item), ("pictures", entry.description)]
         weighed = f' weight="{weight:.2f}"' if self._limits.half_life else ""
         return element("item", fields, share, f' number="{number}"{weighed}', measure)

@@ -10,7 +10,7 @@ from mllmrec.reason.engines.transformers_model import text_settings
 from mllmrec.reason.history_prompts import HistoryLimits
 from mllmrec.reason.prompts import Template
 
-_STANDARD, _SMALL = (3000, 128), (300, 24)  # tokens of a history, and of an item
+_STANDARD, _SMALL = (3000, 128), (128, 12)  # tokens of a history, and of an item
 _CHAT_TOKENS = 64  # of the chat template, and of places that are filled
 _STEPS = (64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3000)  # a prompt must not follow each tick of a clock
 

@@ -27,14 +27,20 @@ from mllmrec.reason.engine import ChatRequest
 from mllmrec.reason.token_budget import Estimate, Measure, characters_for, fair_shares, shorten
 
 PromptStage = Literal["describe", "profile"]
-Layout = Literal["elements", "inline"]
+Layout = Literal["elements", "facts"]
 ESTIMATE = Estimate()
 _NAMES = {"describe": {"category", "words", "item"}, "profile": {"category", "words", "items", "order"}}
 _NEEDED = {"describe": set[str](), "profile": {"items"}}
 _FIELDS: Mapping[str, type] = {"name": str, "version": int, "ask": str, "system": str, "text": str, "retries": list}
 # Keys that a template may leave out, and what they are then.
-_OPTIONAL: Mapping[str, str | int | list[Any]] = {"layout": "elements", "opening": "", "sentences": 0, "examples": []}
-_LAYOUTS = ("elements", "inline")
+_OPTIONAL: Mapping[str, str | int | list[Any]] = {
+    "layout": "elements",
+    "opening": "",
+    "sentences": 0,
+    "tokens": 0,
+    "examples": [],
+}
+_LAYOUTS = ("elements", "facts")
 _EXAMPLE = {"items", "answer"}
 _PLACE = re.compile(r"\{(\w+)\}")
 _CATEGORY_TOKENS = 24
@@ -89,18 +95,6 @@ def element(
     return "\n".join([f"<{name}{attributes}>", *(lines or ["(nothing is known)"]), f"</{name}>"])
 
 
-def inline(fields: Sequence[tuple[str, str]], tokens: int, measure: Measure = ESTIMATE) -> str:
-    """Return `title (field, field)`, without labels, as a part of a sentence; small models read it best.
-
-    Args:
-        fields: labels and texts, the title first.
-        tokens: of all fields together.
-        measure: of tokens.
-    """
-    texts = [short.strip(" .\u2026") for _, short in _fitted(fields, tokens, measure)]
-    return f"{texts[0]} ({', '.join(texts[1:])})" if len(texts) > 1 else "".join(texts) or "(nothing is known)"
-
-
 def _fitted(fields: Sequence[tuple[str, str]], tokens: int, measure: Measure) -> list[tuple[str, str]]:
     """Return the fields that hold a text, each cut to its fair share."""
     plain = [(label, neutralize(text[: characters_for(tokens)])) for label, text in fields]
@@ -120,9 +114,10 @@ class Template:
         system: the system turn, may be empty.
         text: the user's turn; {category}, {words}, and {item} (describe) or {items} and {order} (profile).
         retries: added for the second, third, ... attempt after an answer that cannot be used.
-        layout: "elements", an element an item; "inline", all items in one sentence.
+        layout: "elements", an element an item; "facts", a line of what stands out of the history.
         opening: the first words of the answer, which the model goes on from; engines of servers leave them out.
         sentences: of one paragraph that are kept of an answer; small models go on without end. 0: all.
+        tokens: new ones of an answer, at most; 0: as many as the stage allows.
         examples: items and the answer to them, put before the request as earlier turns.
     """
 
@@ -135,6 +130,7 @@ class Template:
     layout: Layout = "elements"
     opening: str = ""
     sentences: int = 0
+    tokens: int = 0
     examples: tuple[tuple[str, str], ...] = ()
 
     @property

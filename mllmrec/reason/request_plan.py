@@ -89,7 +89,7 @@ def _plan_describe(
         calls=len(open_items),
         cached=len(held),
         prompt_tokens=prompts + pictures * _TOKENS_PER_PICTURE if generates else 0,
-        new_tokens=len(open_items) * stage.max_new_tokens if generates else 0,
+        new_tokens=len(open_items) * engines.new_tokens("describe") if generates else 0,
         seconds=_seconds(cache, describe.LABEL, engine.fingerprint, len(open_items)),
         memory=engines.memory("describe"),
         note=engines.note("describe"),
@@ -125,7 +125,7 @@ def _plan_profile(
     )
     seconds = _seconds(cache, profile.LABEL, engine.fingerprint, len(open_users))
     if seconds is None:
-        seconds = _predicted(engines, "profile", prompts, len(open_users) * stage.max_new_tokens)
+        seconds = _predicted(engines, "profile", prompts, len(open_users) * engines.new_tokens("profile"))
     missing = f"{answers.count(None):,} descriptions are not there yet" if None in answers else ""
     return StagePlan(
         stage="profile",
@@ -133,7 +133,7 @@ def _plan_profile(
         calls=len(open_users),
         cached=len(held),
         prompt_tokens=prompts,
-        new_tokens=len(open_users) * stage.max_new_tokens if generates else 0,
+        new_tokens=len(open_users) * engines.new_tokens("profile") if generates else 0,
         seconds=seconds,
         memory=engines.memory("profile"),
         note="; ".join(note for note in (missing, engines.note("profile")) if note),

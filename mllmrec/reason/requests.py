@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TypeVar
 
 from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
@@ -20,6 +21,7 @@ from mllmrec.reason.engines.speed import Speed, speed_of
 from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.engines.transformers_model import sees_pictures
 from mllmrec.reason.engines.transformers_processor import thinks
+from mllmrec.reason.history_facts import HistoryFacts
 from mllmrec.reason.history_prompts import HistoryPrompts
 from mllmrec.reason.prompt_limits import history_limits
 from mllmrec.reason.prompts import (
@@ -33,6 +35,7 @@ from mllmrec.reason.prompts import (
 )
 from mllmrec.reason.token_budget import Measure
 
+Stage = TypeVar("Stage", bound=DescribeConfig | ProfileConfig)
 _TEXT_ONLY = 'profile.kind = "hidden" reads a model\'s states; set profile.engine=transformers'
 
 
@@ -77,8 +80,9 @@ class Engines:
                 raise ConfigError(_TEXT_ONLY)
             return ExtractiveProfiler(items, descriptions.texts, terms=stage.terms)
         chat = self._chat(stage, self.template("profile"), self._profile_model)
-        limits = history_limits(stage, chat.template, self._local("profile"))
-        prompts = HistoryPrompts(items, chat.template, chat.values, limits, chat.measure)
+        limits = history_limits(_limited(stage, chat.template), chat.template, self._local("profile"))
+        facts = HistoryFacts(items, descriptions.texts, chat.measure) if chat.template.layout == "facts" else None
+        prompts = HistoryPrompts(items, chat.template, chat.values, limits, chat.measure, facts)
         if stage.kind == "hidden":
             return HiddenProfiler(_states_of(chat.model), prompts)
         return ChatProfiler(chat, prompts)
@@ -119,7 +123,7 @@ class Engines:
         category = neutralize(stage.category) or category_of(self._dataset)
         values = {"category": category, "words": str(stage.words)}
         measure = self.measure("describe" if isinstance(stage, DescribeConfig) else "profile")
-        return RetryingChat(self.chat_model(stage, model), template, values, stage.retries, measure)
+        return RetryingChat(self.chat_model(_limited(stage, template), model), template, values, stage.retries, measure)
 
     def chat_model(self, stage: DescribeConfig | ProfileConfig, model: str) -> ChatModel:
         """Return the engine of a stage over a model of that name."""
@@ -152,6 +156,11 @@ class Engines:
         settings = self._config.describe if stage == "describe" else self._config.profile
         model = self._local(stage)
         return model.memory(settings.max_new_tokens) if model else None
+
+    def new_tokens(self, stage: PromptStage) -> int:
+        """Return the new tokens that an answer of a stage may have."""
+        settings = self._config.describe if stage == "describe" else self._config.profile
+        return _limited(settings, self.template(stage)).max_new_tokens
 
     def measure(self, stage: PromptStage) -> Measure:
         """Return the measure of a stage's prompts: its model's tokenizer, or an estimate."""
@@ -196,6 +205,12 @@ def server_config(config: Config, stage: DescribeConfig | ProfileConfig, model: 
     return ChatServerConfig(
         **config.server.model_dump(), model=model, max_tokens=stage.max_new_tokens, seed=config.seed
     )
+
+
+def _limited(stage: Stage, template: Template) -> Stage:
+    """Return the settings of a stage, with the limit of new tokens that its template sets."""
+    most = min(stage.max_new_tokens, template.tokens or stage.max_new_tokens)
+    return stage.model_copy(update={"max_new_tokens": most})
 
 
 def _states_of(model: ChatModel) -> StatesModel:

@@ -17,6 +17,7 @@ from mllmrec.reason.engine import HistoryItem, Item
 from mllmrec.reason.engines import speed as timing
 from mllmrec.reason.engines.local_model import TransformersModel
 from mllmrec.reason.engines.speed import Speed, speed_of
+from mllmrec.reason.history_facts import HistoryFacts
 from mllmrec.reason.history_prompts import HistoryLimits, HistoryPrompts
 from mllmrec.reason.prompt_limits import history_limits
 from mllmrec.reason.prompts import load_template, standard_template
@@ -96,24 +97,31 @@ def test_a_speed_is_timed_once_and_kept(
     assert speed_of(other) is None
 
 
-def test_a_small_model_reads_one_sentence_of_items() -> None:
+def test_a_small_model_reads_a_line_of_facts() -> None:
     assert [standard_template("auto", small=small) for small in (True, False)] == ["plain", "preferences"]
     assert standard_template("evidence", small=True) == "evidence"
     cup = Item("Brightwell Cup", "Brightwell", ("Kitchen", "Cups"), "Glazed stoneware.", 3.0, ())
-    vase = Item("Vase <b>", "Corvid", (), "", None, ())
-    prompts = HistoryPrompts(
-        [cup, vase], PLAIN, {"category": "Kitchen", "words": "50"}, HistoryLimits(400, 32, 0.0), Estimate()
-    )
-    history = [HistoryItem(1, "", None), HistoryItem(0, "A round red object stands in the picture.", None)]
-    request = prompts.request(history)
-    assert "Vase \u2039b\u203a (Corvid); Brightwell Cup (Cups, A round red" in request.text and "<" not in request.text
-    assert request.opening == "This customer likes" and PLAIN.retry(request, 1, {"words": "50"}).opening
+    bowl = Item("Brightwell Soup Bowl of glazed stoneware", "Brightwell", ("Kitchen", "Bowls"), "", 3.0, ())
+    vase = Item("Vase <b>", "Corvid", ("Home",), "", None, ())
+    others = [Item(f"Lamp {n}", "", ("Light",), "", None, ()) for n in range(5)]
+    items, looks = [cup, vase, bowl, *others], ["A round red object with dots.", "", "A round object.", *[""] * 5]
+    facts = HistoryFacts(items, looks, Estimate())
+    values, limits = {"category": "Kitchen", "words": "50"}, HistoryLimits(400, 5, 0.0)
+    prompts = HistoryPrompts(items, PLAIN, values, limits, Estimate(), facts)
+    request = prompts.request([HistoryItem(n, looks[n], None) for n in (2, 1, 0)])
+    # Of three items, what stands in one counts; the newest title comes first, without its brand, cut at a word.
+    line = "Kinds: kitchen, bowls, cups. Looks: round, dots, red. Bought: Cup, Vase \u2039b\u203a, Soup Bowl."
+    assert request.text.startswith(f"{line}\n\n") and request.opening == "This customer likes"
+    assert PLAIN.retry(request, 1, {"words": "50"}).opening
+    short = HistoryPrompts(items, PLAIN, values, HistoryLimits(10, 5, 0.0), Estimate(), facts)
+    assert short.request([HistoryItem(0, "", None)]).text.startswith("Kinds: kitchen, cups.")
+    assert facts.line([7], 5) == "Kinds: light. Bought: Lamp 4." and facts.line([], 5) == "(nothing is known)"
 
 
 def test_older_templates_keep_their_digest_and_odd_ones_are_refused(tmp_path: Path) -> None:
     old = load_template("preferences", "profile")
     assert old.digest == replace(old, layout="elements", opening="", sentences=0, examples=()).digest
-    assert old.digest != replace(old, layout="inline").digest != replace(old, opening="It").digest
+    assert old.digest != replace(old, layout="facts").digest != replace(old, opening="It").digest
     own = tmp_path / "own.toml"
     values: dict[str, Any] = {"name": '"x"', "version": "1", "ask": '"profile"', "system": '""', "text": '"{items}"'}
     bad = {"layout": ['"table"'], "opening": ["3"], "sentences": ["-1", "true"], "examples": ["[1]", "7"]}

@@ -1,4 +1,4 @@
-"""Faults of a small model. SmolLM2-135M-Instruct wrote CLASSIC, MASTER and LOYAL; other texts are made by hand."""
+"""Faults of a small model. SmolLM2-135M-Instruct wrote the texts named in capitals; the others are made by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.reason.answer_checks import CUT, LIST, REPEATS, check_reply, salvage, without_repeated_sentences
+from mllmrec.reason.answer_grounds import EXAMPLE, STRAY
 from mllmrec.reason.chat import to_answer
 from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai_format import chat_body
@@ -55,7 +56,7 @@ def test_faults_that_leave_something_to_use_keep_it() -> None:
     cut = to_answer(Reply(LOYAL, "length"), request)
     assert cut.status == "flagged" and cut.text.endswith("available at the store.")  # whole sentences alone
     few = to_answer(Reply(CLASSIC), request, attempt=1)
-    assert (few.status, few.reason) == ("flagged", "few different words (attempt 2)") and few.text
+    assert (few.status, few.reason) == ("flagged", "repeats itself (attempt 2)") and few.text
     assert to_answer(Reply("As an AI, I cannot."), request).text == ""
 
 
@@ -103,3 +104,68 @@ def test_examples_are_earlier_turns_of_a_server_too() -> None:
     copied = "A customer who likes warm winter clothing of wool."
     answer = to_answer(Reply(copied), replace(request, examples=(("a?", copied),)))
     assert (answer.text, answer.reason) == ("", "copy of the prompt")
+
+
+# What the first wording of the template brought: its second example, in the place of the customer.
+COFFEE = "This customer likes making coffee at home with plain tools, and reading now and often. A milk jug would fit."
+COFFEE_EXAMPLE = (
+    "This customer likes making coffee at home with plain tools in black and white, and reads now and then. A milk jug "
+    "would fit."
+)
+WOOL_EXAMPLE = (
+    "This customer likes warm winter clothing of wool, plain or striped and in quiet colors such as grey and brown. "
+    "Mittens or a knitted sweater would fit."
+)
+SCOTCH = (
+    "This customer likes a glass of fine scotch, a glass of wine, and a glass of beer. A glass of scotch would fit."
+)
+TEA = (
+    "This customer likes making a cup of tea with a glass of water, and the tea is made with a glass of water. A cup "
+    "of tea is made with a glass of water."
+)
+VARIETY = (
+    "This customer likes a variety of products, including a variety of products, a variety of products, and a variety "
+    "of products."
+)
+JAPANESE = (
+    "This customer likes a variety of Japanese-inspired items, including a variety of Japanese-style food, a variety "
+    "of Japanese-style clothing, and a variety of Japanese-style accessories."
+)
+PERFECTIONIST = (
+    "This customer likes to be seen as a unique and stylish individual, with a variety of personal touches that "
+    "reflect their personality."
+)
+LINING = (
+    "This customer likes bathrooms and towels, red, triangular, dots, muted, and a double lining. The last purchases "
+    "were a double lining and a double lining."
+)
+TEAPOT = (
+    "This customer likes tableware, bags, travel, and classic mugs, green and round, with words such as classic and "
+    "double. The last purchases were a classic teapot and a tote."
+)
+FACTS = ChatRequest(
+    "Kinds: tableware, bags, travel. Looks: green, ring-shaped. Words: classic, double. Bought: Classic Teapot, Tote, "
+    "Bath Towel.\n\nWrite this as one sentence.",
+    examples=(("Wool Hat; Knitted Scarf", WOOL_EXAMPLE), ("Drip Kettle; Hand Grinder", COFFEE_EXAMPLE)),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        (COFFEE_EXAMPLE, "unusable", "copy of the prompt"),
+        (COFFEE, "unusable", EXAMPLE),
+        (SCOTCH, "flagged", STRAY),
+        (TEA, "flagged", REPEATS),
+        (VARIETY, "flagged", REPEATS),
+        (JAPANESE, "flagged", REPEATS),
+        (PERFECTIONIST, "flagged", STRAY),
+        (LINING, "flagged", REPEATS),
+        (TEAPOT, "ok", ""),
+    ],
+)
+def test_answers_that_speak_of_something_else_are_seen(text: str, status: str, reason: str) -> None:
+    answer = to_answer(Reply(text), FACTS)
+    assert (answer.status, answer.reason) == (status, reason)
+    assert bool(answer.text) == (status != "unusable")
+    assert to_answer(Reply(TEAPOT), ChatRequest(FACTS.text)).status == "ok"  # without examples nothing is compared

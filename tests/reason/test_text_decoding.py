@@ -62,19 +62,20 @@ def reports(chat: TransformersChat) -> list[tuple[int, int, int]]:
     return seen
 
 
-def test_each_reply_is_reported_as_it_ends(tiny: Tiny) -> None:
-    for model in (model_of(tiny, batch_size=4), library(model_of(tiny, batch_size=4))):
-        seen: dict[int, Reply] = {}
-        chat = TransformersChat(model, max_new_tokens=6, seed=0)
-        counts: list[tuple[int, int]] = []
+@pytest.mark.parametrize("own", [True, False])
+def test_each_reply_is_reported_as_it_ends(tiny: Tiny, own: bool) -> None:
+    model = model_of(tiny, batch_size=4)
+    chat = TransformersChat(model if own else library(model), max_new_tokens=6, seed=0)
+    seen: dict[int, Reply] = {}
+    counts: list[tuple[int, int]] = []
 
-        def report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Reply] = NO_RESULTS) -> None:
-            seen.update(results)
-            counts.append((done, len(seen)))
+    def report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Reply] = NO_RESULTS) -> None:
+        seen.update(results)
+        counts.append((done, len(seen)))
 
-        replies = chat.complete(REQUESTS, report)
-        assert [seen[n] for n in range(len(REQUESTS))] == replies
-        assert all(done == there for done, there in counts) and len({done for done, _ in counts}) > 2
+    replies = chat.complete(REQUESTS, report)
+    assert [seen[n] for n in range(len(REQUESTS))] == replies
+    assert all(done == there for done, there in counts) and len({done for done, _ in counts}) > 2
 
 
 def test_an_answer_ends_after_the_sentences_that_are_wanted(tiny: Tiny) -> None:

@@ -6,26 +6,17 @@ from the catalogue, counted. Neither has a model of language, and neither claims
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from mllmrec.dataset.vocabulary import Vocabulary, standouts, words
 from mllmrec.foundation import digests
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.engine import Answer, HistoryItem, Item, Material, Report, no_report
-from mllmrec.reason.vision.measure import NAMES, SIDE, Measurements, measure
+from mllmrec.reason.history_facts import CatalogueCounts
+from mllmrec.reason.vision.measure import SIDE, Measurements, measure
 
 _DESCRIPTION_VERSION = "extractive-description 2"
 PROFILE_VERSION = "extractive-profile 3"
-_LOOKS = ("very dark", "dark", "bright", "muted", "vivid", "colourless", "stark", "soft", "busy", "calm")
-_OUTLINES = ("round", "square", "rectangular", "triangular", "star-shaped", "ring-shaped", "diamond-shaped")
-_PATTERNS = ("horizontal stripes", "vertical stripes", "diagonal stripes", "checks", "dots")
-_TERM = re.compile(
-    "|".join(re.escape(term) for term in sorted((*NAMES, *_LOOKS, *_OUTLINES, *_PATTERNS), key=len, reverse=True))
-)
 _TURN = 6  # the shortest history in which the last third says something of its own
 _NAMED = 5  # titles a profile names
 
@@ -69,11 +60,6 @@ def _describe(item: Item) -> Answer:
     if not seen:
         return Answer("", "text-only", "; ".join(reasons))
     return Answer(" ".join(_sentences(seen)), "ok", "; ".join(reasons))
-
-
-def attributes(description: str) -> tuple[str, ...]:
-    """Return the colors, looks, outlines and patterns that a description of this engine names, each once."""
-    return tuple(dict.fromkeys(match.group() for match in _TERM.finditer(description)))
 
 
 def _sentences(seen: Sequence[Measurements]) -> Iterator[str]:
@@ -136,26 +122,6 @@ def _looks(m: Measurements) -> list[str]:
     return [word for word, holds in scale if holds] or ["even in light and colour"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    """One kind of label (category, brand, look) an item can carry, and how often the catalogue does."""
-
-    of: tuple[tuple[str, ...], ...]  # [I]
-    counts: Counter[str]
-
-    @staticmethod
-    def build(labels: Iterable[Iterable[str]]) -> _Labels:
-        """Count the labels of each item."""
-        rows = tuple(tuple(dict.fromkeys(row)) for row in labels)
-        return _Labels(rows, Counter(label for row in rows for label in row))
-
-    def standouts(self, items: Sequence[int], *, most: int) -> list[tuple[str, int]]:
-        """Return the labels that are commoner in a history than in the catalogue, with their counts."""
-        chosen = Counter(label for i in items for label in self.of[i])
-        least = 2 if len(items) > 3 else 1
-        return standouts(chosen, len(items), self.counts, len(self.of), most=most, least=least)
-
-
 class ExtractiveProfiler:
     """The Profiler that needs no weights.
 
@@ -170,16 +136,13 @@ class ExtractiveProfiler:
     def __init__(self, items: Sequence[Item], descriptions: Sequence[str], *, terms: int) -> None:
         self._titles = [item.title for item in items]
         self._terms = terms
-        self._categories = _Labels.build(item.categories for item in items)
-        self._brands = _Labels.build([item.brand] if item.brand else [] for item in items)
-        self._looks = _Labels.build(attributes(text) for text in descriptions)
-        self._vocabulary = Vocabulary.of([_item_words(item) for item in items])
+        self._counts = counts = CatalogueCounts.of(items, descriptions)
         self._statistics = digests.hash_value(
             {
-                "categories": sorted(self._categories.counts.items()),
-                "brands": sorted(self._brands.counts.items()),
-                "looks": sorted(self._looks.counts.items()),
-                "terms": list(zip(self._vocabulary.terms, self._vocabulary.idf.tolist(), strict=True)),
+                "categories": sorted(counts.categories.counts.items()),
+                "brands": sorted(counts.brands.counts.items()),
+                "looks": sorted(counts.looks.counts.items()),
+                "terms": list(zip(counts.vocabulary.terms, counts.vocabulary.idf.tolist(), strict=True)),
                 "items": [(item.title, item.brand, item.categories, item.description) for item in items],
             }
         )
@@ -215,25 +178,25 @@ class ExtractiveProfiler:
         return " ".join(sentence for sentence in sentences if sentence)
 
     def _taste(self, items: Sequence[int]) -> str:
-        labels = self._categories.standouts(items, most=4)
+        labels = self._counts.categories.standouts(items, most=4)
         if not labels:
             return ""
         total = len(items)
         return f"Chooses {_join(f'{label} ({count} of {total})' for label, count in labels)}."
 
     def _words(self, items: Sequence[int]) -> str:
-        terms = self._vocabulary.distinctive(items, self._terms)
+        terms = self._counts.vocabulary.distinctive(items, self._terms)
         return f"Words that set this taste apart: {', '.join(terms)}." if terms else ""
 
     def _brand(self, items: Sequence[int]) -> str:
-        brands = self._brands.standouts(items, most=3)
+        brands = self._counts.brands.standouts(items, most=3)
         repeated, single = ([label for label, count in brands if (count > 1) is many] for many in (True, False))
         comeback = f"Comes back to {_join(repeated)}." if repeated else ""
         trial = f"Has tried {_join(single)}." if single else ""
         return " ".join(sentence for sentence in (comeback, trial) if sentence)
 
     def _look(self, items: Sequence[int]) -> str:
-        looks = self._looks.standouts(items, most=5)
+        looks = self._counts.looks.standouts(items, most=5)
         return f"Picks pictures that are {_join(label for label, _ in looks)}." if looks else ""
 
     def _turn(self, history: Sequence[HistoryItem]) -> str:
@@ -241,19 +204,13 @@ class ExtractiveProfiler:
             return ""
         items = [entry.item for entry in history]
         cut = len(items) - len(items) // 3
-        before = {label for label, _ in self._categories.standouts(items[:cut], most=4)}
-        lately = [label for label, _ in self._categories.standouts(items[cut:], most=3) if label not in before]
+        before = {label for label, _ in self._counts.categories.standouts(items[:cut], most=4)}
+        lately = [label for label, _ in self._counts.categories.standouts(items[cut:], most=3) if label not in before]
         return f"Lately turns to {_join(lately)}." if lately else ""
 
     def _examples(self, items: Sequence[int]) -> str:
         titles = [self._titles[i].rstrip(" .") for i in reversed(items) if self._titles[i]][:_NAMED]
         return f"Chose last: {'; '.join(titles)}." if titles else ""
-
-
-def _item_words(item: Item) -> list[str]:
-    # Brands and categories have sentences of their own.
-    own = {word for text in (item.brand, *item.categories) for word in words(text)}
-    return [word for word in words(f"{item.title} {item.description}") if word not in own]
 
 
 def _join(parts: Iterable[str]) -> str:
