@@ -102,7 +102,7 @@ def check_reply(reply: Reply, prompt: str, sentences: int = 0) -> tuple[str, str
     whole = first_sentences(text, sentences)
     text, cut = (salvage(text), CUT) if reply.finish == "length" and not whole else (whole or text, "")
     once = without_repeated_sentences(text)
-    few = repeats(text) or 2 * letters(once) < letters(text)
+    few = repeats(text) or says_again(once) or 2 * letters(once) < letters(text)
     return once, (LIST if is_list(once) else REPEATS if few else cut)
 
 
@@ -138,13 +138,18 @@ def is_list(text: str) -> bool:
 
 
 def repeats(text: str) -> bool:
-    """Return whether a text of a dozen words or more has few different ones, or says a thing again at once."""
+    """Return whether a text of a dozen words or more has few different ones."""
+    words = _WORD.findall(text.lower())
+    return len(words) >= _FEW_FROM and len(set(words)) < _FEW * len(words)
+
+
+def says_again(text: str) -> bool:
+    """Return whether a text of a dozen words or more goes through the same words again, at once or in many places."""
     words = _WORD.findall(text.lower())
     if len(words) < _FEW_FROM:
         return False
     runs = [tuple(words[n : n + _RUN]) for n in range(len(words) - _RUN + 1)]
-    again = len(runs) - len(set(runs))
-    return len(set(words)) < _FEW * len(words) or again >= _AGAIN * len(runs) or _says_twice(words)
+    return len(runs) - len(set(runs)) >= _AGAIN * len(runs) or _says_twice(words)
 
 
 def _says_twice(words: Sequence[str]) -> bool:
