@@ -15,7 +15,7 @@ STRAY = "most of its words stand in no item"
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM = 5  # letters that two forms of a word share: towel, towels
 _OF_EXAMPLE, _COPIED = 2, 0.25  # words, and their share, that an example has and the request has not
-_STRAY = 0.34  # share of the telling words that may stand nowhere in the prompt
+_STRAY = 0.5  # share of the telling words that may stand nowhere in the prompt
 
 
 def stray(text: str, request: ChatRequest) -> str:
