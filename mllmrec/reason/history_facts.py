@@ -89,11 +89,12 @@ class HistoryFacts:
         self._items, self._measure = items, measure
         self._counts = CatalogueCounts.of(items, descriptions)
 
-    def line(self, history: Sequence[int], item_tokens: int) -> str:
+    def line(self, history: Sequence[int], tokens: int, item_tokens: int) -> str:
         """Return kinds and looks that stand out, and the newest titles, as data that is neutralized.
 
         Args:
             history: items, oldest first.
+            tokens: of the line, at most.
             item_tokens: of a title or a label, at most.
         """
         kinds = [label for label, _ in self._counts.categories.standouts(history, most=_NAMED)]
@@ -102,7 +103,8 @@ class HistoryFacts:
         titles = list(dict.fromkeys(self._title(item) for item in reversed(history)))[:_NAMED]
         facts = (("Kinds", [kind.lower() for kind in named]), ("Looks", looks), ("Bought", titles))
         parts = ((label, [self._short(text, item_tokens) for text in texts if text]) for label, texts in facts)
-        return " ".join(f"{label}: {', '.join(texts)}." for label, texts in parts if texts) or "(nothing is known)"
+        line = " ".join(f"{label}: {', '.join(texts)}." for label, texts in parts if texts)
+        return self._measure.shorten(line, tokens).rstrip(" ,;\u2026") or "(nothing is known)"
 
     def _title(self, item: int) -> str:
         """Return a title without the brand that it begins with."""

@@ -69,9 +69,8 @@ class HistoryPrompts:
         limits = self._limits
         order = _UNORDERED if history and history[0].time is None else _IN_ORDER
         if self._facts is not None:
-            line = self._facts.line([entry.item for entry in history], limits.item_tokens)
-            items = self._measure.shorten(line, limits.tokens)
-            return self._template.request({**self._values, "items": items, "order": order})
+            line = self._facts.line([entry.item for entry in history], limits.tokens, limits.item_tokens)
+            return self._template.request({**self._values, "items": line, "order": order})
         least = min(_MIN_ITEM_TOKENS, limits.item_tokens)
         shares = recency_shares(len(history), limits.half_life, limits.tokens, limits.item_tokens, least)
         newest = history[len(history) - len(shares) :]

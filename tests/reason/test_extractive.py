@@ -10,7 +10,8 @@ from PIL import Image
 
 from mllmrec.dataset.synthetic_shop_drawing import COLOURS, MOTIFS, PATTERNS, draw
 from mllmrec.reason.engine import Item
-from mllmrec.reason.engines.extractive import ExtractiveDescriber, attributes
+from mllmrec.reason.engines.extractive import ExtractiveDescriber
+from mllmrec.reason.history_facts import attributes
 from mllmrec.reason.vision.measure import measure
 
 

@@ -47,7 +47,7 @@ def test_texts_are_measured_by_the_model_s_own_tokenizer(model: TransformersMode
 def test_limits_follow_model_context_and_settings(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = ProfileConfig(engine="transformers", model="x", recency=2.0)
     assert history_limits(stage, PLAIN, None) == HistoryLimits(3000, 128, 2.0)
-    assert history_limits(stage, PLAIN, model) == HistoryLimits(300, 24, 2.0)  # the tiny model is a small one
+    assert history_limits(stage, PLAIN, model) == HistoryLimits(128, 12, 2.0)  # the tiny model is a small one
     monkeypatch.setattr("mllmrec.reason.engines.local_model._LARGE", 1)
     assert history_limits(stage, PLAIN, model).item_tokens == 128
     own = stage.model_copy(update={"max_tokens": 90, "item_tokens": 11})
@@ -114,8 +114,8 @@ def test_a_small_model_reads_a_line_of_facts() -> None:
     assert request.text.startswith(f"{line}\n\n") and request.opening == "This customer likes"
     assert PLAIN.retry(request, 1, {"words": "50"}).opening
     short = HistoryPrompts(items, PLAIN, values, HistoryLimits(10, 5, 0.0), Estimate(), facts)
-    assert short.request([HistoryItem(0, "", None)]).text.startswith("Kinds: kitchen, cups.")
-    assert facts.line([7], 5) == "Kinds: light. Bought: Lamp 4." and facts.line([], 5) == "(nothing is known)"
+    assert short.request([HistoryItem(0, "", None)]).text.startswith("Kinds: cups, kitchen.\n")
+    assert facts.line([7], 99, 5) == "Kinds: light. Bought: Lamp 4." and facts.line([], 99, 5) == "(nothing is known)"
 
 
 def test_older_templates_keep_their_digest_and_odd_ones_are_refused(tmp_path: Path) -> None:
