@@ -50,6 +50,7 @@ _ITSELF = re.compile(
 )
 _FEW_FROM, _FEW = 12, 0.45  # words of an answer, and the share of different ones below which it says little
 _RUN, _AGAIN = 3, 0.15  # words of a run, and the share of runs that came before
+_TWICE = (2, 3, 4)  # words that may come again at once
 _JOINT = 3  # letters of a word that joins others: and, or, und
 _FOREIGN = 0.5  # share of an answer's letters in a script that hardly occurs in the prompt
 _HARDLY_ANY = 0.02
@@ -153,11 +154,17 @@ def says_again(text: str) -> bool:
 
 
 def _says_twice(words: Sequence[str]) -> bool:
-    """Return whether two words come again at once, or after a short word: "a family quilt and a family quilt"."""
-    return any(
-        words[n : n + 2] in (words[n + 2 : n + 4], words[n + 3 : n + 5] if len(words[n + 2]) <= _JOINT else [])
-        for n in range(len(words) - 3)
-    )
+    """Return whether a few words come again at once, or after a short one: "a family quilt and a family quilt"."""
+    for start in range(len(words)):
+        for size in _TWICE:
+            run, after = words[start : start + size], start + size
+            joint = after < len(words) and len(words[after]) <= _JOINT
+            if len(run) == size and run in (
+                words[after : after + size],
+                words[after + 1 : after + 1 + size][: size * joint],
+            ):
+                return True
+    return False
 
 
 def is_foreign(text: str, prompt: str) -> bool:

@@ -104,7 +104,9 @@ class _Judging:
                 final = {}
                 for place, reply in new.items():
                     n = pending[place]
-                    self.answers[n] = _better(self.answers[n], to_answer(reply, batch[place], number))
+                    self.answers[n] = _better(
+                        self.answers[n], to_answer(reply, batch[place], number, self._requests[n])
+                    )
                     if number == self._chat.retries or not _retriable(reply, self.answers[n]):
                         final[n] = self.answers[n]
                 self._final |= final.keys()
@@ -121,29 +123,31 @@ def _retriable(reply: Reply, answer: Answer) -> bool:
     return reply.finish not in ("failed", "refused") and answer.status in ("flagged", "unusable")
 
 
-def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0) -> Answer:
+def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0, first: ChatRequest | None = None) -> Answer:
     """Judge a reply.
 
     Args:
         reply: as the engine gave it.
         request: what it replies to.
         attempt: number of the attempt, from 0.
+        first: the request of the first attempt, whose words are the data's; None: this one.
     """
     prompt = "\n".join((request.text, *(answer for _, answer in request.examples)))
     text, fault = check_reply(reply, prompt, request.sentences)
-    fault = fault or stray(text, request)
+    fault = fault or stray(text, first or request)
     if reply.finish == "failed":
         return Answer("", "failed", fault)
     if not fault:
         return Answer(text)
     number = f" (attempt {attempt + 1})" if attempt else ""
-    kept = fault in (*KEPT, STRAY)
+    kept = fault in KEPT or fault.startswith(STRAY)
     return Answer(text if kept else "", "flagged" if kept else "unusable", f"{fault}{number}")
 
 
 def _better(before: Answer, after: Answer) -> Answer:
-    """Return the later answer, but never nothing in the place of something."""
-    return before if before.status == "flagged" and after.status in ("unusable", "failed") else after
+    """Return the later answer, but never nothing in the place of something, nor a later slip for an earlier one."""
+    kept = ("unusable", "failed", "flagged") if before.reason.startswith(STRAY) else ("unusable", "failed")
+    return before if before.status == "flagged" and after.status in kept else after
 
 
 class ChatDescriber:

@@ -12,6 +12,7 @@ from mllmrec.reason.answer_grounds import EXAMPLE, STRAY
 from mllmrec.reason.chat import to_answer
 from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai_format import chat_body
+from mllmrec.reason.prompts import load_template
 
 PROMPT = """One customer of a shop for Home chose these items, oldest first:
 
@@ -139,15 +140,8 @@ LINING = (
     "This customer likes bathrooms and towels, red, triangular, dots, muted, and a double lining. The last purchases "
     "were a double lining and a double lining."
 )
-TEAPOT = (
-    "This customer likes tableware, bags, travel, and classic mugs, green and round, with words such as classic and "
-    "double. The last purchases were a classic teapot and a tote."
-)
-FACTS = ChatRequest(
-    "Kinds: tableware, bags, travel. Looks: green, ring-shaped. Words: classic, double. Bought: Classic Teapot, Tote, "
-    "Bath Towel.\n\nWrite this as one sentence.",
-    examples=(("Wool Hat; Knitted Scarf", WOOL_EXAMPLE), ("Drip Kettle; Hand Grinder", COFFEE_EXAMPLE)),
-)
+EXAMPLES = (("Wool Hat; Knitted Scarf", WOOL_EXAMPLE), ("Drip Kettle; Hand Grinder", COFFEE_EXAMPLE))
+FIRST = ChatRequest("Casserole (Cookware, red and white); Tote (Bags, striped)", examples=EXAMPLES)
 
 
 @pytest.mark.parametrize(
@@ -155,17 +149,76 @@ FACTS = ChatRequest(
     [
         (COFFEE_EXAMPLE, "unusable", "copy of the prompt"),
         (COFFEE, "unusable", EXAMPLE),
-        (SCOTCH, "flagged", STRAY),
+        (SCOTCH, "flagged", f"{STRAY}: glass, fine, scotch"),
         (TEA, "flagged", REPEATS),
         (VARIETY, "flagged", REPEATS),
         (JAPANESE, "flagged", REPEATS),
-        (PERFECTIONIST, "flagged", STRAY),
         (LINING, "flagged", REPEATS),
-        (TEAPOT, "ok", ""),
+        (PERFECTIONIST, "flagged", f"{STRAY}: seen, unique, stylish"),
     ],
 )
 def test_answers_that_speak_of_something_else_are_seen(text: str, status: str, reason: str) -> None:
-    answer = to_answer(Reply(text), FACTS)
+    answer = to_answer(Reply(text), FIRST)
     assert (answer.status, answer.reason) == (status, reason)
     assert bool(answer.text) == (status != "unusable")
-    assert to_answer(Reply(TEAPOT), ChatRequest(FACTS.text)).status == "ok"  # without examples nothing is compared
+
+
+# What the present wording brings, each with the kinds, looks and titles of its customer.
+PLAIN = load_template("plain", "profile")
+CALENDAR = (
+    "This customer likes bathrooms and towels, mostly red, triangular, dots, and has chosen a Nordic calendar, a "
+    "compact window box."
+)
+TUXEDO = (
+    "This customer likes bags, travel, play, and has chosen a Nordic puzzle, a weekend backpack, and a studio tuxedo."
+)
+WHISKY = (
+    "This customer likes kitchen and tableware, mostly yellow, and has chosen a Nordic teapot, a original soup bowl, "
+    "and a glass of scotch."
+)
+ONCE = "This customer likes bathrooms, towels, and the things they buy, each once."
+VINTAGE = (
+    "This customer likes bathrooms and towels, mostly vertical stripes, yellow, blue, and has chosen a classic hand "
+    "towel, a vintage hand towel, and a vintage hand towel."
+)
+TBO = "This customer likes play, toys, cookware, and has chosen a family Casserole, a original tbo, and a weekend tbo."
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "looks", "titles", "reason"),
+    [
+        (
+            CALENDAR,
+            "bathroom, towels",
+            "red, triangular, dots",
+            "Nordic Calendar, Compact Wok, Original Window Box",
+            "",
+        ),
+        (TUXEDO, "bags, travel, play", "purple", "Nordic Puzzle, Weekend Backpack, Studio Tote", f"{STRAY}: tuxedo"),
+        (WHISKY, "kitchen, tableware", "yellow", "Original Soup Bowl, Nordic Teapot", f"{STRAY}: glass, scotch"),
+        (ONCE, "bathroom, towels", "red, pink", "Nordic Watering Can, Atelier Puzzle", f"{STRAY}: things, they, each"),
+        (VINTAGE, "bathroom, towels", "vertical stripes, yellow, blue", "Classic Hand Towel", REPEATS),
+        (
+            TBO,
+            "play, toys, cookware",
+            "pink",
+            "Family Casserole, Original Tote, Weekend Tote",
+            "",
+        ),  # three letters: unseen
+    ],
+)
+def test_each_telling_word_is_one_of_the_facts(text: str, kinds: str, looks: str, titles: str, reason: str) -> None:
+    line = f"Kinds: {kinds}. Looks: {looks}. Bought: {titles}."
+    request = PLAIN.request({"items": line, "order": "oldest first", "category": "Home", "words": "100"})
+    answer = to_answer(Reply(text), request)
+    assert (answer.text, answer.status, answer.reason) == (text, "flagged" if reason else "ok", reason)
+    assert to_answer(Reply(TUXEDO), ChatRequest(line)).status == "ok"  # without examples nothing is compared
+
+
+def test_the_words_of_another_attempt_are_no_facts() -> None:
+    values = {"items": "Kinds: towels. Bought: Atelier Puzzle.", "order": "", "category": "", "words": ""}
+    request = PLAIN.request(values)
+    again = replace(request, text=f"{request.text}\n\nUse these notes.")
+    echo = Reply("This customer likes towels, mostly an atelier puzzle, and these notes.")
+    assert to_answer(echo, again, 1, request).reason == f"{STRAY}: these, notes (attempt 2)"
+    assert to_answer(echo, again, 1).status == "ok"
