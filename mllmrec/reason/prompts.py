@@ -13,18 +13,16 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, near_miss
 from mllmrec.foundation import digests
 from mllmrec.reason.engine import ChatRequest
-from mllmrec.reason.token_budget import Estimate, Measure, characters_for, fair_shares, shorten
+from mllmrec.reason.token_budget import Estimate, Measure, characters_for, fair_shares
 
 PromptStage = Literal["describe", "profile"]
 Layout = Literal["elements", "facts"]
@@ -33,19 +31,18 @@ _NAMES = {"describe": {"category", "words", "item"}, "profile": {"category", "wo
 _NEEDED = {"describe": set[str](), "profile": {"items"}}
 _FIELDS: Mapping[str, type] = {"name": str, "version": int, "ask": str, "system": str, "text": str, "retries": list}
 # Keys that a template may leave out, and what they are then.
-_OPTIONAL: Mapping[str, str | int | list[Any]] = {
+_OPTIONAL: Mapping[str, str | int | bool | list[Any]] = {
     "layout": "elements",
     "opening": "",
     "sentences": 0,
     "tokens": 0,
+    "closed": False,
     "examples": [],
 }
 _LAYOUTS = ("elements", "facts")
 _EXAMPLE = {"items", "answer"}
+_WORD = re.compile(r"[^\s.,:;]+")
 _PLACE = re.compile(r"\{(\w+)\}")
-_CATEGORY_TOKENS = 24
-_COMMON = 0.5  # a category that this share of the items has names the whole shop
-_LISTED = 3  # categories that name a shop without such a one
 
 # The full-width and small forms are here because a tokenizer may fold them into the plain ones.
 _BRACKETS = {
@@ -118,6 +115,7 @@ class Template:
         opening: the first words of the answer, which the model goes on from; engines of servers leave them out.
         sentences: of one paragraph that are kept of an answer; small models go on without end. 0: all.
         tokens: new ones of an answer, at most; 0: as many as the stage allows.
+        closed: an answer has the words of its items alone, and those that all examples' answers share.
         examples: items and the answer to them, put before the request as earlier turns.
     """
 
@@ -131,6 +129,7 @@ class Template:
     opening: str = ""
     sentences: int = 0
     tokens: int = 0
+    closed: bool = False
     examples: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -171,7 +170,13 @@ class Template:
             opening=self.opening,
             sentences=self.sentences,
             examples=examples,
+            words=self._words(values["items"]) if self.closed else (),
         )
+
+    def _words(self, items: str) -> tuple[str, ...]:
+        """Return the different words of the items, and those that the answers of all examples share."""
+        answers = [set(_WORD.findall(answer)) for _, answer in self.examples]
+        return tuple(sorted({*_WORD.findall(items), *(set.intersection(*answers) if answers else ())}))
 
     def retry(self, request: ChatRequest, attempt: int, values: Mapping[str, str]) -> ChatRequest:
         """Return a request for another attempt.
@@ -280,17 +285,3 @@ def _optional(values: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 def _listed(names: set[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in sorted(names))
-
-
-def category_of(dataset: Dataset) -> str:
-    """Return what a shop sells, in its own words.
-
-    That is the category of at least half of the items, else the three commonest first categories, else the
-    dataset's name.
-    """
-    paths = [path or [] for path in dataset.items["categories"].to_list()]
-    counts = Counter(name for path in paths for name in dict.fromkeys(path))
-    common = sorted((-count, name) for name, count in counts.items() if count >= _COMMON * len(paths))
-    first = Counter(path[0] for path in paths if path)
-    listed = ", ".join(name for _, name in sorted((-count, name) for name, count in first.items())[:_LISTED])
-    return shorten(neutralize(common[0][1] if common else listed or dataset.name), _CATEGORY_TOKENS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import TypeVar
 
@@ -28,14 +29,16 @@ from mllmrec.reason.prompts import (
     ESTIMATE,
     PromptStage,
     Template,
-    category_of,
     load_template,
     neutralize,
     standard_template,
 )
-from mllmrec.reason.token_budget import Measure
+from mllmrec.reason.token_budget import Measure, shorten
 
 Stage = TypeVar("Stage", bound=DescribeConfig | ProfileConfig)
+_CATEGORY_TOKENS = 24
+_COMMON = 0.5  # a category that this share of the items has names the whole shop
+_LISTED = 3  # categories that name a shop without such a one
 _TEXT_ONLY = 'profile.kind = "hidden" reads a model\'s states; set profile.engine=transformers'
 
 
@@ -217,3 +220,17 @@ def _states_of(model: ChatModel) -> StatesModel:
     if not isinstance(model, TransformersChat):
         raise ConfigError(_TEXT_ONLY)
     return model
+
+
+def category_of(dataset: Dataset) -> str:
+    """Return what a shop sells, in its own words.
+
+    That is the category of at least half of the items, else the three commonest first categories, else the
+    dataset's name.
+    """
+    paths = [path or [] for path in dataset.items["categories"].to_list()]
+    counts = Counter(name for path in paths for name in dict.fromkeys(path))
+    common = sorted((-count, name) for name, count in counts.items() if count >= _COMMON * len(paths))
+    first = Counter(path[0] for path in paths if path)
+    listed = ", ".join(name for _, name in sorted((-count, name) for name, count in first.items())[:_LISTED])
+    return shorten(neutralize(common[0][1] if common else listed or dataset.name), _CATEGORY_TOKENS)

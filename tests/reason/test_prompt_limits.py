@@ -113,6 +113,10 @@ def test_a_small_model_reads_a_line_of_facts() -> None:
     line = "Kinds: kitchen, bowls, cups. Looks: round, dots, red. Bought: Cup, Vase \u2039b\u203a, Soup Bowl."
     assert request.text.startswith(f"{line}\n\n") and request.opening == "This customer likes"
     assert PLAIN.retry(request, 1, {"words": "50"}).opening
+    # The words of an answer: those of the line, and those that the answers of all examples share.
+    assert {"Soup", "round", "and", "chosen"} <= set(request.words) and not {"Scarf", "grey", "kettle"} & set(
+        request.words
+    )
     short = HistoryPrompts(items, PLAIN, values, HistoryLimits(10, 5, 0.0), Estimate(), facts)
     assert short.request([HistoryItem(0, "", None)]).text.startswith("Kinds: cups, kitchen.\n")
     assert facts.line([7], 99, 5) == "Kinds: light. Bought: Lamp 4." and facts.line([], 99, 5) == "(nothing is known)"
@@ -124,7 +128,13 @@ def test_older_templates_keep_their_digest_and_odd_ones_are_refused(tmp_path: Pa
     assert old.digest != replace(old, layout="facts").digest != replace(old, opening="It").digest
     own = tmp_path / "own.toml"
     values: dict[str, Any] = {"name": '"x"', "version": "1", "ask": '"profile"', "system": '""', "text": '"{items}"'}
-    bad = {"layout": ['"table"'], "opening": ["3"], "sentences": ["-1", "true"], "examples": ["[1]", "7"]}
+    bad = {
+        "layout": ['"table"'],
+        "opening": ["3"],
+        "sentences": ["-1", "true"],
+        "closed": ["1"],
+        "examples": ["[1]", "7"],
+    }
     for key, value in ((key, value) for key, odd in bad.items() for value in odd):
         own.write_text("\n".join(f"{k} = {v}" for k, v in {**values, "retries": '["again"]', key: value}.items()))
         with pytest.raises(ConfigError, match=rf"own.toml: .*{key} must"):

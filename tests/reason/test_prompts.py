@@ -12,7 +12,8 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError
 from mllmrec.reason.engine import HistoryItem, Item
 from mllmrec.reason.history_prompts import HistoryLimits, HistoryPrompts
-from mllmrec.reason.prompts import category_of, element, load_template, neutralize, shipped_templates
+from mllmrec.reason.prompts import element, load_template, neutralize, shipped_templates
+from mllmrec.reason.requests import category_of
 from mllmrec.reason.token_budget import estimate_tokens, recency_shares, shorten
 
 HOSTILE = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mllmrec.reason.engines import text_decoding, transformers_model
 from mllmrec.reason.engines.llama_decoding import answer, shared_prefix
 from mllmrec.reason.engines.llama_network import LlamaNetwork
 from mllmrec.reason.engines.local_model import TransformersModel
-from mllmrec.reason.engines.text_decoding import Decoding, fits
+from mllmrec.reason.engines.text_decoding import Decoding, allowed_tokens, fits
 from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.engines.transformers_processor import render
 
@@ -155,3 +156,20 @@ def test_examples_and_the_opening_stand_in_the_prompt(tiny: Tiny) -> None:
     assert places == sorted(places) and text.endswith("It is")
     (reply,) = TransformersChat(model, max_new_tokens=6, seed=0).complete([request])
     assert reply.text.startswith("It is")
+
+
+def test_an_answer_keeps_to_the_words_of_its_request(tiny: Tiny) -> None:
+    open_ones = [ChatRequest(f"what is it {'so ' * n}") for n in range(3)]
+    closed = [replace(request, words=("so", "What")) for request in open_ones]
+    replies = []
+    for model in (model_of(tiny), library(model_of(tiny))):
+        tokenizer = model.loaded.processor.tokenizer
+        kept = set(allowed_tokens(tokenizer, ("so", "What"), [2]))
+        assert {2, *tokenizer(" what", add_special_tokens=False)["input_ids"]} <= kept
+        chat = TransformersChat(model, max_new_tokens=8, seed=0)
+        replies.append(chat.complete([*closed, open_ones[0]]))
+        letters = set("".join(reply.text for reply in replies[-1][:3]))
+        assert letters <= set("".join(tokenizer.decode([token]) for token in kept))
+        assert replies[-1][3] == chat.complete([open_ones[0]])[0] != replies[-1][0]
+    assert replies[0] == replies[1]
+    assert allowed_tokens(tokenizer, (), [2]) == []

@@ -46,6 +46,7 @@ def answer(
     decoding: Decoding,
     report: Report[list[int]] = no_report,
     sentences: Sequence[int] = (),
+    allowed: Sequence[Sequence[int]] = (),
 ) -> list[list[int]]:
     """Return the new tokens of each prompt, its end included where it came to one.
 
@@ -55,11 +56,14 @@ def answer(
         decoding: limits.
         report: called with requests and tokens done, and with the new tokens of each answer that ends.
         sentences: after which each answer ends, 0 or less: by itself; empty: all by themselves.
+        allowed: tokens of which alone each answer is made; none, or empty: of any.
     """
     if not prompts:
         return []
     with torch.inference_mode():
-        return _Answering(network, prompts, decoding, report, sentences or [0] * len(prompts)).run()
+        answering = _Answering(network, prompts, decoding, report, sentences or [0] * len(prompts))
+        answering.allow(allowed)
+        return answering.run()
 
 
 class _Answering:
@@ -81,8 +85,13 @@ class _Answering:
         self._shared = shared_prefix(prompts)
         self._prefix = self._read_prefix()
         self._answers: dict[int, list[int]] = {}
+        self._allowed: dict[int, Tensor] = {}
         self._rows: list[_Row] = []
         self._count = 0
+
+    def allow(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Keep each answer to its tokens; none: to any."""
+        self._allowed = {n: torch.tensor(own) for n, own in enumerate(tokens) if own}
 
     def run(self) -> list[list[int]]:
         """Answer all prompts, the longest first: if memory runs out, then at once."""
@@ -135,7 +144,11 @@ class _Answering:
                 known = own[row.seen]
                 factor = self._decoding.repetition_penalty
                 own[row.seen] = torch.where(known < 0, known * factor, known / factor)
-        for row, token in zip(rows, scores.argmax(dim=-1).tolist(), strict=True):
+        best = scores.argmax(dim=-1).tolist()
+        for place, row in enumerate(rows):
+            if (own := self._allowed.get(row.number)) is not None:
+                best[place] = int(own[scores[place, own].argmax()])
+        for row, token in zip(rows, best, strict=True):
             row.tokens.append(token)
             if token in self._decoding.sentence_ends:
                 row.sentences -= 1

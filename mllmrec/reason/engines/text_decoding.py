@@ -95,8 +95,25 @@ def complete(
         report(failed + done, tokens, most, {n: replies[n] for n in new})
 
     sentences = [requests[n].sentences for n in prompts]
-    answer(network, list(prompts.values()), decoding, finished, sentences=sentences)
+    allowed = [allowed_tokens(tokenizer, requests[n].words, decoding.ends) for n in prompts]
+    answer(network, list(prompts.values()), decoding, finished, sentences=sentences, allowed=allowed)
     return replies
+
+
+def allowed_tokens(tokenizer: Any, words: Sequence[str], ends: Collection[int]) -> list[int]:
+    """Return the tokens of a few words, as they stand and in small letters, of commas and points, and the ends.
+
+    Args:
+        tokenizer: of the model.
+        words: of which an answer is made; none: an answer of any words, and nothing is returned.
+        ends: tokens that end an answer.
+    """
+    if not words:
+        return []
+    forms = {form for word in words for form in (word, word.lower())}
+    texts = [*forms, *(f" {form}" for form in forms), ",", "."]
+    read = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return sorted({token for tokens in read for token in tokens}.union(ends))
 
 
 def _ends(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:

@@ -149,23 +149,28 @@ class TransformersChat:
     ) -> list[Reply]:
         replies = {n: Reply("", "failed", why) for n, why in prepared.refused.items()}
         if prepared.rows:
-            for n, reply, thinking in zip(
-                prepared.rows, self._decode(prepared.inputs, counter), prepared.thinking, strict=True
-            ):
+            ends = end_tokens(self._decoding().eos_token_id)
+            tokenizer = self._model.loaded.processor.tokenizer
+            allowed = [text_decoding.allowed_tokens(tokenizer, requests[n].words, ends) for n in prepared.rows]
+            decoded = self._decode(prepared.inputs, counter, allowed)
+            for n, reply, thinking in zip(prepared.rows, decoded, prepared.thinking, strict=True):
                 replies[n] = text_decoding.begun(reply, requests[n].opening, thinking=thinking)
         return [replies[n] for n in numbers]
 
-    def _decode(self, inputs: Any, counter: TokenCounter) -> list[Reply]:
+    def _decode(self, inputs: Any, counter: TokenCounter, allowed: Sequence[list[int]]) -> list[Reply]:
         import torch
 
         loaded = self._model.loaded
-        decoding = self._decoding()
+        decoding, every = self._decoding(), list(range(len(loaded.processor.tokenizer)))
         seed = digests.hash_value([self._seed, inputs["input_ids"].tolist()]) if decoding.do_sample else "0"
         devices = [torch.cuda.current_device()] if self._model.device == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
             torch.manual_seed(int(seed[:15], 16))
             tokens = loaded.model.generate(
-                **self._placed(inputs), generation_config=decoding, stopping_criteria=[counter.each_step]
+                **self._placed(inputs),
+                generation_config=decoding,
+                stopping_criteria=[counter.each_step],
+                prefix_allowed_tokens_fn=(lambda row, tokens: allowed[row] or every) if any(allowed) else None,
             )
         new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
         tokenizer, ends = loaded.processor.tokenizer, end_tokens(decoding.eos_token_id)
