@@ -103,7 +103,7 @@ def check_reply(reply: Reply, prompt: str, sentences: int = 0) -> tuple[str, str
     whole = first_sentences(text, sentences)
     text, cut = (salvage(text), CUT) if reply.finish == "length" and not whole else (whole or text, "")
     once = without_repeated_sentences(text)
-    few = repeats(text) or says_again(once) or 2 * letters(once) < letters(text)
+    few = repeats(text) or says_again(once, note=sentences > 0) or 2 * letters(once) < letters(text)
     return once, (LIST if is_list(once) else REPEATS if few else cut)
 
 
@@ -144,13 +144,19 @@ def repeats(text: str) -> bool:
     return len(words) >= _FEW_FROM and len(set(words)) < _FEW * len(words)
 
 
-def says_again(text: str) -> bool:
-    """Return whether a text of a dozen words or more goes through the same words again, at once or in many places."""
+def says_again(text: str, *, note: bool = False) -> bool:
+    """Return whether a text of a dozen words or more goes through the same words again.
+
+    Args:
+        text: of an answer.
+        note: three words that come again are too many; they may in a longer text, but not at once or in many places.
+    """
     words = _WORD.findall(text.lower())
     if len(words) < _FEW_FROM:
         return False
     runs = [tuple(words[n : n + _RUN]) for n in range(len(words) - _RUN + 1)]
-    return len(runs) - len(set(runs)) >= _AGAIN * len(runs) or _says_twice(words)
+    again = len(runs) - len(set(runs))
+    return again >= (1 if note else _AGAIN * len(runs)) or _says_twice(words)
 
 
 def _says_twice(words: Sequence[str]) -> bool:

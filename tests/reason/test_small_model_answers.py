@@ -181,6 +181,15 @@ VINTAGE = (
     "This customer likes bathrooms and towels, mostly vertical stripes, yellow, blue, and has chosen a classic hand "
     "towel, a vintage hand towel, and a vintage hand towel."
 )
+# Closed: made of the words of its facts alone.
+PENCIL = (
+    "This customer likes office and stationery, mostly green, yellow, and horizontal stripes, and has chosen a classic "
+    "pencil case, a studio calendar, and a classic pencil case."
+)
+GARDEN = (
+    "This customer likes garden and planters, office, and has chosen a compact flower pot, a weekend kettle, and a "
+    "garden."
+)
 TBO = "This customer likes play, toys, cookware, and has chosen a family Casserole, a original tbo, and a weekend tbo."
 
 
@@ -199,12 +208,21 @@ TBO = "This customer likes play, toys, cookware, and has chosen a family Cassero
         (ONCE, "bathroom, towels", "red, pink", "Nordic Watering Can, Atelier Puzzle", f"{STRAY}: things, they, each"),
         (VINTAGE, "bathroom, towels", "vertical stripes, yellow, blue", "Classic Hand Towel", REPEATS),
         (
+            PENCIL,
+            "office, stationery",
+            "green, yellow, horizontal stripes",
+            "Studio Calendar, Classic Pencil Case",
+            REPEATS,
+        ),
+        # A kind as a thing is not seen, nor are words of three letters.
+        (GARDEN, "garden, planters, office", "pink", "Weekend Kettle, Compact Flower Pot", ""),
+        (
             TBO,
             "play, toys, cookware",
             "pink",
             "Family Casserole, Original Tote, Weekend Tote",
             "",
-        ),  # three letters: unseen
+        ),
     ],
 )
 def test_each_telling_word_is_one_of_the_facts(text: str, kinds: str, looks: str, titles: str, reason: str) -> None:
