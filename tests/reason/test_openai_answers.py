@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 import pytest
@@ -14,7 +14,7 @@ from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import EngineError
 from mllmrec.foundation.web import concurrency
 from mllmrec.foundation.web.body import Redactor
-from mllmrec.reason.engine import ChatRequest, Reply
+from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply
 from mllmrec.reason.engines.openai import ChatServer
 from mllmrec.reason.engines.openai_format import read_batch_row, read_completion
 from tests.servers import Exchange, serve
@@ -142,6 +142,11 @@ def test_a_row_is_refused_for_good_or_failed_and_its_status_is_neutralized(
 
 def test_refused_requests_are_sent_once_and_progress_shows_within_a_call() -> None:
     counts: list[int] = []
+    kept: dict[int, Reply] = {}
+
+    def report(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, Reply] = NO_RESULTS) -> None:
+        counts.append(done)
+        kept.update(results)
 
     def behave(exchange: Exchange) -> None:
         if "bad" in exchange.json["messages"][-1]["content"]:
@@ -151,10 +156,10 @@ def test_refused_requests_are_sent_once_and_progress_shows_within_a_call() -> No
 
     with serve(lambda x: x.send(404) if x.path == "/v1/models" else behave(x)) as server:
         engine = ChatServer(ChatServerConfig(base_url=f"{server.url}/v1", model="m", concurrency=2))
-        replies = engine.complete([ChatRequest("bad"), *map(ChatRequest, "abcde")], counts.append)
+        replies = engine.complete([ChatRequest("bad"), *map(ChatRequest, "abcde")], report)
         assert len(server.seen) == 1 + 6
     assert replies == [Reply("", "failed", "HTTP status 422: no such picture"), *[Reply("A mug.")] * 5]
-    assert counts == [1, 2, 3, 4, 5, 6]
+    assert counts == [1, 2, 3, 4, 5, 6] and [kept[n] for n in range(6)] == replies  # each as it came
 
 
 def test_bytes_without_end_behind_a_packed_answer_are_not_read() -> None:
