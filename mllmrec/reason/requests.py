@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
@@ -213,7 +213,7 @@ def server_config(config: Config, stage: DescribeConfig | ProfileConfig, model: 
 def _limited(stage: Stage, template: Template) -> Stage:
     """Return the settings of a stage, with the limit of new tokens that its template sets."""
     most = min(stage.max_new_tokens, template.tokens or stage.max_new_tokens)
-    return stage.model_copy(update={"max_new_tokens": most})
+    return cast("Stage", stage.model_copy(update={"max_new_tokens": most}))
 
 
 def _states_of(model: ChatModel) -> StatesModel:
