@@ -1,13 +1,15 @@
-"""The limit finds what a server bears, by its refusals and by its queue; played without a clock."""
+"""The limit of requests at once finds what a server can do, and failed requests wait before they are repeated."""
 
 from __future__ import annotations
 
 import heapq
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import numpy as np
 import pytest
 
-from mllmrec.foundation.web.concurrency import ConcurrencyPolicy
+from mllmrec.foundation.web.concurrency import ConcurrencyPolicy, backoff, retry_after
 
 
 def play(most: int, capacity: int, *, refuses: bool, requests: int = 4000, jitter: float = 0.3) -> tuple[float, float]:
@@ -67,3 +69,28 @@ def test_one_burst_of_refusals_halves_the_limit_once() -> None:
     assert policy.limit == 16
     policy.overloaded(sent=3.0, now=4.0)
     assert policy.limit == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), (" 0.5 ", 0.5), ("-3", 0.0), ("", None), ("soon", None), ("nan", None), ("1e999", None)],
+)
+def test_seconds_are_read_and_nonsense_is_none(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}) == seconds
+    assert retry_after({}) is None
+
+
+def test_a_date_counts_by_the_clock_of_the_server() -> None:
+    wrong = datetime(2031, 1, 1, tzinfo=UTC)  # years from the clock of this machine
+    headers = {"retry-after": format_datetime(wrong + timedelta(seconds=9), usegmt=True)}
+    assert retry_after({**headers, "date": format_datetime(wrong, usegmt=True)}) == 9.0
+    past = format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True)
+    assert retry_after({"retry-after": past}) == 0.0
+
+
+def test_waits_grow_to_a_cap_and_are_the_same_under_one_seed() -> None:
+    waits = [backoff(n, seed=1, name="a") for n in range(20)]
+    assert waits == [backoff(n, seed=1, name="a") for n in range(20)]
+    assert all(min(30, 2.0**n / 2) / 2 <= wait <= min(30, 2.0**n / 2) for n, wait in enumerate(waits))
+    assert len({backoff(0, seed=1, name=n) for n in range(100)}) == 100
+    assert backoff(0, seed=2, name="a") != waits[0]
