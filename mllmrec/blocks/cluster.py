@@ -30,6 +30,8 @@ _AHEAD = 2  # blocks in flight a processor: one runs, the rows of another are br
 _LOOK_SECONDS = 5.0  # between two looks at a cluster in which no block ends
 _GRACE_SECONDS = 60.0  # without a processor, before the run stops
 _CONNECT_SECONDS = 10.0
+_CONNECTS = 3  # by ray://, where the head is too busy to start a server for us in its half minute
+_PAUSE_SECONDS = 5.0
 _KEPT_WORKS = 4  # works after which a table that none of them read leaves the object store
 _executor = Executor()  # one a worker process
 
@@ -241,12 +243,23 @@ def _connect(ray: Any, name: str) -> None:
     """
     address = name if name.startswith("ray://") else "auto"
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters of it is raised, and said in one line
-    try:
-        if address == name:
-            _check_port(name)
-        ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
-    except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
-        where = f"at {name}" if address == name else "on this machine, nor at $RAY_ADDRESS"
-        raise ConfigError(
-            f"no Ray cluster answers {where} ({first_line(error)}); start one with: ray start --head"
-        ) from error
+    for attempt in range(_CONNECTS, 0, -1):
+        try:
+            if address == name:
+                _check_port(name)
+            ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
+        except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
+            if isinstance(error, ConnectionAbortedError) and attempt > 1:
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            where = f"at {name}" if address == name else "on this machine, nor at $RAY_ADDRESS"
+            raise ConfigError(
+                f"no Ray cluster answers {where} ({_reason(error)}); start one with: ray start --head"
+            ) from error
+        return
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of an error that says why: of a traceback that a head sends the last."""
+    lines = str(error).strip().splitlines()
+    return lines[-1][:300] if isinstance(error, ConnectionAbortedError) and lines else first_line(error)

@@ -24,10 +24,12 @@ from mllmrec.graph import neighbors
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'mllmrec[ray]', or make test-ray")
 from mllmrec.blocks import cluster as ray_blocks  # noqa: E402
-from tests.ray_cluster import Cluster, cluster, free_port  # noqa: E402
+from tests.ray_cluster import Cluster, Node, cluster, free_port  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own, about its own
 ROWS = np.random.default_rng(1).standard_normal((1_000, 32)).astype(np.float32)
+MORE_ROWS = np.random.default_rng(2).standard_normal((2_500, 32)).astype(np.float32)  # in 32 blocks
+WORKER_KILLS, HEAD_KILLS = 10, 3
 STAGES = ("encode", "graph", "train", "evaluate", "recommend")
 
 
@@ -38,13 +40,15 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
-def search(started: Cluster, parts: Path, progress: Progress = silent, **options: str) -> tuple[Blocks, bool]:
+def search(
+    started: Cluster, parts: Path, progress: Progress = silent, rows: np.ndarray = ROWS, **options: str
+) -> tuple[Blocks, bool]:
     """Search neighbors on a cluster; return the blocks and whether the lists are right."""
     with open_launcher(started.address) as launcher:
         assert launcher is not None
         blocks = Blocks(launcher, parts, progress, Counter())
-        found = neighbors.by_vectors(ROWS, 5, neighbors.CPU, blocks=blocks, **options)
-    want = topk_cosine(ROWS, 5)
+        found = neighbors.by_vectors(rows, 5, neighbors.CPU, blocks=blocks, **options)
+    want = topk_cosine(rows, 5)
     return blocks, all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
 
 
@@ -67,16 +71,10 @@ def test_two_nodes_give_the_lists_of_this_process_and_other_versions_are_refused
 @pytest.mark.slow
 def test_a_node_that_is_killed_costs_the_blocks_that_it_had_alone(folder: Path, tmp_path: Path) -> None:
     with cluster(folder, 3) as started:
-        for attempt in range(3):
-            victim, when = started.nodes[-1], random.randrange(100, 700)
-            kill = threading.Thread(target=victim.kill)
-
-            def at(label: str, done: int, total: int | None, kill=kill, when=when) -> None:
-                if done >= when and kill.ident is None:
-                    kill.start()
-
+        for attempt in range(WORKER_KILLS):
+            victim, at = started.nodes[-1], Kill(started.nodes[-1])
             blocks, right = search(started, tmp_path / f"parts{attempt}", at, backend="reference")
-            kill.join()
+            at.thread.join()
             assert right and blocks.counts["blocks_computed"] == 16 and blocks.counts["blocks_repeated"] <= 2
             started.nodes.remove(victim)
             started.add()
@@ -84,20 +82,34 @@ def test_a_node_that_is_killed_costs_the_blocks_that_it_had_alone(folder: Path, 
 
 @pytest.mark.slow
 def test_a_lost_head_is_one_line_and_the_next_start_computes_what_is_missing(folder: Path, tmp_path: Path) -> None:
-    def at(label: str, done: int, total: int | None) -> None:
-        if done >= 300 and kill.ident is None:
-            kill.start()
+    done: set[str] = set()
+    for attempt in range(HEAD_KILLS):
+        with cluster(folder / str(attempt), 2) as started:
+            at = Kill(started.nodes[0])
+            with pytest.raises(EngineError, match="the Ray cluster cannot go on: .*; what is done is kept"):
+                search(started, tmp_path / "parts", at, MORE_ROWS, backend="reference")
+            at.thread.join()
+        left = {file.name for file in (tmp_path / "parts").glob("*/*.safetensors")}
+        assert done <= left and len(left) < 32  # what was done before stays
+        done = left
+    assert done
+    with cluster(folder / "last", 2) as started:
+        blocks, right = search(started, tmp_path / "parts", rows=MORE_ROWS, backend="reference")
+        assert right and blocks.counts["blocks_found"] == len(done)
+        assert blocks.counts["blocks_computed"] == 32 - len(done)
 
-    with cluster(folder / "first", 2) as started:
-        kill = threading.Thread(target=started.nodes[0].kill)
-        with pytest.raises(EngineError, match="the Ray cluster cannot go on: .*; what is done is kept"):
-            search(started, tmp_path / "parts", at, backend="reference")
-        kill.join()
-    done = len(list((tmp_path / "parts").glob("*/*.safetensors")))
-    assert 0 < done < 16
-    with cluster(folder / "second", 2) as started:
-        blocks, right = search(started, tmp_path / "parts", backend="reference")
-        assert right and blocks.counts["blocks_found"] == done and blocks.counts["blocks_computed"] == 16 - done
+
+class Kill:
+    """Kill a node once a random number of rows is done, of those that this search computes."""
+
+    def __init__(self, victim: Node) -> None:
+        self.thread = threading.Thread(target=victim.kill)
+        self._rows, self._first = random.randrange(1, 250), -1
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        self._first = done if self._first < 0 else self._first
+        if done >= self._first + self._rows and self.thread.ident is None:
+            self.thread.start()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -67,27 +68,50 @@ def test_what_is_no_folder_of_ours_is_one_line(store: str) -> None:
         pass
 
 
-def test_a_real_s3_server_keeps_files_and_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs", reason="s3fs is not installed")
-    servers = pytest.importorskip("moto.server", reason="moto is not installed")
-    server = servers.ThreadedMotoServer(port=0)
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A real S3 server on this machine, with a bucket named shop."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'mllmrec[s3]', or make test-ray")
+    servers = pytest.importorskip("moto.server", reason="moto is not installed: make test-ray")
+    server = servers.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
-        with mirrored("s3://shop/run") as (folder, push):
-            (folder / "graph").mkdir()
-            (folder / "graph" / "graph.json").write_text("{}")
-            push([folder / "graph" / "graph.json"])
-        with fetched("s3://shop/run") as folder:
-            assert (folder / "graph" / "graph.json").read_text() == "{}"
-        with mirrored("s3://nobody/run") as (folder, push):
-            (folder / "x").write_text("")
-            with pytest.raises(StorageError, match="cannot write s3://nobody/run: "):
-                push([folder / "x"])
-    finally:
-        server.stop()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
+    yield server
+    server.stop()
+
+
+def test_a_real_s3_server_keeps_files_and_refuses_in_one_line(s3: Any) -> None:
+    with mirrored("s3://shop/run") as (folder, push):
+        (folder / "graph").mkdir()
+        (folder / "graph" / "graph.json").write_text("{}")
+        push([folder / "graph" / "graph.json"])
+    with fetched("s3://shop/run") as folder:
+        assert (folder / "graph" / "graph.json").read_text() == "{}"
+    refusal = "cannot read s3://nobody/run: The specified bucket does not exist"
+    with pytest.raises(StorageError, match=refusal), mirrored("s3://nobody/run"):
+        pass
+    with mirrored("s3://shop/run") as (folder, push):
+        (folder / "x").write_text("")
+        fsspec.filesystem("s3", skip_instance_cache=True).rm("shop", recursive=True)  # while a stage is computed
+        with pytest.raises(StorageError, match="cannot write s3://shop/run: "):
+            push([folder / "x"])
+
+
+def test_a_run_on_a_real_s3_server_has_the_bytes_of_a_run_here(s3: Any, dataset: Dataset, tmp_path: Path) -> None:
+    bucket, config = fsspec.filesystem("s3", skip_instance_cache=True), load_config(None, CONFIG)
+    bucket.put(f"{dataset.folder}/", "shop/dataset/", recursive=True)
+    options = {"config": config, "cache": tmp_path / "c.sqlite"}
+    mllmrec.run("s3://shop/dataset", "s3://shop/run", until="profile", **options)
+    bucket.rm("shop/run/profile/stage.json")  # as if the run was killed before its last file
+    made = mllmrec.run("s3://shop/dataset", "s3://shop/run", until="profile", **options)
+    assert made.stages["describe"]["reused"] and not made.stages["profile"]["reused"]
+    mllmrec.run(dataset, tmp_path / "run", until="profile", **options)
+    bucket.invalidate_cache()
+    for stage in ("describe", "profile"):
+        for file in (tmp_path / "run" / stage).iterdir():
+            assert bucket.cat(f"shop/run/{stage}/{file.name}") == file.read_bytes()
