@@ -6,7 +6,7 @@ Stages that learn (profile, graph, train) are handed `Histories`, never the data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from mllmrec.errors import InputError, LeakError, near_miss
 
 Split = Literal["train", "valid", "test"]
 Scope = Literal["train", "all"]
+_SLICE = 4_000_000  # rows that are worked on at a time
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
@@ -188,14 +189,32 @@ class Dataset:
         Raises:
             LeakError: one does.
         """
-        pairs = self.interactions.select("user", "item")
-        repeated = pairs.filter(pairs.is_duplicated())
-        if len(repeated):
-            user, item = repeated.row(0)
+        users, items = (self.interactions[side].to_numpy() for side in ("user", "item"))
+        repeated = [place for span in user_spans(users) for place in _repeats(users, items, span)]
+        if repeated:
+            user, item = int(users[repeated[0]]), int(items[repeated[0]])
             raise LeakError(
                 f"{self.folder}: {len(repeated)} interactions stand in the split more than once, the first "
                 f"is user {self.users[user]!r} with item {self.item_ids[item]!r}; prepare the dataset again"
             )
+
+
+def user_spans(users: NDArray[np.integer]) -> Iterator[slice]:
+    """Yield slices of rows that hold all rows of their users, some million rows each; users ascend."""
+    start = 0
+    while start < len(users):
+        stop = min(start + _SLICE, len(users))
+        if stop < len(users):
+            stop = int(np.searchsorted(users, users[stop - 1], side="right"))
+        yield slice(start, stop)
+        start = stop
+
+
+def _repeats(users: NDArray[np.integer], items: NDArray[np.integer], span: slice) -> list[int]:
+    """Return the rows of a span whose user and item stand in another of its rows, ascending."""
+    order = np.lexsort((items[span], users[span]))
+    same = (np.diff(users[span][order]) == 0) & (np.diff(items[span][order]) == 0)
+    return sorted({span.start + int(place) for n in np.flatnonzero(same) for place in order[n : n + 2]})
 
 
 def _find(ids: pl.Series, name: str, kind: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.dataset import Dataset
 from mllmrec.dataset.readers.formats import Reading
+from mllmrec.dataset.readers.interactions import rating_column, time_column
 from mllmrec.dataset.readers.shop import read_shop
 from mllmrec.dataset.readers.source import ITEMS, Rejects, Source
 from mllmrec.errors import InputError
@@ -97,6 +99,7 @@ def prepare(
         max_bytes=None if gibibytes is None else int(gibibytes * (1 << 30)),
         max_rows=options.max_rows,
         progress=progress,
+        scratch=_scratch(Path(out)),
     )
     raw = read_shop(
         Path(source),
@@ -108,8 +111,9 @@ def prepare(
         split_column=options.split_column,
     )
     rule = _rule(raw, options)
-    interactions, steps, warnings = _clean(raw, rule, options)
-    users, items, interactions, features = _map_ids(raw, interactions, keep_all=_core(rule, options) == 0)
+    kept, steps, warnings = _clean(raw, rule, options)
+    users, items, interactions, features = _map_ids(raw, kept, rule, keep_all=_core(rule, options) == 0)
+    del kept
     part = splits.assign(interactions, rule, options.seed, options.cold_share)
     interactions = interactions.with_columns(split=pl.Series(part))
     if rule == "cold-items":
@@ -131,7 +135,7 @@ def prepare(
         "read": {
             "files": [asdict(file) for file in raw.files],
             "unread": raw.unread,
-            "time": {"unit": raw.time_unit, "form": raw.time_form},
+            "time": {"unit": raw.interactions.time_unit, "form": raw.interactions.time_form},
         },
         "rejected": raw.rejects.counts.total(),
         "warnings": [*raw.warnings, *warnings],
@@ -147,7 +151,14 @@ def prepare(
         force=force,
         progress=progress,
     )
+    del raw, interactions  # load() reads them anew, and memory may not hold them twice
     return store.load(Path(out))
+
+
+def _scratch(out: Path) -> Path | None:
+    """Return the folder that will hold the dataset, for temporary files; None where it cannot be written to."""
+    place = next((folder for folder in out.absolute().parents if folder.is_dir()), None)
+    return place if place is not None and os.access(place, os.W_OK) else None
 
 
 def split_facts(rule: str, seed: int, cold_share: float) -> dict[str, str | int | float | None]:
@@ -180,7 +191,7 @@ def count_hidden(interactions: pl.DataFrame, seed: int, cold_share: float) -> di
 
 
 def _rule(raw: Source, options: PrepareOptions) -> str:
-    given = raw.interactions["split"].null_count() < len(raw.interactions)
+    given = len(raw.interactions.parts) > 0 and bool((raw.interactions.rows.split.read() >= 0).any())
     if options.split == "auto":
         return "given" if given else "random"
     if options.split == "given" and not given:
@@ -194,39 +205,41 @@ def _core(rule: str, options: PrepareOptions) -> int:
     return 0 if rule == "given" else _RAW_CORE
 
 
-def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
-    """Return the interactions after every filter, the rows that each step dropped, and warnings."""
-    table = raw.interactions if rule == "given" else raw.interactions.with_columns(split=pl.lit(None, pl.String))
-    rated = clean.drop_low_ratings(table, options.min_rating)
-    single, repeats = clean.drop_repeats(rated)
-    core, rounds = clean.k_core(single, _core(rule, options))
+def _clean(raw: Source, rule: str, options: PrepareOptions) -> tuple[clean.Places, dict[str, int], list[str]]:
+    """Return the places of the rows that every filter keeps, the rows that each step dropped, and warnings."""
+    interactions, rows = raw.interactions, raw.interactions.rows
+    rated = clean.oldest_first(interactions, options.min_rating)
+    single = clean.drop_repeats(interactions, rated, given=rule == "given")
+    core, rounds = clean.k_core(interactions, single, _core(rule, options))
+    n_rows = len(rows.user)
     if not len(core):
-        emptied = (
-            f"the {_core(rule, options)}-core" if len(single) else "the minimum rating" if len(table) else "reading"
-        )
+        emptied = f"the {_core(rule, options)}-core" if len(single) else "the minimum rating" if n_rows else "reading"
         raise InputError(f"no interactions are left after {emptied}; lower --k-core or --min-rating")
+    lost = {
+        side: [np.count_nonzero(clean.count(numbers, kept, len(names))) for kept in (single, core)]
+        for side, numbers, names in (("users", rows.user, rows.users), ("items", rows.item, rows.items))
+    }
     steps = {
-        "interactions read": len(table),
-        "dropped by rating": len(table) - len(rated),
-        "dropped as repeats": repeats,
+        "interactions read": n_rows,
+        "dropped by rating": n_rows - len(rated),
+        "dropped as repeats": len(rated) - len(single),
         "dropped by k-core": len(single) - len(core),
-        "users dropped by k-core": single["user"].n_unique() - core["user"].n_unique(),
-        "items dropped by k-core": single["item"].n_unique() - core["item"].n_unique(),
+        **{f"{side} dropped by k-core": int(before - after) for side, (before, after) in lost.items()},
         "k-core rounds": rounds,
     }
     warnings = []
-    if unrated := table["rating"].null_count() if options.min_rating is not None else 0:
+    if options.min_rating is not None and (unrated := int(np.isnan(rows.ratings.read()).sum())):
         warnings.append(f"{unrated:,} interactions have no rating; --min-rating keeps them")
-    if repeats:
+    if repeats := len(rated) - len(single):
         warnings.append(f"{repeats} interactions repeat a user and item; the earliest of each is kept")
     return core, steps, warnings
 
 
 def _held_out_warnings(interactions: pl.DataFrame, rule: str) -> list[str]:
-    trained = interactions.filter(pl.col("split") == 0)["user"].unique()
-    parts = {"validation": 1, "test": 2}
-    rows = interactions.filter(pl.col("user").is_in(trained.implode()))["split"]
-    empty = [name for name, part in parts.items() if not (rows == part).any()]
+    part, users = interactions["split"].to_numpy(), interactions["user"].to_numpy()
+    trained = np.zeros(int(users.max()) + 1, bool)
+    trained[users[part == 0]] = True
+    empty = [name for name, n in (("validation", 1), ("test", 2)) if not trained[users[part == n]].any()]
     if not empty:
         return []
     missing = " and no ".join(f"{name} interaction" for name in empty)
@@ -237,24 +250,36 @@ def _held_out_warnings(interactions: pl.DataFrame, rule: str) -> list[str]:
 
 
 def _map_ids(
-    raw: Source, interactions: pl.DataFrame, *, keep_all: bool
+    raw: Source, kept: clean.Places, rule: str, *, keep_all: bool
 ) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame, dict[str, np.ndarray[Any, np.dtype[np.float32]]]]:
     """Replace the shop's ids by indices; no other place does.
 
     Users go by first appearance; items in the order of the item table, then those that only interactions name.
     """
-    users = interactions["user"].unique(maintain_order=True)
-    seen = interactions["item"].unique(maintain_order=True)
+    rows = raw.interactions.rows
+    user_places = clean.by_appearance(rows.user, kept, len(rows.users))
+    users = rows.users.gather(user_places)
+    seen = rows.items.gather(clean.by_appearance(rows.item, kept, len(rows.items)))
     listed = raw.items if keep_all else raw.items.filter(pl.col("item").is_in(seen.implode()))
-    rows = raw.items.with_row_index("row").join(listed.select("item"), on="item", maintain_order="left")["row"]
+    own = raw.items.with_row_index("row").join(listed.select("item"), on="item", maintain_order="left")["row"]
     unlisted = seen.filter(~seen.is_in(raw.items["item"].implode()))
     items = pl.concat([listed, pl.DataFrame({"item": unlisted}, schema={"item": ITEMS["item"]})], how="diagonal")
-    mapped = interactions.select(
-        pl.col("user").replace_strict(users, np.arange(len(users)), return_dtype=pl.Int32),
-        pl.col("item").replace_strict(items["item"], np.arange(len(items)), return_dtype=pl.Int32),
-        "rating",
-        "timestamp",
-        "split",
-    ).sort("user", maintain_order=True)
-    features = {name: array[rows.to_numpy()] for name, array in raw.features.items()}
+    index = np.empty(len(rows.users), np.int32)
+    index[user_places] = np.arange(len(user_places))
+    by_user = clean.group(index[rows.user[kept]], len(users))
+    ordered, starts = kept[by_user.places], by_user.starts
+    del by_user
+    numbers = pl.DataFrame({"id": items["item"]}).with_row_index("index")
+    item_index = pl.DataFrame({"id": rows.items}).join(numbers, on="id", how="left", maintain_order="left")["index"]
+    item_places = item_index.cast(pl.Int32).fill_null(-1).to_numpy()
+    columns = {  # the wide ones first: each is read whole, and memory holds few others then
+        "rating": rating_column(rows.ratings.read()[ordered]),
+        "timestamp": time_column(rows.times.read()[ordered]),
+        "item": item_places[rows.item[ordered]],
+        "user": np.repeat(np.arange(len(users), dtype=np.int32), np.diff(starts)),
+    }
+    mapped = pl.DataFrame({name: columns[name] for name in ("user", "item", "rating", "timestamp")})
+    if rule == "given":
+        mapped = mapped.with_columns(split=raw.interactions.split_column(ordered))
+    features = {name: array[own.to_numpy()] for name, array in raw.features.items()}
     return users, items.rename({"item": "id"}), mapped, features

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from mllmrec.dataset.dataset import user_spans
 from mllmrec.errors import InputError
 
 RULES = ("random", "user-time", "leave-one-out", "global-time", "cold-items")
@@ -59,8 +60,8 @@ def assign(interactions: pl.DataFrame, rule: str, seed: int, cold_share: float =
         )
     if rule == "global-time":
         return _global_time(interactions["timestamp"].to_numpy())
-    place_and_size = _from_end(interactions["user"].to_numpy())
-    return _as_many_as_random(*place_and_size) if rule == "user-time" else _from_the_end(*place_and_size)
+    users, choose = interactions["user"].to_numpy(), _as_many_as_random if rule == "user-time" else _from_the_end
+    return np.concatenate([np.empty(0, np.int8), *(choose(*_from_end(users[span])) for span in user_spans(users))])
 
 
 def hidden_items(
@@ -95,7 +96,7 @@ def _cold_items(interactions: pl.DataFrame, seed: int, share: float) -> NDArray[
     valid, test = (np.isin(items, hidden) for hidden in hidden_items(interactions, seed, share))
     part = np.where(test, 2, np.where(valid, 1, 0)).astype(np.int8)
     warm = ~(valid | test)
-    part[warm] = _random(interactions.filter(pl.Series(warm)), seed)
+    part[warm] = _random(interactions.select("user", "item").filter(pl.Series(warm)), seed)
     return part
 
 
@@ -111,12 +112,13 @@ def _given(split: pl.Series) -> NDArray[np.int8]:
 
 def _random(interactions: pl.DataFrame, seed: int) -> NDArray[np.int8]:
     users, items = interactions["user"].to_numpy(), interactions["item"].to_numpy()
-    canonical = np.lexsort((items, users))
-    draw = np.empty(len(users))
-    draw[canonical] = np.random.default_rng(seed).random(len(users))
-    shuffled = np.lexsort((draw, users))
+    generator = np.random.default_rng(seed)
     part = np.empty(len(users), dtype=np.int8)
-    part[shuffled] = _as_many_as_random(*_from_end(users[shuffled]))
+    for span in user_spans(users):  # draws go to rows by user and item, so spans of whole users take them in turn
+        user, draw = users[span], np.empty(span.stop - span.start)
+        draw[np.lexsort((items[span], user))] = generator.random(len(draw))
+        shuffled = np.lexsort((draw, user))
+        part[span.start + shuffled] = _as_many_as_random(*_from_end(user[shuffled]))
     return part
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mllmrec.dataset.dataset import SPLITS, Dataset
 
 _NAMED_FILES = 8
+_SLICE = 4_000_000  # rows that are counted at a time
 
 WITHOUT_PICTURE = "image addresses without a picture"
 
@@ -103,8 +105,10 @@ def _degree(degree: tuple[float, float, int]) -> str:
 def statistics(dataset: Dataset) -> Statistics:
     """Return the numbers of a dataset."""
     rows, sizes = dataset.interactions, (dataset.n_users, dataset.n_items)
-    train = rows.filter(pl.col("split") == 0)
-    degrees = [np.bincount(rows[side].to_numpy(), minlength=n) for side, n in zip(("user", "item"), sizes, strict=True)]
+    part = rows["split"].to_numpy()
+    sides = {"user": sizes[0], "item": sizes[1]}
+    degrees = [_counts(rows[side].to_numpy(), size) for side, size in sides.items()]
+    trained = [_counts(rows[side].filter(rows["split"] == 0).to_numpy(), size) > 0 for side, size in sides.items()]
     mean_median_most = [(float(d.mean()), float(np.median(d)), int(d.max())) for d in degrees]
     text = pl.any_horizontal(pl.col("title", "brand", "description").is_not_null(), pl.col("categories").list.len() > 0)
     return Statistics(
@@ -114,20 +118,28 @@ def statistics(dataset: Dataset) -> Statistics:
         sparsity=1 - len(rows) / (sizes[0] * sizes[1]),
         user_degree=mean_median_most[0],
         item_degree=mean_median_most[1],
-        splits=tuple(int((rows["split"] == n).sum()) for n in range(len(SPLITS))),  # type: ignore[arg-type]
+        splits=tuple(int((part == n).sum()) for n in range(len(SPLITS))),  # type: ignore[arg-type]
         with_text=dataset.items.filter(text).height,
         with_image=dataset.items.filter(pl.col("images").list.len() > 0).height,
-        cold_items=sizes[1] - train["item"].n_unique(),
-        untrained_users=sizes[0] - train["user"].n_unique(),
-        cold_heldout=_heldout_beyond(rows, train, "item"),
-        new_user_heldout=_heldout_beyond(rows, train, "user"),
+        cold_items=int((~trained[1]).sum()),
+        untrained_users=int((~trained[0]).sum()),
+        cold_heldout=_heldout_beyond(trained[1], rows["item"].to_numpy(), part),
+        new_user_heldout=_heldout_beyond(trained[0], rows["user"].to_numpy(), part),
         steps=dict(dataset.manifest["steps"]),
         rejected=int(dataset.manifest["rejected"]),
         read=dict(dataset.manifest.get("read", {})),
     )
 
 
-def _heldout_beyond(rows: pl.DataFrame, train: pl.DataFrame, side: str) -> tuple[int, int]:
+def _counts(numbers: NDArray[np.int32], size: int) -> NDArray[np.int64]:
+    """Return how often each number below `size` stands in a column, some million rows at a time."""
+    counts = np.zeros(size, np.int64)
+    for start in range(0, len(numbers), _SLICE):
+        counts += np.bincount(numbers[start : start + _SLICE], minlength=size)
+    return counts
+
+
+def _heldout_beyond(trained: NDArray[np.bool_], numbers: NDArray[np.int32], part: NDArray[np.int8]) -> tuple[int, int]:
     """Return the validation and test interactions whose user or item has no training interaction."""
-    splits = rows.join(train.select(side).unique(), on=side, how="anti")["split"]
-    return int((splits == 1).sum()), int((splits == 2).sum())
+    valid, test = (int((~trained[numbers[part == n]]).sum()) for n in (1, 2))
+    return valid, test

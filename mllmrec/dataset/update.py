@@ -132,7 +132,7 @@ def _read(paths: Sequence[Path], columns: dict[str, str], max_rejected: float, p
     check_assignments(columns, [*(read.columns if read else ()), *(catalogue.columns for catalogue in catalogues)])
     items = pl.concat([pl.DataFrame(schema=ITEMS), *(catalogue.table for catalogue in catalogues)])
     return NewFiles(
-        interactions=read.table if read else pl.DataFrame(schema=INTERACTIONS),
+        interactions=read.table() if read else pl.DataFrame(schema=INTERACTIONS),
         items=items.unique("item", keep="first", maintain_order=True),
         read=read,
         catalogues=tuple(catalogues),
@@ -175,18 +175,13 @@ def _join_items(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, list[str]]:
 def _new_rows(old: Dataset, new: NewFiles, items: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
     """Return the interactions that are new, by ids, with their split; counts of steps, and lines of what was done."""
     table = new.interactions
-    rated = clean.drop_low_ratings(table, old.manifest["options"].get("min_rating"))
-    single, repeats = clean.drop_repeats(rated)
+    single, counts = _single_rows(old, new)
     before = old.interactions.select(
         user=old.users.gather(old.interactions["user"]), item=old.item_ids.gather(old.interactions["item"])
     )
     rows = single.join(before, on=["user", "item"], how="anti", maintain_order="left")
     known = len(single) - len(rows)
-    counts = {
-        "interactions read": len(table),
-        "dropped by rating": len(table) - len(rated),
-        "dropped as repeats": repeats + known,
-    }
+    counts["dropped as repeats"] += known
     times, notes = _times(old, new, rows)
     parts = splits.assign(rows.with_columns(pl.col("split").fill_null("train")), "given", 0)
     rows = rows.with_columns(timestamp=times, split=pl.Series("split", parts, dtype=pl.Int8))
@@ -200,6 +195,20 @@ def _new_rows(old: Dataset, new: NewFiles, items: pl.DataFrame) -> tuple[pl.Data
             "the future; prepare the whole again to measure"
         )
     return rows, counts, notes if len(table) else []
+
+
+def _single_rows(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the new rows that are rated well enough, one for each user and item, and counts of those left out."""
+    if new.read is None:
+        return new.interactions, {"interactions read": 0, "dropped by rating": 0, "dropped as repeats": 0}
+    rated = clean.oldest_first(new.read, old.manifest["options"].get("min_rating"))
+    single = clean.drop_repeats(new.read, rated, given=True)
+    counts = {
+        "interactions read": len(new.interactions),
+        "dropped by rating": len(new.interactions) - len(rated),
+        "dropped as repeats": len(rated) - len(single),
+    }
+    return new.read.table(single), counts
 
 
 def _times(old: Dataset, new: NewFiles, rows: pl.DataFrame) -> tuple[pl.Series, list[str]]:

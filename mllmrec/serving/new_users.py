@@ -67,7 +67,7 @@ def read_new_users(
     """
     check_format(file)
     rejects = Rejects(max_rejected)
-    rows = read_interactions([InteractionFile(file)], columns or {}, Reading(rejects)).table.select("user", "item")
+    rows = read_interactions([InteractionFile(file)], columns or {}, Reading(rejects)).table().select("user", "item")
     ids = rows["user"].unique(maintain_order=True)
     items = pl.DataFrame({"item": dataset.item_ids, "column": np.arange(dataset.n_items)})
     users = pl.DataFrame({"user": ids, "row": np.arange(len(ids))})

@@ -63,7 +63,7 @@ def test_ratings_without_header_tell_users_from_items(tmp_path: Path, item_first
     rows = [(f"A{n:013d}", f"B{n % 3:09d}") for n in range(20)]
     lines = [f"{i},{u},4.0,1400000000" if item_first else f"{u},{i},4.0,1400000000" for u, i in rows]
     (tmp_path / "ratings_Baby.csv").write_text("\n".join(lines) + "\n")
-    found = read_shop(tmp_path, {}, Reading(Rejects())).interactions
+    found = read_shop(tmp_path, {}, Reading(Rejects())).interactions.table()
     assert set(found["item"]) == {"B000000000", "B000000001", "B000000002"}
     assert found["user"].n_unique() == 20
 

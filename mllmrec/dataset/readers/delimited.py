@@ -8,19 +8,17 @@ in its line; otherwise its quotes are text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from mllmrec.dataset.readers.reading import open_text
+from mllmrec.dataset.readers.reading import DELIMITERS, LINES, Faults, line_pieces, open_text
 from mllmrec.dataset.readers.source import Rejects
 from mllmrec.errors import InputError
 
-_DELIMITERS = ",\t;|"
 _FIELD_LINES = 1000  # that one quoted field may span
-_PIECE_BYTES = 256 << 20  # a text of polars has at most 4 GiB
 _TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")  # a header of RecBole
 UNCLOSED, MALFORMED = "a quote opens and is not closed", "text follows a closing quote"
 
@@ -58,59 +56,70 @@ def read_delimited(
     Raises:
         InputError: the file is empty, its header is no header, or it cannot be read at all.
     """
+    pieces = list(delimited_pieces(path, delimiter, rejects, header=header, max_bytes=max_bytes))
+    lines = pl.concat([piece.lines for piece in pieces])
+    return Cells(pieces[0].names, pl.concat([piece.frame for piece in pieces]), lines)
+
+
+def delimited_pieces(
+    path: Path, delimiter: str, rejects: Rejects, *, header: Sequence[str] = (), max_bytes: int | None = None
+) -> Iterator[Cells]:
+    """Yield what `read_delimited` returns, some mebibytes of the file at a time.
+
+    Args:
+        path: the file.
+        delimiter: "," or the tab, as the file's name says.
+        rejects: takes the rows that are left out, in the order of their lines.
+        header: names of the columns, where the file's first line is data already.
+        max_bytes: limit of the unpacked bytes.
+
+    Raises:
+        InputError: as `read_delimited`.
+    """
+    quoted = delimiter != "\t" or _quotes_close(path, is_headed=not header, max_bytes=max_bytes)
+    names: tuple[str, ...] = ()
+    rest = pl.DataFrame(schema=LINES)
+    faults = Faults(path.name)
+    for frame, is_last in line_pieces(path, faults, max_bytes):
+        rows = pl.concat([rest, frame])
+        if not names:
+            if not len(rows):
+                continue
+            delimiter = _delimiter(path, rows["text"][0], delimiter)
+            names = tuple(header) or _header(rows["text"][0], delimiter)
+            rows = rows if header else rows.slice(1)
+        body = rows.with_row_index("place").select("line", "text", "place")
+        cells, rest = _Body(delimiter, faults, len(names), body, quoted=quoted, is_last=is_last).cells()
+        cells = cells if header else _without_headers(cells, names, faults)
+        faults.move(rejects)
+        yield Cells(names, cells.drop("line"), cells["line"])
+    if not names:
+        raise InputError(f"{path.name} has nothing but blank cells")
+
+
+def _quotes_close(path: Path, *, is_headed: bool, max_bytes: int | None) -> bool:
+    """Tell whether every field of a table that opens with a quote closes in its line."""
     with open_text(path, max_bytes) as file:
-        data = file.read()
-    if not data.strip(b"\x00 \t\r\n"):
-        raise InputError(
-            f"{path.name} is empty" if not data.strip() else f"{path.name} has no text, only NUL bytes; export it again"
-        )
-    frame = _lines(path, data, rejects)
-    delimiter = _delimiter(path, frame["text"][0], delimiter)
-    names = tuple(header) or _header(frame["text"][0], delimiter)
-    body = (frame if header else frame.slice(1)).with_row_index("place").select("line", "text", "place")
-    cells = _Body(path, delimiter, rejects, len(names), body).cells()
-    if not header:
-        cells = _without_headers(path, cells, names, rejects)
-    return Cells(names, cells.drop("line"), cells["line"])
+        if not any(b'"' in data for data in iter(lambda: file.read(1 << 20), b"")):
+            return True
+    for frame, _ in line_pieces(path, Faults(path.name), max_bytes):
+        lines = frame.slice(1) if is_headed and len(frame) else frame
+        is_headed = is_headed and not len(frame)
+        opening = lines.filter(pl.col("text").str.contains(r'(?:^|\t) *"'))["text"]
+        if any(split_fields(text, "\t")[1] for text in opening):
+            return False
+    return True
 
 
-def _without_headers(path: Path, cells: pl.DataFrame, names: Sequence[str], rejects: Rejects) -> pl.DataFrame:
+def _without_headers(cells: pl.DataFrame, names: Sequence[str], faults: Faults) -> pl.DataFrame:
     """Return the rows that do not repeat the header, as files that were put together do."""
     again = cells
     for n, name in enumerate(names):
         plain = pl.col(str(n)).str.strip_chars_start("\ufeff").str.to_lowercase()
         again = again.filter(plain.eq_missing(name.lower() or None))
     for line in again["line"]:
-        rejects.add(path.name, line, "the header again")
+        faults.add(line, "the header again")
     return cells.filter(~pl.col("line").is_in(again["line"].implode()))
-
-
-def _lines(path: Path, data: bytes, rejects: Rejects) -> pl.DataFrame:
-    """Return line (from 1) and text of the lines that hold more than blanks and delimiters."""
-    pieces, at = [], 0
-    while at < len(data):
-        end = data.find(b"\n", at + _PIECE_BYTES) + 1 or len(data)
-        try:
-            piece = data[at:end].decode("utf-8")
-        except UnicodeDecodeError:
-            piece = _decoded(path, data[at:end], data.count(b"\n", 0, at), rejects)
-        pieces.append(pl.Series("text", [piece.removesuffix("\n")]).str.split("\n").explode())
-        at = end
-    frame = pl.DataFrame([pl.concat(pieces).str.strip_chars_end("\r")]).with_row_index("line", offset=1)
-    return frame.filter(pl.col("text").str.strip_chars(_DELIMITERS + " ") != "")
-
-
-def _decoded(path: Path, data: bytes, lines_before: int, rejects: Rejects) -> str:
-    texts = []
-    for number, line in enumerate(data.split(b"\n"), start=lines_before + 1):
-        try:
-            texts.append(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            if number == 1:
-                raise InputError(f"{path.name}:1: the header is not UTF-8 text; save the file as UTF-8") from error
-            rejects.add(path.name, number, f"not UTF-8 text ({error.reason}); save the file as UTF-8")
-            texts.append("")
-    return "\n".join(texts)
 
 
 def _delimiter(path: Path, header: str, delimiter: str) -> str:
@@ -119,7 +128,7 @@ def _delimiter(path: Path, header: str, delimiter: str) -> str:
     Raises:
         InputError: another character divides it.
     """
-    other = max(_DELIMITERS, key=header.count)
+    other = max(DELIMITERS, key=header.count)
     if delimiter in header or not header.count(other):
         return delimiter
     if delimiter == "," and other != "\t":
@@ -166,19 +175,20 @@ def _quoted(delimiter: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class _Body:
-    """Turn the lines below a header (line, text and place of each) into cells."""
+    """Turn lines below a header (line, text and place of each) into cells."""
 
-    path: Path
     delimiter: str
-    rejects: Rejects
+    faults: Faults
     width: int
     frame: pl.DataFrame
+    quoted: bool
+    is_last: bool
 
-    def cells(self) -> pl.DataFrame:
-        """Return line and cells of the rows that can be read."""
-        quoted = self.frame.filter(pl.col("text").str.contains('"', literal=True) & self._is_quoted())
-        records, inside = self._records(quoted)
-        plain = self.frame.filter(~pl.col("line").is_in([*quoted["line"], *inside]))
+    def cells(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return line and cells of the rows that can be read, and the lines of a row that goes on in the next piece."""
+        quoted = self.frame.filter(pl.col("text").str.contains('"', literal=True) & self.quoted)
+        records, inside, end = self._records(quoted)
+        plain = self.frame[:end].filter(~pl.col("line").is_in([*quoted["line"], *inside]))
         fits = plain["text"].str.count_matches(self.delimiter, literal=True) == self.width - 1
         others = ((line, text.split(self.delimiter)) for line, text, _ in plain.filter(~fits).iter_rows())
         rows = [(line, *fields[: self.width]) for line, fields in (*records, *others) if self._has_width(line, fields)]
@@ -188,17 +198,13 @@ class _Body:
         odd = pl.DataFrame(rows, schema=schema, orient="row")
         cells = pl.concat([plain.filter(fits).select("line").hstack(simple), odd]).sort("line")
         stripped = pl.col(pl.String).str.strip_chars()
-        return cells.with_columns(pl.when(stripped != "").then(stripped))
+        return cells.with_columns(pl.when(stripped != "").then(stripped)), self.frame[end:].select("line", "text")
 
-    def _is_quoted(self) -> bool:
-        if self.delimiter != "\t":
-            return True
-        opening = self.frame.filter(pl.col("text").str.contains(r'(?:^|\t) *"'))["text"]
-        return not any(split_fields(text, self.delimiter)[1] for text in opening)
-
-    def _records(self, quoted: pl.DataFrame) -> tuple[list[tuple[int, list[str]]], list[int]]:
-        """Return (line, fields) of the rows with quotes, and the further lines that these rows span."""
-        records, inside, end = [], [], -1
+    def _records(self, quoted: pl.DataFrame) -> tuple[list[tuple[int, list[str]]], list[int], int]:
+        """Return (line, fields) of the rows with quotes, the further lines that these span, and the lines read."""
+        records: list[tuple[int, list[str]]] = []
+        inside: list[int] = []
+        end = -1
         for line, text, place in quoted.iter_rows():
             if place <= end:
                 continue
@@ -206,13 +212,15 @@ class _Body:
             last = place
             if fault == UNCLOSED:
                 fields, fault, last = self._join(text, place)
+                if fault == UNCLOSED and not self.is_last and place + _FIELD_LINES > len(self.frame):
+                    return records, inside, place
             if fault:
-                self.rejects.add(self.path.name, line, f"{fault}; double the quote, or remove it")
+                self.faults.add(line, f"{fault}; double the quote, or remove it")
                 continue
             records.append((line, fields))
             inside += self.frame["line"][place + 1 : last + 1].to_list()
             end = last
-        return records, inside
+        return records, inside, len(self.frame)
 
     def _join(self, text: str, place: int) -> tuple[list[str], str, int]:
         """Return fields, fault and last place of a row whose quoted field goes on in the next lines."""
@@ -234,5 +242,5 @@ class _Body:
     def _has_width(self, line: int, fields: list[str]) -> bool:
         if len(fields) == self.width or (len(fields) > self.width and not any(map(str.strip, fields[self.width :]))):
             return True
-        self.rejects.add(self.path.name, line, f"{len(fields)} fields, wanted {self.width}; quote or correct it")
+        self.faults.add(line, f"{len(fields)} fields, wanted {self.width}; quote or correct it")
         return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mllmrec.dataset.readers.delimited import Cells, read_delimited
+from mllmrec.dataset.readers.delimited import Cells, delimited_pieces
 from mllmrec.dataset.readers.reading import lines, open_text, refuse_unpacked, suffix, unpacked_limit
 from mllmrec.dataset.readers.source import Rejects
 from mllmrec.dataset.readers.values import parse_literal
@@ -36,6 +36,7 @@ DELIMITERS = {"csv": ",", "tsv": "\t", "inter": "\t", "item": "\t"}
 OBJECTS = ("jsonl", "ndjson", "json")
 FORMATS = ("parquet", *DELIMITERS, *OBJECTS)
 _BATCH_ROWS = 1024
+_PIECE_ROWS = 500_000  # of a parquet file that are read at a time
 _PROGRESS_LINES = 20_000  # between two calls of progress
 _CELL_BYTES = 16  # that an unpacked cell takes at least
 _BLANKS = re.compile(r"\s*")
@@ -55,12 +56,14 @@ class Reading:
         max_bytes: limit of one file's unpacked bytes; None: by its size.
         max_rows: limit of one file's rows.
         progress: called while long files are read.
+        scratch: folder for temporary files; None: the system's place for them.
     """
 
     rejects: Rejects
     max_bytes: int | None = None
     max_rows: int = 500_000_000
     progress: Progress = silent
+    scratch: Path | None = None
 
     def check_rows(self, path: Path, rows: int) -> None:
         """Refuse a file of too many rows.
@@ -72,8 +75,8 @@ class Reading:
             raise InputError(f"{path.name} has over {self.max_rows:,} rows; permit more with --max-rows")
 
 
-def read_cells(path: Path, reading: Reading, roles: Roles, header: Sequence[str] = ()) -> Cells:
-    """Read a csv, tsv or parquet file as text cells.
+def read_cells(path: Path, reading: Reading, roles: Roles, header: Sequence[str] = ()) -> Generator[Cells, None, None]:
+    """Yield the text cells of a csv, tsv or parquet file, some of its rows at a time; at least once.
 
     Args:
         path: the file.
@@ -84,18 +87,16 @@ def read_cells(path: Path, reading: Reading, roles: Roles, header: Sequence[str]
     Raises:
         InputError: it cannot be read, or unpacks to too much.
     """
-    if suffix(path) == "parquet":
-        return _parquet_cells(path, reading, roles)
-    cells = _delimited(path, reading, header)
-    roles(cells.names)
-    return cells
+    rows, is_parquet = 0, suffix(path) == "parquet"
+    for cells in _parquet_cells(path, reading, roles) if is_parquet else _delimited(path, reading, header):
+        rows += len(cells.lines)
+        reading.check_rows(path, rows)
+        reading.progress(f"read {path.name}", rows, None)
+        yield cells
 
 
-def _delimited(path: Path, reading: Reading, header: Sequence[str] = ()) -> Cells:
-    delimiter = DELIMITERS[suffix(path)]
-    cells = read_delimited(path, delimiter, reading.rejects, header=header, max_bytes=reading.max_bytes)
-    reading.check_rows(path, len(cells.frame))
-    return cells
+def _delimited(path: Path, reading: Reading, header: Sequence[str] = ()) -> Iterator[Cells]:
+    return delimited_pieces(path, DELIMITERS[suffix(path)], reading.rejects, header=header, max_bytes=reading.max_bytes)
 
 
 def read_objects(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -109,7 +110,7 @@ def read_objects(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[st
     elif suffix(path) == "parquet":
         rows = _parquet_rows(path, reading)
     else:
-        rows = _cell_rows(_delimited(path, reading))
+        rows = _cell_rows(path, reading)
     for count, row in enumerate(rows, start=1):
         reading.check_rows(path, count)
         if count % _PROGRESS_LINES == 0:
@@ -117,9 +118,10 @@ def read_objects(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[st
         yield row
 
 
-def _cell_rows(cells: Cells) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, row in zip(cells.lines, cells.frame.iter_rows(), strict=True):
-        yield line, dict(zip(cells.names, row, strict=True))
+def _cell_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
+    for cells in _delimited(path, reading):
+        for line, row in zip(cells.lines, cells.frame.iter_rows(), strict=True):
+            yield line, dict(zip(cells.names, row, strict=True))
 
 
 def _is_array(path: Path, reading: Reading) -> bool:
@@ -222,17 +224,24 @@ def _check_size(path: Path, file: BinaryIO, facts: pq.FileMetaData, reading: Rea
         raise refuse_unpacked(path, f"over {size >> 20:,} MiB in {facts.num_rows:,} rows")
 
 
-def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Cells:
+def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Iterator[Cells]:
     with _open_parquet(path, reading) as file:
         names = tuple(file.schema_arrow.names)
-        columns = {}
-        for role, chosen in roles(names).items():
-            for name in chosen:
-                column = pl.Series(_valid(file.read(columns=[name]).column(0)))
+        chosen = [(role, name) for role, columns in roles(names).items() for name in columns]
+        wanted, rows = [*dict.fromkeys(name for _, name in chosen)], 0
+        if not wanted:
+            yield Cells(names, pl.DataFrame(), pl.Series("line", dtype=pl.UInt32))
+            return
+        some = file.metadata.num_rows > 0
+        for batch in file.iter_batches(_PIECE_ROWS, columns=wanted) if some else [file.read(columns=wanted)]:
+            columns = {}
+            for role, name in chosen:
+                column = pl.Series(_valid(batch.column(batch.schema.get_field_index(name))))
                 columns[str(names.index(name))] = _as_text(column, role, f"{path.name}: the {role} column {name!r}")
-        frame = pl.DataFrame(columns)
-        _check_whole(file, len(frame) if columns else file.metadata.num_rows)
-        return Cells(names, frame, pl.Series("line", range(1, file.metadata.num_rows + 1), dtype=pl.UInt32))
+            lines = pl.Series("line", range(rows + 1, rows + batch.num_rows + 1), dtype=pl.UInt32)
+            rows += batch.num_rows
+            yield Cells(names, pl.DataFrame(columns), lines)
+        _check_whole(file, rows)
 
 
 def _parquet_rows(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -249,7 +258,7 @@ def _check_whole(file: pq.ParquetFile, rows: int) -> None:
         raise ValueError(f"it is damaged: {rows} rows where its metadata has {file.metadata.num_rows}")
 
 
-def _valid(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _valid(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return a column whose text is UTF-8: polars takes Arrow's word for it, a damaged file breaks it."""
     try:
         column.validate(full=True)
@@ -278,14 +287,12 @@ def _as_text(column: pl.Series, role: str, where: str) -> pl.Series:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     if dtype == pl.Binary:
-        column = pl.Series([_decoded(value) for value in column], dtype=pl.String)
+        column = pl.Series([None if value is None else _decoded(value) for value in column], dtype=pl.String)
     cells = column.cast(pl.String, strict=False).str.strip_chars()
     return cells.set(cells == "", None)
 
 
-def _decoded(value: bytes | None) -> str | None:
-    if value is None:
-        return None
+def _decoded(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

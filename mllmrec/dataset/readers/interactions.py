@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mllmrec.dataset.readers.columns import TableColumns
-from mllmrec.dataset.readers.delimited import Cells
 from mllmrec.dataset.readers.formats import OBJECTS, Reading, read_cells, read_objects
 from mllmrec.dataset.readers.reading import suffix
-from mllmrec.dataset.readers.source import FileRead, TimeUnit
-from mllmrec.dataset.readers.times import read_times
-from mllmrec.dataset.readers.values import id_fault, read_ids, read_numbers, show, without_missing
+from mllmrec.dataset.readers.rows import NO_TIME, Rows, TextCodes, read_rows
+from mllmrec.dataset.readers.scratch import Pieces
+from mllmrec.dataset.readers.source import INTERACTIONS, FileRead, Rejects, TimeUnit
+from mllmrec.dataset.readers.times import TimeForms
+from mllmrec.dataset.readers.values import id_fault
 
+_PIECE_ROWS = 500_000  # of objects that are held at a time
 _ROLES = ("user", "item", "rating", "timestamp", "split")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -39,27 +44,62 @@ class InteractionFile:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Hold all interactions of a shop.
+    """Hold all interactions of a shop, in the order of the files.
 
     Attributes:
-        table: columns INTERACTIONS, in the order of the files.
+        rows: users, items, ratings and times as numbers.
+        parts: names of the parts of a given split, each once; none where the source gives no split.
         files: what was read.
         columns: the columns of each file.
         time_unit: unit of the timestamps.
         time_form: the form that the timestamps had, in words.
     """
 
-    table: pl.DataFrame
+    rows: Rows
+    parts: pl.Series
     files: tuple[FileRead, ...]
     columns: tuple[TableColumns, ...]
     time_unit: TimeUnit
     time_form: str
 
+    def table(self, places: NDArray[np.integer] | None = None) -> pl.DataFrame:
+        """Return rows in columns INTERACTIONS; None: all."""
+        rows, every = self.rows, np.arange(len(self.rows.user)) if places is None else places
+        return pl.DataFrame(
+            {
+                "user": rows.users.gather(rows.user[every]),
+                "item": rows.items.gather(rows.item[every]),
+                "rating": rating_column(rows.ratings.read()[every]),
+                "timestamp": time_column(rows.times.read()[every]),
+                "split": self.split_column(every),
+            },
+            schema=INTERACTIONS,
+        )
+
+    def split_column(self, places: NDArray[np.integer]) -> pl.Series:
+        """Return the source's name of each row's part, null where it has none."""
+        split = pl.Series(self.rows.split.read()[places])
+        return self.parts.gather(split.set(split < 0, None))
+
+
+def rating_column(ratings: NDArray[np.float64]) -> pl.Series:
+    """Return ratings, null where there is none."""
+    missing = np.isnan(ratings)
+    column = pl.Series("rating", ratings)
+    return column.set(pl.Series(missing), None) if missing.any() else column
+
+
+def time_column(times: NDArray[np.int64]) -> pl.Series:
+    """Return times, null where there is none."""
+    missing = times == NO_TIME
+    column = pl.Series("timestamp", times)
+    return column.set(pl.Series(missing), None) if missing.any() else column
+
 
 def read_interactions(
     files: Sequence[InteractionFile], assignments: Mapping[str, str], reading: Reading, *, numbered: bool = False
 ) -> Interactions:
-    """Read files of interactions as one table.
+    """Read files of interactions as one table, some rows at a time.
 
     Args:
         files: in the order in which their rows are kept.
@@ -74,59 +114,63 @@ def read_interactions(
         InputError: a file cannot be read, a column is missing, or too many rows of a file are left out.
     """
     columns = tuple(TableColumns("interactions", f"{file.path.name}:1", assignments) for file in files)
-    texts = [_read(file, chosen, reading) for file, chosen in zip(files, columns, strict=True)]
-    rows = pl.concat([text.with_columns(file=pl.lit(n)) for n, text in enumerate(texts)])
-    times, ratings = read_times(rows["timestamp"]), without_missing(rows["rating"])
-    values = rows.select(
-        user=read_ids(rows["user"], numbered=numbered),
-        item=read_ids(rows["item"], numbered=numbered),
-        rating=read_numbers(ratings),
-        timestamp=times.values,
-        split="split",
-    )
-    faults = pl.DataFrame(
-        {
-            "user": values["user"].is_null(),
-            "item": values["item"].is_null(),
-            "rating": ratings.is_not_null() & values["rating"].is_null(),
-            "timestamp": times.unreadable,
-        }
-    )
-    is_faulty = faults.select(pl.any_horizontal(pl.all())).to_series()
-    for row, fault in zip(
-        rows.filter(is_faulty).iter_rows(named=True), faults.filter(is_faulty).iter_rows(named=True), strict=True
-    ):
-        role = next(role for role in faults.columns if fault[role])
-        reading.rejects.add(files[row["file"]].path.name, row["line"], _reason(role, row[role], numbered=numbered))
-    counts = dict(rows.filter(~is_faulty)["file"].value_counts().iter_rows())
+    codes = {role: TextCodes() for role in ("user", "item", "split")}
+    pieces, forms = Pieces(reading.scratch), TimeForms()
+    for n, (file, chosen) in enumerate(zip(files, columns, strict=True)):
+        for cells in _cell_pieces(file, chosen, reading):
+            forms.add(cells["timestamp"])
+            numbers = (code.encode(cells[role]).alias(role) for role, code in codes.items())
+            pieces.append(cells.with_columns(*numbers, file=pl.lit(n)))
+        chosen.check()
+    texts = {role: code.texts() for role, code in codes.items()}
+    rows = read_rows(pieces, texts, forms, reading, [file.path.name for file in files], numbered=numbered)
     facts = [
-        _facts(file.path.name, counts.get(n, 0), chosen, reading)
+        _facts(file.path.name, rows.counts[n], chosen, reading)
         for n, (file, chosen) in enumerate(zip(files, columns, strict=True))
     ]
-    return Interactions(values.filter(~is_faulty), tuple(facts), columns, times.unit, times.form)
+    return Interactions(rows, texts["split"], tuple(facts), columns, forms.unit, forms.form)
 
 
-def _read(file: InteractionFile, columns: TableColumns, reading: Reading) -> pl.DataFrame:
-    """Return line and text cells of each role, null if the file has none."""
+def _cell_pieces(file: InteractionFile, columns: TableColumns, reading: Reading) -> Iterator[pl.DataFrame]:
+    """Yield line and text cells of each role, null where the file has none, some rows at a time."""
     if suffix(file.path) in OBJECTS:
-        frame = _object_cells(file.path, columns, reading)
+        pieces = _object_cells(file.path, columns, reading)
     else:
-        cells = read_cells(file.path, reading, columns.roles, file.header)
-        frame = pl.DataFrame({"line": cells.lines} | {role: _cells(cells, columns, role) for role in _ROLES})
-    columns.check()
-    return frame.with_columns(split=pl.lit(file.part)) if file.part else frame
+        pieces = _table_cells(file, columns, reading)
+    for piece in pieces:
+        yield piece.with_columns(split=pl.lit(file.part)) if file.part else piece
 
 
-def _cells(cells: Cells, columns: TableColumns, role: str) -> pl.Series:
-    """Return the cells of a role: of its first column that is not empty."""
-    chosen = [cells.frame[str(cells.names.index(name))] for name in columns.roles(cells.names)[role]]
-    filled = (column for column in chosen if column.null_count() < len(column))
-    empty = pl.Series(role, [None], pl.String).new_from_index(0, len(cells.lines))
-    return next(filled, empty)
+def _table_cells(file: InteractionFile, columns: TableColumns, reading: Reading) -> Iterator[pl.DataFrame]:
+    chosen: dict[str, str] | None = None
+    for cells in read_cells(file.path, reading, columns.roles, file.header):
+        if chosen is None:
+            named = columns.roles(cells.names)
+            columns.check()
+            chosen = _filled_columns(file, named, columns, reading)
+        empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(cells.lines))
+        found = {role: cells.frame[str(cells.names.index(name))] for role, name in chosen.items()}
+        yield pl.DataFrame({"line": cells.lines} | {role: found.get(role, empty) for role in _ROLES})
 
 
-def _object_cells(path: Path, columns: TableColumns, reading: Reading) -> pl.DataFrame:
-    # Lists of text, not of objects: a dump may have tens of millions of rows.
+def _filled_columns(
+    file: InteractionFile, named: Mapping[str, Sequence[str]], columns: TableColumns, reading: Reading
+) -> dict[str, str]:
+    """Return the column of each role: of several the first that is not empty in the whole file."""
+    several = [names for role in _ROLES if len(names := named[role]) > 1]
+    filled: set[str] = set()
+    if several:
+        with closing(read_cells(file.path, replace(reading, rejects=Rejects()), columns.roles, file.header)) as pieces:
+            for cells in pieces:
+                tried = ((name, cells.frame[str(cells.names.index(name))]) for names in several for name in names)
+                filled |= {name for name, column in tried if column.null_count() < len(column)}
+                if all(names[0] in filled for names in several):
+                    break
+    first = {role: next((name for name in named[role] if name in filled), named[role][:1]) for role in _ROLES}
+    return {role: name if isinstance(name, str) else name[0] for role, name in first.items() if name}
+
+
+def _object_cells(path: Path, columns: TableColumns, reading: Reading) -> Iterator[pl.DataFrame]:
     lines: list[int] = []
     texts: dict[str, list[str | None]] = {role: [] for role in _ROLES}
     for line, row in read_objects(path, reading):
@@ -139,6 +183,14 @@ def _object_cells(path: Path, columns: TableColumns, reading: Reading) -> pl.Dat
         else:
             role, value = ("item", values[1]) if _is_id(values[0]) else ("user", values[0])
             reading.rejects.add(path.name, line, id_fault(value, role))
+        if len(lines) == _PIECE_ROWS:
+            yield _objects_frame(lines, texts)
+            for column in (lines, *texts.values()):
+                column.clear()  # type: ignore[attr-defined]
+    yield _objects_frame(lines, texts)
+
+
+def _objects_frame(lines: list[int], texts: Mapping[str, list[str | None]]) -> pl.DataFrame:
     return pl.DataFrame({"line": pl.Series(lines, dtype=pl.UInt32)} | {role: _series(texts[role]) for role in _ROLES})
 
 
@@ -157,13 +209,6 @@ def _series(texts: list[str | None]) -> pl.Series:
         return pl.Series(texts, dtype=pl.String)
     except UnicodeEncodeError:  # half of a surrogate pair; no id may hold the zero byte
         return pl.Series([text and _SURROGATE.sub("\x00", text) for text in texts], dtype=pl.String)
-
-
-def _reason(role: str, cell: str | None, *, numbered: bool) -> str:
-    if role in ("user", "item"):
-        return f"{role} {show(cell)} is no number from 0" if cell and numbered else id_fault(cell, role)
-    kind = "number, such as 4.5" if role == "rating" else "time, such as 1600000000 or 2020-09-13 12:26:40"
-    return f"{role} is no {kind}: {show(cell)}"
 
 
 def _facts(name: str, n_read: int, columns: TableColumns, reading: Reading) -> FileRead:

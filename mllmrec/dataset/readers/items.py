@@ -17,6 +17,8 @@ from mllmrec.dataset.readers.pictures import Pictures
 from mllmrec.dataset.readers.source import ITEMS, FileRead
 from mllmrec.dataset.readers.values import MISSING, id_fault, parse_price, read_id
 
+_PIECE_ROWS = 50_000  # that are held as objects
+
 
 @dataclass(frozen=True)
 class Items:
@@ -48,8 +50,9 @@ def read_items(path: Path, folder: Path, assignments: Mapping[str, str], reading
         InputError: the file cannot be read, has no column of ids, or too many of its rows are left out.
     """
     columns, pictures = TableColumns("items", f"{path.name}:1", assignments), Pictures(folder)
-    rows: dict[str, dict[str, Any]] = {}
-    count = 0
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    tables, count = [pl.DataFrame(schema=ITEMS)], 0
     for line, row in read_objects(path, reading):
         roles = columns.roles(tuple(row))
         cell = next((_present(row[name]) for name in roles["item"]), None)
@@ -58,16 +61,21 @@ def read_items(path: Path, folder: Path, assignments: Mapping[str, str], reading
             reading.rejects.add(path.name, line, id_fault(cell, "item"))
             continue
         count += 1
-        if item not in rows:
-            rows[item] = _item(item, row, roles, pictures)
+        if item in seen:
+            continue
+        seen.add(item)
+        rows.append(_item(item, row, roles, pictures))
+        if len(rows) == _PIECE_ROWS:  # a table takes a fraction of the memory of Python's objects
+            tables.append(pl.DataFrame(rows, schema=ITEMS))
+            rows.clear()
     rejected = reading.rejects.counts[path.name]
     if columns.header:
         columns.check()
     reading.rejects.check(path.name, count + rejected)
-    repeats = [f"{count - len(rows)} item rows repeat an id; the first of each is kept"] if count > len(rows) else []
+    repeats = [f"{count - len(seen)} item rows repeat an id; the first of each is kept"] if count > len(seen) else []
     empty = [] if count else [f"{path.name} holds no items"]
     return Items(
-        table=pl.DataFrame(list(rows.values()), schema=ITEMS),
+        table=pl.concat([*tables, pl.DataFrame(rows, schema=ITEMS)], rechunk=True),
         file=FileRead(path.name, "items", count + rejected, rejected, columns.used_names()),
         columns=columns,
         warnings=(*repeats, *empty, *pictures.warnings()),

@@ -6,6 +6,7 @@ u_id_mapping.csv and i_id_mapping.csv; without them the numbers are the ids.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from mllmrec.dataset.readers.delimited import read_delimited
 from mllmrec.dataset.readers.reading import LINE_BYTES, open_text
+from mllmrec.dataset.readers.rows import Rows
 from mllmrec.dataset.readers.source import ITEMS, Rejects
 from mllmrec.dataset.readers.values import read_ids
 from mllmrec.errors import InputError, near_miss
@@ -43,14 +45,12 @@ def is_numbered(folder: Path, path: Path) -> bool:
     return True
 
 
-def name_ids(
-    folder: Path, table: pl.DataFrame, features: dict[str, NDArray[np.float32]]
-) -> tuple[pl.DataFrame, pl.Series]:
+def name_ids(folder: Path, rows: Rows, features: dict[str, NDArray[np.float32]]) -> tuple[Rows, pl.Series]:
     """Replace the toolbox's numbers by the shop's ids.
 
     Args:
         folder: where the maps lie.
-        table: interactions; user and item are numbers from 0, as text.
+        rows: interactions; the ids of users and items are numbers from 0, as text.
         features: float32 [I, d] each; their rows are the items.
 
     Returns:
@@ -60,7 +60,7 @@ def name_ids(
         InputError: a number has no id, an id has two numbers, or the sizes do not agree.
     """
     users, items = (_read_map(folder / _MAP.format(side)) for side in "ui")
-    largest = int(table["item"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+    largest = int(rows.items.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
     n_items = next((len(array) for array in features.values()), len(items) if items is not None else largest + 1)
     for name, array in features.items():
         if len(array) != n_items or largest >= n_items:
@@ -70,22 +70,22 @@ def name_ids(
             )
     if largest >= n_items:
         raise InputError(f"an interaction has the itemID {largest}, but i_id_mapping.csv has {n_items} ids")
-    if not features and items is None and n_items > max(_MOST_UNNAMED, 10 * len(table)):
+    if not features and items is None and n_items > max(_MOST_UNNAMED, 10 * len(rows.user)):
         raise InputError(
-            f"the largest itemID is {largest} in {len(table)} rows; ids must be numbers from 0 without large gaps"
+            f"the largest itemID is {largest} in {len(rows.user)} rows; ids must be numbers from 0 without large gaps"
         )
     if items is None:
         items = {str(n): str(n) for n in range(n_items)}
     elif items.keys() != {str(n) for n in range(n_items)}:
         raise InputError(f"i_id_mapping.csv maps {len(items)} ids; wanted one for each number below {n_items}")
     names = pl.Series("item", [items[str(n)] for n in range(n_items)], ITEMS["item"])
-    return table.with_columns(_named(table["user"], users, "u"), _named(table["item"], items, "i")), names
+    return replace(rows, users=_named(rows.users, users, "u"), items=_named(rows.items, items, "i")), names
 
 
 def _named(numbers: pl.Series, names: dict[str, str] | None, side: str) -> pl.Series:
     if names is None:
         return numbers
-    missing = [number for number in numbers.unique().to_list() if number not in names]
+    missing = [number for number in numbers.to_list() if number not in names]
     if missing:
         raise InputError(
             f"{side}_id_mapping.csv has no id for {len(missing)} numbers of the .inter file, as {missing[0]}"

@@ -8,15 +8,22 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+import polars as pl
 
 from mllmrec.dataset.readers.source import Rejected
 from mllmrec.errors import InputError, first_line
 from mllmrec.foundation.storage import open_regular
 
+DELIMITERS = ",\t;|"
+LINES = {"line": pl.UInt32, "text": pl.String}
 LINE_BYTES = 4 << 20  # a longer line is no row of a table
 BLANK_LINES = 1_000_000  # in one file
+_PIECE_BYTES = 16 << 20  # of a table that are read at a time
 _LEAST_LIMIT = 256 << 20  # bytes that any file may unpack to
 _PACKING = 100  # real tables pack less well than this
 _SAMPLE_BYTES = 4096
@@ -166,3 +173,80 @@ def lines(path: Path, rejected: _Rejecting, max_bytes: int | None = None) -> Ite
                 yield number, line
             elif (blank := blank + 1) > BLANK_LINES:
                 raise InputError(f"{path.name}:{number}: over {BLANK_LINES:,} blank lines")
+
+
+@dataclass
+class Faults:
+    """Collect rows of a file that are left out, in any order.
+
+    Attributes:
+        name: of the file.
+        rows: line and reason of each.
+    """
+
+    name: str
+    rows: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, reason: str) -> None:
+        """Add a row."""
+        self.rows.append((line, reason))
+
+    def move(self, rejects: _Rejecting) -> None:
+        """Pass the rows on, in the order of their lines."""
+        for line, reason in sorted(self.rows, key=itemgetter(0)):
+            rejects.append(Rejected(f"{self.name}:{line}", reason))
+        self.rows.clear()
+
+
+def line_pieces(path: Path, faults: Faults, max_bytes: int | None) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """Yield line and text of whole lines, some mebibytes at a time, and whether they are the last.
+
+    Raises:
+        InputError: the file holds nothing, or cannot be read.
+    """
+    with open_text(path, max_bytes) as file:
+        pieces: list[bytes] = []
+        before, has_text, is_last = 0, False, False
+        while not is_last:
+            pieces.append(file.read(_PIECE_BYTES))
+            is_last = len(pieces[-1]) < _PIECE_BYTES
+            has_text = has_text or bool(pieces[-1].strip(b"\x00 \t\r\n"))
+            if not is_last and (not has_text or b"\n" not in pieces[-1]):
+                continue
+            data = b"".join(pieces)
+            if not has_text:
+                raise InputError(
+                    f"{path.name} has no text, only NUL bytes; export it again"
+                    if data.strip()
+                    else f"{path.name} is empty"
+                )
+            end = len(data) if is_last else data.rindex(b"\n") + 1
+            yield _lines(path, data[:end], before, faults), is_last
+            before += data.count(b"\n", 0, end)
+            pieces = [data[end:]]
+
+
+def _lines(path: Path, data: bytes, before: int, faults: Faults) -> pl.DataFrame:
+    """Return line and text of the lines that hold more than blanks and delimiters; `before` lines precede them."""
+    if not data:
+        return pl.DataFrame(schema=LINES)
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError:
+        whole = _decoded(path, data, before, faults)
+    texts = pl.Series("text", [whole.removesuffix("\n")]).str.split("\n").explode()
+    frame = pl.DataFrame([texts.str.strip_chars_end("\r")]).with_row_index("line", offset=before + 1)
+    return frame.filter(pl.col("text").str.strip_chars(DELIMITERS + " ") != "")
+
+
+def _decoded(path: Path, data: bytes, before: int, faults: Faults) -> str:
+    texts = []
+    for number, line in enumerate(data.split(b"\n"), start=before + 1):
+        try:
+            texts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            if number == 1:
+                raise InputError(f"{path.name}:1: the header is not UTF-8 text; save the file as UTF-8") from error
+            faults.add(number, f"not UTF-8 text ({error.reason}); save the file as UTF-8")
+            texts.append("")
+    return "\n".join(texts)

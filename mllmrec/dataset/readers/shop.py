@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -58,29 +59,28 @@ def read_shop(
     rows = read_interactions(files.interactions, assignments, reading, numbered=numbered)
     catalog = read_items(files.items, folder, assignments, reading) if files.items else None
     check_assignments(assignments, [*rows.columns, *([catalog.columns] if catalog else [])])
-    if not len(rows.table):
+    if not len(rows.rows.user):
         raise InputError(f"no interactions are left: {', '.join(file.name for file in rows.files)} has none")
-    table, names = rows.table, catalog.table if catalog else pl.DataFrame(schema=ITEMS)
+    names = catalog.table if catalog else pl.DataFrame(schema=ITEMS)
     features, warnings = mmrec.read_features(folder) if numbered else ({}, [])
     if numbered:
-        table, ids = mmrec.name_ids(folder, table, features)
+        named, ids = mmrec.name_ids(folder, rows.rows, features)
+        rows = replace(rows, rows=named)
         names = (
             pl.DataFrame({"item": ids}).join(names, on="item", how="left", maintain_order="left").select(ITEMS.keys())
         )
     warnings += [
         *_time_warnings(rows),
-        *(_item_warnings(table, catalog, files.unread) if catalog or not numbered else ()),
+        *(_item_warnings(rows.rows.items, catalog, files.unread) if catalog or not numbered else ()),
     ]
     return Source(
         name=files.name.encode("utf-8", "replace").decode(),
         kind=files.kind,
-        interactions=table,
+        interactions=rows,
         items=names,
         rejects=reading.rejects,
         files=(*rows.files, *([catalog.file] if catalog else [])),
         unread=files.unread,
-        time_unit=rows.time_unit,
-        time_form=rows.time_form,
         features=features,
         warnings=(*warnings, *_reject_warnings(reading)),
     )
@@ -91,14 +91,14 @@ def _time_warnings(rows: Interactions) -> Iterator[str]:
         yield f"the timestamps have several forms: {rows.time_form}; each was read as its size tells"
 
 
-def _item_warnings(interactions: pl.DataFrame, catalog: Items | None, unread: Sequence[str]) -> Iterator[str]:
+def _item_warnings(seen: pl.Series, catalog: Items | None, unread: Sequence[str]) -> Iterator[str]:
     """Yield what was counted while items were read, and whether the interacted items stand in their table."""
     if catalog is None:
         other = f"; is it one of {', '.join(unread[:4])}? Name it with --items {unread[0]}" if unread else ""
         yield f"there is no item table (items.jsonl, .csv, ...): items have neither text nor pictures{other}"
         return
     yield from catalog.warnings
-    listed, seen = catalog.table["item"], interactions["item"].unique(maintain_order=True)
+    listed = catalog.table["item"]
     missing = seen.filter(~seen.is_in(listed.implode()))
     if not len(listed) or len(missing) <= (1 - _FEW) * len(seen):
         return

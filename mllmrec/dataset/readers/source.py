@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec.errors import InputError
+
+if TYPE_CHECKING:
+    from mllmrec.dataset.readers.interactions import Interactions
 
 TableName = Literal["interactions", "items"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -134,25 +137,21 @@ class Source:
     Attributes:
         name: short name of the data, from its folder.
         kind: "tables", "amazon" or "mmrec".
-        interactions: columns INTERACTIONS, rows in file order.
+        interactions: rows in file order, form and unit of their times.
         items: columns ITEMS, one row per item, in file order; missing text is null.
         rejects: rows left out.
         files: the files that were read.
         unread: names of the other tables in the folder.
-        time_unit: unit of the timestamps.
-        time_form: the form that the timestamps had, in words; "" if there are none.
         features: item features that came with the data, float32 [rows of items, d] each.
         warnings: one line each, for the person who runs prepare.
     """
 
     name: str
     kind: str
-    interactions: pl.DataFrame
+    interactions: Interactions
     items: pl.DataFrame
     rejects: Rejects
     files: tuple[FileRead, ...]
     unread: tuple[str, ...] = ()
-    time_unit: TimeUnit = "s"
-    time_form: str = ""
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ The size of a number tells its unit. Numbers whose dates would be of no shop's l
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import polars as pl
@@ -20,11 +21,13 @@ from mllmrec.dataset.readers.source import TimeUnit
 from mllmrec.dataset.readers.values import without_missing
 
 PER_SECOND: dict[TimeUnit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")  # the coarsest first
 _SECONDS_BELOW = 10**11  # in seconds, the year 5138; larger numbers count in smaller units
 _FIRST_UNIX_SECOND = 10**8  # of 1973; lower numbers only order rows
 _LIFETIME = (631_152_000, 4_102_444_800)  # seconds from 1990 to 2100
 _FORMS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _NUMBER = r"^([+-]?\d{1,19})(?:\.(\d*))?$"
+_PLAIN = r"^\d{1,18}$"
 _EXPONENT = r"^[+-]?\d+(?:\.\d*)?[eE][+-]?\d+$"
 _DIGITS = r"^(?:19|20)\d{6}(?:(?:\d{4}|\d{9})?(?:\.0*)?|\d{6}(?:\.\d*)?)$"
 _DATE = (
@@ -52,26 +55,86 @@ class Times:
     form: str
 
 
+class TimeForms:
+    """Tell the form of a shop's times from all of their cells, which may come in pieces, and read them by it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._steps: Counter[int] = Counter()
+        self._finest: Counter[str] = Counter()  # the finest unit that each way to read the numbers would need
+
+    def add(self, cells: pl.Series) -> None:
+        """Count the forms of some cells."""
+        given = without_missing(cells)
+        numbers, dates = _numbers(given), _dates(given)
+        digits = given.str.contains(_DIGITS).fill_null(value=False)
+        scaled = _scaled(numbers)
+        fine = scaled.filter((pl.col("step") > 0) & _SECOND.is_not_null())
+        self._counts += Counter(
+            whole=numbers["whole"].count(),
+            digits=int(digits.sum()),
+            dates=dates["second"].count(),
+            unix=int((numbers["whole"].abs() >= _FIRST_UNIX_SECOND).sum()),
+            fine=len(fine),
+            alive=len(fine.filter(_SECOND.is_between(*_LIFETIME, closed="left"))),
+        )
+        self._steps += Counter(dict(scaled.filter(_SECOND.is_not_null())["step"].value_counts().iter_rows()))
+        ways = {"order": _in_order(numbers), "scaled": scaled, "dates": dates}
+        if digits.any():
+            ways["digits"] = _digits(given.set(~digits, None))
+        for way, parts in ways.items():
+            self._finest[way] = max(self._finest[way], _finest(parts))
+
+    @property
+    def _way(self) -> str:
+        counts = self._counts
+        if counts["digits"] * 2 > counts["whole"]:
+            return "digits"
+        return "order" if not counts["unix"] or counts["fine"] > 2 * counts["alive"] else "scaled"
+
+    @property
+    def unit(self) -> TimeUnit:
+        """Return the coarsest unit that keeps every difference."""
+        return _UNITS[max(self._finest[self._way], self._finest["dates"])]
+
+    @property
+    def form(self) -> str:
+        """Return the forms that were recognised, in words."""
+        counts = self._counts
+        numbers = {
+            "digits": {"dates as YYYYMMDD...": counts["digits"]},
+            "order": {"numbers that order rows": counts["whole"]},
+            "scaled": {form: self._steps[n] for n, form in enumerate(_FORMS)},
+        }[self._way]
+        named = [(form, count) for form, count in (numbers | {"dates": counts["dates"]}).items() if count]
+        return ", ".join(f"{count:,} in {form}" for form, count in named) if len(named) > 1 else "".join(dict(named))
+
+    def read(self, cells: pl.Series) -> Times:
+        """Return the times of some of the cells that were counted."""
+        given, way = without_missing(cells), self._way
+        if way == "digits":
+            digits = given.str.contains(_DIGITS).fill_null(value=False)
+            parts = _digits(given.set(~digits, None))
+        else:
+            parts = _scaled(_numbers(given)) if way == "scaled" else _in_order(_numbers(given))
+        dates = _dates(given)
+        is_number = parts["second"].is_not_null()
+        both = pl.DataFrame({name: parts[name].zip_with(is_number, dates[name]) for name in ("second", "nano")})
+        values = _integers(both, self.unit)
+        return Times(values, values.is_null() & given.is_not_null(), self.unit, self.form)
+
+
 def read_times(cells: pl.Series) -> Times:
     """Read the times of text cells, all rows of a shop together."""
-    given = without_missing(cells)
-    numbers, dates = _numbers(given), _dates(given)
-    forms: dict[str, int] = {}
-    if (digits := given.str.contains(_DIGITS).fill_null(value=False)).sum() * 2 > numbers["whole"].count():
-        parts, forms["dates as YYYYMMDD..."] = _digits(given.set(~digits, None)), int(digits.sum())
-    else:
-        parts = _scaled(numbers, forms)
-    forms["dates"] = dates["second"].count()
-    is_number = parts["second"].is_not_null()
-    both = pl.DataFrame({name: parts[name].zip_with(is_number, dates[name]) for name in parts.columns})
-    values, unit = _integers(both)
-    named = [(form, count) for form, count in forms.items() if count]
-    words = ", ".join(f"{count:,} in {form}" for form, count in named) if len(named) > 1 else "".join(dict(named))
-    return Times(values, values.is_null() & given.is_not_null(), unit, words)
+    forms = TimeForms()
+    forms.add(cells)
+    return forms.read(cells)
 
 
 def _numbers(given: pl.Series) -> pl.DataFrame:
     """Return whole (Int64) and nano (Int64: the fraction in billionths, never negative) of numbers."""
+    if given.str.contains(_PLAIN).all():
+        return pl.DataFrame({"whole": given.cast(pl.Int64)}).with_columns(nano=pl.lit(0, pl.Int64))
     whole = given.str.extract(_NUMBER, 1).cast(pl.Int64, strict=False)
     nano = given.str.extract(_NUMBER, 2).str.slice(0, 9).str.pad_end(9, "0").cast(pl.Int64).fill_null(0)
     large = given.set(~given.str.contains(_EXPONENT).fill_null(value=False), None).cast(pl.Float64, strict=False)
@@ -89,24 +152,20 @@ def _numbers(given: pl.Series) -> pl.DataFrame:
     )
 
 
-def _scaled(numbers: pl.DataFrame, forms: dict[str, int]) -> pl.DataFrame:
-    """Return second and nano of numbers, each in the unit that its size tells."""
+def _in_order(numbers: pl.DataFrame) -> pl.DataFrame:
+    """Return numbers that only order rows, as second and nano."""
+    return numbers.select(second="whole", nano="nano")
+
+
+def _scaled(numbers: pl.DataFrame) -> pl.DataFrame:
+    """Return step, second and nano of numbers, each in the unit that its size tells."""
     size = pl.col("whole").abs()
     step = sum(((size >= _SECONDS_BELOW * 10**power).cast(pl.Int64) for power in (0, 3, 6)), start=pl.lit(0))
     frame = numbers.with_columns(step=step)
     scale = pl.lit(10, pl.Int64).pow(3 * pl.col("step"))
     second = pl.col("whole") // scale
     rest = (pl.col("whole") - second * scale) * (10**9 // scale) + _NANO // scale
-    scaled = frame.select("step", second=second, nano=rest)
-    fine = scaled.filter((pl.col("step") > 0) & _SECOND.is_not_null())
-    alive = fine.filter(_SECOND.is_between(*_LIFETIME, closed="left"))
-    is_order = not (numbers["whole"].abs() >= _FIRST_UNIX_SECOND).any()
-    if is_order or len(fine) > 2 * len(alive):
-        forms["numbers that order rows"] = numbers["whole"].count()
-        return numbers.select(second="whole", nano="nano")
-    counts = dict(scaled.filter(_SECOND.is_not_null())["step"].value_counts().iter_rows())
-    forms.update({form: counts.get(n, 0) for n, form in enumerate(_FORMS)})
-    return scaled.select("second", "nano")
+    return frame.select("step", second=second, nano=rest)
 
 
 def _digits(given: pl.Series) -> pl.DataFrame:
@@ -118,6 +177,8 @@ def _digits(given: pl.Series) -> pl.DataFrame:
 
 
 def _dates(given: pl.Series) -> pl.DataFrame:
+    if not given.str.contains(r"[-/.]").any():
+        return pl.DataFrame({"second": None, "nano": pl.zeros(len(given), pl.Int64, eager=True)}).cast(pl.Int64)
     groups = given.str.extract_groups(_DATE).struct.unnest()
     clock = pl.format(
         "{} {}:{}",
@@ -137,10 +198,14 @@ def _dates(given: pl.Series) -> pl.DataFrame:
     )
 
 
-def _integers(parts: pl.DataFrame) -> tuple[pl.Series, TimeUnit]:
+def _finest(parts: pl.DataFrame) -> int:
+    """Return the place among _UNITS of the coarsest unit that keeps every nano."""
     nanos = parts.filter(_SECOND.is_not_null() & (_NANO != 0))["nano"]
-    unit = next(unit for unit, per in PER_SECOND.items() if not (nanos % (10**9 // per) != 0).any())
+    return next(n for n, unit in enumerate(_UNITS) if not (nanos % (10**9 // PER_SECOND[unit]) != 0).any())
+
+
+def _integers(parts: pl.DataFrame, unit: TimeUnit) -> pl.Series:
     per = PER_SECOND[unit]
     held = _SECOND.abs() < (2**63 // per - 1)  # in 64 bits
     values = parts.select(pl.when(held).then(_SECOND * per + _NANO // (10**9 // per)).alias("timestamp"))
-    return values["timestamp"], unit
+    return values["timestamp"]

@@ -24,6 +24,7 @@ MISSING = frozenset({"\\N", "nan", "NaN", "null", "Null", "NULL", "None", "<NA>"
 _MISSING_NUMBERS = ("", "na", "n/a", "nan", "nat", "null", "none", "-", "\\n", "<na>", "#n/a")
 # What divides lines and columns in the files that ids are written to, and what no file can hold.
 _DIVIDING = re.compile("[\x00\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
+_PLAIN = r"^[!-~](?:[ -~]*[!-~])?$"  # a text that is an id as it stands, if it is short
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 _WHOLE = r"^\d{1,18}(?:\.0*)?$"
 _ID_LENGTH = 1_000  # characters
@@ -64,7 +65,8 @@ def read_ids(cells: pl.Series, *, numbered: bool = False) -> pl.Series:
         numbers = cells.set(~cells.str.contains(_WHOLE).fill_null(value=False), None)
         return numbers.str.replace(r"\.0*$", "").cast(pl.Int64).cast(pl.String)
     distinct = cells.drop_nulls().unique()
-    changes = {cell: name for cell in distinct.to_list() if (name := read_id(cell)) != cell}
+    plain = distinct.str.contains(_PLAIN) & (distinct.str.len_bytes() <= _ID_LENGTH) & ~distinct.is_in(MISSING)
+    changes = {cell: name for cell in distinct.filter(~plain).to_list() if (name := read_id(cell)) != cell}
     return cells.replace(changes) if changes else cells
 
 
