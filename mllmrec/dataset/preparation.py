@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,23 +93,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     store.check_free(Path(out), force=force)
-    gibibytes = options.max_unpacked
-    reading = Reading(
-        rejects=Rejects(options.max_rejected),
-        max_bytes=None if gibibytes is None else int(gibibytes * (1 << 30)),
-        max_rows=options.max_rows,
-        progress=progress,
-        scratch=_scratch(Path(out)),
-    )
-    raw = read_shop(
-        Path(source),
-        options.columns,
-        reading,
-        form=options.format,
-        interactions=options.interactions,
-        items=options.items,
-        split_column=options.split_column,
-    )
+    raw = _read(Path(source), Path(out), options, progress)
     rule = _rule(raw, options)
     kept, steps, warnings = _clean(raw, rule, options)
     users, items, interactions, features = _map_ids(raw, kept, rule, keep_all=_core(rule, options) == 0)
@@ -125,7 +109,46 @@ def prepare(
         items, downloads = add_pictures(items, downloader, progress)
         warnings += downloads.warnings
         steps |= downloads.steps
-    facts: dict[str, Any] = {
+    store.save(
+        Path(out),
+        users=users,
+        items=items,
+        interactions=interactions,
+        features=features,
+        rejected=raw.rejects.listed,
+        facts=_facts(raw, options, rule, steps, warnings),
+        force=force,
+        progress=progress,
+    )
+    del raw, interactions  # load() reads them anew, and memory may not hold them twice
+    return store.load(Path(out))
+
+
+def _read(source: Path, out: Path, options: PrepareOptions, progress: Progress) -> Source:
+    gibibytes = options.max_unpacked
+    reading = Reading(
+        rejects=Rejects(options.max_rejected),
+        max_bytes=None if gibibytes is None else int(gibibytes * (1 << 30)),
+        max_rows=options.max_rows,
+        progress=progress,
+        scratch=_scratch(out),
+    )
+    return read_shop(
+        source,
+        options.columns,
+        reading,
+        form=options.format,
+        interactions=options.interactions,
+        items=options.items,
+        split_column=options.split_column,
+    )
+
+
+def _facts(
+    raw: Source, options: PrepareOptions, rule: str, steps: Mapping[str, int], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Return the manifest's record of what was read, with which options, and what was left out."""
+    return {
         "name": raw.name,
         "kind": raw.kind,
         "category": options.category,
@@ -140,19 +163,6 @@ def prepare(
         "rejected": raw.rejects.counts.total(),
         "warnings": [*raw.warnings, *warnings],
     }
-    store.save(
-        Path(out),
-        users=users,
-        items=items,
-        interactions=interactions,
-        features=features,
-        rejected=raw.rejects.listed,
-        facts=facts,
-        force=force,
-        progress=progress,
-    )
-    del raw, interactions  # load() reads them anew, and memory may not hold them twice
-    return store.load(Path(out))
 
 
 def _scratch(out: Path) -> Path | None:
