@@ -1,6 +1,6 @@
 """The sentence encoder by torch, in bfloat16, and by the backends that are installed.
 
-`python -m bench.bench_encoder WAY ...`. Texts are those of a dataset, or of a generated catalogue where none is named.
+`python -m bench.bench_encoder WAY ...`. Texts are those of a dataset, or of a generated catalogue if none is named.
 Ways go in turn, RUNS times, in one process and with the same threads. The table has medians, how many times faster than
 torch, how far the vectors lie apart at most, their mean cosine, and how many of ten nearest neighbors stay. Converting
 and loading are no part of the times.

@@ -96,7 +96,7 @@ def _verdict(old: Path, new: Path, names: Mapping[str, str]) -> str:
 
 
 def _model_settings_apart(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Return True where two configs differ only in settings of other kinds of model, as earlier configs did."""
+    """Return True if two configs differ only in settings of other kinds of model, as earlier configs did."""
     extra = before.keys() - after.keys()
     kept = {key: value for key, value in before.items() if key not in extra}
     return kept == after and all("model." in key for key in extra)

@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @cache
 def complaint(file: Path) -> str:
-    """Why nothing may be reported on an op with these tests; empty where they pass. Run once a session."""
+    """Why nothing may be reported on an op with these tests; empty if they pass. Run once a session."""
     command = [sys.executable, "-m", "pytest", str(file), "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -127,7 +127,7 @@ def sized(request: pytest.FixtureRequest) -> Callable[[int], int]:
 
 @pytest.fixture(scope="session")
 def real_vectors(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray | None:
-    """all-MiniLM-L6-v2 over the text of 4,344 real products, float32 [4344, 384]; None where they are not here."""
+    """all-MiniLM-L6-v2 over the text of 4,344 real products, float32 [4344, 384]; None if they are not here."""
     if not (REAL / "amazon-scientific").is_dir():
         return None
     folder = tmp_path_factory.mktemp("real") / "scientific"

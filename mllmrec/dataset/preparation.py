@@ -166,7 +166,7 @@ def _facts(
 
 
 def _scratch(out: Path) -> Path | None:
-    """Return the folder that will hold the dataset, for temporary files; None where it cannot be written to."""
+    """Return the folder that will hold the dataset, for temporary files; None if it cannot be written to."""
     place = next((folder for folder in out.absolute().parents if folder.is_dir()), None)
     return place if place is not None and os.access(place, os.W_OK) else None
 

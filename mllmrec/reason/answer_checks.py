@@ -55,7 +55,7 @@ _JOINT = 3  # letters of a word that joins others: and, or, und
 _FOREIGN = 0.5  # share of an answer's letters in a script that hardly occurs in the prompt
 _HARDLY_ANY = 0.02
 # The first words of "I am sorry, I cannot ...", "As an AI ..." in the languages that current models answer in.
-# An answer is judged by its opening alone: a description may well say later that something cannot be seen.
+# An answer is judged only by its opening: a description may well say later that something cannot be seen.
 _REFUSALS = (
     r"(i'?m|i am) (sorry|unable|not able|afraid)",
     r"(sorry|apologies|unfortunately)\b.{0,40}\b(can'?t|cannot|unable|not able)",
@@ -79,7 +79,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def check_reply(reply: Reply, prompt: str, sentences: int = 0) -> tuple[str, str]:
-    """Return the answer in a reply, and why it cannot be used as it stands; the reason is empty where it can.
+    """Return the answer in a reply, and why it cannot be used as it stands; the reason is empty if it can.
 
     Args:
         reply: as the engine gave it.
@@ -108,7 +108,7 @@ def check_reply(reply: Reply, prompt: str, sentences: int = 0) -> tuple[str, str
 
 
 def _unusable(text: str, prompt: str) -> str:
-    """Return why nothing of an answer can be used, empty where some can."""
+    """Return why nothing of an answer can be used, empty if some can."""
     if is_refusal(text):
         return "refusal"
     if _ITSELF.search(text):
@@ -216,13 +216,13 @@ def copies(text: str, prompt: str) -> bool:
 
 
 def first_sentences(text: str, count: int) -> str:
-    """Return the first sentences of a text; nothing where it has fewer, or none are counted."""
+    """Return the first sentences of a text; nothing if it has fewer, or none are counted."""
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
     return text[: ends[count - 1]].strip() if 0 < count <= len(ends) else ""
 
 
 def salvage(text: str) -> str:
-    """Return the whole sentences of a text that was cut; where there is none, its whole words."""
+    """Return the whole sentences of a text that was cut; if there is none, its whole words."""
     ends = [end.end() for end in _SENTENCE_END.finditer(text)]
     if ends:
         return text[: ends[-1]].strip()
@@ -231,7 +231,7 @@ def salvage(text: str) -> str:
 
 
 def status_counts(counts: Mapping[str, int]) -> str:
-    """Return the answers that are no plain success, for a stage's one line; empty where all are.
+    """Return the answers that are no plain success, for a stage's one line; empty if all are.
 
     Args:
         counts: answers by status.

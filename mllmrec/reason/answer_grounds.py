@@ -19,7 +19,7 @@ _NAMED = 3  # such words that a reason names
 
 
 def stray(text: str, request: ChatRequest) -> str:
-    """Return why an answer does not speak of its request alone; empty where it does, or where there are no examples.
+    """Return why an answer does not speak of its request alone; empty if it does, or if there are no examples.
 
     Args:
         text: of the answer.

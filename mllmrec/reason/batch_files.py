@@ -181,7 +181,7 @@ def write_batch(
     max_lines: int = MAX_LINES,
     max_bytes: int = MAX_BYTES,
 ) -> int:
-    """Write one line a request, and return the number of lines.
+    """Write one line per request, and return the number of lines.
 
     What is beyond the limits goes into x.2.jsonl, x.3.jsonl ...; those of an earlier, longer batch are removed.
     Pictures that do not open are left out; a request where none does has no line.

@@ -38,7 +38,7 @@ def _checksum(key: str, answer: Answer) -> str:
 
 
 def _answer(key: Any, fields: Sequence[Any], checksum: str) -> Answer | None:
-    """Return the answer of a row, or None where a field is no text or the checksum is another."""
+    """Return the answer of a row, or None if a field is no text or the checksum is another."""
     if not all(isinstance(field, str) for field in (key, *fields)):
         return None
     answer = Answer(*fields)

@@ -58,7 +58,7 @@ class RetryingChat:
         return f"{self.model.fingerprint} template={self.template.digest} retries={self.retries} {VERSION}"
 
     def answers(self, requests: Sequence[ChatRequest], report: Report[Answer] = no_report) -> list[Answer]:
-        """Return one answer a request, in order; no answer depends on the other requests of the call.
+        """Return one answer per request, in order; no answer depends on the other requests of the call.
 
         An answer that was cut, a list or repetitive in every attempt is "flagged": its text is kept. A request is
         reported as done once no attempt is left to it.
@@ -182,7 +182,7 @@ class ChatDescriber:
         return spread(item.images, self._max_images)
 
     def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
-        """Return one answer an item; an item without a usable picture is left its text, and the reason."""
+        """Return one answer per item; an item without a usable picture is left its text, and the reason."""
         answers: list[Answer] = [Answer("", "text-only")] * len(items)
         requests = {n: self.request(item) for n, item in enumerate(items) if item.images}
         numbers = list(requests)
@@ -226,7 +226,7 @@ def spread(images: Sequence[Path], most: int) -> tuple[Path, ...]:
 
 
 def usable_request(request: ChatRequest) -> tuple[ChatRequest | None, str]:
-    """Return a request with those of its pictures that open, None where none does, and why the others do not."""
+    """Return a request with those of its pictures that open, None if none does, and why the others do not."""
     good, reasons = [], []
     for path in request.images:
         try:

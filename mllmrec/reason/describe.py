@@ -34,7 +34,7 @@ class Descriptions:
     """The engine's text on each item's pictures.
 
     Attributes:
-        table: [I] rows in catalogue order: id, description (empty where there is none), status ("ok",
+        table: [I] rows in catalogue order: id, description (empty if there is none), status ("ok",
             "text-only", "flagged", "suspect", "unusable", "failed"; see `reason.engine.Answer`), reason.
     """
 
@@ -42,7 +42,7 @@ class Descriptions:
 
     @property
     def texts(self) -> list[str]:
-        """Return [I] D_s of each item, empty where there is none."""
+        """Return [I] D_s of each item, empty if there is none."""
         return self.table["description"].to_list()
 
     @property
@@ -73,7 +73,7 @@ class Descriptions:
 
 
 def catalogue(dataset: Dataset, *, images: bool = True) -> list[Item]:
-    """Return [I] the dataset's items as an engine sees them; without `images`, their text alone."""
+    """Return [I] the dataset's items as an engine sees them; without `images`, only their text."""
     return [
         Item(
             title=row["title"] or "",
@@ -98,7 +98,7 @@ def describe_items(
 ) -> Descriptions:
     """Describe every item; what is in the cache is not generated again.
 
-    An item whose pictures cannot be used goes on with its text alone, and its row says why.
+    An item whose pictures cannot be used goes on with only its text, and its row says why.
 
     Args:
         dataset: the catalogue.

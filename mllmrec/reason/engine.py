@@ -63,9 +63,9 @@ class Item:
     """One item as the catalogue has it; every text is data, never an instruction.
 
     Attributes:
-        title, brand, description: empty where unknown.
+        title, brand, description: empty if unknown.
         categories: from general to special.
-        price: in the shop's currency, None where unknown.
+        price: in the shop's currency, None if unknown.
         images: local files, unchecked: whatever opens them must treat them as hostile.
     """
 
@@ -87,7 +87,7 @@ class Answer:
     """An engine's answer to one request.
 
     Attributes:
-        text: the generated text, empty where there is none.
+        text: the generated text, empty if there is none.
         status: one of
             "ok";
             "text-only": the item has no usable image, and `reason` says why where it should have one;
@@ -96,7 +96,7 @@ class Answer:
             "unusable": nothing usable came, and the same request would bring the same again;
             "failed": the engine could not answer, and may do so later.
             Users of profiles may also be "empty" (no history), "mean" or "hidden" (no text is generated).
-        reason: one line, empty where all went well.
+        reason: one line, empty if all went well.
     """
 
     text: str
@@ -111,7 +111,7 @@ class HistoryItem:
     Attributes:
         item: index in the catalogue.
         description: the describer's text on the item's pictures.
-        time: when the user touched it, None where unknown.
+        time: when the user touched it, None if unknown.
     """
 
     item: int
@@ -125,7 +125,7 @@ class ChatRequest:
 
     Attributes:
         text: the user's turn, complete; anything from data in it is delimited and neutralized already.
-        system: the system turn, empty where there is none.
+        system: the system turn, empty if there is none.
         images: local files, unchecked: the engine opens them with `foundation.images.open_image`, before the text.
         opening: the first words of the reply, where the engine can begin it.
         sentences: of one paragraph that are wanted; the engine may stop after so many. 0: as many as come.
@@ -147,10 +147,10 @@ class Reply:
     """A chat model's reply.
 
     Attributes:
-        text: the generated text, stripped; empty where there is none.
+        text: the generated text, stripped; empty if there is none.
         finish: "stop" (the model ended by itself), "length" (cut at the limit of new tokens), "failed" (no reply
             came), "refused" (the server will never answer this request). `reason` explains the last two.
-        reason: one line, empty where all went well.
+        reason: one line, empty if all went well.
         thinking: the model thought before its answer, and the server kept those thoughts apart.
     """
 
@@ -174,7 +174,7 @@ class ChatModel(Protocol):
         ...
 
     def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
-        """Return one reply a request, in order; raise EngineError only for what would fail every request."""
+        """Return one reply per request, in order; raise EngineError only for what would fail every request."""
         ...
 
 
@@ -223,7 +223,7 @@ class Describer(Protocol):
         ...
 
     def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
-        """Return one answer an item, in order."""
+        """Return one answer per item, in order."""
         ...
 
 

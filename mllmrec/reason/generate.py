@@ -36,7 +36,7 @@ class GenerationLimits:
         retry_failed: repeat requests that brought nothing to use before.
         limit: stop after so many requests; 0: none. Their answers are in the cache.
         max_failures: a larger share of requests without a usable answer stops the run.
-        stage: "describe" or "profile", which alone the limit stops; empty: both.
+        stage: "describe" or "profile", the one that the limit stops; empty: both.
     """
 
     retry_failed: bool = False
@@ -77,7 +77,7 @@ def generate(
     engine: str = "",
     limits: GenerationLimits | None = None,
 ) -> list[Answer]:
-    """Return one answer a request, in order.
+    """Return one answer per request, in order.
 
     Args:
         keys: the cache key of each request; requests with one key get one answer.
@@ -230,12 +230,12 @@ def hidden_states(
 
     Args:
         engine: model and prompts.
-        histories: [U] oldest first, empty where a user has none.
+        histories: [U] oldest first, empty if a user has none.
         parts: folder for finished shards.
         progress: called after each shard.
 
     Returns:
-        float32 [U, width], zero rows where there are no states, and [U] answers of status "hidden", "empty" or
+        float32 [U, width], zero rows if there are no states, and [U] answers of status "hidden", "empty" or
         "failed".
     """
     requests = [engine.request(history) if history else None for history in histories]

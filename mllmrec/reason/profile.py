@@ -40,12 +40,12 @@ class Profiles:
     """The preference profile of each user.
 
     Attributes:
-        table: [U] rows in user order: id, profile (empty where there is none), status ("ok", "empty" for a
+        table: [U] rows in user order: id, profile (empty if there is none), status ("ok", "empty" for a
             user without training items, "mean" or "hidden" where no text is generated, "flagged", "suspect",
             "unusable", "failed"; see `reason.engine.Answer`), reason.
         digest: of the histories that they were made from.
         scope: "train", or "all" (LEAKY).
-        vectors: float32 [U, width], a model's states in the place of texts; None where there are texts. Rows of
+        vectors: float32 [U, width], a model's states in the place of texts; None if there are texts. Rows of
             users without one are zero.
     """
 
@@ -89,7 +89,7 @@ class Profiles:
             )
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
-        """Write profiles.parquet, digest and scope in its metadata, and profiles.npy where there are vectors."""
+        """Write profiles.parquet, digest and scope in its metadata, and profiles.npy if there are vectors."""
         notes = {"histories": self.digest, "scope": self.scope, "leaky": str(self.scope == "all")}
         names = ["profiles.parquet"]
         if self.vectors is not None:

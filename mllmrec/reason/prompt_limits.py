@@ -42,7 +42,7 @@ def history_limits(stage: ProfileConfig, template: Template, model: Transformers
 
 
 def _affordable(stage: ProfileConfig, words: int, model: TransformersModel) -> int | None:
-    """Return the tokens of a history that the budget of seconds buys; None where there is no budget to keep."""
+    """Return the tokens of a history that the budget of seconds buys; None if there is no budget to keep."""
     speed = speed_of(model) if stage.seconds else None
     if speed is None:
         return None

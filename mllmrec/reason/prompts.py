@@ -1,6 +1,6 @@
 """Read the prompt templates and put data into them.
 
-A template is instructions alone, read from TOML; its hash is part of every cache key. Data goes into its named
+A template is only instructions, read from TOML; its hash is part of every cache key. Data goes into its named
 places in one pass, so braces inside data are never read as a name.
 
 Data from a shop cannot speak as the prompt. Chat templates mark turns, images and controls by brackets
@@ -111,7 +111,7 @@ class Template:
         system: the system turn, may be empty.
         text: the user's turn; {category}, {words}, and {item} (describe) or {items} and {order} (profile).
         retries: added for the second, third, ... attempt after an answer that cannot be used.
-        layout: "elements", an element an item; "facts", a line of what stands out of the history.
+        layout: "elements", an element per item; "facts", a line of what stands out of the history.
         opening: the first words of the answer, which the model goes on from; engines of servers leave them out.
         sentences: of one paragraph that are kept of an answer; small models go on without end. 0: all.
         tokens: new ones of an answer, at most; 0: as many as the stage allows.

@@ -34,9 +34,9 @@ class StagePlan:
         prompt_tokens: of the calls, estimated by length, pictures included.
         new_tokens: of the calls, at most.
         seconds: that the calls would take by earlier answers of this engine, else by a small model's timed speed; None
-            where neither is known.
-        memory: bytes of weights and a full batch, None where no model is loaded here.
-        note: why the figures are uncertain; empty where they are not.
+            if neither is known.
+        memory: bytes of weights and a full batch, None if no model is loaded here.
+        note: why the figures are uncertain; empty if they are not.
     """
 
     stage: PromptStage
@@ -145,7 +145,7 @@ def _tokens(material: Material, measure: Measure) -> int:
 
 
 def _predicted(engines: Engines, stage: PromptStage, prompts: int, new: int) -> float | None:
-    """Predict the time of calls by the speed of a small model on this machine; None where it is not timed.
+    """Predict the time of calls by the speed of a small model on this machine; None if it is not timed.
 
     An answer is taken to use half of its new tokens.
     """
@@ -154,7 +154,7 @@ def _predicted(engines: Engines, stage: PromptStage, prompts: int, new: int) -> 
 
 
 def _seconds(cache: GenerationCache, label: str, engine: str, calls: int) -> float | None:
-    """Estimate the time by the same engine's earlier answers; None where there are none."""
+    """Estimate the time by the same engine's earlier answers; None if there are none."""
     if not calls:
         return 0.0
     for held in cache.holdings():

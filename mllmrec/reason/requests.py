@@ -146,7 +146,7 @@ class Engines:
         return self._models[model]
 
     def _check_eyes(self, model: str) -> None:
-        """Refuse pictures for a model that reads text alone, before the first request."""
+        """Refuse pictures for a model that reads only text, before the first request."""
         count, local = sum(bool(item.images) for item in catalogue(self._dataset)), self._local("describe")
         if count and local and not sees_pictures(local.settings):
             raise EngineError(
@@ -155,7 +155,7 @@ class Engines:
             )
 
     def memory(self, stage: PromptStage) -> int | None:
-        """Estimate the bytes of a stage's weights and a full batch; None where no model is loaded here."""
+        """Estimate the bytes of a stage's weights and a full batch; None if no model is loaded here."""
         settings = self._config.describe if stage == "describe" else self._config.profile
         model = self._local(stage)
         return model.memory(settings.max_new_tokens) if model else None
@@ -171,12 +171,12 @@ class Engines:
         return model.measure if model else ESTIMATE
 
     def speed(self, stage: PromptStage) -> Speed | None:
-        """Return the speed of a stage's model on this machine; None where it is not small, or not timed."""
+        """Return the speed of a stage's model on this machine; None if it is not small, or not timed."""
         model = self._local(stage)
         return speed_of(model) if model and model.is_small else None
 
     def _local(self, stage: PromptStage) -> TransformersModel | None:
-        """Return the model of this process that a stage uses, None where it uses another engine."""
+        """Return the model of this process that a stage uses, None if it uses another engine."""
         settings, model = (
             (self._config.describe, self._config.describe.model)
             if stage == "describe"
@@ -185,7 +185,7 @@ class Engines:
         return self.weights(model) if settings.engine == "transformers" and model else None
 
     def note(self, stage: PromptStage) -> str:
-        """Return what makes a stage's tokens more than its answers: the thoughts of its model; empty where none."""
+        """Return what makes a stage's tokens more than its answers: the thoughts of its model; empty if none."""
         model = self._local(stage)
         if model is None or not thinks(model.folder):
             return ""

@@ -28,7 +28,7 @@ class Measure(Protocol):
         ...
 
     def shorten(self, text: str, tokens: int) -> str:
-        """Return the beginning of a text with at most so many tokens, ended at a word where there is one."""
+        """Return the beginning of a text with at most so many tokens, ended at a word if there is one."""
         ...
 
 
@@ -82,7 +82,7 @@ def characters_for(tokens: int) -> int:
 
 
 def shorten(text: str, tokens: int) -> str:
-    """Return the beginning of a text with at most `tokens` estimated tokens, ended at a word where there is one."""
+    """Return the beginning of a text with at most `tokens` estimated tokens, ended at a word if there is one."""
     room = tokens * _BYTES_PER_TOKEN
     raw = text.encode("utf-8", "replace")
     if len(raw) <= room:

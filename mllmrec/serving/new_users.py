@@ -92,7 +92,7 @@ def read_new_users(
 
 
 def join_texts(users: NewUsers | None, texts: UserTexts, n_items: int) -> tuple[NewUsers, list[str]]:
-    """Return the users of both files, and a text of each; empty where there is none.
+    """Return the users of both files, and a text of each; empty if there is none.
 
     Args:
         users: with histories; None: there is no such file.
@@ -151,7 +151,7 @@ def recommend_to_new_users(
         users: their histories.
         config: how many items per user, in which format.
         progress: called after each block of users.
-        nearest: vectors of the users' texts, zero where there is none, and of the items; None: there are no texts.
+        nearest: vectors of the users' texts, zero if there is none, and of the items; None: there are no texts.
 
     Raises:
         InputError: the model's kind cannot place new users.

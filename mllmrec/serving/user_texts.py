@@ -32,7 +32,7 @@ class UserTexts:
     """Texts of a file.
 
     Attributes:
-        table: columns user and text, a row a user, by first appearance.
+        table: columns user and text, a row per user, by first appearance.
         notes: one line each, of what was read and left out.
     """
 
@@ -103,7 +103,7 @@ def encode_user_texts(texts: list[str], config: EncodeConfig, progress: Progress
 
 
 def _words(row: Mapping[str, object]) -> str:
-    """Return the text and the categories of a row, in this order; empty where there is neither."""
+    """Return the text and the categories of a row, in this order; empty if there is neither."""
     sentence = text.clean(row.get(TEXT), text.DESCRIPTION_LENGTH)
     labels = text.parts(row.get(CATEGORIES))
     return ". ".join(part for part in (sentence, ", ".join(labels)) if part)

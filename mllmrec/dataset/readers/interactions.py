@@ -77,20 +77,20 @@ class Interactions:
         )
 
     def split_column(self, places: NDArray[np.integer]) -> pl.Series:
-        """Return the source's name of each row's part, null where it has none."""
+        """Return the source's name of each row's part, null if it has none."""
         split = pl.Series(self.rows.split.read()[places])
         return self.parts.gather(split.set(split < 0, None))
 
 
 def rating_column(ratings: NDArray[np.float64]) -> pl.Series:
-    """Return ratings, null where there is none."""
+    """Return ratings, null if there is none."""
     missing = np.isnan(ratings)
     column = pl.Series("rating", ratings)
     return column.set(pl.Series(missing), None) if missing.any() else column
 
 
 def time_column(times: NDArray[np.int64]) -> pl.Series:
-    """Return times, null where there is none."""
+    """Return times, null if there is none."""
     missing = times == NO_TIME
     column = pl.Series("timestamp", times)
     return column.set(pl.Series(missing), None) if missing.any() else column
@@ -132,7 +132,7 @@ def read_interactions(
 
 
 def _cell_pieces(file: InteractionFile, columns: TableColumns, reading: Reading) -> Iterator[pl.DataFrame]:
-    """Yield line and text cells of each role, null where the file has none, some rows at a time."""
+    """Yield line and text cells of each role, null if the file has none, some rows at a time."""
     if suffix(file.path) in OBJECTS:
         pieces = _object_cells(file.path, columns, reading)
     else:

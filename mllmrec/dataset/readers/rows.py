@@ -63,7 +63,7 @@ class Ids:
         return Ids(cells, names, _numbers(places))
 
     def find(self, codes: pl.Series) -> NDArray[np.int32]:
-        """Return the places of cells that are given by their own places, null where there is no cell."""
+        """Return the places of cells that are given by their own places, null if there is no cell."""
         return np.append(self.places, np.int32(-1))[_numbers(codes)]
 
 

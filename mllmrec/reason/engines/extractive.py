@@ -42,7 +42,7 @@ class ExtractiveDescriber:
         return item.images
 
     def describe(self, items: Sequence[Item], report: Report[Answer] = no_report) -> list[Answer]:
-        """Return one answer an item; a picture that cannot be used leaves the item its text, and the reason."""
+        """Return one answer per item; a picture that cannot be used leaves the item its text, and the reason."""
         answers = []
         for item in items:
             answers.append(_describe(item))

@@ -43,7 +43,7 @@ def converted_folder(name: str) -> Path | None:
 
 
 def _gguf_file(name: str) -> Path | None:
-    """Return the GGUF file that a name means, None where it means no such file."""
+    """Return the GGUF file that a name means, None if it means no such file."""
     if name in _PACKAGES:
         return _packaged(name)
     path = Path(name)

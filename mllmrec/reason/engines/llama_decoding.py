@@ -1,6 +1,6 @@
 """Answer prompts by a `LlamaNetwork`: the shared prefix once, then as many requests at once as fit.
 
-A request that ends makes room for the next at once, so the products stay large to the end. Greedy decoding alone.
+A request that ends makes room for the next at once, so the products stay large to the end. Only greedy decoding.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class TransformersModel:
 
     @cached_property
     def measure(self) -> Measure:
-        """Return the measure of texts by the model's tokenizer, which alone is loaded."""
+        """Return the measure of texts by the model's tokenizer; only that is loaded."""
         return measure_of(load_tokenizer(self.folder))
 
     @property
@@ -79,7 +79,7 @@ class TransformersModel:
 
     @cached_property
     def network(self) -> LlamaNetwork | None:
-        """Return our own forward pass over the weights, None where the model or the settings need the library's."""
+        """Return our own forward pass over the weights, None if the model or the settings need the library's."""
         if not self.has_own_pass:
             return None
         from mllmrec.reason.engines.llama_network import LlamaNetwork

@@ -74,7 +74,7 @@ class ChatServer:
         return form.fingerprint(self.config, self._identity)
 
     def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
-        """Return one reply a request, in order.
+        """Return one reply per request, in order.
 
         Raises:
             EngineError: the server cannot be reached, or refuses the key, the model or the address, before any
@@ -176,7 +176,7 @@ class Session:
             return Reply("", "failed", str(error))
 
     async def models(self, attempts: int) -> object:
-        """Return the server's list of models, None where it keeps none.
+        """Return the server's list of models, None if it keeps none.
 
         Raises:
             FatalError: it refuses the key.

@@ -37,7 +37,7 @@ class TransientError(Exception):
     """A fault that another attempt may mend; the text is the reason.
 
     Attributes:
-        wait: seconds that the server asks for, None where it says nothing.
+        wait: seconds that the server asks for, None if it says nothing.
         overloaded: the server had no capacity.
         unreachable: there was no connection at all.
     """
@@ -60,7 +60,7 @@ def chat_body(request: ChatRequest, config: ChatServerConfig) -> dict[str, Any]:
     pictures = [
         {"type": "image_url", "image_url": {"url": _data_url(path, config.image_side)}} for path in request.images
     ]
-    # Plain text where there are no pictures: some servers of text models know no parts.
+    # Plain text if there are no pictures: some servers of text models know no parts.
     content = [*pictures, {"type": "text", "text": request.text}] if pictures else request.text
     before = [{"role": "system", "content": request.system}] if request.system else []
     for question, answer in request.examples:
@@ -134,7 +134,7 @@ def read_batch_row(row: Mapping[str, object]) -> Reply:
 
 
 def _status(value: object) -> int | None:
-    """Return an HTTP status as a number, None where it is none."""
+    """Return an HTTP status as a number, None if it is none."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == len("200"):
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600 else None

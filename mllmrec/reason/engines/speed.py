@@ -22,7 +22,7 @@ _ROWS = 16  # of a step that is timed
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """The speed of a model, tokens a second.
+    """The speed of a model, tokens per second.
 
     Attributes:
         prompt: read, one prompt at a time.
@@ -54,7 +54,7 @@ def _folder() -> Path:
 
 
 def _read(file: Path) -> Speed | None:
-    """Return a speed that was written before; None where the file is none, or holds no speed."""
+    """Return a speed that was written before; None if the file is none, or holds no speed."""
     try:
         values = storage.read_json(file)
         speed = Speed(float(values["prompt"]), float(values["answer"]))

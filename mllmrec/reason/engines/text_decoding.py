@@ -57,7 +57,7 @@ def complete(
     decoding: Decoding,
     report: Report[Reply],
 ) -> list[Reply]:
-    """Return one reply a request, in order; a request with pictures, or too long for the model, fails alone.
+    """Return one reply per request, in order; a request with pictures, or too long for the model, fails by itself.
 
     Args:
         loaded: model and processor.
@@ -139,7 +139,7 @@ def begun(reply: Reply, opening: str, *, thinking: bool) -> Reply:
 
 
 def too_long(tokens: int, new: int, settings: dict[str, Any]) -> str:
-    """Return why a prompt does not fit into a model, empty where it does.
+    """Return why a prompt does not fit into a model, empty if it does.
 
     Args:
         tokens: of the prompt.

@@ -78,7 +78,7 @@ class TransformersChat:
         return self._model.batch_size
 
     def complete(self, requests: Sequence[ChatRequest], report: Report[Reply] = no_report) -> list[Reply]:
-        """Return one reply a request, in order.
+        """Return one reply per request, in order.
 
         Raises:
             EngineError: the weights cannot be loaded.

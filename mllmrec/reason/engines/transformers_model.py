@@ -91,7 +91,7 @@ def check_backend(settings: dict[str, Any], config: TransformersConfig) -> None:
 
 
 def stored_quantization(settings: dict[str, Any]) -> str:
-    """Return how a checkpoint's weights are quantized already, such as gptq or awq; empty where they are not."""
+    """Return how a checkpoint's weights are quantized already, such as gptq or awq; empty if they are not."""
     return str((settings.get("quantization_config") or {}).get("quant_method", ""))
 
 

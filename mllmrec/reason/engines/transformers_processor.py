@@ -55,7 +55,7 @@ def load_processor(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a model folder alone.
+    """Load only the tokenizer of a model folder.
 
     Raises:
         EngineError: it cannot be loaded.
@@ -171,7 +171,7 @@ class Prepared:
     """A batch as the model takes it.
 
     Attributes:
-        inputs: of the processor, None where no request is left.
+        inputs: of the processor, None if no request is left.
         rows: the number of the request behind each row.
         thinking: whether the prompt of each row ends in an open thought.
         refused: why a request has no row.

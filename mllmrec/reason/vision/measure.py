@@ -68,14 +68,14 @@ class Measurements:
         contrast: standard deviation of the lightness.
         colorfulness: mean chroma.
         busyness: share of pixels on an edge.
-        direction: "horizontal", "vertical" or "" where edges have no prevailing direction.
+        direction: "horizontal", "vertical" or "" if edges have no prevailing direction.
         bands: the main color of the top, middle and bottom third.
         symmetric: whether left mirrors right.
         detail: "top", "middle", "bottom" or "" : the third that holds most edges.
-        outline, pattern: of a single thing on a plain ground; empty where there is none.
+        outline, pattern: of a single thing on a plain ground; empty if there is none.
         share: of the picture that the thing fills.
         thing: its (color, share), largest first.
-        ground: the plain ground's color, empty where it is not plain.
+        ground: the plain ground's color, empty if it is not plain.
     """
 
     palette: tuple[tuple[str, float], ...]

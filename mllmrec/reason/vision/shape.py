@@ -41,7 +41,7 @@ def find_foreground(lab: Lab) -> tuple[Foreground | None, NDArray[np.float32] | 
         lab: [h, w, 3] pixels in CIELAB.
 
     Returns:
-        The thing, None where there is no single one, and the color as [3] CIELAB, None where the border is not plain.
+        The thing, None if there is no single one, and the color as [3] CIELAB, None if the border is not plain.
     """
     border = np.concatenate(
         [lab[:2].reshape(-1, 3), lab[-2:].reshape(-1, 3), lab[:, :2].reshape(-1, 3), lab[:, -2:].reshape(-1, 3)]
