@@ -120,7 +120,9 @@ def _call(*words: object) -> Cost:
     subprocess.run([sys.executable, "-m", "mllmrec_cli", *map(str, words), "--quiet"], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(spent, time.perf_counter() - started)
+    cost = Cost(spent, time.perf_counter() - started)
+    console.say(f"{words[0]} {words[1]}: {cost.processor:.1f} s of the processor, {cost.clock:.1f} of the clock")
+    return cost
 
 
 if __name__ == "__main__":
