@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from mllmrec_kernels.base.parallel import single_threaded_blas
 from numba import get_num_threads
 
 from mllmrec.config import Config
@@ -93,10 +94,11 @@ def machine_speed() -> float:
     """
     rows = np.random.default_rng(0).standard_normal((_GEMM_ROWS, _GEMM_ROWS)).astype(np.float32)
     seconds = list[float]()
-    while sum(seconds) < 0.05 or len(seconds) < 3:
-        started = time.process_time()
-        rows @ rows
-        seconds.append(time.process_time() - started)
+    with single_threaded_blas():
+        while sum(seconds) < 0.05 or len(seconds) < 3:
+            started = time.process_time()
+            rows @ rows
+            seconds.append(time.process_time() - started)
     return _GEMM_SECONDS / max(min(seconds), 1e-6)
 
 
@@ -129,16 +131,16 @@ def _seconds(work: Work, cores: int, speed: float) -> float:
 
 
 def _describe(sizes: Sizes, config: Config) -> Work:
-    return 0.0, 0.05 + 2e-6 * sizes.items
+    return 0.0, 0.05 + 1.5e-5 * sizes.items
 
 
 def _profile(sizes: Sizes, config: Config) -> Work:
-    return 0.0, 0.05 + (1e-7 if config.profile.kind == "mean" else 4e-5) * sizes.users
+    return 0.0, 0.05 + (1e-6 if config.profile.kind == "mean" else 4e-5) * sizes.users
 
 
 def _encode(sizes: Sizes, config: Config) -> Work:
     if sizes.given:
-        return 0.0, 0.05 + 2.4e-9 * sizes.width * (sizes.items + sizes.users)
+        return 0.0, 0.05 + 5e-8 * sizes.width * (sizes.items + sizes.users)
     texts = sizes.items + (0 if config.profile.kind == "mean" else sizes.users)
     return 0.02 * texts, 3.0
 
@@ -207,5 +209,6 @@ def _bytes(sizes: Sizes, config: Config, stage: Stage) -> float:
     tables = 4.0 * (2 * model.factors + sizes.width + 1) * (sizes.users + sizes.items)
     weights = 8.0 * sizes.items * 0.85 * (model.cooccurrence_support + model.semantic_support)
     if stage == "train":
-        return vectors + 2.2 * tables + 4 * weights + 60.0 * sizes.interactions
+        new_items = 12_000.0 * sizes.items if model.new_items else 0.0
+        return new_items + vectors + 2.2 * tables + 4 * weights + 60.0 * sizes.interactions
     return vectors + 2 * tables + 1.5 * weights + 48.0 * sizes.interactions
