@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numba
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
+from threadpoolctl import threadpool_limits
 
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.foundation.progress import silent
+from mllmrec.models import Ensemble
+from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_firsts import (
     KNN,
     RIDGE,
@@ -65,3 +69,17 @@ def test_a_first_part_has_the_half_life_that_validation_chooses() -> None:
     T = dense(transition_weights(seen.user_items(), seen))
     expected = W / (dense(R) @ W).std(1).mean() + T / (dense(R) @ T).std(1).mean()
     np.testing.assert_allclose(dense(whole.weights), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_fit(dataset: Dataset, vectors: np.ndarray) -> None:
+    before, fitted = numba.get_num_threads(), []
+    for threads in (1, before):
+        numba.set_num_threads(threads)
+        with threadpool_limits(threads):
+            model = Ensemble(EnsembleConfig(factors=8, cooccurrence_support=3, semantic_support=3))
+            fitted.append(model.fit(dataset.train, item_features=vectors, valid=dataset.matrix("valid"), seed=5))
+    one, other = fitted
+    assert one.weights == other.weights and one.first_settings == other.first_settings
+    assert one.rest.users.tobytes() == other.rest.users.tobytes()
+    assert one.rest.items.tobytes() == other.rest.items.tobytes()
+    assert one.ridge.sums.matrix.data.tobytes() == other.ridge.sums.matrix.data.tobytes()
