@@ -67,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="smollm2-135m", help="as profile.model takes it")
     parser.add_argument("--out", type=Path, default=Path("profile-sources"), help="folder of runs and texts")
     parser.add_argument("--kinds", nargs="+", default=["mllmrec", default_kind()], choices=registry.kinds())
+    parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=list(SOURCES))
     parser.add_argument("--set", action="append", default=[], dest="changes", help="a setting of every run")
     parser.add_argument("--write", type=Path, help="page whose table is replaced")
     options = parser.parse_args(arguments)
     try:
-        scores = [score for kind in options.kinds for score in measure(options, kind)]
-        table = as_table(scores)
+        table = as_table(measure(options))
         print(table)
         if options.write:
             write_text(options.write, replaced(options.write.read_text(encoding="utf-8"), table, BEGIN, END))
@@ -82,26 +82,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(options: argparse.Namespace, kind: str) -> list[Score]:
-    """Return the score of each source under one kind of model."""
-    values: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for source, settings in SOURCES.items():
-        model = [f"profile.model={options.model}"] if GENERATED in settings else []
-        config = load_config(None, [*options.changes, f"model.kind={kind}", *settings, *model])
-        out = options.out / re.sub(r"\W+", "-", f"{kind} {source}")
-        made = run(options.dataset, out, config, until="evaluate", cache=options.out / "texts.sqlite")
-        values[source] = _per_user(made.evaluate.per_user, list(made.evaluate.means["test"])[-1])
-        print(f"{kind}, {source}: {made.profile.summary}", file=sys.stderr, flush=True)
-    return [
-        Score(
-            registry.title(kind),
-            source,
-            len(own[METRICS[0]]),
-            {metric: float(own[metric].mean()) for metric in METRICS},
-            {metric: mean_interval(own[metric] - values[BASE][metric]) for metric in METRICS},
-        )
-        for source, own in values.items()
-    ]
+def measure(options: argparse.Namespace) -> list[Score]:
+    """Return the score of each source under each kind of model; the texts of one source serve all kinds."""
+    found: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
+    for source in dict.fromkeys((BASE, *options.sources)):
+        for kind in options.kinds:
+            model = [f"profile.model={options.model}"] if GENERATED in SOURCES[source] else []
+            config = load_config(None, [*options.changes, f"model.kind={kind}", *SOURCES[source], *model])
+            out = options.out / re.sub(r"\W+", "-", f"{kind} {source}")
+            made = run(options.dataset, out, config, until="evaluate", cache=options.out / "texts.sqlite")
+            found[kind, source] = _per_user(made.evaluate.per_user, list(made.evaluate.means["test"])[-1])
+            print(f"{kind}, {source}: {made.profile.summary}", file=sys.stderr, flush=True)
+    return [_score(kind, source, own, found[kind, BASE]) for (kind, source), own in sorted(found.items(), key=_order)]
+
+
+def _order(entry: tuple[tuple[str, str], object]) -> tuple[str, int]:
+    (kind, source), _ = entry
+    return kind, list(SOURCES).index(source)
+
+
+def _score(kind: str, source: str, own: dict[str, NDArray[np.float64]], base: dict[str, NDArray[np.float64]]) -> Score:
+    return Score(
+        registry.title(kind),
+        source,
+        len(own[METRICS[0]]),
+        {metric: float(own[metric].mean()) for metric in METRICS},
+        {metric: mean_interval(own[metric] - base[metric]) for metric in METRICS},
+    )
 
 
 def _per_user(table: pl.DataFrame, model: str) -> dict[str, NDArray[np.float64]]:
