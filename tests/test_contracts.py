@@ -60,6 +60,12 @@ def test_an_import_pulls_in_neither_torch_nor_transformers(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_default_config_is_made_without_torch() -> None:
+    script = "import sys; from mllmrec.config import load_config; load_config(None, []); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_command_line_waits_for_nothing_that_is_slow_to_load() -> None:
     """So that --help comes at once."""
     script = "import sys, mllmrec_cli.main; print(sorted(set(sys.argv[1:]) & set(sys.modules)))"

@@ -21,11 +21,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from mllmrec_kernels import CSR, normalize
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -40,6 +39,9 @@ from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.neighbors import Lists, WideLists, grow_lists
+
+if TYPE_CHECKING:
+    import torch
 
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
 

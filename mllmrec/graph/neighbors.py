@@ -14,10 +14,9 @@ is one pass over the interactions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from mllmrec_kernels import CSR, available, cooccurrence_topk, topk_cosine
 from numpy.typing import NDArray
 
@@ -25,9 +24,11 @@ from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work, rows_a_block
 from mllmrec.features.encode import Vectors
 
+if TYPE_CHECKING:
+    import torch
+
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 _ROWS = 1 << 14  # rows whose lists a worker searches at once
-CPU = torch.device("cpu")
 _PAYS = 20_000  # items from which a GPU is worth its start: Triton compiles for some seconds
 _MANY = 0.5  # share of rows to search among all from which a search from scratch is cheaper
 
@@ -46,13 +47,15 @@ class WideLists:
         self._widths = {"vectors": by_vectors, "users": by_users}
         self._held: dict[str, tuple[object, Lists]] = {}
 
-    def of_vectors(self, vectors: Vectors, k: int, device: torch.device, threshold: float | None = None) -> Lists:
+    def of_vectors(
+        self, vectors: Vectors, k: int, device: torch.device | None, threshold: float | None = None
+    ) -> Lists:
         """Return what by_vectors does.
 
         Args:
             vectors: float32 [I, d].
             k: neighbors per item.
-            device: where neighbors are searched.
+            device: where neighbors are searched; None: on the CPU.
             threshold: neighbors of a lower cosine are dropped; None: none are.
         """
         ids, cosines = self._cut("vectors", vectors, k, lambda width: by_vectors(vectors, width, device))
@@ -61,13 +64,13 @@ class WideLists:
             ids[far], cosines[far] = -1, -np.inf
         return ids, cosines
 
-    def of_users(self, user_items: CSR, k: int, device: torch.device) -> Lists:
+    def of_users(self, user_items: CSR, k: int, device: torch.device | None) -> Lists:
         """Return what by_users does.
 
         Args:
             user_items: binary [U, I].
             k: neighbors per item.
-            device: where neighbors are searched.
+            device: where neighbors are searched; None: on the CPU.
         """
         return self._cut("users", user_items, k, lambda width: by_users(user_items, width, device))
 
@@ -84,14 +87,14 @@ class WideLists:
 
 
 def by_vectors(
-    vectors: Vectors, k: int, device: torch.device, *, blocks: Blocks | None = None, **options: Any
+    vectors: Vectors, k: int, device: torch.device | None, *, blocks: Blocks | None = None, **options: Any
 ) -> Lists:
     """Return the k nearest rows of each row by cosine, on `device`.
 
     Args:
         vectors: float32 [I, d].
         k: neighbors per item.
-        device: where neighbors are searched.
+        device: where neighbors are searched; None: on the CPU.
         blocks: workers that search instead, on their processors; None: this process does.
         options: further arguments of topk_cosine.
 
@@ -104,8 +107,10 @@ def by_vectors(
         work = Work(vectors_block, "neighbors by vectors", len(vectors), size, {}, {"vectors": vectors}, settings)
         found = blocks.run(work)
         return found["ids"], found["scores"]
-    if device.type == "cpu" or len(vectors) < _PAYS:
+    if device is None or device.type == "cpu" or len(vectors) < _PAYS:
         return topk_cosine(vectors, k, **options)
+    import torch
+
     ids, scores = topk_cosine(torch.from_numpy(vectors).to(device), k, **options)
     return ids.cpu().numpy(), scores.cpu().numpy()
 
@@ -120,13 +125,15 @@ def vectors_block(block: Block) -> Arrays:
     return {"ids": ids, "scores": scores}
 
 
-def by_users(user_items: CSR, k: int, device: torch.device, *, blocks: Blocks | None = None, **options: Any) -> Lists:
+def by_users(
+    user_items: CSR, k: int, device: torch.device | None, *, blocks: Blocks | None = None, **options: Any
+) -> Lists:
     """Return the k nearest items of each item by the Jaccard of their users; by CuPy on a GPU if it is installed.
 
     Args:
         user_items: binary [U, I].
         k: neighbors per item.
-        device: where neighbors are searched.
+        device: where neighbors are searched; None: on the CPU.
         blocks: workers that count instead, on their processors; None: this process does.
         options: further arguments of cooccurrence_topk.
 
@@ -141,7 +148,7 @@ def by_users(user_items: CSR, k: int, device: torch.device, *, blocks: Blocks | 
         size = rows_a_block(total, _ROWS)
         found = blocks.run(Work(users_block, "neighbors by users", total, size, {}, shared, settings))
         return found["ids"], found["scores"]
-    on_gpu = device.type == "cuda" and user_items.n_columns >= _PAYS and available()["cupy"]
+    on_gpu = device is not None and device.type == "cuda" and user_items.n_columns >= _PAYS and available()["cupy"]
     return cooccurrence_topk(user_items, k, measure="jaccard", backend="cupy" if on_gpu else "auto", **options)
 
 
@@ -159,7 +166,7 @@ def grow_lists(
     earlier: Lists,
     changed: NDArray[np.bool_],
     k: int,
-    device: torch.device,
+    device: torch.device | None,
     threshold: float | None = None,
 ) -> Lists:
     """Return the k nearest rows of each row by cosine, from the lists of an earlier table.
@@ -169,7 +176,7 @@ def grow_lists(
         earlier: ids int32 [J, k] and cosines float32 [J, k] of the first J <= I rows, as by_vectors gave them.
         changed: bool [I], rows that are new or whose vector changed; all from J on are.
         k: neighbors per item.
-        device: where neighbors are searched from scratch, if much changed.
+        device: where neighbors are searched from scratch, if much changed; None: on the CPU.
         threshold: lowest cosine of a list, as in the earlier search; None: any.
 
     Returns:

@@ -25,9 +25,9 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from mllmrec_kernels import CSR
 from mllmrec_kernels.base.parallel import single_threaded_blas
 
@@ -58,6 +58,10 @@ from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.validation import Validation
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
+
+if TYPE_CHECKING:
+    import torch
+
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
 FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization

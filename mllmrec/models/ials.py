@@ -23,7 +23,6 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import torch
 from mllmrec_kernels import CSR, als_factors
 from numpy.typing import NDArray
 from pydantic import Field
@@ -178,6 +177,8 @@ def alternate(
 
 
 def _draw(n_items: int, factors: int, seed: int) -> Vectors:
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     return np.asarray((torch.randn(n_items, factors, generator=generator) * (_START / factors**0.5)).numpy())
 

@@ -11,8 +11,8 @@ are the best, only a fit from nothing tells.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
 from mllmrec_kernels import CSR
 
 from mllmrec.dataset import Histories
@@ -28,6 +28,9 @@ from mllmrec.models.ials import WARM_ITERATIONS, alternate, pair_weight
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
+
+if TYPE_CHECKING:
+    import torch
 
 
 def can_go_on(earlier: object, config: EnsembleConfig, data: FitData, histories: Histories | None = None) -> bool:

@@ -11,10 +11,9 @@ and 0 elsewhere; score_u = R_u W. With all items in S_j it is EASE. Memory: I x 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-import torch
 from mllmrec_kernels import CSR, ridge_path
 from numpy.typing import NDArray
 from pydantic import Field
@@ -31,8 +30,11 @@ from mllmrec.models.base import Candidate, FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.recency import HalfLives
 
+if TYPE_CHECKING:
+    import torch
+
+
 Strengths = Sequence[tuple[float, float]]  # w and lambda
-_CPU = torch.device("cpu")
 _BLOCK = 4096  # items solved between two calls of progress
 
 
@@ -85,7 +87,7 @@ def ridge_weights(
     user_items: CSR,
     support: CSR,
     strengths: Strengths,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
     progress: Progress = silent,
     label: str = "fit ridge",
     blocks: Blocks | None = None,
@@ -97,14 +99,16 @@ def ridge_weights(
         user_items: R, binary [U, I].
         support: binary [I, I]; row j is S_j.
         strengths: w and lambda.
-        device: where the regressions are solved.
+        device: where the regressions are solved; None: on the CPU.
         progress: called after each block of items.
         label: name of the work to `progress`.
         blocks: workers that solve instead, on their processors.
     """
     if blocks and support.n_rows:
         return _in_blocks(vectors, user_items, support, strengths, label, blocks)
-    V, n = torch.from_numpy(vectors).to(device), support.n_rows
+    import torch
+
+    V, n = torch.from_numpy(vectors).to(device or torch.device("cpu")), support.n_rows
     solved: list[list[CSR]] = [[] for _ in strengths]
     progress(label, 0, n)
     for start in range(0, n, _BLOCK):
@@ -164,7 +168,7 @@ def ridge_support(
     user_items: CSR,
     cooccurrence: int,
     semantic: int,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
     blocks: Blocks | None = None,
     wide: WideLists | None = None,
 ) -> CSR:
@@ -175,7 +179,7 @@ def ridge_support(
         user_items: R, binary [U, I].
         cooccurrence: K_c; 0: none.
         semantic: K_s; 0: none.
-        device: where neighbors are searched.
+        device: where neighbors are searched; None: on the CPU.
         blocks: workers that search instead.
         wide: lists that a graph has searched as well.
     """
@@ -187,7 +191,7 @@ def neighbor_lists(
     user_items: CSR,
     cooccurrence: int,
     semantic: int,
-    device: torch.device = _CPU,
+    device: torch.device | None = None,
     blocks: Blocks | None = None,
     wide: WideLists | None = None,
 ) -> list[NDArray[np.int32]]:
@@ -198,7 +202,7 @@ def neighbor_lists(
         user_items: R, binary [U, I].
         cooccurrence: K_c; 0: no such list.
         semantic: K_s; 0: no such list.
-        device: where neighbors are searched.
+        device: where neighbors are searched; None: on the CPU.
         blocks: workers that search instead.
         wide: lists that a graph has searched as well.
     """

@@ -180,5 +180,5 @@ def similar_items(model: Recommender, n_items: int, k: int, blocks: Blocks | Non
         blocks: workers that search; None: this process does.
     """
     if blocks and isinstance(model, EmbeddingModel) and type(model).similar_items is EmbeddingModel.similar_items:
-        return neighbors.by_vectors(model.items, k, neighbors.CPU, blocks=blocks)
+        return neighbors.by_vectors(model.items, k, None, blocks=blocks)
     return model.similar_items(np.arange(n_items), k)

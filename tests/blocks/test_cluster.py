@@ -47,7 +47,7 @@ def search(
     with open_launcher(started.address) as launcher:
         assert launcher is not None
         blocks = Blocks(launcher, parts, progress, Counter())
-        found = neighbors.by_vectors(rows, 5, neighbors.CPU, blocks=blocks, **options)
+        found = neighbors.by_vectors(rows, 5, None, blocks=blocks, **options)
     want = topk_cosine(rows, 5)
     return blocks, all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
 
