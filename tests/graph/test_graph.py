@@ -139,18 +139,18 @@ def test_lists_that_a_model_reads_as_well_are_searched_once(
     vectors, seen = random_case(5)
     config, R = GraphConfig(mode=mode, threshold=0.2, semantic_neighbors=4, cooccurrence_neighbors=3), seen.user_items()
     alone, counted = build_graph(vectors, seen, config), []
-    wanted = nearest.by_vectors(vectors, 12, nearest.CPU), nearest.by_users(R, 9, nearest.CPU)
+    wanted = nearest.by_vectors(vectors, 12, None), nearest.by_users(R, 9, None)
     for name in ("by_vectors", "by_users"):
         search = getattr(nearest, name)
         monkeypatch.setattr(nearest, name, lambda *a, search=search, **kw: counted.append(1) or search(*a, **kw))
     wide = nearest.WideLists(12, 9)
     assert build_graph(vectors, seen, config, wide=wide).digest == alone.digest
-    found = wide.of_vectors(vectors, 12, nearest.CPU), wide.of_users(R, 9, nearest.CPU)
+    found = wide.of_vectors(vectors, 12, None), wide.of_users(R, 9, None)
     for (ids, scores), (expected_ids, expected) in zip(found, wanted, strict=True):
         assert np.array_equal(ids, expected_ids) and scores.tobytes() == expected.tobytes()
     assert len(counted) == searches
     wide.forget()
-    wide.of_users(R, 2, nearest.CPU)
+    wide.of_users(R, 2, None)
     assert len(counted) == searches + 1
 
 
