@@ -6,13 +6,11 @@ nothing of size I x I is held.
 
 Two modes, both with ties to the lower item index:
 
-- `fixed`: an item is never its own neighbor, whatever its duplicates. An edge that either end names is an edge: the
-  graph is symmetric, so D^-1/2 A D^-1/2 has a spectral norm of at most 1. An item without any edge keeps its own vector
-  through the propagation's sum.
+- `fixed`: an item is never its own neighbor. An edge that either end names is an edge: the graph is symmetric, so
+  D^-1/2 A D^-1/2 has a spectral norm of at most 1. An item without any edge keeps its own vector.
 - `paper`: as the public code does it (docs/method.md, section 10). The item counts among its own K_s and keeps the
-  self-loop. Every Jaccard of exactly 1 is deleted, between distinct items too, but items with a single user keep theirs
-  (0.9999999, by the 1e-7 in the denominator), the diagonal included. The graph stays directed, and row sums scale both
-  sides.
+  self-loop. Every Jaccard of exactly 1 is deleted, but items with a single user keep theirs (0.9999999, by the 1e-7 in
+  the denominator), the diagonal included. The graph stays directed, and row sums scale both sides.
 """
 
 from __future__ import annotations

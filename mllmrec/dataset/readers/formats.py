@@ -228,12 +228,12 @@ def _parquet_cells(path: Path, reading: Reading, roles: Roles) -> Iterator[Cells
     with _open_parquet(path, reading) as file:
         names = tuple(file.schema_arrow.names)
         chosen = [(role, name) for role, columns in roles(names).items() for name in columns]
-        wanted, rows = [*dict.fromkeys(name for _, name in chosen)], 0
-        if not wanted:
+        read_names, rows = [*dict.fromkeys(name for _, name in chosen)], 0
+        if not read_names:
             yield Cells(names, pl.DataFrame(), pl.Series("line", dtype=pl.UInt32))
             return
         some = file.metadata.num_rows > 0
-        for batch in file.iter_batches(_PIECE_ROWS, columns=wanted) if some else [file.read(columns=wanted)]:
+        for batch in file.iter_batches(_PIECE_ROWS, columns=read_names) if some else [file.read(columns=read_names)]:
             columns = {}
             for role, name in chosen:
                 column = pl.Series(_valid(batch.column(batch.schema.get_field_index(name))))
