@@ -94,7 +94,7 @@ def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
     new = draw.choice(names, round(NEW_ITEMS * len(names)), replace=False)
     of_new_items = pairs["item"].is_in(new.tolist()).to_numpy()
     others = np.flatnonzero(~of_new_items & (pairs["split"] == "train").to_numpy())
-    more = max(0, round(NEW_INTERACTIONS * len(pairs)) - np.count_nonzero(of_new_items))
+    more = max(0, round(NEW_INTERACTIONS * len(pairs)) - int(np.count_nonzero(of_new_items)))
     is_new = of_new_items.copy()
     is_new[draw.choice(others, more, replace=False)] = True
     for state, rows, chosen in (("before", ~is_new, False), ("after", is_new, True)):
