@@ -92,7 +92,8 @@ def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
     draw = np.random.default_rng(seed)
     names = np.array([item["item"] for item in items])
     new = draw.choice(names, round(NEW_ITEMS * len(names)), replace=False)
-    of_new_items = pairs["item"].is_in(new.tolist()).to_numpy()
+    new_names = set(new.tolist())
+    of_new_items = pairs["item"].is_in(list(new_names)).to_numpy()
     others = np.flatnonzero(~of_new_items & (pairs["split"] == "train").to_numpy())
     more = max(0, round(NEW_INTERACTIONS * len(pairs)) - int(np.count_nonzero(of_new_items)))
     is_new = of_new_items.copy()
@@ -100,7 +101,7 @@ def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
     for state, rows, chosen in (("before", ~is_new, False), ("after", is_new, True)):
         files = make_folder(out / state / "files")
         write_table(files / "interactions.parquet", pairs.filter(rows))
-        kept = [item for item in items if (item["item"] in set(new.tolist())) == chosen]
+        kept = [item for item in items if (item["item"] in new_names) == chosen]
         text = "".join(json.dumps(item) + "\n" for item in kept)
         (files / "items.jsonl").write_text(text, encoding="utf-8")
 

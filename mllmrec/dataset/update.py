@@ -97,10 +97,7 @@ def update(
     if not len(rows) and not item_notes:
         raise InputError(f"there is nothing new in {', '.join(str(file) for file in files)}: {counts or 'no rows'}")
     features, feature_notes = _grown_features(old, len(items))
-    warnings = [*old.manifest["warnings"], *item_notes, *notes, *feature_notes]
-    for name, count in new.rejects.counts.items():
-        first = new.rejects.first[name]
-        warnings.append(f"{count:,} rows of {name} were left out, the first at {first.where}: {first.reason}")
+    warnings = [*old.manifest["warnings"], *item_notes, *notes, *feature_notes, *new.rejects.notes()]
     store.save(
         Path(out),
         users=users,

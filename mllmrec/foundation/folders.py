@@ -268,4 +268,4 @@ def _measure(entry: os.DirEntry[str], name: str) -> Iterator[str]:
     if name.endswith(".json") and found.st_size > storage.MAX_JSON_BYTES:
         yield f"{name} has {found.st_size:,} bytes; a JSON file here has at most {storage.MAX_JSON_BYTES:,}"
     if found.st_size > _CHECKED_BYTES and found.st_blocks * 512 < _MIN_STORED * found.st_size:
-        yield f"{name} claims {found.st_size:,} bytes, of which {found.st_blocks * 512:,} are on the disk"
+        yield f"{name} claims {found.st_size:,} bytes; {found.st_blocks * 512:,} of them are on the disk"

@@ -11,6 +11,7 @@ and 0 elsewhere; score_u = R_u W. With all items in S_j it is EASE. Memory: I x 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -206,15 +207,15 @@ def neighbor_lists(
         blocks: workers that search instead.
         wide: lists that a graph has searched as well.
     """
-    lists = []
     if wide is not None and blocks is None:
-        if cooccurrence:
-            lists.append(wide.of_users(user_items, cooccurrence, device)[0])
-        return [*lists, wide.of_vectors(vectors, semantic, device)[0]] if semantic else lists
+        search_users, search_vectors = wide.of_users, wide.of_vectors
+    else:
+        search_users, search_vectors = (partial(f, blocks=blocks) for f in (neighbors.by_users, neighbors.by_vectors))
+    lists = []
     if cooccurrence:
-        lists.append(neighbors.by_users(user_items, cooccurrence, device, blocks=blocks)[0])
+        lists.append(search_users(user_items, cooccurrence, device)[0])
     if semantic:
-        lists.append(neighbors.by_vectors(vectors, semantic, device, blocks=blocks)[0])
+        lists.append(search_vectors(vectors, semantic, device)[0])
     return lists
 
 

@@ -130,7 +130,7 @@ class ChatRequest:
         opening: the first words of the reply, where the engine can begin it.
         sentences: of one paragraph that are wanted; the engine may stop after so many. 0: as many as come.
         examples: earlier turns of the user, each with its answer.
-        words: of which alone the answer is made, where the engine can keep to them; empty: of any.
+        words: words that the answer may use, if the engine can keep to them; empty: any.
     """
 
     text: str

@@ -94,9 +94,7 @@ def read_new_items(
     table = read.table.rename({"item": "id"})
     new = table.filter(~pl.col("id").is_in(dataset.item_ids.implode()))
     notes = [f"{len(new):,} new items in {file.name}", *read.warnings]
-    if count := rejects.counts.total():
-        first = next(iter(rejects.first.values()))
-        notes.append(f"{count:,} rows were left out, the first at {first.where}: {first.reason}")
+    notes += rejects.notes(named=False)
     if known := len(table) - len(new):
         notes.append(f"{known:,} items are left out, for the run knows them")
     if not len(new):

@@ -80,9 +80,7 @@ def read_new_users(
     owned = _union(read, at, whole) if len(at) else read
     unknown = placed.filter(pl.col("column").is_null())["item"].unique(maintain_order=True)
     notes = [f"{len(rows):,} interactions of {len(ids):,} users in {file.name}"]
-    if count := rejects.counts.total():
-        first = next(iter(rejects.first.values()))
-        notes.append(f"{count:,} rows were left out, the first at {first.where}: {first.reason}")
+    notes += rejects.notes(named=False)
     if lost := len(placed) - len(known):
         some = ", ".join(repr(name) for name in unknown[:_NAMED])
         notes.append(f"{lost:,} interactions with {len(unknown):,} items that the run does not know, such as {some}")

@@ -68,12 +68,8 @@ def read_user_texts(file: Path, columns: Mapping[str, str] | None = None, *, max
             f"{file.name} has no user with a text; columns {', '.join(map(repr, header)) or 'none'}; wanted {user!r}, "
             f"and {TEXT!r} or {CATEGORIES!r}; name the column of users with --column user=NAME"
         )
-    lost = rejects.counts[file.name]
-    rejects.check(file.name, read + lost)
-    notes = [f"{len(known):,} users with a text in {file.name}"]
-    if lost:
-        first = rejects.first[file.name]
-        notes.append(f"{lost:,} rows were left out, the first at {first.where}: {first.reason}")
+    rejects.check(file.name, read + rejects.counts[file.name])
+    notes = [f"{len(known):,} users with a text in {file.name}", *rejects.notes(named=False)]
     if read > len(known):
         notes.append(f"{read - len(known):,} rows repeat a user; the first of each is kept")
     schema = {"user": pl.String, "text": pl.String}

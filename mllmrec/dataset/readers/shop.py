@@ -114,8 +114,6 @@ def _item_warnings(seen: pl.Series, catalog: Items | None, unread: Sequence[str]
 
 
 def _reject_warnings(reading: Reading) -> Iterator[str]:
-    for name, count in reading.rejects.counts.items():
-        first = reading.rejects.first[name]
-        yield f"{count:,} rows of {name} were left out, the first at {first.where}: {first.reason}"
+    yield from reading.rejects.notes()
     if (total := reading.rejects.counts.total()) > LISTED_REJECTS:
         yield f"rejected.jsonl lists the first {LISTED_REJECTS:,} of {total:,} rows"

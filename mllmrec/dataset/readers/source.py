@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -89,6 +89,12 @@ class Rejects:
             reason: why it is left out.
         """
         self.append(Rejected(f"{file}:{line}", reason))
+
+    def notes(self, *, named: bool = True) -> Iterator[str]:
+        """Yield a line for each file with rows left out: their number, and the first; `named` says the file as well."""
+        for file, count in self.counts.items():
+            first, name = self.first[file], f" of {file}" if named else ""
+            yield f"{count:,} rows{name} were left out, the first at {first.where}: {first.reason}"
 
     def check(self, file: str, rows: int, of: str = "") -> None:
         """Refuse a file with too many rows left out.

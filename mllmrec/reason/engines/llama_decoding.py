@@ -56,7 +56,7 @@ def answer(
         decoding: limits.
         report: called with requests and tokens done, and with the new tokens of each answer that ends.
         sentences: after which each answer ends, 0 or less: by itself; empty: all by themselves.
-        allowed: tokens of which alone each answer is made; none, or empty: of any.
+        allowed: tokens that each answer may use; None or empty: any.
     """
     if not prompts:
         return []

@@ -105,7 +105,7 @@ def allowed_tokens(tokenizer: Any, words: Sequence[str], ends: Collection[int]) 
 
     Args:
         tokenizer: of the model.
-        words: of which an answer is made; none: an answer of any words, and nothing is returned.
+        words: words that an answer may use; none: any, and nothing is returned.
         ends: tokens that end an answer.
     """
     if not words:
