@@ -25,6 +25,7 @@ from mllmrec_kernels.base.parallel import chunks, parallel_for
 _USERS = 256  # of one piece of work
 _AHEAD = 4  # rows that are prefetched: they lie anywhere in memory
 _FIRST_ROOM = 2**14
+_Pieces = dict[int, tuple[Any, Any, Any]]
 
 
 class GramFactor(NamedTuple):
@@ -65,18 +66,13 @@ def score_by_gram(factor: GramFactor, user_items: CSR) -> CSR:
         factor: X.
         user_items: R, binary [B, I].
     """
-    pieces: dict[int, tuple[Any, Any, Any]] = {}
+    pieces: _Pieces = {}
 
     def _work(start: int, stop: int) -> None:
         pieces[start] = _sum_users(factor, user_items.indptr, user_items.indices, start, stop)
 
     parallel_for(_work, chunks(user_items.n_rows, _USERS))
-    counts, ids, values = zip(*(pieces[start] for start in sorted(pieces)), strict=True) if pieces else ((), (), ())
-    indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
-    none = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    return CSR(
-        indptr, np.concatenate([none[0], *ids]), np.concatenate([none[1], *values]), user_items.n_columns
-    )  # fmt: skip
+    return _join(pieces, user_items.n_columns)
 
 
 def rank_by_gram(factor: GramFactor, user_items: CSR, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
@@ -110,22 +106,24 @@ def nearest_by_gram(factor: GramFactor, k: int) -> CSR:
 
     Args:
         factor: X, without negative values.
-        k: entries a row, at least 1.
+        k: entries per row, at least 1.
     """
-    n_items, pieces = len(factor.column_indptr) - 1, dict[int, tuple[Any, Any, Any]]()
+    n_items = len(factor.column_indptr) - 1
+    pieces: _Pieces = {}
 
     def _work(start: int, stop: int) -> None:
         pieces[start] = _nearest(factor, k, start, stop)
 
     parallel_for(_work, chunks(n_items, _USERS))
+    return _join(pieces, n_items)
+
+
+def _join(pieces: _Pieces, n_columns: int) -> CSR:
+    """Return entries per row, columns and values of consecutive pieces as one matrix; `pieces` are by their start."""
     counts, ids, values = zip(*(pieces[start] for start in sorted(pieces)), strict=True) if pieces else ((), (), ())
     indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
-    return CSR(
-        indptr,
-        np.concatenate([np.zeros(0, np.int32), *ids]),
-        np.concatenate([np.zeros(0, np.float32), *values]),
-        n_items,
-    )
+    columns = np.concatenate([np.zeros(0, np.int32), *ids])
+    return CSR(indptr, columns, np.concatenate([np.zeros(0, np.float32), *values]), n_columns)
 
 
 @njit(cache=True, nogil=True)
