@@ -35,8 +35,8 @@ from mllmrec.features.encode import Vectors
 from mllmrec.foundation.storage import make_folder, write_table
 from mllmrec.models import Ensemble, registry
 from mllmrec.models.base import FitData, Recommender
-from mllmrec.models.cold_choice import split_columns
 from mllmrec.models.ensemble import EnsembleConfig
+from mllmrec.models.new_item_placement import split_columns
 from mllmrec.report.figures import COLORS, plot_style, write_figure
 from mllmrec.runs import Run
 

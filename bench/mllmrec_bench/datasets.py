@@ -22,7 +22,7 @@ from mllmrec.foundation import digests, storage
 from mllmrec.foundation.folders import user_cache_folder
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.reason.describe import catalogue
 from mllmrec.runs import Run
 from mllmrec_bench import embeddings, interactions

@@ -26,8 +26,8 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.inner_products import inner_products, measure_error
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.runs import Run
 from mllmrec.runs.record import marked

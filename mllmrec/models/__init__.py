@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mllmrec.models.clcrec import CLCRec as CLCRec
     from mllmrec.models.content import Content as Content
     from mllmrec.models.ease import EASE as EASE
-    from mllmrec.models.ease_neighbors import EASENeighbors as EASENeighbors
+    from mllmrec.models.ease import EASENeighbors as EASENeighbors
     from mllmrec.models.ensemble import Ensemble as Ensemble
     from mllmrec.models.freedom import FREEDOM as FREEDOM
     from mllmrec.models.ials import IALS as IALS

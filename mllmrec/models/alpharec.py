@@ -23,8 +23,7 @@ from torch.nn import functional
 from mllmrec.config import Count, ModelConfig, Positive
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import bipartite
-from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.models.network_model import NetworkModel, bipartite, rate_candidates
 from mllmrec.training.network import Network
 
 

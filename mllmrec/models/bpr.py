@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from mllmrec.config import ModelConfig
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import Penalty, PenaltyName, penalty_of, squares
-from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.models.network_model import NetworkModel, Penalty, PenaltyName, penalty_of, rate_candidates, squares
 from mllmrec.training.network import Network
 
 

@@ -25,8 +25,7 @@ from torch.nn.functional import cross_entropy, leaky_relu, normalize
 from mllmrec.config import ModelConfig, Positive, Share
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import embedding, squares
-from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.models.network_model import NetworkModel, embedding, rate_candidates, squares
 from mllmrec.training.network import Network
 
 _HIDDEN = 256  # width between the two layers of the content's encoder

@@ -1,4 +1,4 @@
-"""EASE: each item regressed on all others, in closed form.
+"""EASE: each item regressed on all others, in closed form, and the dense algebra that its kin share.
 
 Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. With R [U, I] the interactions,
 
@@ -6,6 +6,14 @@ Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8
 
 With item vectors V [I, d], R^T R + w V V^T stands for R^T R: EASE on the interactions with sqrt(w) V^T stacked below
 as further users. Memory: six float64 matrices of I x I at the peak.
+
+EASE gives a cold item, one without a training interaction, only the weights of its content. `EASENeighbors` scores it
+as the warm items of the nearest vectors. With N_c the 20 nearest warm items of a cold item c by cosine, and s_cj these
+cosines, none below 0,
+
+    B_:c = scale x (sum over j in N_c of s_cj B_:j) / (sum over j in N_c of s_cj).
+
+The scale weighs cold items against warm ones in one ranking: what they gain, warm ones lose.
 """
 
 from __future__ import annotations
@@ -13,15 +21,76 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
+from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 from pydantic import Field
+from scipy.linalg import lapack
 
+from mllmrec.config import ModelConfig
+from mllmrec.errors import TrainingError
+from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
-from mllmrec.models.dense import DenseConfig, gram_of_items, inverse, refuse_large, regressed_items
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.new_items import place
 from mllmrec.models.recency import HalfLives
 from mllmrec.models.ridge import strength_candidates
 
+Square = NDArray[np.float64]  # [I, I]
 _DENSE_MATRICES = 6  # float64, I x I, at the peak: 863 MiB were measured for 4,344 items
+
+
+class DenseConfig(ModelConfig):
+    """Settings of a model that holds matrices of items x items."""
+
+    regularization: Annotated[float, Field(gt=0)] = 50.0  # lambda
+    dense_gib: Annotated[float, Field(gt=0)] = 8.0  # the most that the dense matrices may take
+
+
+def refuse_large(title: str, n_items: int, matrices: int, dense_gib: float) -> None:
+    """Refuse a catalogue whose dense matrices take too much memory.
+
+    Args:
+        title: of the model, as the error names it.
+        n_items: I.
+        matrices: float64 matrices of I x I at the peak.
+        dense_gib: the most that they may take, GiB.
+
+    Raises:
+        TrainingError: they would take more.
+    """
+    gib = matrices * 8 * n_items * n_items / 2**30
+    if gib > dense_gib:
+        raise TrainingError(
+            f"{title} over {n_items:,} items needs {gib:,.1f} GiB of dense matrices, and model.dense_gib is "
+            f"{dense_gib:g}; raise it, or take model.kind=ridge, which holds neighbors alone"
+        )
+
+
+def gram_of_items(user_items: CSR) -> Square:
+    """Return G = R^T R, float64 [I, I]."""
+    R = user_items.to_scipy()
+    return np.asarray((R.T @ R).toarray(), np.float64)
+
+
+def inverse(matrix: Square, title: str) -> Square:
+    """Return the inverse of a symmetric matrix.
+
+    Raises:
+        TrainingError: the matrix is not positive definite.
+    """
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        raise TrainingError(f"{title}'s matrix is not positive definite; raise model.regularization")
+    P, _ = lapack.dpotri(factor, lower=1)
+    lower = np.tril(P, -1)
+    return np.asarray(lower + lower.T + np.diag(np.diag(P)))
+
+
+def regressed_items(P: Square) -> Square:
+    """Return B_ij = -P_ij / P_jj with B_jj = 0: each item regressed on all others; [I, I]."""
+    B = P / -np.diag(P)
+    np.fill_diagonal(B, 0)
+    return np.asarray(B)
 
 
 class EASEConfig(DenseConfig):
@@ -61,3 +130,35 @@ class EASE(ItemWeightModel):
         B = regressed_items(inverse(G, self.title))
         progress("fit EASE", 2, 2)
         self.choose_rows(data, B.astype(np.float32), self.config.half_lives)
+
+
+class EASENeighborsConfig(EASEConfig):
+    """Settings of EASE with neighbors' columns."""
+
+    kind: Literal["ease-neighbors"] = "ease-neighbors"  # type: ignore[assignment]
+    cold_scale: Annotated[float, Field(gt=0)] = 1.0  # scale
+
+
+class EASENeighbors(EASE):
+    """See the module; without item features, cold items stay at zero."""
+
+    Config = EASENeighborsConfig
+    config: EASENeighborsConfig
+    title = "EASE + content, neighbors' columns"
+    reads = frozenset({"items"})
+    candidates = tuple(
+        (f"model.content_weight={weight}", f"model.regularization={strength}", f"model.cold_scale={scale}")
+        for weight, strength in ((20, 50), (20, 100), (40, 200))
+        for scale in (1.0, 0.7, 1.3)
+    )
+
+    def _fit(self, data: FitData) -> None:
+        """Fit B, then replace the columns of cold items; see EASE."""
+        super()._fit(data)
+        cold = np.flatnonzero(~is_warm(data.user_items))
+        if data.items is None or not len(cold) or not isinstance(self.weights, np.ndarray):
+            return
+        shares = place(data.items, data.items[cold], data.user_items)
+        B = self.weights.copy()
+        B[:, cold] = self.config.cold_scale * (shares @ self.weights.T).T
+        self.set_weights(data.user_items, B, self.rows, self.half_life)

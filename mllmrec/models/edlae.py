@@ -23,7 +23,7 @@ from pydantic import Field
 
 from mllmrec.config import Share
 from mllmrec.models.base import FitData
-from mllmrec.models.dense import DenseConfig, gram_of_items, inverse, refuse_large
+from mllmrec.models.ease import DenseConfig, gram_of_items, inverse, refuse_large
 from mllmrec.models.item_weight_model import ItemWeightModel
 
 _DENSE_MATRICES = 6  # float64, I x I, at the peak

@@ -25,7 +25,7 @@ from mllmrec.errors import TrainingError
 from mllmrec.foundation import storage
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.models.base import FilePath, FitData
-from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.validation import validation_ndcg
 

@@ -4,7 +4,7 @@ docs/method.md, section 8. The parts, and what their score of an item for user u
 
     ridge         R_u W, each item regressed on its neighbors (ridge.py), alone or in a sum (ensemble_firsts.py)
     factors       p_u . q_i by alternating least squares, items shrunk to what their vectors predict (ials.py)
-    graph filter  the smooth part of the user-item graph (graph_filter.py)
+    graph filter  the smooth part of the user-item graph (gfcf.py)
     content       cosine of the item's vector to the mean of the user's items
     profile       cosine of the item's vector to the user's own profile, where it is not that mean
     popularity    log (1 + training users)
@@ -13,7 +13,7 @@ docs/method.md, section 8. The parts, and what their score of an item for user u
 
 A part with settings (strengths of the ridge and of the factors, width of the filter) takes the best of two or three by
 its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned projection of
-the item vectors (content_regression.py). There are two ridges, on the vectors and on the projection; of them, their
+the item vectors (content.py). There are two ridges, on the vectors and on the projection; of them, their
 sums with other item-item weights, and item-kNN alone, the W whose ensemble is best stays. Where interactions have an
 order, transitions are among these and older items may weigh less in R_u and in the content part. Training interactions
 fit, validation chooses, test is never read.
@@ -37,8 +37,7 @@ from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
-from mllmrec.models.cold_choice import of_known_items
-from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.content import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_firsts import (
     KNN,
     RIDGE,
@@ -50,8 +49,9 @@ from mllmrec.models.ensemble_firsts import (
 from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
-from mllmrec.models.graph_filter import graph_filter, narrow
+from mllmrec.models.gfcf import graph_filter, narrow
 from mllmrec.models.ials import alternate, pair_weight
+from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.refit import can_go_on, once, refit_first, refit_parts, same_weight
 from mllmrec.models.ridge import ridge_support, ridge_weights

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from mllmrec.config import Count, GraphConfig, ModelConfig
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import bipartite, embedding, squares, unique_rows
-from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.models.network_model import NetworkModel, bipartite, embedding, rate_candidates, squares, unique_rows
 from mllmrec.training.network import Network
 
 # FREEDOM's own item graph: the ten nearest, the item itself among them, directed, no threshold.

@@ -14,7 +14,7 @@ al., iALS++: Speeding up Matrix Factorization with Subspace Optimization, 2021).
 systems of block x block a row, not one of r x r. The predictions of the observed pairs are kept: |R| numbers.
 
 As a part of the ensemble, |q_i|² becomes |q_i - m_i|², where m_i is what q_i should be by its vector and the other
-items' factors (content_regression.py, solved anew each iteration): regression-based latent factors (Agarwal and Chen,
+items' factors (content.py, solved anew each iteration): regression-based latent factors (Agarwal and Chen,
 KDD 2009) for implicit data.
 """
 
@@ -35,9 +35,9 @@ from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, check_histories
-from mllmrec.models.content_regression import LeaveOneOutRegression
-from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.content import LeaveOneOutRegression
 from mllmrec.models.new_users import HalfSweep
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
 _ROWS = 1 << 14  # rows that a worker solves at once

@@ -23,9 +23,9 @@ from scipy.sparse.linalg import LinearOperator, svds
 from mllmrec.errors import InputError
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender
-from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.weight_scorers import WeightsScorer
 

@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 from mllmrec.config import Share
 from mllmrec.features.encode import Vectors
 from mllmrec.models.base import FitData
-from mllmrec.models.dense import (
+from mllmrec.models.ease import (
     DenseConfig,
     Square,
     gram_of_items,

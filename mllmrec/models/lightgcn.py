@@ -18,8 +18,16 @@ from torch import Tensor
 
 from mllmrec.config import Count, ModelConfig
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import Penalty, PenaltyName, bipartite, embedding, penalty_of, squares
-from mllmrec.models.network_model import NetworkModel, rate_candidates
+from mllmrec.models.network_model import (
+    NetworkModel,
+    Penalty,
+    PenaltyName,
+    bipartite,
+    embedding,
+    penalty_of,
+    rate_candidates,
+    squares,
+)
 from mllmrec.training.network import Network
 
 

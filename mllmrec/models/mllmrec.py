@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.models.base import FitData
-from mllmrec.models.layers import bipartite, embedding, unique_rows
-from mllmrec.models.network_model import NetworkModel
+from mllmrec.models.network_model import NetworkModel, bipartite, embedding, unique_rows
 from mllmrec.training.network import Network
 
 _WIDER, _SLOPE = 4, 0.01  # the hidden layer is 4 d wide; LeakyReLU's slope below 0

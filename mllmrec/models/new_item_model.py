@@ -1,4 +1,4 @@
-"""A model of item weights and vectors that shows items nobody has bought yet; see cold_items.py and cold_choice.py.
+"""A model of item weights and vectors that shows items nobody has bought yet (new_items.py, new_item_placement.py).
 
 Predicted parameters stand in the fitted tables, so whatever reads these serves new items too. The offset of new items
 is a column of its own: 1 for every user, the offset for a new item, 0 for a known one.
@@ -19,10 +19,9 @@ from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
-from mllmrec.models.cold_choice import Placement, choose_placement
-from mllmrec.models.cold_items import HalfWhitening
-from mllmrec.models.cold_placement import ItemPlacer, lowered_offset, replace_columns
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.new_item_placement import ItemPlacer, Placement, choose_placement, lowered_offset, replace_columns
+from mllmrec.models.new_items import HalfWhitening
 from mllmrec.models.scorer_model import ScorerModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.weight_scorers import StandardizedScorer

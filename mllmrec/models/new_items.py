@@ -1,50 +1,61 @@
-"""Place items that a fit did not know among those that it did, by their vectors; nothing is trained.
+"""Predict the parameters of items that a fit did not know, from the vectors of the items that it did; no training.
 
-A new item stands where its nearest items of the fit stand: with P [N, I], each row's shares of the `NEAREST` items of
-highest cosine that have interactions, proportional to the cosine and 1 in sum,
+A new item has no factors and no column of weights. Zeros would say that everybody refused it. Here each of its
+parameters is a weighted mean of the same parameter of its nearest known items, those with training interactions. With
+x the item vectors, and N_j the k known items nearest to item j,
 
-    a table of item vectors Q       P Q
-    item-item weights W             columns W P^T, rows P W
+    a_ji = max(0, x_j . x_i)^s / sum over N_j of the same,   i in N_j.
 
-`place` is the one function behind all of them: another prediction of these rows would stand in its place.
+Every model places new items with A [J, I] at s = 1 (`place`):
+
+    a table of item vectors Q       rows A Q
+    item-item weights W             columns W A^T, rows A W
+
+The ensemble chooses its prediction by validation (new_item_placement.py):
+
+    W_.j = g (W + o I) A_j,   q_j = g sum over i of a_ji q_i.
+
+An item's ridge weight on itself is 0, for nobody buys it twice. A new item that is like an owned one may well be
+bought: o is what owning a neighbor itself adds. Scores are linear in the parameters. So a new item's score is g times
+the mean score of its nearest known items, for each user.
+
+The ensemble's x are centered and half-whitened: coordinates on the principal axes times eigenvalue^-1/4, unit again.
+The axes that all items share count less then, and what sets two items apart counts more.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, topk_cosine
+from mllmrec_kernels.mixed.largest import largest_entries
 from numpy.typing import NDArray
 
 from mllmrec.errors import InputError
-from mllmrec.features.encode import Vectors
+from mllmrec.features.encode import Vectors, normalize_rows
 
-NEAREST = 20
+NEIGHBORS = 20  # k
+MOST_WEIGHTS = 400  # of a predicted column; the smallest are dropped
+_ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
+_BLOCK = 1 << 10  # columns predicted at once
+_CENTERED = 1 << 14  # rows in float64 at once
 
 
 def place(known: Vectors, new: Vectors, user_items: CSR | None) -> sp.csr_array:
-    """Return P, float32 [N, I]: what each new item takes of each known one; see the module.
+    """Return A at s = 1, float32 [N, I]; a row of zeros for an item whose vector is zero, or like no other.
 
     Args:
         known: float32 [I, d], vectors of the items of the fit.
         new: float32 [N, d].
         user_items: [U, I], training interactions; None: every item counts as one with interactions.
-
-    Returns:
-        A row of zeros for an item whose vector is zero, or like no other.
     """
     n_items = len(known)
     counts = np.ones(n_items) if user_items is None else np.bincount(user_items.indices, minlength=n_items)
     warm = np.flatnonzero(counts)
-    if not len(new) or not len(warm):
-        return sp.csr_array((len(new), n_items), dtype=np.float32)
-    ids, cosines = topk_cosine(np.ascontiguousarray(known[warm]), NEAREST, queries=np.ascontiguousarray(new))
-    shares = np.where((ids >= 0) & (cosines > 0), cosines, 0).astype(np.float64)
-    total = shares.sum(axis=1, keepdims=True)
-    shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
-    rows, places = np.nonzero(shares)
-    entries = shares[rows, places].astype(np.float32), (rows, warm[ids[rows, places]])
-    return sp.csr_array(entries, shape=(len(new), n_items))
+    shares = neighbor_weights(np.ascontiguousarray(new), np.ascontiguousarray(known[warm]), 1.0)
+    return spread_columns(shares, warm, n_items)
 
 
 def check_new_vectors(known: Vectors | None, new: Vectors) -> tuple[Vectors, Vectors]:
@@ -77,7 +88,7 @@ def extend_weights(weights: sp.csr_array | NDArray[np.float32], shares: sp.csr_a
 
     Args:
         weights: W, [I, I], sparse or dense.
-        shares: P, [N, I].
+        shares: A, [N, I].
     """
     columns = weights @ shares.T  # [I, N]
     rows = shares @ weights  # [N, I]
@@ -94,5 +105,122 @@ def extend_columns(user_items: CSR, n_new: int) -> CSR:
 
 
 def extend_rows(table: Vectors, shares: sp.csr_array) -> Vectors:
-    """Return a table of item vectors [I + N, r]: Q, and P Q below."""
+    """Return a table of item vectors [I + N, r]: Q, and A Q below."""
     return np.concatenate([table, np.asarray(shares @ table, np.float32)])
+
+
+@dataclass(frozen=True, slots=True)
+class HalfWhitening:
+    """The map of item vectors to x of the module.
+
+    Attributes:
+        mean: float32 [d], of the vectors that it was fitted on.
+        axes: float32 [d, r], principal axes times eigenvalue^-1/4.
+    """
+
+    mean: Vectors
+    axes: Vectors
+
+    @staticmethod
+    def of(vectors: Vectors) -> HalfWhitening:
+        """Return the map that vectors [I, d] fit."""
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        gram = np.zeros((vectors.shape[1], vectors.shape[1]))
+        for start in range(0, len(vectors), _CENTERED):
+            rows = vectors[start : start + _CENTERED] - mean
+            gram += rows.T @ rows
+        values, axes = np.linalg.eigh(gram / max(1, len(vectors)))
+        kept = values > _ROUNDING * max(values.max(initial=0), np.finfo(np.float32).tiny)
+        return HalfWhitening(mean.astype(np.float32), (axes[:, kept] * values[kept] ** -0.25).astype(np.float32))
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return x of vectors [J, d], float32 [J, r] with unit rows; an item without a vector gets zeros."""
+        x: Vectors = normalize_rows(np.asarray((vectors - self.mean) @ self.axes, np.float32))
+        x[~vectors.any(axis=1)] = 0
+        return x
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Hold how parameters of new items follow from those of known ones.
+
+    Attributes:
+        sharpness: s; the higher, the more the nearest neighbors alone count.
+        owned: o, the weight of a neighbor that the user owns.
+        gain: g, over the scale of known items.
+    """
+
+    sharpness: float = 4.0
+    owned: float = 0.0
+    gain: float = 1.0
+
+
+def neighbor_weights(new: Vectors, known: Vectors, sharpness: float) -> sp.csr_array:
+    """Return A, float32 [J, K]; rows sum to 1, or to 0 where an item has no vector or nothing like it is known.
+
+    Args:
+        new: x of the new items, float32 [J, r], unit rows.
+        known: x of the known items, float32 [K, r], unit rows.
+        sharpness: s >= 0.
+    """
+    k = min(NEIGHBORS, len(known))
+    shape = len(new), len(known)
+    if not k or not len(new) or not known.shape[1]:
+        return sp.csr_array(shape, dtype=np.float32)
+    ids, cosines = topk_cosine(known, k, queries=new)
+    near = (ids >= 0) & (cosines > 0)
+    weights = np.where(near, np.where(near, cosines, 1).astype(np.float64) ** sharpness, 0)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    rows, places = np.nonzero(weights)
+    pairs = rows, ids[rows, places]
+    return sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape)
+
+
+def spread_columns(matrix: sp.csr_array, columns: NDArray[np.int64], width: int) -> sp.csr_array:
+    """Return a matrix whose column k is column columns[k] of `width`.
+
+    Args:
+        matrix: [J, K].
+        columns: int64 [K], ascending.
+        width: columns of the result.
+    """
+    return sp.csr_array((matrix.data, columns[matrix.indices], matrix.indptr), shape=(matrix.shape[0], width))
+
+
+def predict_columns(weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, prediction: Prediction) -> sp.csc_array:
+    """Return W_.j of new items, float32 [I, J], at most MOST_WEIGHTS a column.
+
+    Args:
+        weights: W, float32 [I, I].
+        mean: A, float32 [J, I].
+        prediction: o and g.
+    """
+    by_column = weights.tocsc()
+    blocks = [sp.csc_array((weights.shape[0], 0), dtype=np.float32)]
+    for start in range(0, mean.shape[0], _BLOCK):
+        A = mean[start : start + _BLOCK].T.tocsc()
+        columns = (by_column @ A + np.float32(prediction.owned) * A).tocsc()
+        blocks.append(_largest(columns * np.float32(prediction.gain)))
+    return sp.hstack(blocks, format="csc", dtype=np.float32)
+
+
+def predict_rows(table: Vectors, mean: sp.csr_array, prediction: Prediction) -> Vectors:
+    """Return q_j of new items, float32 [J, D].
+
+    Args:
+        table: q, float32 [I, D].
+        mean: A, float32 [J, I].
+        prediction: g.
+    """
+    return np.asarray(np.float32(prediction.gain) * (mean @ table), np.float32)
+
+
+def _largest(columns: sp.csc_array) -> sp.csc_array:
+    """Return the columns with their MOST_WEIGHTS largest entries by absolute value alone; of equal ones lower rows."""
+    columns.sort_indices()
+    lengths = np.diff(columns.indptr)
+    if lengths.max(initial=0) <= MOST_WEIGHTS:
+        return columns
+    kept = largest_entries(columns.indptr.astype(np.int64), columns.data, MOST_WEIGHTS)
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, MOST_WEIGHTS))])
+    return sp.csc_array((columns.data[kept], columns.indices[kept], indptr), shape=columns.shape)

@@ -20,10 +20,10 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
-from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models.content import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ensemble_firsts import FirstPart, first_weights, other_weights
 from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
-from mllmrec.models.graph_filter import graph_filter
+from mllmrec.models.gfcf import graph_filter
 from mllmrec.models.ials import WARM_ITERATIONS, alternate, pair_weight
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.ridge import ridge_support, ridge_weights

@@ -41,7 +41,7 @@ MODELS: dict[str, str] = {
     "lightgcn": "mllmrec.models.lightgcn:LightGCN",
     "freedom": "mllmrec.models.freedom:FREEDOM",
     "content": "mllmrec.models.content:Content",
-    "ease-neighbors": "mllmrec.models.ease_neighbors:EASENeighbors",
+    "ease-neighbors": "mllmrec.models.ease:EASENeighbors",
     "clcrec": "mllmrec.models.clcrec:CLCRec",
 }
 DEFAULT = "ensemble"

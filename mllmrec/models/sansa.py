@@ -20,9 +20,9 @@ from pydantic import Field
 from mllmrec.config import ModelConfig, Positive
 from mllmrec.errors import require_extra
 from mllmrec.models.base import FitData
-from mllmrec.models.item_filter import as_weights, strongest
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.scoring import block_rows
+from mllmrec.models.turbo_cf import as_weights, strongest
 
 
 class SANSAConfig(ModelConfig):

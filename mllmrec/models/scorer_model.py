@@ -1,4 +1,7 @@
-"""Models that answer by a scorer of their fitted arrays."""
+"""Models whose scores, ranks and lists are those of a scorer of fitted arrays.
+
+`EmbeddingModel` is one whose score is the inner product of a user's vector and an item's.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ from abc import abstractmethod
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
+from mllmrec.errors import InputError
 from mllmrec.evaluation.groups import ItemRanker, Ranker
+from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender, user_rows
-from mllmrec.models.scoring import Lists, Part, Scorer
+from mllmrec.models.new_items import extend_rows
+from mllmrec.models.scoring import Lists, Part, Scorer, VectorScorer
 
 
 class FittedScorer(Scorer, Part, Ranker, Protocol):
@@ -54,3 +61,41 @@ class ScorerModel(Recommender):
 
     def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         return self.scorer.top(users, k, exclude)
+
+
+class EmbeddingModel(ScorerModel):
+    """A recommender of two tables of vectors.
+
+    Attributes:
+        vectors: the fitted tables; None before a fit.
+    """
+
+    vectors: VectorScorer | None = None
+
+    @property
+    def scorer(self) -> VectorScorer:
+        """The fitted tables.
+
+        Raises:
+            InputError: the model is not fitted.
+        """
+        if self.vectors is None:
+            raise InputError("this model is not fitted; call fit() first")
+        return self.vectors
+
+    @property
+    def users(self) -> Vectors:
+        """Vectors of the users, float32 [U, d]."""
+        return self.scorer.users
+
+    @property
+    def items(self) -> Vectors:
+        """Vectors of the items, float32 [I, d]."""
+        return self.scorer.items
+
+    def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:
+        self.vectors = VectorScorer(self.users, extend_rows(self.items, shares))
+
+    def similar_items(self, items: ArrayLike, k: int) -> Lists:
+        """Return the k nearest items by cosine; see Recommender."""
+        return self.scorer.similar(user_rows(items), k)

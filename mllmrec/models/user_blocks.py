@@ -21,9 +21,8 @@ from mllmrec.evaluation.groups import ItemRanker, Ranker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Recommender
-from mllmrec.models.embedding_model import EmbeddingModel
 from mllmrec.models.item_knn import AllNeighborsScorer, ItemKNN, weighted_interactions
-from mllmrec.models.scorer_model import FittedScorer, ScorerModel
+from mllmrec.models.scorer_model import EmbeddingModel, FittedScorer, ScorerModel
 from mllmrec.models.scoring import USERS, Lists, VectorScorer
 from mllmrec.models.weight_scorers import StandardizedScorer, SumScorer, WeightsScorer
 

@@ -11,15 +11,15 @@ from mllmrec_kernels import CSR
 
 from mllmrec.features.encode import normalize_rows
 from mllmrec.models import Ensemble
-from mllmrec.models.cold_choice import of_known_items, split_columns
-from mllmrec.models.cold_items import (
+from mllmrec.models.new_item_lists import TopLists, highest_offset, loss
+from mllmrec.models.new_item_placement import of_known_items, split_columns
+from mllmrec.models.new_items import (
     HalfWhitening,
     Prediction,
     neighbor_weights,
     predict_columns,
     predict_rows,
 )
-from mllmrec.models.cold_lists import TopLists, highest_offset, loss
 from mllmrec.models.validation import validation_ndcg
 
 SETTINGS = {"factors": 8, "cooccurrence_support": 10, "semantic_support": 10}
@@ -75,7 +75,7 @@ def test_predicted_parameters_are_weighted_means_times_the_gain() -> None:
 
 
 def test_a_predicted_column_keeps_its_largest_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mllmrec.models.cold_items.MOST_WEIGHTS", 2)
+    monkeypatch.setattr("mllmrec.models.new_items.MOST_WEIGHTS", 2)
     W = sp.csr_array(np.diag([1.0, -3.0, 2.0]).astype(np.float32))
     column = predict_columns(W, sp.csr_array(np.ones((1, 3), np.float32)), Prediction()).toarray()[:, 0]
     np.testing.assert_array_equal(column, [0, -3, 2])

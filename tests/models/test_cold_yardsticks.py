@@ -10,8 +10,7 @@ from mllmrec.config import TrainConfig
 from mllmrec.errors import InputError
 from mllmrec.features.encode import normalize_rows
 from mllmrec.models import EASE, CLCRec, Content, EASENeighbors, FitContext
-from mllmrec.models.content import half_whiten
-from mllmrec.models.content_regression import project_vectors
+from mllmrec.models.content import half_whiten, project_vectors
 
 USERS, ITEMS, COLD = 50, 40, (3, 17, 38)
 

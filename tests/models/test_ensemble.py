@@ -21,7 +21,7 @@ from mllmrec.models import IALS, Ensemble, FitContext
 from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize
-from mllmrec.models.graph_filter import graph_filter, narrow
+from mllmrec.models.gfcf import graph_filter, narrow
 from mllmrec.models.scoring import VectorScorer, ranks_by_block, top_by_user
 from mllmrec.models.validation import Validation, validation_ndcg
 from mllmrec.models.weight_scorers import WeightsScorer

@@ -15,11 +15,10 @@ from mllmrec.errors import ConfigError, TrainingError
 from mllmrec.models import registry
 from mllmrec.models.edlae import EDLAE
 from mllmrec.models.gfcf import GFCF
-from mllmrec.models.item_filter import strongest
 from mllmrec.models.l3ae import L3AE, AdditiveEASE
 from mllmrec.models.mrf import MRF
 from mllmrec.models.sansa import SANSA, product
-from mllmrec.models.turbo_cf import MMGF, TurboCF
+from mllmrec.models.turbo_cf import MMGF, TurboCF, strongest
 
 
 def dense(R: CSR) -> np.ndarray:

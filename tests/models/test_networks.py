@@ -14,10 +14,9 @@ from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.bpr import BPRNetwork
 from mllmrec.models.fitting import fit_model
 from mllmrec.models.freedom import FREEDOMNetwork, edge_chances
-from mllmrec.models.layers import bipartite, norms
 from mllmrec.models.lightgcn import LightGCNNetwork
 from mllmrec.models.mllmrec import MLLMRecNetwork
-from mllmrec.models.network_model import NetworkModel
+from mllmrec.models.network_model import NetworkModel, bipartite, norms
 from mllmrec.models.registry import read_settings
 from mllmrec.models.vbpr import VBPRNetwork
 from mllmrec.training.network import Network

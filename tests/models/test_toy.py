@@ -32,7 +32,7 @@ from pydantic import Field
 
 from mllmrec.config import ModelConfig
 from mllmrec.foundation import storage
-from mllmrec.models.embedding_model import EmbeddingModel
+from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
 

@@ -7,6 +7,7 @@ which the hidden items reach the highest NDCG@20.
 
 A fitted weight of a known item has seen the hidden items' interactions, as has the scale of a part; no table of users
 and no prediction has.
+`ItemPlacer` then puts predicted parameters into the tables of the fitted model.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, MixedScores
+from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.cold_items import Prediction, neighbor_weights, predict_columns, predict_rows
-from mllmrec.models.cold_lists import Quality, TopLists, highest_offset, loss
+from mllmrec.models.new_item_lists import ItemGroups, Quality, TopLists, highest_offset, loss
+from mllmrec.models.new_items import (
+    HalfWhitening,
+    Prediction,
+    neighbor_weights,
+    predict_columns,
+    predict_rows,
+    spread_columns,
+)
 from mllmrec.models.weight_scorers import StandardizedScorer
 
 HIDDEN = 0.1  # share of the known items
@@ -33,6 +41,7 @@ SHARPNESS = (2.0, 4.0, 8.0)
 OWNED = (0.0, 0.3, 1.0)
 GAINS = (0.7, 1.0, 1.4)
 FoldIn = Callable[[CSR], StandardizedScorer]
+Predicted = tuple[NDArray[np.int64], sp.csc_array, Vectors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,53 +143,6 @@ def judge(known: TopLists, new: TopLists, offset: float) -> tuple[Quality, tuple
     return new.quality_beside(known, offset, is_first=False), loss(alone, beside)
 
 
-class ItemGroups:
-    """Some users, listed by groups of items.
-
-    Args:
-        scorer: of users and items.
-        users: int64 [B].
-        train: binary [U, I], items that are not listed.
-    """
-
-    def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
-        self._scores, self._train = scorer.mixed(users), train.take_rows(users)
-        self._weights: sp.csr_array = scorer.weights.matrix
-        self._by_column: sp.csc_array = self._weights.tocsc()  # once for all predictions
-        self._items = scorer.rest.items
-
-    def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:
-        """Return the lists of a group by its own parameters.
-
-        Args:
-            items: int64 [J], ascending.
-            relevant: binary [B, I].
-        """
-        excluded, liked = (
-            CSR.from_scipy(matrix.to_scipy()[:, items], binary=True) for matrix in (self._train, relevant)
-        )
-        return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked)
-
-    def predicted_lists(self, mean: sp.csr_array, prediction: Prediction, relevant: sp.csr_array) -> TopLists:
-        """Return the lists of a group by predicted parameters.
-
-        Args:
-            mean: A, float32 [J, I].
-            prediction: of the parameters.
-            relevant: binary [B, J].
-        """
-        columns = predict_columns(self._by_column, mean, prediction)
-        nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
-        scores = self._scored(columns, predict_rows(self._items, mean, prediction))
-        return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True))
-
-    def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:
-        scores, weights = self._scores, CSR.from_scipy(sp.csr_array(columns))
-        if scores.user_vectors is None:
-            return MixedScores(scores.user_items, weights, scores.scale)
-        return MixedScores(scores.user_items, weights, scores.scale, scores.user_vectors, vectors)
-
-
 def split_columns(matrix: CSR, columns: NDArray[np.int64]) -> tuple[CSR, CSR]:
     """Return the matrix without some columns, and with these alone; both have its shape."""
     chosen = np.zeros(matrix.n_columns, bool)
@@ -215,12 +177,89 @@ def judging_users(histories: CSR, bought: CSR, valid: CSR) -> NDArray[np.int64]:
     return users if len(users) <= USERS else users[np.linspace(0, len(users) - 1, USERS).astype(np.int64)]
 
 
-def spread_columns(matrix: sp.csr_array, columns: NDArray[np.int64], width: int) -> sp.csr_array:
-    """Return a matrix whose column k is column columns[k] of `width`.
+@dataclass(frozen=True, slots=True)
+class ItemPlacer:
+    """Predicts the parameters of items from their vectors; see new_items.py.
+
+    Attributes:
+        whitening: of item vectors.
+        known: int64 [K], ascending, items with training interactions.
+        vectors: x of the known items, float32 [K, r].
+        placement: how they are predicted and shown.
+    """
+
+    whitening: HalfWhitening
+    known: NDArray[np.int64]
+    vectors: Vectors
+    placement: Placement
+
+    @staticmethod
+    def of(placement: Placement, train: CSR, features: Vectors) -> ItemPlacer:
+        """Return the placer of a fit.
+
+        Args:
+            placement: chosen by choose_placement.
+            train: binary [U, I], training interactions.
+            features: float32 [I, d], item vectors.
+        """
+        whitening = HalfWhitening.of(features)
+        known = np.flatnonzero(is_warm(train))
+        return ItemPlacer(whitening, known, whitening(features[known]), placement)
+
+    def predict_items(
+        self, items: NDArray[np.int64], features: Vectors, weights: sp.csr_array, table: Vectors
+    ) -> Predicted:
+        """Return those items that can be placed, their columns [I, J] and their rows, float32 [J, D].
+
+        An item without a vector, or like no known item, cannot.
+
+        Args:
+            items: int64, ascending.
+            features: float32, a vector of each.
+            weights: W, float32 [I, I].
+            table: item vectors of the other parts, float32 [I, D].
+        """
+        prediction = self.placement.prediction
+        near = neighbor_weights(self.whitening(features), self.vectors, prediction.sharpness)
+        placed = np.flatnonzero(np.diff(near.indptr))
+        mean = spread_columns(near[placed], self.known, weights.shape[1])
+        columns = predict_columns(weights, mean, prediction)
+        return items[placed], columns, predict_rows(table, mean, prediction)
+
+    def with_offset(self, offset: float) -> ItemPlacer:
+        """Return the placer with another offset of new items."""
+        return replace(self, placement=replace(self.placement, offset=offset))
+
+
+def replace_columns(weights: sp.csr_array, items: NDArray[np.int64], columns: sp.csc_array) -> CSR:
+    """Return weights [I, I] with other columns in the place of some.
 
     Args:
-        matrix: [J, K].
-        columns: int64 [K], ascending.
-        width: columns of the result.
+        weights: W, float32 [I, I].
+        items: int64 [J], ascending, whose columns change.
+        columns: float32 [I, J].
     """
-    return sp.csr_array((matrix.data, columns[matrix.indices], matrix.indptr), shape=(matrix.shape[0], width))
+    kept = np.ones(weights.shape[1], np.float32)
+    kept[items] = 0
+    others = (weights @ sp.diags_array(kept)).tocsr()
+    others.eliminate_zeros()
+    return CSR.from_scipy(others + spread_columns(sp.csr_array(columns), items, weights.shape[1]))
+
+
+def lowered_offset(
+    scorer: StandardizedScorer, new: NDArray[np.int64], train: CSR, valid: CSR, share: float, most: float
+) -> float:
+    """Return the highest offset of new items, at most `most`, that keeps the loss of known ones.
+
+    Args:
+        scorer: with the new items in its tables, at an offset of 0.
+        new: int64, ascending.
+        train: binary [U, I], training interactions.
+        valid: binary [U, I], validation interactions.
+        share: of Recall@20 and NDCG@20 that known items may lose.
+        most: the offset that was chosen on hidden items.
+    """
+    users = judging_users(train, valid, valid)
+    groups, held = ItemGroups(scorer, users, train), valid.take_rows(users)
+    known = np.flatnonzero(is_warm(train))
+    return min(most, highest_offset(groups.lists(known, held), groups.lists(new, held), share))

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import NDArray
+
+from mllmrec.features.encode import Vectors
+from mllmrec.models.new_items import Prediction, predict_columns, predict_rows
+from mllmrec.models.weight_scorers import StandardizedScorer
 
 CUTOFF = 20
 _HALVINGS = 30  # of the interval that the offset lies in
@@ -111,3 +116,50 @@ def highest_offset(known: TopLists, new: TopLists, share: float) -> float:
 def loss(before: Sequence[float], after: Sequence[float]) -> tuple[float, ...]:
     """Return the share that each measure lost; 0 if there was nothing to lose."""
     return tuple(1 - new / old if old > 0 else 0.0 for old, new in zip(before, after, strict=True))
+
+
+class ItemGroups:
+    """Some users, listed by groups of items.
+
+    Args:
+        scorer: of users and items.
+        users: int64 [B].
+        train: binary [U, I], items that are not listed.
+    """
+
+    def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
+        self._scores, self._train = scorer.mixed(users), train.take_rows(users)
+        self._weights: sp.csr_array = scorer.weights.matrix
+        self._by_column: sp.csc_array = self._weights.tocsc()  # once for all predictions
+        self._items = scorer.rest.items
+
+    def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:
+        """Return the lists of a group by its own parameters.
+
+        Args:
+            items: int64 [J], ascending.
+            relevant: binary [B, I].
+        """
+        excluded, liked = (
+            CSR.from_scipy(matrix.to_scipy()[:, items], binary=True) for matrix in (self._train, relevant)
+        )
+        return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked)
+
+    def predicted_lists(self, mean: sp.csr_array, prediction: Prediction, relevant: sp.csr_array) -> TopLists:
+        """Return the lists of a group by predicted parameters.
+
+        Args:
+            mean: A, float32 [J, I].
+            prediction: of the parameters.
+            relevant: binary [B, J].
+        """
+        columns = predict_columns(self._by_column, mean, prediction)
+        nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
+        scores = self._scored(columns, predict_rows(self._items, mean, prediction))
+        return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True))
+
+    def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:
+        scores, weights = self._scores, CSR.from_scipy(sp.csr_array(columns))
+        if scores.user_vectors is None:
+            return MixedScores(scores.user_items, weights, scores.scale)
+        return MixedScores(scores.user_items, weights, scores.scale, scores.user_vectors, vectors)

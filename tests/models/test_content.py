@@ -9,8 +9,8 @@ import pytest
 from mllmrec_kernels import CSR
 
 from mllmrec.dataset import Dataset, Histories
-from mllmrec.models import content_regression as projection
-from mllmrec.models.content_regression import LeaveOneOutRegression, project_vectors
+from mllmrec.models import content as projection
+from mllmrec.models.content import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ials import alternate
 
 PLAIN = {"factors": 8, "unobserved_weight": 1.0, "regularization": 0.05, "iterations": 10, "seed": 0}
