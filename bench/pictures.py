@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
-from mllmrec.dataset.resplit import resplit
-from mllmrec.dataset.splits import COLD_SHARE
+from mllmrec.dataset.splits import COLD_SHARE, resplit
 from mllmrec.errors import InputError, MllmrecError
 from mllmrec.evaluation.bootstrap import Interval, crossed_intervals
 from mllmrec.evaluation.groups import ALL, AMONG_COLD, COLD, Judged, SplitTask

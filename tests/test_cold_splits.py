@@ -11,8 +11,7 @@ import pytest
 
 from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset
-from mllmrec.dataset.resplit import resplit
-from mllmrec.dataset.splits import hidden_items
+from mllmrec.dataset.splits import hidden_items, resplit
 from mllmrec.models import registry
 from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.special import betainc, gammaln
 
-from mllmrec.dataset.vocabulary import words
+from mllmrec.dataset.summary import words
 
 COMMON = 0.1  # share of the profiles from which on a word is the average profile's
 _COMMON_LEAST = 5  # profiles that a word must stand in to be common, in small runs

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mllmrec.audit.profiles import MOST_USERS, ProfileWords, measure_words
 from mllmrec.dataset import Dataset
-from mllmrec.dataset.vocabulary import words
+from mllmrec.dataset.summary import words
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Features
 from mllmrec.foundation.progress import Progress, silent

@@ -101,7 +101,7 @@ def prepare(
     part = splits.assign(interactions, rule, options.seed, options.cold_share)
     interactions = interactions.with_columns(split=pl.Series(part))
     if rule == "cold-items":
-        steps |= count_hidden(interactions, options.seed, options.cold_share)
+        steps |= splits.count_hidden(interactions, options.seed, options.cold_share)
     warnings += _held_out_warnings(interactions, rule)
     if downloader is not None:
         from mllmrec.dataset.download import add_pictures
@@ -153,7 +153,7 @@ def _facts(
         "kind": raw.kind,
         "category": options.category,
         "options": options.model_dump(mode="json"),
-        "split": split_facts(rule, options.seed, options.cold_share),
+        "split": splits.split_facts(rule, options.seed, options.cold_share),
         "steps": steps,
         "read": {
             "files": [asdict(file) for file in raw.files],
@@ -169,35 +169,6 @@ def _scratch(out: Path) -> Path | None:
     """Return the folder that will hold the dataset, for temporary files; None if it cannot be written to."""
     place = next((folder for folder in out.absolute().parents if folder.is_dir()), None)
     return place if place is not None and os.access(place, os.W_OK) else None
-
-
-def split_facts(rule: str, seed: int, cold_share: float) -> dict[str, str | int | float | None]:
-    """Return what a manifest says of the split.
-
-    Args:
-        rule: of the split.
-        seed: of the rules that draw.
-        cold_share: of `cold-items`.
-    """
-    facts: dict[str, str | int | float | None] = {"rule": rule, "seed": seed if rule in splits.SEEDED else None}
-    return facts | ({"cold_share": cold_share} if rule == "cold-items" else {})
-
-
-def count_hidden(interactions: pl.DataFrame, seed: int, cold_share: float) -> dict[str, int]:
-    """Return the number of items that `cold-items` hides, and of their interactions, by what the manifest calls them.
-
-    Args:
-        interactions: of the dataset.
-        seed: of the draw.
-        cold_share: of the items that each held-out part gets.
-    """
-    counts = {}
-    for part, items in zip(
-        ("validation", "the test"), splits.hidden_items(interactions, seed, cold_share), strict=True
-    ):
-        counts[f"items hidden for {part}"] = len(items)
-        counts[f"interactions of items hidden for {part}"] = int(np.isin(interactions["item"].to_numpy(), items).sum())
-    return counts
 
 
 def _rule(raw: Source, options: PrepareOptions) -> str:

@@ -14,12 +14,16 @@ Users with fewer than three interactions are not held out from, but by `cold-ite
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mllmrec.dataset.dataset import user_spans
+from mllmrec.dataset.dataset import Dataset, user_spans
 from mllmrec.errors import InputError
+from mllmrec.foundation import digests
 
 RULES = ("random", "user-time", "leave-one-out", "global-time", "cold-items")
 SEEDED = ("random", "cold-items")  # the others have one result
@@ -146,3 +150,59 @@ def _global_time(times: NDArray[np.int64]) -> NDArray[np.int8]:
     ordered = np.sort(times)
     cuts = [ordered[max(0, int(len(times) * share) - 1)] for share in (0.8, 0.9)]
     return np.searchsorted(cuts, times, side="left").astype(np.int8)
+
+
+def split_facts(rule: str, seed: int, cold_share: float) -> dict[str, str | int | float | None]:
+    """Return what a manifest says of the split.
+
+    Args:
+        rule: of the split.
+        seed: of the rules that draw.
+        cold_share: of `cold-items`.
+    """
+    facts: dict[str, str | int | float | None] = {"rule": rule, "seed": seed if rule in SEEDED else None}
+    return facts | ({"cold_share": cold_share} if rule == "cold-items" else {})
+
+
+def count_hidden(interactions: pl.DataFrame, seed: int, cold_share: float) -> dict[str, int]:
+    """Return the number of items that `cold-items` hides, and of their interactions, by what the manifest calls them.
+
+    Args:
+        interactions: of the dataset.
+        seed: of the draw.
+        cold_share: of the items that each held-out part gets.
+    """
+    counts = {}
+    for part, items in zip(("validation", "the test"), hidden_items(interactions, seed, cold_share), strict=True):
+        counts[f"items hidden for {part}"] = len(items)
+        counts[f"interactions of items hidden for {part}"] = int(np.isin(interactions["item"].to_numpy(), items).sum())
+    return counts
+
+
+def resplit(dataset: Dataset, rule: str, seed: int, cold_share: float = COLD_SHARE) -> Dataset:
+    """Return the dataset with another split; its folder stays as it is.
+
+    Args:
+        dataset: a prepared dataset.
+        rule: one of RULES.
+        seed: of the rules that draw, as `prepare` takes it.
+        cold_share: of the items that `cold-items` hides for the test, and as many for validation; in (0, 0.5).
+
+    Raises:
+        InputError: there is no such rule, it needs times that are missing, or no item would be left to train on.
+    """
+    if rule not in RULES:
+        raise InputError(f"there is no split {rule!r}; there are {', '.join(RULES)}")
+    rows = dataset.interactions
+    part = assign(rows, rule, seed, cold_share)
+    interactions = rows.with_columns(split=pl.Series(part, dtype=pl.Int8))
+    columns = [np.ascontiguousarray(rows[name].to_numpy()).tobytes() for name in ("user", "item")]
+    content = digests.hash_bytes(b"".join([*columns, part.tobytes()]))
+    steps = {name: count for name, count in dataset.manifest.get("steps", {}).items() if "hidden" not in name}
+    manifest: dict[str, Any] = {
+        **dataset.manifest,
+        "split": split_facts(rule, seed, cold_share),
+        "steps": steps | (count_hidden(rows, seed, cold_share) if rule == "cold-items" else {}),
+        "files": {**dataset.manifest.get("files", {}), "interactions.parquet": content},
+    }
+    return replace(dataset, interactions=interactions, manifest=manifest)

@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec.dataset.dataset import Dataset
-from mllmrec.dataset.picture_copies import copy_pictures
+from mllmrec.dataset.picture_store import copy_pictures
 from mllmrec.dataset.readers.source import Rejected
 from mllmrec.dataset.store_checks import (
     DATASET_NAMES,

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from mllmrec.config import Config, EvaluateConfig
 from mllmrec.dataset import Dataset
-from mllmrec.dataset.resplit import resplit
-from mllmrec.dataset.splits import COLD_SHARE, RULES, SEEDED
+from mllmrec.dataset.splits import COLD_SHARE, RULES, SEEDED, resplit
 from mllmrec.errors import InputError, near_miss
 from mllmrec.evaluation.bootstrap import Interval, crossed_intervals
 from mllmrec.evaluation.evaluate import nobody_to_judge

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mllmrec.dataset.vocabulary import Vocabulary, standouts, words
+from mllmrec.dataset.summary import Vocabulary, standouts, words
 from mllmrec.reason.engine import Item
 from mllmrec.reason.prompts import neutralize
 from mllmrec.reason.token_budget import Measure

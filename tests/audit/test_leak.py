@@ -13,7 +13,7 @@ from mllmrec.audit import LeakAudit, audit_leak
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
 from mllmrec.dataset.dataset import Scope
-from mllmrec.dataset.resplit import resplit
+from mllmrec.dataset.splits import resplit
 from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items, normalize_rows

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from mllmrec.dataset.picture_copies import copy_pictures
+from mllmrec.dataset.picture_store import copy_pictures
 from mllmrec.dataset.readers.pictures import Pictures
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import silent

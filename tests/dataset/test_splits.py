@@ -9,8 +9,7 @@ import polars as pl
 import pytest
 
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare, statistics
-from mllmrec.dataset.resplit import resplit
-from mllmrec.dataset.splits import assign, hidden_items
+from mllmrec.dataset.splits import assign, hidden_items, resplit
 from mllmrec.errors import InputError
 
 

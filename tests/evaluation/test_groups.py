@@ -15,7 +15,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
-from mllmrec.dataset.resplit import resplit
+from mllmrec.dataset.splits import resplit
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, GROUPS, NEW, WARM, Ranker, SplitTask
 from mllmrec.models import EASE, ItemKNN

@@ -11,7 +11,7 @@ import pytest
 
 from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
-from mllmrec.dataset.resplit import resplit
+from mllmrec.dataset.splits import resplit
 from mllmrec.errors import InputError
 from mllmrec.evaluation.bootstrap import crossed_intervals, mean_intervals
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, NEW, WARM

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.dataset.synthetic_shop_drawing import COLOURS, MOTIFS, PATTERNS, draw
+from mllmrec.dataset.synthetic_shop import COLOURS, MOTIFS, PATTERNS, draw
 from mllmrec.reason.engine import Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.history_facts import attributes

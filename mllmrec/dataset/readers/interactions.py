@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from mllmrec.dataset.readers.columns import TableColumns
 from mllmrec.dataset.readers.formats import OBJECTS, Reading, read_cells, read_objects
 from mllmrec.dataset.readers.reading import suffix
-from mllmrec.dataset.readers.rows import NO_TIME, Rows, TextCodes, read_rows
-from mllmrec.dataset.readers.scratch import Pieces
+from mllmrec.dataset.readers.rows import NO_TIME, Pieces, Rows, TextCodes, read_rows
 from mllmrec.dataset.readers.source import INTERACTIONS, FileRead, Rejects, TimeUnit
 from mllmrec.dataset.readers.times import TimeForms
 from mllmrec.dataset.readers.values import id_fault
