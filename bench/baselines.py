@@ -29,11 +29,10 @@ from bench.reproduce import FIRST_SEED, METRICS, of_ids_alone
 from mllmrec.config import EvaluateConfig, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.errors import MllmrecError
-from mllmrec.evaluation.bootstrap import Interval, mean_interval
 from mllmrec.evaluation.evaluate import HeldOut
 from mllmrec.evaluation.groups import ALL as ALL_USERS
 from mllmrec.evaluation.groups import ItemRanker
-from mllmrec.evaluation.metrics import short
+from mllmrec.evaluation.metrics import Interval, mean_interval, short
 from mllmrec.experiments import choose_entries
 from mllmrec.experiments.judge import Values, evaluate_users
 from mllmrec.experiments.trial import Trial, keep_trial

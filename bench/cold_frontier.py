@@ -30,7 +30,7 @@ from mllmrec_kernels import CSR
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.bootstrap import mean_interval
+from mllmrec.evaluation.metrics import mean_interval
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.storage import make_folder, write_table
 from mllmrec.models import Ensemble, registry

@@ -23,9 +23,8 @@ from mllmrec.config import default_kind, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import MllmrecError
-from mllmrec.evaluation.bootstrap import mean_interval
 from mllmrec.evaluation.groups import ALL, Judged, SplitTask
-from mllmrec.evaluation.metrics import short
+from mllmrec.evaluation.metrics import mean_interval, short
 from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items, parts_of
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models import registry

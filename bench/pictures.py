@@ -25,9 +25,8 @@ from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset.splits import COLD_SHARE, resplit
 from mllmrec.errors import InputError, MllmrecError
-from mllmrec.evaluation.bootstrap import Interval, crossed_intervals
 from mllmrec.evaluation.groups import ALL, AMONG_COLD, COLD, Judged, SplitTask
-from mllmrec.evaluation.metrics import short, written
+from mllmrec.evaluation.metrics import Interval, crossed_intervals, short, written
 from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items
 from mllmrec.foundation.storage import write_text
 from mllmrec.graph.item_graph import build_graph

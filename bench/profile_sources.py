@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from bench.pictures import replaced
 from mllmrec.config import default_kind, load_config
 from mllmrec.errors import MllmrecError
-from mllmrec.evaluation.bootstrap import Interval, mean_interval
-from mllmrec.evaluation.metrics import short, written
+from mllmrec.evaluation.metrics import Interval, mean_interval, short, written
 from mllmrec.foundation.storage import write_text
 from mllmrec.models import registry
 from mllmrec.pipeline import run

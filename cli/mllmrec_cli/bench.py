@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.console import resumable
 from mllmrec_cli.options import Json, Out, Quiet, Seed
 
 if TYPE_CHECKING:

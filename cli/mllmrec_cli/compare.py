@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.console import resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, Quiet, complete_models
 
 if TYPE_CHECKING:
-    from mllmrec.evaluation.bootstrap import Interval
+    from mllmrec.evaluation.metrics import Interval
     from mllmrec.experiments import Result, Row, SplitTable
     from mllmrec.experiments.draws import PooledRow
 

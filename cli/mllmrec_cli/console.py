@@ -1,10 +1,15 @@
-"""Progress, tables, and text in a terminal; text from data cannot style it."""
+"""The terminal: progress, tables, text that data cannot style, and Ctrl-C.
+
+Ctrl-C ends in one line. It says how to go on if the same command continues the work.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+import shlex
+import signal
 import sys
 import threading
 import time
@@ -12,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +47,7 @@ _BEYOND_ASCII = re.compile(r"[^\n -~]")
 _LOG_SECONDS = 10.0  # between two lines of one task, where nobody watches a bar
 _RATE_SECONDS = 60.0  # that a rate in a log is taken over
 _LONGEST_ERROR = 2000  # characters; an id in an error may have any number of them
+_LATER = 0.05  # seconds
 
 
 def never_fail_to_print() -> None:
@@ -239,3 +246,44 @@ class _LogProgress:
             left = f"{timedelta(seconds=round((task.total - task.done) / speed))} left" if speed else ""
             parts += [f"{passed} so far", left]
         err.print(", ".join(part for part in parts if part), markup=False)
+
+
+class Interrupted(BaseException):
+    """Somebody pressed Ctrl-C; the text says how to go on, if there is a way."""
+
+
+def listen() -> None:
+    """Turn SIGINT into Interrupted from now on."""
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise in the code that runs. Python lets nothing out of a finaliser, so there raise a little later."""
+    if _in_finaliser(frame):
+        later = threading.Timer(_LATER, signal.raise_signal, [signal.SIGINT])
+        later.daemon = True
+        later.start()
+    else:
+        raise Interrupted
+
+
+def _in_finaliser(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def command_line() -> str:
+    """Return the running command, as a shell reads it."""
+    return shlex.join(["mllmrec", *sys.argv[1:]])
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Name the command that goes on if Ctrl-C ends the work inside."""
+    try:
+        yield
+    except Interrupted:
+        raise Interrupted(f"what is done is kept; go on with: {command_line()}") from None

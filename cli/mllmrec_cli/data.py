@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mllmrec_cli import console
-from mllmrec_cli.interrupts import resumable
+from mllmrec_cli.console import resumable
 from mllmrec_cli.options import Dataset, Json, Out, Quiet
 
 if TYPE_CHECKING:

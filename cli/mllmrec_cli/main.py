@@ -22,7 +22,6 @@ from mllmrec_cli import (
     data,
     generations,
     inspect,
-    interrupts,
     recommend,
     show,
     stages,
@@ -70,7 +69,7 @@ for verbs in (data, stages, recommend, compare, show, inspect, bench, upkeep, ge
 
 def main() -> None:
     """Run the `mllmrec` command and exit with its code."""
-    interrupts.listen()
+    console.listen()
     console.never_fail_to_print()
     sys.exit(_close_output(_run()))
 
@@ -81,7 +80,7 @@ def _run() -> int | str | None:
         app(prog_name="mllmrec")
     except SystemExit as ended:
         return ended.code
-    except interrupts.Interrupted as interrupted:
+    except console.Interrupted as interrupted:
         console.err.print(console.plain(": ".join(["interrupted", *map(str, interrupted.args)])), soft_wrap=True)
         return 130
     except OSError as error:

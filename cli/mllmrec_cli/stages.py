@@ -10,7 +10,7 @@ import typer
 from rich.panel import Panel
 
 from mllmrec_cli import console, generations
-from mllmrec_cli.interrupts import command_line, resumable
+from mllmrec_cli.console import command_line, resumable
 from mllmrec_cli.options import Assignments, Cache, ConfigFile, Dataset, Json, On, Quiet, RunOut
 
 if TYPE_CHECKING:

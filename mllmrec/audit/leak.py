@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.dataset import SPLITS, Scope, Split
 from mllmrec.errors import InputError
-from mllmrec.evaluation.bootstrap import Floats, Interval, intervals, resampled_sums
+from mllmrec.evaluation.metrics import Floats, Interval, intervals, resampled_sums
 from mllmrec.features.encode import Features, Vectors
 from mllmrec.foundation.progress import Progress, silent
 

@@ -21,10 +21,9 @@ from mllmrec.config import Config, EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.splits import COLD_SHARE, RULES, SEEDED, resplit
 from mllmrec.errors import InputError, near_miss
-from mllmrec.evaluation.bootstrap import Interval, crossed_intervals
 from mllmrec.evaluation.evaluate import nobody_to_judge
 from mllmrec.evaluation.groups import ALL, GROUPS, SplitTask
-from mllmrec.evaluation.metrics import short
+from mllmrec.evaluation.metrics import Interval, crossed_intervals, short
 from mllmrec.experiments.compare import compare_models
 from mllmrec.experiments.entries import Entry
 from mllmrec.experiments.judge import JUDGED_BY, SHOWN

@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mllmrec.config import LEAKY
-from mllmrec.evaluation.bootstrap import Interval, mean_intervals
 from mllmrec.evaluation.evaluate import HeldOut
+from mllmrec.evaluation.metrics import Interval, mean_intervals
 from mllmrec.experiments.grid import GridPoint
 from mllmrec.experiments.judge import JUDGED_BY, SHOWN, Difference
 from mllmrec.experiments.trial import Trial

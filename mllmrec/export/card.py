@@ -16,8 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mllmrec.config import LEAKY, default_values
 from mllmrec.dataset import statistics
-from mllmrec.evaluation.bootstrap import RESAMPLES, Interval
-from mllmrec.evaluation.metrics import decimals, written
+from mllmrec.evaluation.metrics import RESAMPLES, Interval, decimals, written
 from mllmrec.foundation import storage
 from mllmrec.foundation.settings import toml_lines
 from mllmrec.models import registry

@@ -24,7 +24,7 @@ from mllmrec.config import Count, ModelConfig, Positive
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, bipartite, rate_candidates
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 
 class AlphaRecConfig(ModelConfig):

@@ -26,7 +26,7 @@ from mllmrec.config import ModelConfig, Positive, Share
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, embedding, rate_candidates, squares
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 _HIDDEN = 256  # width between the two layers of the content's encoder
 

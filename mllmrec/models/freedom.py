@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mllmrec.config import Count, GraphConfig, ModelConfig
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, bipartite, embedding, rate_candidates, squares, unique_rows
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 # FREEDOM's own item graph: the ten nearest, the item itself among them, directed, no threshold.
 _OWN_GRAPH = GraphConfig(mode="paper", semantic_neighbors=10, cooccurrence_neighbors=0, threshold=-1)

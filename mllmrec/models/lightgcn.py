@@ -28,7 +28,7 @@ from mllmrec.models.network_model import (
     rate_candidates,
     squares,
 )
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 
 class LightGCNConfig(ModelConfig):

@@ -22,7 +22,7 @@ from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, bipartite, embedding, unique_rows
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 _WIDER, _SLOPE = 4, 0.01  # the hidden layer is 4 d wide; LeakyReLU's slope below 0
 

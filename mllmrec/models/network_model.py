@@ -26,7 +26,7 @@ from mllmrec.models.base import Candidate, FilePath, FitData
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.training.checkpoint import Epoch, Parameters
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 from mllmrec.training.trainer import Training, train_network
 
 PenaltyName = Literal["squares", "norms"]

@@ -26,7 +26,7 @@ from mllmrec.dataset import Histories
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, rate_candidates
 from mllmrec.models.transitions import required_order
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 _USERS = 1024  # encoded at once where no gradient is needed
 _START = 0.02  # standard deviation of the first tables

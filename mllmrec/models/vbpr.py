@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mllmrec.config import ModelConfig
 from mllmrec.models.base import FitData
 from mllmrec.models.network_model import NetworkModel, embedding, rate_candidates, squares
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 
 class VBPRConfig(ModelConfig):

@@ -8,8 +8,7 @@ from string import ascii_uppercase
 
 import polars as pl
 
-from mllmrec.evaluation.bootstrap import Interval, mean_intervals
-from mllmrec.evaluation.metrics import written
+from mllmrec.evaluation.metrics import Interval, mean_intervals, written
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.report.figures import Plot, lines, whiskers
 from mllmrec.report.sections.cards import Cards, Thumbnails, UserCard

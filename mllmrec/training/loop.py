@@ -1,4 +1,4 @@
-"""Negatives of an epoch, and optimization steps over its triples.
+"""The contract of a network that the trainer trains, the negatives of an epoch, and steps over its triples.
 
 A step of two small projectors is some sixty kernels of a few microseconds, so a GPU waits for Python longer than it
 computes. Where each step of a network is the same kernels over the same memory, the first batch of a size is computed
@@ -12,6 +12,7 @@ than a look-up, the negatives of a batch come from a small pool. A batch then ha
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,10 +22,44 @@ import numpy as np
 import torch
 from mllmrec_kernels import CSR, sample_negatives
 from mllmrec_kernels.sample.reference import seen_items
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from mllmrec.config import TrainConfig
-from mllmrec.training.network import Network
+
+
+class Network(nn.Module, ABC):
+    """A model of two towers.
+
+    Constants (features, graphs) are non-persistent buffers or plain attributes, so the state is only the parameters.
+
+    Attributes:
+        shuffles_users: an epoch shuffles users and keeps the pairs of each together, and a batch draws its negatives
+            from a pool. It pays where a row costs more than a look-up. Models of ids keep to shuffled pairs and
+            independent negatives, as their papers do.
+        replayable: a step is the same operations over the same memory whatever the batch, so a GPU may replay it.
+        own_threads: on the CPU the kernels of a step bring their own threads; torch's would only spin beside them.
+    """
+
+    shuffles_users = False
+    replayable = False
+    own_threads = False
+
+    def start_epoch(self, generator: np.random.Generator) -> None:
+        """Draw what stays the same within an epoch; most networks have nothing to draw."""
+
+    @abstractmethod
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Return the mean loss of a batch of triples.
+
+        Args:
+            users: int64 [B].
+            positives: int64 [B], an item of each user.
+            negatives: int64 [B], an item that the user does not have.
+        """
+
+    @abstractmethod
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Return all users [U, d] and all items [I, d]; the score is their inner product."""
 
 
 class Negatives:

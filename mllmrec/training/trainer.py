@@ -29,8 +29,7 @@ from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.training import checkpoint as checkpoints
 from mllmrec.training.checkpoint import Epoch, Parameters, State
-from mllmrec.training.loop import Negatives, Steps
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Negatives, Network, Steps
 
 STOPPING_CUTOFF = 20
 EPOCHS = "train epochs"  # the label of its progress

@@ -85,12 +85,12 @@ def test_an_interrupt_says_how_to_go_on(dataset: Dataset, tmp_path: Path) -> Non
 def test_an_interrupt_in_a_finaliser_is_not_lost() -> None:
     """Python prints what is raised in __del__ and goes on; a run that Ctrl-C met there went on to its end."""
     script = (
-        "import signal, time; from mllmrec_cli import interrupts; interrupts.listen()\n"
+        "import signal, time; from mllmrec_cli import console; console.listen()\n"
         "class Finalised:\n"
         "    def __del__(self): signal.raise_signal(signal.SIGINT); time.sleep(0.2)\n"
         "item = Finalised(); del item\n"
         "try: time.sleep(30)\n"
-        "except interrupts.Interrupted: print('heard')\n"
+        "except console.Interrupted: print('heard')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "heard\n"

@@ -12,7 +12,7 @@ import pytest
 from mllmrec.config import Config, load_config, override
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
-from mllmrec.evaluation.bootstrap import mean_interval
+from mllmrec.evaluation.metrics import mean_interval
 from mllmrec.experiments import ENTRIES, GridPoint, Result, Row, choose_entries, compare_models, trial, verdict
 from mllmrec.experiments.judge import SHOWN
 from mllmrec.experiments.table import conclude

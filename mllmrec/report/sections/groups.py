@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from mllmrec.evaluation.bootstrap import Interval, mean_intervals
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.evaluation.groups import GROUPS
+from mllmrec.evaluation.metrics import Interval, mean_intervals
 from mllmrec.report.sections.results import shown_metrics
 
 

@@ -20,9 +20,17 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Dataset
-from mllmrec.evaluation.bootstrap import Floats, Interval, intervals, mean_interval, mean_intervals, resampled_sums
 from mllmrec.evaluation.evaluate import Evaluation
-from mllmrec.evaluation.metrics import decimals, written
+from mllmrec.evaluation.metrics import (
+    Floats,
+    Interval,
+    decimals,
+    intervals,
+    mean_interval,
+    mean_intervals,
+    resampled_sums,
+    written,
+)
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.report.figures import Plot, bar_chart, whiskers
 
