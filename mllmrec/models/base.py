@@ -23,12 +23,12 @@ from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
-from mllmrec.models.fit_data import FitContext as FitContext
-from mllmrec.models.fit_data import FitData as FitData
-from mllmrec.models.fit_data import Matrix as Matrix
-from mllmrec.models.fit_data import as_interactions as as_interactions
-from mllmrec.models.fit_data import check_histories as check_histories
-from mllmrec.models.fit_data import user_rows as user_rows
+from mllmrec.models.fitting import FitContext as FitContext
+from mllmrec.models.fitting import FitData as FitData
+from mllmrec.models.fitting import Matrix as Matrix
+from mllmrec.models.fitting import as_interactions as as_interactions
+from mllmrec.models.fitting import check_histories as check_histories
+from mllmrec.models.fitting import user_rows as user_rows
 from mllmrec.models.new_items import check_new_vectors, extend_columns, place
 from mllmrec.models.registry import read_settings
 from mllmrec.models.scoring import Lists, ScoresAmong, ranks_by_block, top_by_user

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from mllmrec.errors import InputError
 from mllmrec.models import EASE, IALS, Ensemble, ItemKNN, Recommender
-from mllmrec.models.fit_data import as_interactions
+from mllmrec.models.fitting import as_interactions
 from mllmrec.models.inner_products import inner_products, measure_error
 from tests.models.test_new_users import ITEMS, KINDS, USERS, shop
 

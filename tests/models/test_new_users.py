@@ -11,7 +11,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.errors import InputError
 from mllmrec.models import EASE, IALS, Ensemble, ItemGraphRidge, ItemKNN, Recommender, registry
-from mllmrec.models.fit_data import as_interactions
+from mllmrec.models.fitting import as_interactions
 from mllmrec.models.new_users import HalfSweep, filter_side, profile_side
 
 USERS, ITEMS, GROUPS, NEW = 400, 120, 6, 4

@@ -11,7 +11,7 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
 from mllmrec.models import IALS, Ensemble, FitContext
 from mllmrec.models.ensemble import FACTOR_STRENGTHS, RIDGE_STRENGTHS
-from mllmrec.models.fit_data import as_interactions
+from mllmrec.models.fitting import as_interactions
 from mllmrec.models.validation import validation_ndcg
 from tests.models.test_new_users import ITEMS, KINDS, USERS, overlap, shop
 
