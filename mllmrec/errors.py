@@ -1,7 +1,8 @@
 """Every error that mllmrec raises on purpose.
 
     MllmrecError
-    ├── InputError      a file or a row has another form than expected
+    ├── InputError      a file, a row or an argument has another form than expected
+    │   └── NotFittedError  a model is used before fit()
     ├── ConfigError     a setting is unknown or out of range
     ├── LeakError       held-out interactions would reach training, a profile, a graph or a statistic
     ├── MismatchError   two artefacts do not belong together
@@ -25,7 +26,14 @@ class MllmrecError(Exception):
 
 
 class InputError(MllmrecError):
-    """A file or a row has another form than expected."""
+    """A file, a row or an argument has another form than expected."""
+
+
+class NotFittedError(InputError):
+    """A model is used before fit()."""
+
+    def __init__(self) -> None:
+        super().__init__("this model is not fitted; call fit() first")
 
 
 class ConfigError(MllmrecError):

@@ -29,6 +29,7 @@ _COMMON_LEAST = 5  # profiles that a word must stand in to be common, in small r
 _BOILERPLATE = 0.5  # share of the profiles from which on a word is the template's, no content
 _LIFT = 2.0
 _LUCK = 0.1  # probability
+_LISTED = 30  # of the common words
 _BLOCK = 512  # users whose items' words are counted at once
 
 Floats = NDArray[np.float64]
@@ -79,10 +80,10 @@ class ProfileTerms:
         known = set(self.terms)
         return _presence([known.intersection(words(document)) for document in documents], self.terms)
 
-    def common_words(self, most: int = 30) -> list[tuple[str, float]]:
+    def common_words(self) -> list[tuple[str, float]]:
         """Return the commonest words, each with the share of profiles that have it."""
         shares = np.asarray(self.presence.sum(axis=0), dtype=np.float64).ravel() / max(self.presence.shape[0], 1)
-        order = np.argsort(-shares, kind="stable")[:most]
+        order = np.argsort(-shares, kind="stable")[:_LISTED]
         return [(self.terms[v], float(shares[v])) for v in order if self.common[v]]
 
     def measure(

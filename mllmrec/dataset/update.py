@@ -90,7 +90,7 @@ def update(
     store.check_free(Path(out), force=force)
     new = _read([Path(file) for file in files], dict(columns or {}), max_rejected, progress)
     items, item_notes = _join_items(old, new)
-    rows, counts, notes = _new_rows(old, new, items)
+    rows, counts, notes = _new_rows(old, new)
     users = pl.concat([old.users, rows["user"].unique(maintain_order=True).rename(old.users.name)]).unique(
         maintain_order=True
     )
@@ -169,7 +169,7 @@ def _join_items(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, list[str]]:
     return items, notes
 
 
-def _new_rows(old: Dataset, new: NewFiles, items: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
+def _new_rows(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, dict[str, int], list[str]]:
     """Return the interactions that are new, by ids, with their split; counts of steps, and lines of what was done."""
     table = new.interactions
     single, counts = _single_rows(old, new)

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from mllmrec.foundation.progress import Progress, silent
 
-METRICS = ("recall", "ndcg", "precision", "map")
 ABSENT = "-"  # printed where a metric is NaN: there is nobody to judge
 Floats = NDArray[np.float64]
 RESAMPLES = 1000

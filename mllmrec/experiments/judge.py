@@ -11,38 +11,17 @@ from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.evaluate import HeldOut, Ranker, nobody_to_judge, protocol
-from mllmrec.evaluation.groups import ItemRanker, SplitTask
+from mllmrec.evaluation.evaluate import HeldOut, Ranker, nobody_to_judge
+from mllmrec.evaluation.groups import SplitTask
 from mllmrec.evaluation.metrics import short
 from mllmrec.foundation.progress import Progress, silent, under
+from mllmrec.models.validation import standard_error
 
 _CUTOFFS = (10, 20)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 JUDGED_BY = "ndcg@20"
 Floats = NDArray[np.float64]
 Values = dict[str, Floats]
-
-
-def evaluate_users(
-    model: ItemRanker, dataset: Dataset, split: HeldOut, config: EvaluateConfig, progress: Progress = silent
-) -> Values:
-    """Return the shown metrics of the evaluated users of one split, by full ranking.
-
-    Args:
-        model: a fitted model.
-        dataset: the split.
-        split: whose held-out items are ranked.
-        config: the protocol.
-        progress: called after each block of users.
-
-    Returns:
-        metric -> float64 [evaluated users].
-    """
-    heldout, exclude = protocol(dataset, split, config)
-    users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    ranks = model.ranks(exclude, heldout, limit=max(_CUTOFFS), progress=under(progress, f"rank {split}"))
-    values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
-    return {name: values[name][users] for name in SHOWN}
 
 
 def evaluate_groups(
@@ -103,11 +82,7 @@ class Difference:
             return Difference(np.nan, np.nan)
         by_user = one.mean(axis=0) - other.mean(axis=0)
         if len(one) == len(other):
-            of_seeds = _error((one - other).mean(axis=1))
+            of_seeds = standard_error((one - other).mean(axis=1))
         else:
-            of_seeds = np.hypot(_error(one.mean(axis=1)), _error(other.mean(axis=1)))
-        return Difference(float(by_user.mean()), float(np.hypot(_error(by_user), of_seeds)))
-
-
-def _error(values: Floats) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+            of_seeds = np.hypot(standard_error(one.mean(axis=1)), standard_error(other.mean(axis=1)))
+        return Difference(float(by_user.mean()), float(np.hypot(standard_error(by_user), of_seeds)))

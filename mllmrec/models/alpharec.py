@@ -51,7 +51,7 @@ class AlphaRec(NetworkModel):
         Raises:
             InputError: there are no item vectors.
         """
-        return AlphaRecNetwork(data.user_items, self._required_items(data), self.context.train.dim, self.config)
+        return AlphaRecNetwork(data.user_items, data.required_items(self.title), self.context.train.dim, self.config)
 
 
 class AlphaRecNetwork(Network):

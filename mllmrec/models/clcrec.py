@@ -53,7 +53,7 @@ class CLCRec(NetworkModel):
 
     def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        features = torch.from_numpy(np.ascontiguousarray(self._required_items(data), np.float32))
+        features = torch.from_numpy(np.ascontiguousarray(data.required_items(self.title), np.float32))
         warm = is_warm(data.user_items)
         dim = self.context.train.dim
         return CLCRecNetwork(data.user_items.n_rows, features, torch.from_numpy(warm), dim, self.config)

@@ -33,7 +33,6 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
 from mllmrec.config import ModelConfig
-from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned, normalize_rows
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
@@ -69,9 +68,7 @@ class Content(EmbeddingModel):
         Raises:
             InputError: there are no item vectors.
         """
-        if data.items is None:
-            raise InputError(f"{self.title} needs item vectors: fit(user_items, item_features=...)")
-        items = np.ascontiguousarray(data.items, np.float32)
+        items = np.ascontiguousarray(data.required_items(self.title), np.float32)
         if self.config.space == "half-whitened":
             items = half_whiten(items)
         elif self.config.space == "projected":

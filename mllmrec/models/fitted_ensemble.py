@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import Count, ModelConfig, Positive, Share
-from mllmrec.errors import InputError
+from mllmrec.errors import InputError, NotFittedError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath
@@ -86,10 +86,10 @@ class FittedEnsemble(NewItemModel):
         """The fitted parts.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
         if not self.weights:
-            raise InputError("this model is not fitted; call fit() first")
+            raise NotFittedError
         return StandardizedScorer(self.ridge.sums, self.rest)
 
     @property
@@ -122,7 +122,7 @@ class FittedEnsemble(NewItemModel):
             InputError: it is not fitted, or its files are of an earlier version.
         """
         if not self.weights:
-            raise InputError("this model is not fitted; call fit() first")
+            raise NotFittedError
         if sum(self.widths.values()) != self.rest.items.shape[1]:
             raise InputError("this model's files do not say how to place new users and items; fit it again")
 

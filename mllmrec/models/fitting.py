@@ -95,6 +95,16 @@ class FitData:
             return np.zeros((self.user_items.n_columns, 1), np.float32)
         return np.ascontiguousarray(self.items, np.float32)
 
+    def required_items(self, title: str) -> Vectors:
+        """Return the item vectors.
+
+        Raises:
+            InputError: there are none; the model of this title needs them.
+        """
+        if self.items is None:
+            raise InputError(f"{title} needs item vectors: fit(user_items, item_features=...)")
+        return self.items
+
     def required_valid(self, use: str) -> CSR:
         """Return the validation interactions; `use` is what they are for, as an error says it.
 

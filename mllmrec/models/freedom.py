@@ -52,7 +52,7 @@ class FREEDOM(NetworkModel):
 
     def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        config, features = self.config, self._required_items(data)
+        config, features = self.config, data.required_items(self.title)
         item_graph = self._graph(data, None if config.refined else _OWN_GRAPH)
         return FREEDOMNetwork(
             data.user_items, torch.from_numpy(features), item_graph, self.context.train.dim, config.gcn_layers,

@@ -107,7 +107,7 @@ class GFCF(ItemWeightModel):
         """Both terms.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
         return SumScorer(self.sums, self.low_pass)
 

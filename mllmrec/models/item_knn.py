@@ -17,7 +17,7 @@ S touches only a user's own items. So is the baseline of every evaluation, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,8 +29,6 @@ from pydantic import model_validator
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import Count, ModelConfig
-from mllmrec.errors import InputError
-from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
@@ -97,43 +95,17 @@ class ItemKNN(ItemWeightModel):
         """One line about the fitted model."""
         return f"{self.config.weighting}, all neighbors" if self.config.n_neighbors == 0 else super().summary
 
-    def scores(self, users: ArrayLike) -> NDArray[np.float32]:
-        """Return sums of similarities, float32 [B, I]; see Recommender."""
+    @property
+    def scorer(self) -> Any:
+        """Sums over all neighbors, or over the nearest ones."""
         if self._X is None or self.user_items is None:
-            return super().scores(users)
-        return self._all_neighbors(self.user_items).scores(user_rows(users))
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Rank held-out items without an array of users x items; see Recommender.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        if self._X is None or self.user_items is None:
-            return super().ranks(exclude, heldout, limit=limit, progress=progress)
-        return self._all_neighbors(self.user_items).ranks(exclude, heldout, limit=limit, progress=progress)
-
-    def among(self, items: NDArray[np.int64]) -> ItemRanker:
-        """Return the ranker of only some items; see Recommender."""
-        if self._X is None or self.user_items is None:
-            return super().among(items)
-        return self._all_neighbors(self.user_items).among(items)
-
-    def _top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        if self._X is None or self.user_items is None:
-            return super()._top(users, k, exclude)
-        return self._all_neighbors(self.user_items).top(users, k, exclude)
+            return super().scorer
+        return self._all_neighbors(self.user_items)
 
     def _all_neighbors(self, user_items: CSR) -> AllNeighborsScorer:
         """Return the scorer of some users' rows; X as the kernels take it is made once."""
+        assert self._X is not None
         if self._factor is None:
-            if self._X is None:
-                raise InputError("this model is not fitted; call fit() first")
             self._factor = gram_factor(self._X)
         return AllNeighborsScorer(user_items, self._factor)
 

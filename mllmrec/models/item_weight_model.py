@@ -12,7 +12,7 @@ from mllmrec_kernels import CSR, MixedIndex
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
-from mllmrec.errors import InputError
+from mllmrec.errors import NotFittedError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
@@ -43,10 +43,10 @@ class ItemWeightModel(ScorerModel):
         """The fitted matrices.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
         if self.weights is None or self.rows is None:
-            raise InputError("this model is not fitted; call fit() first")
+            raise NotFittedError
         return WeightsScorer(self.rows, self.weights)
 
     @property
@@ -83,10 +83,10 @@ class ItemWeightModel(ScorerModel):
         """Return the training interactions.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
         if self.user_items is None:
-            raise InputError("this model is not fitted; call fit() first")
+            raise NotFittedError
         return self.user_items
 
     def _fold_in(self, histories: CSR) -> FittedScorer:
@@ -144,12 +144,8 @@ class ItemWeightModel(ScorerModel):
 
     def write_files(self, path: FilePath) -> list[str]:
         """Write weights.safetensors and train.json."""
-        if self.user_items is None:
-            raise InputError("this model is not fitted; call fit() first")
-        tensors: dict[str, NDArray[Any]] = {
-            "user_indptr": self.user_items.indptr,
-            "user_indices": self.user_items.indices,
-        }
+        R = self.known_interactions()
+        tensors: dict[str, NDArray[Any]] = {"user_indptr": R.indptr, "user_indices": R.indices}
         if isinstance(self.weights, CSR):
             tensors |= {"indptr": self.weights.indptr, "indices": self.weights.indices}
             tensors["weights"] = self.weights.values()
@@ -159,7 +155,7 @@ class ItemWeightModel(ScorerModel):
             tensors["row_weights"] = self.rows.data
         with storage.atomic(path("weights.safetensors")) as temporary:
             save_file(tensors, temporary)
-        notes = {"histories": self.context.digest, "n_items": self.user_items.n_columns, "half_life": self.half_life}
+        notes = {"histories": self.context.digest, "n_items": R.n_columns, "half_life": self.half_life}
         storage.write_json(path("train.json"), notes)
         return ["weights.safetensors", "train.json"]
 

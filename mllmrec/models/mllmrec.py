@@ -46,7 +46,7 @@ class MLLMRec(NetworkModel):
 
     def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        train, features, users = self.context.train, self._required_items(data), data.users
+        train, features, users = self.context.train, data.required_items(self.title), data.users
         if users is None or not self.config.reasoning:
             users = mean_of_owned(features, data.user_items)
         propagated = propagate_items(features, self._graph(data), train.layers)

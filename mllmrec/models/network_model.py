@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from mllmrec.config import GraphConfig
 from mllmrec.dataset import Histories
 from mllmrec.errors import InputError
-from mllmrec.features.encode import Vectors
 from mllmrec.foundation import digests, storage
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.base import Candidate, FilePath, FitData
@@ -157,16 +156,6 @@ class NetworkModel(EmbeddingModel):
             "model": self.config.identity(),
         }
 
-    def _required_items(self, data: FitData) -> Vectors:
-        """Return the item features.
-
-        Raises:
-            InputError: there are none.
-        """
-        if data.items is None:
-            raise InputError(f"{self.title} needs item vectors: fit(user_items, item_features=...)")
-        return data.items
-
     def _graph(self, data: FitData, config: GraphConfig | None = None) -> CSR:
         """Return a normalized item graph: the run's, or one that is built here.
 
@@ -174,7 +163,7 @@ class NetworkModel(EmbeddingModel):
             data: item features and interactions.
             config: of a graph that is built here whatever the run has; None: the run's, else the default one.
         """
-        items, user_items = self._required_items(data), data.user_items
+        items, user_items = data.required_items(self.title), data.user_items
         if config is None and self.context.item_graph is not None:
             return self.context.item_graph.normalized
         histories = self.context.histories or Histories(

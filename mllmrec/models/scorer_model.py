@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import ArrayLike, NDArray
 
-from mllmrec.errors import InputError
+from mllmrec.errors import NotFittedError
 from mllmrec.evaluation.groups import ItemRanker, Ranker
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
@@ -35,7 +35,7 @@ class ScorerModel(Recommender):
         """The fitted arrays.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
 
     def scores(self, users: ArrayLike) -> NDArray[np.float32]:
@@ -77,10 +77,10 @@ class EmbeddingModel(ScorerModel):
         """The fitted tables.
 
         Raises:
-            InputError: the model is not fitted.
+            NotFittedError: there was no fit.
         """
         if self.vectors is None:
-            raise InputError("this model is not fitted; call fit() first")
+            raise NotFittedError
         return self.vectors
 
     @property

@@ -135,16 +135,15 @@ def sample_summary(record: Mapping[str, Any]) -> str:
     return f"chosen on {record['users']:,} of {record['of']:,} validation users, standard error {error:.4f}"
 
 
-def validation_ndcg(model: ItemRanker, train: CSR, valid: CSR, progress: Progress = silent) -> float:
+def validation_ndcg(model: ItemRanker, train: CSR, valid: CSR) -> float:
     """Return NDCG@20 of a model, averaged over the users with validation and training items.
 
     Args:
         model: the model.
         train: binary [U, I], items that are not ranked.
         valid: binary [U, I], items to rank.
-        progress: called while users are ranked.
     """
-    return metrics.mean({"ndcg": ndcg_by_user(model, train, valid, progress)})["ndcg"]
+    return metrics.mean({"ndcg": ndcg_by_user(model, train, valid)})["ndcg"]
 
 
 def ndcg_by_user(model: ItemRanker, train: CSR, valid: CSR, progress: Progress = silent) -> Values:

@@ -41,7 +41,7 @@ class VBPR(NetworkModel):
 
     def build(self, data: FitData) -> Network:
         """Return the untrained network; see NetworkModel."""
-        features = torch.from_numpy(self._required_items(data))
+        features = torch.from_numpy(data.required_items(self.title))
         return VBPRNetwork(data.user_items.n_rows, features, self.context.train.dim, self.config.decay)
 
 

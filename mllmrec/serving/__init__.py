@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mllmrec.config import Config, explain_errors, load_config, override
-from mllmrec.errors import ConfigError
+from mllmrec.config import Config, EncodeConfig, explain_errors, load_config, override
+from mllmrec.errors import ConfigError, InputError
 from mllmrec.foundation import storage
 from mllmrec.runs import Run
 from mllmrec.runs.record import Artefact, marked
@@ -31,6 +31,24 @@ def run_config(run: Run, file: Path | None, assignments: Sequence[str]) -> Confi
     except ConfigError as error:
         raise ConfigError(f"{run.folder}/run.json has settings that this version does not know: {error}") from error
     return override(config, assignments)
+
+
+def require_encoder(config: EncodeConfig, of: str, fix: str) -> None:
+    """Refuse texts where the item vectors of a run came with its data.
+
+    Args:
+        config: of the run.
+        of: whose texts they are, as the error names them.
+        fix: what to do instead.
+
+    Raises:
+        InputError: the run has no encoder.
+    """
+    if config.features:
+        raise InputError(
+            f"the run's item vectors came with its data (encode.features={config.features}): there is no encoder for "
+            f"{of}; {fix}"
+        )
 
 
 def save_lists(lists: Artefact, out: Path, *, leaky: bool) -> list[Path]:

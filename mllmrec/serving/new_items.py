@@ -33,6 +33,7 @@ from mllmrec.reason.describe import describe_items
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import list_table
 from mllmrec.runs import Run
+from mllmrec.serving import require_encoder
 
 _PAIRS = 1 << 24  # users x new items that are ranked at once
 
@@ -122,11 +123,7 @@ def encode_new_items(
         InputError: the run's item vectors came with its data, so that there is no encoder.
         EngineError: the engine or the encoder cannot start.
     """
-    if config.encode.features:
-        raise InputError(
-            f"the item vectors of {run.folder} came with its data (encode.features={config.encode.features}): there "
-            "is no encoder for new items; in Python, model.add_items(features) places vectors of yours"
-        )
+    require_encoder(config.encode, "new items", "in Python, model.add_items(features) places vectors of yours")
     engines = Engines(config, run.dataset)
     described = describe_items(items.dataset, config.describe, cache, progress, engine=engines.describer)
     engines.release()

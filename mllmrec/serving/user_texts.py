@@ -23,6 +23,7 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.serving import require_encoder
 
 TEXT, CATEGORIES = "text", "categories"  # columns
 
@@ -88,11 +89,7 @@ def encode_user_texts(texts: list[str], config: EncodeConfig, progress: Progress
         InputError: the run's item vectors came with its data, so that there is no encoder.
         EngineError: the encoder cannot be loaded.
     """
-    if config.features:
-        raise InputError(
-            f"the run's item vectors came with its data (encode.features={config.features}): there is no encoder for "
-            "texts of users; leave --about out"
-        )
+    require_encoder(config, "texts of users", "leave --about out")
     encoder = Encoder(config)
     with tempfile.TemporaryDirectory() as parts:
         return encoder.encode([encoder.fit([one])[0] for one in texts], Path(parts), progress, "encode users' texts")

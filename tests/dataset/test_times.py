@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
-from mllmrec.dataset.readers.times import read_times
+from mllmrec.dataset.readers.times import TimeForms
 from mllmrec.errors import InputError
 
 LAST = PrepareOptions(k_core=0, split="leave-one-out")
@@ -143,7 +143,9 @@ def test_a_column_of_times_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_far_date_at_a_fine_resolution_is_no_time() -> None:
-    times = read_times(pl.Series(["2300-01-01 00:00:00.000000001", "2020-01-01"]))
+    cells, forms = pl.Series(["2300-01-01 00:00:00.000000001", "2020-01-01"]), TimeForms()
+    forms.add(cells)
+    times = forms.read(cells)
     assert times.values.to_list() == [None, 1_577_836_800_000_000_000]
     assert times.unreadable.to_list() == [True, False]
 

@@ -99,16 +99,10 @@ def check_rows(name: str, bad: Sequence[int] | NDArray[np.int64]) -> None:
         raise KernelInputError(f"{name} must be finite; {len(bad)} rows hold NaN or infinity: {first}")
 
 
-def as_count(name: str, value: object, *, least: int = 1) -> int:
-    """Return `value` as an int.
-
-    Args:
-        name: the argument's name, for errors.
-        value: an integer of Python or NumPy.
-        least: the lowest value it may have.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise KernelInputError(f"{name} must be an integer of at least {least}; got {value!r}")
+def as_count(name: str, value: object) -> int:
+    """Return an integer of Python or NumPy, at least 1, as an int; `name` is the argument's, for errors."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise KernelInputError(f"{name} must be an integer of at least 1; got {value!r}")
     return int(value)
 
 

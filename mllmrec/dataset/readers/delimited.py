@@ -38,17 +38,13 @@ class Cells:
     lines: pl.Series
 
 
-def read_delimited(
-    path: Path, delimiter: str, rejects: Rejects, *, header: Sequence[str] = (), max_bytes: int | None = None
-) -> Cells:
+def read_delimited(path: Path, delimiter: str, rejects: Rejects) -> Cells:
     """Read a table whose columns are divided by one character.
 
     Args:
         path: the file.
         delimiter: "," or the tab, as the file's name says.
         rejects: takes the rows of another width, with a stray quote, in another encoding, and repeated headers.
-        header: names of the columns, where the file's first line is data already.
-        max_bytes: limit of the unpacked bytes.
 
     Returns:
         The rows that are left, in file order.
@@ -56,7 +52,7 @@ def read_delimited(
     Raises:
         InputError: the file is empty, its header is no header, or it cannot be read at all.
     """
-    pieces = list(delimited_pieces(path, delimiter, rejects, header=header, max_bytes=max_bytes))
+    pieces = list(delimited_pieces(path, delimiter, rejects))
     lines = pl.concat([piece.lines for piece in pieces])
     return Cells(pieces[0].names, pl.concat([piece.frame for piece in pieces]), lines)
 

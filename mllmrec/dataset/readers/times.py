@@ -124,13 +124,6 @@ class TimeForms:
         return Times(values, values.is_null() & given.is_not_null(), self.unit, self.form)
 
 
-def read_times(cells: pl.Series) -> Times:
-    """Read the times of text cells, all rows of a shop together."""
-    forms = TimeForms()
-    forms.add(cells)
-    return forms.read(cells)
-
-
 def _numbers(given: pl.Series) -> pl.DataFrame:
     """Return whole (Int64) and nano (Int64: the fraction in billionths, never negative) of numbers."""
     if given.str.contains(_PLAIN).all():
