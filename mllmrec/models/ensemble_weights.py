@@ -26,7 +26,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.ridge import join_lists
 from mllmrec.models.scoring import Part, VectorScorer
-from mllmrec.models.validation import CUTOFF, Validation
+from mllmrec.models.validation import CUTOFF, Validation, spread_users
 
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
 _START, _MORE_STARTS = 0.4, (0.0, 1.2)
@@ -144,7 +144,7 @@ def _short_lists(parts: Sequence[Part], validation: Validation, progress: Progre
     train, valid = validation.train, validation.valid
     listed = min(_LISTED, train.n_columns)
     width = listed * len(parts) + int(np.diff(valid.indptr).max(initial=0))
-    users = _spread(validation.users, max(1, _LIST_BYTES // (4 * len(parts) * width)))
+    users = spread_users(validation.users, max(1, _LIST_BYTES // (4 * len(parts) * width)))
     seen, held = train.take_rows(users), valid.take_rows(users)
     best = []
     for n, part in enumerate(parts, start=1):
@@ -160,11 +160,6 @@ def _short_lists(parts: Sequence[Part], validation: Validation, progress: Progre
         scores[n][at] = part.scores_of(users, lists)
         progress("list items", len(parts) + n + 1, 2 * len(parts))
     return _Lists(scores, floor, at[1][_places(lists, held)], held.indptr)
-
-
-def _spread(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many users, spread evenly."""
-    return users if len(users) <= most else users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
 
 
 def _as_lists(matrix: CSR) -> NDArray[np.int32]:

@@ -2,8 +2,8 @@
 
     score_u = R_u W / sd(R_u W) + p_u . q_i,   p and q the columns of all parts that weigh anything
 
-Columns know their part, so users and items that the fit did not know are placed part by part (new_users.py,
-new_items.py).
+`widths` says which columns belong to which part. So users and items that the fit did not know are placed part by part
+(new_users.py, new_items.py).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class FittedEnsemble(NewItemModel):
         widths: columns of `rest` by part, in their order.
         factor_settings: a and lambda of the factors; None of files that do not have them.
         went_on: whether weights and settings are those of an earlier fit, and the factors go on from it.
-        sample: the users who chose and what they said of each candidate; empty where all users chose.
-        first_settings: what W is made of; likewise.
+        sample: the users that judged, and the result of each candidate; empty if all users judged.
+        first_settings: what W is made of; None of files that do not say it.
         content_half_life: of the users' items in the content part; 0: none.
     """
 
@@ -116,7 +116,7 @@ class FittedEnsemble(NewItemModel):
         self.show_items(np.arange(first, len(rest)), features)
 
     def _require_layout(self) -> None:
-        """Refuse a model whose columns of `rest` belong to unknown parts.
+        """Refuse a model that does not say which part each column of `rest` belongs to.
 
         Raises:
             InputError: it is not fitted, or its files are of an earlier version.

@@ -27,6 +27,7 @@ from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.validation import spread_users
 from mllmrec.models.weight_scorers import WeightsScorer
 
 CUTOFF, CANDIDATES = 20, 100
@@ -115,8 +116,7 @@ def measure_error(model: Recommender, tables: VectorScorer, owned: CSR, rank: in
         owned: [U, I], items that users are not shown.
         rank: of the decomposition; 0 where the tables are exact.
     """
-    known = np.flatnonzero(np.diff(owned.indptr))
-    users = known[np.linspace(0, len(known) - 1, min(len(known), _MEASURED)).astype(np.int64)]
+    users = spread_users(np.flatnonzero(np.diff(owned.indptr)), _MEASURED)
     shown = owned.take_rows(users)
     exact, scores = model.recommend(users, CUTOFF, exclude=shown)
     near = tables.top(users, CANDIDATES, shown)[0]

@@ -1,4 +1,4 @@
-"""Rank known and new items in one list, and find how much new items may gain at a given loss of known ones.
+"""Rank known and new items in one list, and find the highest offset of new items at a given loss of known ones.
 
 Known items and new items are listed apart, the best CUTOFF of each for every user. An item's rank in the joint list is
 its rank among its own kind plus the number of the other kind above it. So a shift of all new scores needs no new list.
@@ -22,7 +22,7 @@ from mllmrec.models.weight_scorers import StandardizedScorer
 CUTOFF = 20
 _HALVINGS = 30  # of the interval that the offset lies in
 _DISCOUNTS = 1 / np.log2(np.arange(CUTOFF) + 2)
-_IDEAL = np.concatenate([[np.inf], np.cumsum(_DISCOUNTS)])  # by relevant items; a user without any adds nothing
+_IDEAL = np.concatenate([[np.inf], np.cumsum(_DISCOUNTS)])  # by number of relevant items; a user without any adds 0
 
 
 class Quality(NamedTuple):

@@ -38,8 +38,8 @@ class NewItemModel(ScorerModel):
         rest: the other parts, float32 [U, D] and [I, D].
         widths: columns of `rest` by part, in their order.
         placer: predicts parameters from vectors; None where new items are not shown.
-        shown: items of the fit's catalogue that are shown so.
-        unshown: items of the fit's catalogue without training interactions that are not.
+        shown: number of new items of the fit's catalogue that are shown.
+        unshown: number of those that are not.
     """
 
     ridge: ItemWeightModel

@@ -1,13 +1,13 @@
-"""Choose how new items are predicted and shown: known items are hidden, and what is chosen puts them best.
+"""Choose how new items are predicted and shown, by hiding known items.
 
-A share of the known items is hidden from every history, and the users are placed anew by what is left (fold_in). The
-hidden items are predicted as new ones are, from the items that stay known. For each setting of the prediction, the
-offset is the highest at which validation of the known items loses at most the given share; the setting stays under
-which the hidden items reach the highest NDCG@20.
+A share of the known items is hidden from every history, and users are placed anew by what is left (fold_in). The
+hidden items are predicted as new ones are, from the items that stay known. Each setting of the prediction gets the
+highest offset at which known items lose at most a given share of their validation quality. The setting is chosen
+under which the hidden items reach the highest NDCG@20. `ItemPlacer` then puts predicted parameters into the tables of
+the fitted model.
 
-A fitted weight of a known item has seen the hidden items' interactions, as has the scale of a part; no table of users
-and no prediction has.
-`ItemPlacer` then puts predicted parameters into the tables of the fitted model.
+Two things have seen the interactions of hidden items: the fitted weights of known items, and the scale of each part.
+Tables of users and predictions have not.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from mllmrec.models.new_items import (
     predict_rows,
     spread_columns,
 )
+from mllmrec.models.validation import spread_users
 from mllmrec.models.weight_scorers import StandardizedScorer
 
 HIDDEN = 0.1  # share of the known items
-USERS = 20_000  # whose lists choose, at most; of more, so many spread evenly
+USERS = 20_000  # at most, spread evenly, whose lists choose
 SHARPNESS = (2.0, 4.0, 8.0)
 OWNED = (0.0, 0.3, 1.0)
 GAINS = (0.7, 1.0, 1.4)
@@ -46,7 +47,7 @@ Predicted = tuple[NDArray[np.int64], sp.csc_array, Vectors]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Hold how new items are predicted and shown, and what that was measured to do.
+    """The prediction and the offset of new items, and their effect as it was measured.
 
     Attributes:
         prediction: of their parameters.
@@ -153,7 +154,7 @@ def split_columns(matrix: CSR, columns: NDArray[np.int64]) -> tuple[CSR, CSR]:
 
 
 def of_known_items(valid: CSR, train: CSR) -> CSR:
-    """Return the validation interactions with items that have training ones; all of them where no such are left.
+    """Return the validation interactions with known items; all of them if that leaves nobody to judge.
 
     Args:
         valid: binary [U, I].
@@ -174,12 +175,12 @@ def judging_users(histories: CSR, bought: CSR, valid: CSR) -> NDArray[np.int64]:
     """
     histories_of, bought_of, valid_of = (np.diff(matrix.indptr) for matrix in (histories, bought, valid))
     users = np.flatnonzero((histories_of > 0) & (bought_of + valid_of > 0))
-    return users if len(users) <= USERS else users[np.linspace(0, len(users) - 1, USERS).astype(np.int64)]
+    return spread_users(users, USERS)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemPlacer:
-    """Predicts the parameters of items from their vectors; see new_items.py.
+    """Predicts the parameters of new items from their vectors; see new_items.py.
 
     Attributes:
         whitening: of item vectors.
@@ -209,9 +210,9 @@ class ItemPlacer:
     def predict_items(
         self, items: NDArray[np.int64], features: Vectors, weights: sp.csr_array, table: Vectors
     ) -> Predicted:
-        """Return those items that can be placed, their columns [I, J] and their rows, float32 [J, D].
+        """Return the items that can be placed, their columns [I, J] and their rows, float32 [J, D].
 
-        An item without a vector, or like no known item, cannot.
+        An item cannot be placed if it has no vector, or is like no known item.
 
         Args:
             items: int64, ascending.
@@ -232,7 +233,7 @@ class ItemPlacer:
 
 
 def replace_columns(weights: sp.csr_array, items: NDArray[np.int64], columns: sp.csc_array) -> CSR:
-    """Return weights [I, I] with other columns in the place of some.
+    """Return weights [I, I] with the columns of some items replaced.
 
     Args:
         weights: W, float32 [I, I].

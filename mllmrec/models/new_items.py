@@ -111,7 +111,7 @@ def extend_rows(table: Vectors, shares: sp.csr_array) -> Vectors:
 
 @dataclass(frozen=True, slots=True)
 class HalfWhitening:
-    """The map of item vectors to x of the module.
+    """A map of item vectors to x of the module.
 
     Attributes:
         mean: float32 [d], of the vectors that it was fitted on.
@@ -123,7 +123,7 @@ class HalfWhitening:
 
     @staticmethod
     def of(vectors: Vectors) -> HalfWhitening:
-        """Return the map that vectors [I, d] fit."""
+        """Fit the map to vectors [I, d]."""
         mean = vectors.mean(axis=0, dtype=np.float64)
         gram = np.zeros((vectors.shape[1], vectors.shape[1]))
         for start in range(0, len(vectors), _CENTERED):
@@ -142,12 +142,12 @@ class HalfWhitening:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Hold how parameters of new items follow from those of known ones.
+    """The settings of a prediction from known items.
 
     Attributes:
         sharpness: s; the higher, the more the nearest neighbors alone count.
         owned: o, the weight of a neighbor that the user owns.
-        gain: g, over the scale of known items.
+        gain: g, a factor on the scale of known items.
     """
 
     sharpness: float = 4.0

@@ -1,7 +1,7 @@
 """Place users that a fit did not know: each part's vector of a user, only from the history and the items' side.
 
-Nothing is trained. With the items' side fixed, a refit that had the user in it would solve the same equations; what
-it does differently is to move the items' side by one user more.
+Nothing is trained. With the items' side fixed, a refit with the user in it would solve the same equations. But a refit
+also moves the items' side, by one user more.
 
     factors       p = (Q_S^T Q_S + a Q^T Q + lambda (n + a I) 1)^-1 Q_S^T 1 over the n items S of the history
     graph filter  R_u D_I^-1/2 V
@@ -24,6 +24,7 @@ from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, mean_of_owned, normalize_rows
 from mllmrec.models.ensemble_weights import item_covariance, over_spread
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.validation import spread_users
 
 UserSide = Callable[[CSR], Vectors]  # from histories [B, I] to vectors float32 [B, d]
 _SYSTEMS = 1 << 22  # numbers of the systems that are solved at once
@@ -103,7 +104,7 @@ def profile_side(items: Vectors, profiles: Vectors, train: CSR) -> UserSide:
         train: [U, I], their interactions.
     """
     known = np.flatnonzero(profiles.any(axis=1) & (np.diff(train.indptr) > 0))
-    known = known[np.linspace(0, len(known) - 1, min(len(known), _SAMPLE)).astype(np.int64)]
+    known = spread_users(known, _SAMPLE)
     means = mean_of_owned(items, train.take_rows(known)).astype(np.float64)
     gram = means.T @ means
     damping = _DAMPING * np.trace(gram) / max(1, len(gram)) + np.finfo(np.float64).tiny

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.scoring import USERS, Lists, VectorScorer, ranks_by_users
 
-_LIST_BYTES = 1 << 30  # working memory of lists: the items are encoded anew for every piece of the users
+_LIST_BYTES = 1 << 30  # working memory of lists; with less, items are encoded again for each piece of the users
 
-FEW_USERS = 16  # new users that are listed one by one, from items encoded once
+FEW_USERS = 16  # up to so many new users are listed one by one, from items that are encoded once
 
 
 class MixedScorer(ABC):
@@ -122,7 +122,7 @@ class WeightsScorer(MixedScorer):
 
     @property
     def matrix(self) -> Any:
-        """W as scipy or NumPy have it, over the same numbers."""
+        """W as an array of scipy or NumPy, without a copy."""
         return self.weights.to_scipy() if isinstance(self.weights, CSR) else self.weights
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,15 +1,14 @@
 """Rank, list and score by sparse part plus inner product on the CPU.
 
-An item with x(u, i) = 0 scores the inner product alone, and of 100,000 items some 2,000 are otherwise. So the exact
-kernels of the inner product do the catalogue, and the few are corrected:
+An item with x(u, i) = 0 scores the inner product alone; of 100,000 items some 2,000 have another x. So the exact
+kernels of the inner product do the catalogue, and these few are corrected:
 
-    rank   each item is counted by its inner product; what the few and the excluded add to that count is subtracted,
-           and the few are counted again by their scores. All before the count, which only grows, so that it may stop
-           at `limit`.
+    rank   each item is counted by its inner product. Before that count, the few and the excluded are subtracted from
+           it, and the few are added by their scores. The count then only grows, so it may stop at `limit`.
     topk   the few fill the list first, which sets a high threshold; the inner product then offers all others.
 
-Bytes: 4 d an item for the encoded catalogue, where `max_bytes` holds it, and of a thread 12 I and the few of USERS
-users, 16 each. Work: an int8 inner product for each of the few, beside the product of the kernel that counts.
+Bytes: 4 d per item for the encoded catalogue, if `max_bytes` holds it; per thread 12 I, and 16 for each of the few of
+USERS users. Work: an int8 inner product for each of the few, beside the product of the kernel that counts.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
 def _offer(
     problem: Problem, rows: Int8Rows, span: Span, heaps: Heaps, k: int, exclude: CSR
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Offer the few of users span[0] to span[1]; return the CSR of what is not to be offered after them."""
+    """Offer the few of users span[0] to span[1]; return the CSR of the items that must not be offered after them."""
     (first, last), width = span, rows.codes.shape[1]
     counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
 
@@ -163,14 +162,14 @@ def _offer(
 
 
 def _spans(most: NDArray[np.int64], entry_bytes: int, max_bytes: int, n_items: int, users: int) -> list[Span]:
-    """Cut users so that their few fit into memory, in pieces of one user at least and of `users` at most.
+    """Cut users into pieces of 1 to `users` whose few fit into memory.
 
     Args:
-        most: int64 [n], items of each user, at most.
-        entry_bytes: of an item.
+        most: int64 [n], a bound of each user's few.
+        entry_bytes: bytes of one of the few.
         max_bytes: memory of a piece.
-        n_items: whose room is taken off.
-        users: of a piece, at most.
+        n_items: items of the room that the memory holds too.
+        users: users of a piece, at most.
     """
     spans, start, ends = list[Span](), 0, np.cumsum(most)
     entries = max(0, max_bytes - room_bytes(n_items)) // entry_bytes
