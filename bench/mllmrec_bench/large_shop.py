@@ -46,7 +46,7 @@ class ShopSize:
     Attributes:
         users: number of users.
         items: number of items.
-        interactions: distinct pairs, from 5 a user to a quarter of all pairs.
+        interactions: distinct pairs, from 5 per user to a quarter of all pairs.
         width: columns of an item's vector.
         seed: of all draws.
     """

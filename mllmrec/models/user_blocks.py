@@ -175,7 +175,7 @@ def similar_items(model: Recommender, n_items: int, k: int, blocks: Blocks | Non
     Args:
         model: a fitted model.
         n_items: items of the catalogue.
-        k: items a list.
+        k: items per list.
         blocks: workers that search; None: this process does.
     """
     if blocks and isinstance(model, EmbeddingModel) and type(model).similar_items is EmbeddingModel.similar_items:

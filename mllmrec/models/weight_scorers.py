@@ -227,7 +227,7 @@ def top_one_by_one(
         index: of the model's items.
         histories: binary [B, I].
         vectors: float32 [B, d], whose inner products stand beside standardized sums; None: sums alone.
-        k: items a user.
+        k: items per user.
         exclude: [B, I], items not to list.
     """
     lists = [

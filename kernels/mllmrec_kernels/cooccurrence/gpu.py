@@ -7,7 +7,7 @@ a queue, popular ones first. N(i) comes from one transpose on the device. The co
 order is total, so neither the order of the atomics nor the number of blocks shows in the result. CuPy's own
 csr @ csr is not used: at scale it fails, then returns zeros (cupy #10033).
 
-Bytes: the matrix and its transpose, 8 nnz + 8 U + 48 I, 16 nnz more under a window; 8 I a block; 4 a step, from L2
+Bytes: the matrix and its transpose, 8 nnz + 8 U + 48 I, 16 nnz more under a window; 8 I per block; 4 per step, from L2
 while blocks x I counters fit there. Bound by the atomics. `max_bytes` bounds all of it, by fewer blocks.
 The kernels are in counter.cu; fused multiply-adds change nothing there (products of integers below 2^53 are exact).
 """

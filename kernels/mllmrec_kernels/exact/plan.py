@@ -38,7 +38,7 @@ _MAX_TAIL_NORM = 1.001  # |r| of a row of norm at most 1, roundings included
 # product's multiply-add and of reading its result. Fitted to times of 50,000 embeddings at every m, AVX-512, two
 # cores.
 _SECOND_BOUND, _EXACT, _FLOAT32, _SCANNED = 24_000, 35_000, 3, 100
-_QUANTIZED = 700_000  # of a row of one byte a coordinate, d = 384; one of two bytes takes four times that
+_QUANTIZED = 700_000  # of a row of one byte per coordinate, d = 384; one of two bytes takes four times that
 # Thresholds rise while lists fill. Averaged over all pairs, as many pass as at the final thresholds of lists this
 # many times as long.
 _EARLY = 16
@@ -60,7 +60,7 @@ class RotationPlan:
     Attributes:
         axes: float32 [d, d], one axis a row, or None for the rows' own.
         prefix: m, coordinates multiplied for every pair.
-        two_bytes: use two bytes a coordinate, z = scale (q + q' / 256) and a remainder. The tile sums 256 q q and
+        two_bytes: use two bytes per coordinate, z = scale (q + q' / 256) and a remainder. The tile sums 256 q q and
             the two mixed products q q'; it leaves out q' q', 2^-16 of the scales.
         tail_bytes: bytes per row that hold |r|: tail_bytes * h^2 scale^2 stands for |r|^2, h at most 127.
         left_scale: worth of one step of int8 in a row of the queries.

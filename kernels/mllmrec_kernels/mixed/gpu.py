@@ -3,7 +3,7 @@
 As on the CPU (cpu.py): the kernels of the inner product do the catalogue, and the items whose sparse part is not 0
 correct them. The sparse part of a block of users is dense on the device.
 
-Bytes: R, W, the vectors, and in a block 4 I a user and 64 an item with a sparse part, within `max_bytes` / 4.
+Bytes: R, W, the vectors, and in a block 4 I per user and 64 per item with a sparse part, within `max_bytes` / 4.
 """
 
 from __future__ import annotations

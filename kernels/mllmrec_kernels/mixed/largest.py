@@ -19,7 +19,7 @@ def largest_entries(indptr: NDArray[np.int64], values: NDArray[np.float32], k: i
     Args:
         indptr: int64 [R + 1], where each row's entries lie.
         values: float32 [nnz], finite.
-        k: entries a row, at least 1.
+        k: entries per row, at least 1.
 
     Returns:
         bool [nnz].

@@ -11,7 +11,7 @@ A batch is b items with their neighbors, slot 0 the item j itself, up to W slots
 All products and solves are float64 but for the exact counts, so the difference to the reference is the conditioning
 of the system, as in cpu.py.
 
-Bytes on the device: V, 8 a user-item pair, 8 an entry of the support, and a batch. Rows are taken from few users to
+Bytes on the device: V, 8 per user-item pair, 8 per entry of the support, and a batch. Rows are taken from few users to
 many, as many at a time as BUDGET holds, whatever I is. A row whose users exceed it is counted a range of users at a
 time, each of at most BUDGET; beside it stand the W (12 d + 32 W) of that one row.
 """
