@@ -5,8 +5,8 @@
     mllmrec run dataset --out run --set encode.features=item_feat --set profile.kind=mean
 
 An item belongs to a cluster, and its vector lies near the cluster's center. Popularity falls as 1 / rank (Zipf, 1949).
-A user has a few clusters. Of the interactions, most are with items of these clusters by popularity, some with any
-item by popularity, and a few with any item at all. The folder is one of the MMRec toolbox, with `random` parts by user.
+A user has a few clusters. Most interactions are with items of these clusters by popularity. Some are with any item by
+popularity, and a few with any item at all. The folder is one of the MMRec toolbox, with `random` parts by user.
 
 Users are drawn a block at a time: memory grows with users + items, and not with the interactions.
 """

@@ -1,8 +1,8 @@
 """Time methods in turn, in one process, with one number of threads, and measure the peak memory of a call.
 
 A round runs every method once, so other load on the machine falls on all of them alike; the ratio of two methods is
-taken round by round. Before each run a short pause lets the workers of the method before, which may spin for some
-milliseconds after their last task, go to sleep.
+taken round by round. A short pause before each run lets the workers of the method before go to sleep. They may spin for
+some milliseconds after their last task.
 
 On Linux a process can reset its high-water mark of resident memory (`/proc/self/clear_refs`), run, and read how far
 it rose: every byte that was touched, by whatever library, at its exact peak. Memory that was resident before, after

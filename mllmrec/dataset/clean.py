@@ -1,7 +1,7 @@
 """Apply the rules that every source goes through: ratings, duplicates, k-core.
 
-Duplicates: of the rows of one user with one item the earliest stays, and of equally early ones the first in
-the file. Rows of equal time keep the order of the file.
+Duplicates: of one user's rows with one item the earliest stays; of equally early ones the first in the file. Rows of
+equal time keep the order of the file.
 
 Rows are chosen by their places in the files, and columns are read one after the other. So a hundred million rows take
 a few gigabytes.

@@ -2,7 +2,7 @@
 
 Addresses come from data, so they are hostile until checked. Only http and https to public hosts are called, at every
 hop of a redirect. Bytes, time and hops are limited, and the body must be a picture. An address that gives none costs
-that picture alone, is noted with its reason, and is tried again at the next start.
+that picture alone. It is noted with its reason, and tried again at the next start.
 """
 
 from __future__ import annotations

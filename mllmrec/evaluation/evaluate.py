@@ -5,7 +5,7 @@ rankable at test time, as in the field's published tables; `evaluate.mask_valida
 Evaluated are the users with a held-out and a training item; cold items and new users are judged apart as well
 (groups.py). Per-user values are kept.
 
-A user's scores are the same for both splits, so the held-out items of both are ranked in one pass, unless the splits
+A user's scores are the same for both splits. So the held-out items of both are ranked in one pass, unless the splits
 leave out different items. No metric reads a rank beyond the largest cutoff. So with more than EXACT_USERS test users,
 ranks stop being counted at FARTHEST.
 """

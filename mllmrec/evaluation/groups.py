@@ -12,8 +12,8 @@ of only the group:
 | new users | new | all | all items |
 
 "Known" users have a training interaction; "all" is the protocol of published tables. A user without a held-out item of
-a group is not judged in it, and a group without users has no value. Ranks among all items are computed once for all
-groups. Those among cold items are computed by the same kernels over the cold items' part of the model.
+a group is not judged in it. A group without users has no value. Ranks among all items are computed once for all groups.
+Those among cold items are computed by the same kernels over the cold items' part of the model.
 """
 
 from __future__ import annotations

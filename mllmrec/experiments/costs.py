@@ -1,7 +1,7 @@
 """Predict the seconds and the memory of each stage of a run from its sizes.
 
-A stage is a sum of terms such as "pairs of items times columns". The seconds a unit were fitted to runs on generated
-shops (docs/performance.md) on one core of an AMD EPYC, and are scaled by a product of matrices that is timed here.
+A stage is a sum of terms such as "pairs of items times columns". The seconds per unit were fitted to runs on generated
+shops (docs/performance.md) on one core of an AMD EPYC. They are scaled by a product of matrices that is timed here.
 Work that runs on all cores is divided by their number. A prediction is meant to be right within a factor of two.
 """
 

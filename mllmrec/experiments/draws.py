@@ -1,8 +1,8 @@
 """mllmrec compare over splits: one table for each rule, each over several draws of the split.
 
 Each draw is a comparison of its own (compare.py): the same interactions, split anew with the next seed, every model
-tuned on that draw's validation. A table has means over draws, their standard deviation, and differences in NDCG@20
-with intervals over users and draws, of all users and of each group. Rules that draw nothing have one draw.
+tuned on that draw's validation. A table has means over draws, their standard deviation, and differences in NDCG@20 with
+intervals over users and draws. It has these for all users and for each group. Rules that draw nothing have one draw.
 """
 
 from __future__ import annotations

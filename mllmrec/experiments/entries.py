@@ -2,7 +2,7 @@
 
 A grid point is a list of settings as `--set` takes them. Every kind of model in the registry has an entry; its grid is
 the kind's own `candidates`. Each model's own most telling setting is varied, as in its paper; everything else stays at
-the defaults. The ensemble's rivals have nine points, as many as the ensemble tries for its own parts (four ridges, two
+the defaults. The ensemble's rivals have nine points. The ensemble itself tries as many for its parts (four ridges, two
 factorizations, three filters) before it searches its weights. Networks vary their learning rate beside their own
 setting, for it matters as much. The ridges, which are parts of the ensemble, have three points, MLLMRec and its
 ablations four. RIVALS run only where they are named, for they take long: linear ones have nine points, and choose a

@@ -13,10 +13,10 @@ docs/method.md, section 8. The parts, and what their score of an item for user u
 
 A part with settings (strengths of the ridge and of the factors, width of the filter) takes the best of two or three by
 its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned projection of
-the item vectors (content.py). There are two ridges, on the vectors and on the projection; of them, their
-sums with other item-item weights, and item-kNN alone, the W whose ensemble is best stays. Where interactions have an
-order, transitions are among these and older items may weigh less in R_u and in the content part. Training interactions
-fit, validation chooses, test is never read.
+the item vectors (content.py). There are two ridges, on the vectors and on the projection. W is chosen among the ridges,
+their sums with other item-item weights, and item-kNN alone: the one whose ensemble is best. Where interactions have an
+order, transitions are among these weights, and older items may weigh less in R_u and in the content part. Training
+interactions fit, validation chooses, test is never read.
 
 All parts but the ridge are inner products. So the fitted model is the ridge and two tables of vectors, with c_k / sd
 folded into the users'. Memory: I x K and (U + I) x width.

@@ -6,10 +6,9 @@ sum is
     W = sum over k of c_k W_k / s_k.
 
 Candidates are the sum of both ridges, that sum with 0.3 times item-kNN, the ridge on the projected vectors, and
-item-kNN alone, so that the ridges may count nothing. Where training interactions have times or places, two more are the
-sum of the ridges with 0.5 and with 1 times item transitions (transitions.py). Validation then chooses half-lives of the
-users' rows (recency.py), none among them: one for each sum with transitions, and one for all others, by the sum of the
-ridges.
+item-kNN alone. Where training interactions have times or places, there are two more: the sum of the ridges with 0.5 and
+with 1 times item transitions (transitions.py). Validation then chooses half-lives of the users' rows (recency.py),
+which may be none: one for each sum with transitions, and one for all others, judged by the sum of the ridges.
 """
 
 from __future__ import annotations

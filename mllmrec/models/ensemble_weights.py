@@ -1,11 +1,11 @@
 """Weights of the ensemble's parts, chosen by validation.
 
 Parts are put on one scale for each user (the spread of their scores over the catalogue is 1), so that a weight can be a
-constant. They are searched one after another over a small grid, round after round until none changes, for the highest
-NDCG@20 of the validation items; of equal weights the lower one stays. A first part starts at 1. Where there are several
-first parts, each has a climb from others' weights of 0.4, and the one whose ensemble is best stays. A climb ends on the
-next hill, so that one has two more, from 0 and 1.2. Of equal ends the first stays. The first part's weight is above 0,
-and all are divided by it in the end.
+constant. They are searched one after another over a small grid, for the highest NDCG@20 of the validation items, until
+none changes in a round. Of equal weights the lower one stays. A first part starts at 1. Each first part has a climb
+with the other weights at 0.4, and the one whose ensemble is best stays. A climb ends on the next hill, so this one has
+two more climbs, from 0 and from 1.2. Of equal ends the first stays. The first part's weight is above 0, and all are
+divided by it in the end.
 
 The search reads a short list of items per user: the best fifty of every part, and the held-out items. An item on none
 counts as ranked below these. Where the lists hold the whole catalogue, the ranking is exact.

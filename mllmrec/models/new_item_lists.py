@@ -1,4 +1,4 @@
-"""Rank known and new items in one list, and find the highest offset of new items at a given loss of known ones.
+"""Rank known and new items in one list, and bound the offset of new items by what known ones lose.
 
 Known items and new items are listed apart, the best CUTOFF of each for every user. An item's rank in the joint list is
 its rank among its own kind plus the number of the other kind above it. So a shift of all new scores needs no new list.

@@ -1,9 +1,9 @@
 """Rows of users whose older items count less.
 
-With a half-life of h items, an item of user u with t strictly newer ones among u's training items weighs 2^(-t/h) in
-u's row; without one, all weigh 1. Items of the same moment weigh the same. Ages are read from training interactions
-alone. Where the data has no times or places there is no half-life to choose. Otherwise validation chooses; of equal
-ones the first stays.
+With a half-life of h items, an item with t strictly newer ones among the user's training items weighs 2^(-t/h) in the
+user's row. Without a half-life all weigh 1. Items of the same moment weigh the same. Ages are read from training
+interactions alone. Where the data has no times or places there is no half-life to choose. Otherwise validation chooses;
+of equal ones the first stays.
 """
 
 from __future__ import annotations

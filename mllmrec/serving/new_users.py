@@ -1,9 +1,8 @@
 """Lists for users that a run did not know, from a file of their interactions.
 
-The file goes through the readers of `mllmrec prepare`. Nothing is fitted: the model places each history in closed
-form. A user whom the run knows brings what the run has of them along, and is not shown an item that they are known to
-have. A user without any known item gets the items nearest to the text that the shop has of them (user_texts.py), else
-the most popular ones; the table says which.
+The file goes through the readers of `mllmrec prepare`. Nothing is fitted: the model places each history in closed form.
+A known user keeps the history that the run has, and is not shown its items. A user without any known item gets the
+items nearest to the text that the shop has of them (user_texts.py), else the most popular ones. The table says which.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The contract of a network that the trainer trains, the negatives of an epoch, and steps over its triples.
 
 A step of two small projectors is some sixty kernels of a few microseconds, so a GPU waits for Python longer than it
-computes. Where each step of a network is the same kernels over the same memory, the first batch of a size is computed
-directly and the next is recorded as a CUDA graph. Every later one is two launches: copy its triples to where the graph
-reads them, and replay the graph. An epoch has batches of two sizes, whole ones and its last.
+computes. If each step of a network is the same kernels over the same memory, its steps are recorded. The first batch of
+a size is computed directly, and the next is recorded as a CUDA graph. Every later one is two launches: copy its triples
+to where the graph reads them, and replay the graph. An epoch has batches of two sizes, whole ones and its last.
 
 A negative is an item that somebody has, but not this user (docs/method.md, section 5). Where rows of items cost more
 than a look-up, the negatives of a batch come from a small pool. A batch then has fewer distinct items to project: of

@@ -25,8 +25,8 @@ _ACCEPTED = "a scipy sparse matrix, a sparse torch tensor, a cupyx CSR matrix or
 class CSR:
     """A sparse matrix of R rows: row r holds `indices[indptr[r]:indptr[r + 1]]`, ascending, unique.
 
-    Compared and hashed by identity, so that what a kernel derives from a matrix (its transpose, its copy
-    on a device) can be kept beside it for as long as it lives. The arrays must not be written to.
+    Compared and hashed by identity. So what a kernel derives from a matrix (its transpose, its copy on a device) can be
+    kept for as long as the matrix lives. The arrays must not be written to.
 
     Attributes:
         indptr: int64, shape (R + 1,).

@@ -1,7 +1,7 @@
 """Run Python functions on threads, with BLAS on one thread in each.
 
 Two thread pools fight: BLAS workers spin after each product and take the cores from Numba's. Where both are needed,
-Python threads hold the cores, BLAS runs on one thread in each, and compiled code beside it without a pool of its own.
+Python threads hold the cores. In each, BLAS runs on one thread, and compiled code without a pool of its own.
 """
 
 from __future__ import annotations

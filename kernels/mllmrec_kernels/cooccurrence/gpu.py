@@ -2,10 +2,10 @@
 
     for u in N(i): for j in row(u): counter[j] += 1         sum over users of d_u^2 steps in all
 
-A block of threads owns a counter and a list of the items it touched, both of I integers, and takes items from
-a queue, popular ones first. N(i) comes from one transpose on the device. The counts are integers and a list's
-order is total, so neither the order of the atomics nor the number of blocks shows in the result. CuPy's own
-csr @ csr is not used: at scale it fails, then returns zeros (cupy #10033).
+A block of threads owns a counter and a list of the items that it touched, both of I integers. It takes items from a
+queue, popular ones first. N(i) comes from one transpose on the device. The counts are integers and a list's order is
+total. So the result depends neither on the order of the atomics nor on the number of blocks. CuPy's own csr @ csr is
+not used: at scale it fails, then returns zeros (cupy #10033).
 
 Bytes: the matrix and its transpose, 8 nnz + 8 U + 48 I, 16 nnz more under a window; 8 I per block; 4 per step, from L2
 while blocks x I counters fit there. Bound by the atomics. `max_bytes` bounds all of it, by fewer blocks.

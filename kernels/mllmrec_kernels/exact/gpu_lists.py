@@ -3,10 +3,10 @@
 A key is one int64 that sorts as an answer does: the bits of a score, made monotone, above 2^31 - 1 - id. A higher key
 is a higher score, or an equal one of a lower id. A list entry without a pair holds EMPTY.
 
-Of a tile, one number in thousands goes to a list, so the cost that counts is that of a number that does not. PTX
-takes PACK of them at once: a subtraction and a maximum each, and one branch over the rest if no excess over a
-threshold is positive. Triton's tensors take ten instructions a number, since each operation runs over the whole tile.
-The interpreter, which runs no PTX, uses those tensors.
+One number in thousands goes to a list. So the cost that counts is that of a number that does not. PTX takes PACK of
+them at once: a subtraction and a maximum each, and one branch over the rest if no excess over a threshold is positive.
+Triton's tensors take ten instructions a number, since each operation runs over the whole tile. The interpreter, which
+runs no PTX, uses those tensors.
 """
 
 from __future__ import annotations

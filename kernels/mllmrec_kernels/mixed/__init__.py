@@ -1,7 +1,7 @@
 """Ranks, lists and scores by a sparse part plus an inner product, without a U x I array.
 
-These are verbs of their own, not further arguments of rank_heldout and topk_dot: the four share one description of a
-score, `MixedScores`, that a model makes once, and an inner product is optional in it.
+These are verbs of their own, not further arguments of rank_heldout and topk_dot. The four share one description of a
+score, `MixedScores`, which a model makes once. The inner product is optional in it.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     x(u, i)     = sum over j of R[u, j] W[j, i]        float32, j ascending, one rounding a product and one a sum
     score(u, i) = float32( scale[u] x(u, i) + dot(p_u, q_i) )
 
-The product of two float32 numbers is exact in float64, `dot` is that of exact/score.py, and the sum rounds once to
-float64 and once to float32. So a score has the same bits on every backend. An item with x(u, i) = 0 has the score
-of only the inner product, which is what the kernels build on: few of a user's items are otherwise.
+The product of two float32 numbers is exact in float64, and `dot` is that of exact/score.py. The sum rounds once to
+float64 and once to float32. So a score has the same bits on every backend. An item with x(u, i) = 0 has the score of
+only the inner product, which is what the kernels build on: few of a user's items are otherwise.
 
 Several sparse terms are one: their R stand side by side, each scaled by row, and their W below each other.
 """

@@ -1,9 +1,9 @@
 """Ranks of held-out items on short lists by a weighted sum of parts, for several weights of one part at once.
 
 A search of weights moves one part at a time: the scores are a + w b, with b of that part and a of all others. A user's
-a and b stay in cache while all weights are tried, where an array of sums for each weight would go through memory. The
-parts are added in their order, each by one fused multiply-add where the processor has it, so that the number of
-threads changes no bit.
+a and b stay in cache while all weights are tried; an array of sums for each weight would go through memory. The parts
+are added in their order, each by one fused multiply-add where the processor has it. So the number of threads changes no
+bit.
 """
 
 from __future__ import annotations

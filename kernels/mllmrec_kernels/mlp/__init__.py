@@ -22,9 +22,9 @@ def mlp(
 ) -> Tensor:
     """Return W2 LeakyReLU(W1 e + b1) + b2 for the named rows e of a table (docs/method.md, 4).
 
-    For float32 on the CPU, rows are looked up, multiplied and rectified in one pass by as many threads as Numba may
-    use, and so is the gradient (cpu.py). Otherwise torch's own operations run. The same number of threads gives the
-    same bits.
+    For float32 on the CPU, one pass looks rows up, multiplies and rectifies them, on as many threads as Numba may use.
+    Another makes the gradient (cpu.py). Otherwise torch's own operations run. The same number of threads gives the same
+    bits.
 
     Args:
         table: E, [N, d_e], constant.

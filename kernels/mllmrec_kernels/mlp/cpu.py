@@ -5,8 +5,8 @@
 
 FLOPs, R rows: 2 R k (d_e + d) forward for k hidden units, 2 R k (d_e + 2 d) backward: bound by the products. NumPy's
 OpenBLAS reaches 200 to 225 GFLOP/s per core at these shapes with AVX-512, the MKL of torch's wheels 90 on the same
-processor (an AMD EPYC), and two threads through the whole pass meet twice per step instead of twenty times.
-Bytes: x and z of all rows where a gradient is needed, CHUNK of them a thread otherwise.
+processor (an AMD EPYC). Two threads through the whole pass meet twice per step instead of twenty times. Bytes: x and z
+of all rows where a gradient is needed, CHUNK of them a thread otherwise.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     next[i] = sum_e a_e current[col_e];   out[i] = base[i] + next[i],   over the number of layers for the mean
 
-Bytes a layer, N rows of d features and nnz edges: nnz d 4 gathered, N d 4 written for `next` and for `out`, N d 4
-read as `base`; FLOPs 2 nnz d: bound by the gathers. They go panel by panel of COLUMNS features, all rows of a panel
-before the next one, so that what is gathered (N COLUMNS 4 bytes) stays in L2 while it is.
-One program owns a row of a panel, and adds EDGES entries at a time in the order they are stored: always the same bits.
+Bytes a layer, N rows of d features and nnz edges: nnz d 4 gathered, N d 4 written for `next` and for `out`, N d 4 read
+as `base`; FLOPs 2 nnz d: bound by the gathers. They go panel by panel of COLUMNS features, all rows of a panel before
+the next one. So what is gathered (N COLUMNS 4 bytes) stays in L2. One program owns a row of a panel, and adds EDGES
+entries at a time in the order they are stored: always the same bits.
 """
 
 from __future__ import annotations

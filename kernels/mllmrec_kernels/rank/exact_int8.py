@@ -4,13 +4,13 @@ With S the tile's integer sum for user u and item i, and the margin of u as in e
 
     |x_u.y_i - S step| <= margin[u]
 
-For a held-out item of score s, an item with S step > s / score_unit + margin is ahead, and one with
-S step < s / score_unit - margin is not. The few between are scored exactly, as the held-out item was. A user stands
-in the tile once. Their sums are compared with each of their held-out items while they are in registers, so only the
-counts and the pairs in between are written.
+For a held-out item of score s, an item with S step > s / score_unit + margin is ahead, and one with S step < s /
+score_unit - margin is not. The few between are scored exactly, as the held-out item was. A user stands in the tile
+once. Their sums are compared with each held-out item while they are in registers. So only the counts and the pairs in
+between are written.
 
-With a limit, the first blocks of items are small and hold the items that users like on average, and before each block
-the users leave whose held-out items all have `limit` items ahead of them. Counts only grow, since excluded items are
+With a limit, the first blocks of items are small and hold the items that users like on average. Before each block,
+users leave whose held-out items all have `limit` items ahead of them. Counts only grow, since excluded items are
 subtracted before the first block. Who stays has a held-out item near the top, where few items score, so that one byte a
 coordinate leaves few pairs open; two bytes take three products.
 """

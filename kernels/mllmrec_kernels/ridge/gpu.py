@@ -8,8 +8,8 @@ A batch is b items with their neighbors, slot 0 the item j itself, up to W slots
     content        w V V^T, float32 rows multiplied in float64
     Cholesky       of G[1:, 1:] + lambda I, which is lambda I where a slot is padding: its weight is 0
 
-All products and solves are float64 but for the exact counts, so the difference to the reference is the conditioning
-of the system, as in cpu.py.
+All products and solves are float64, and counts are exact. So the difference to the reference is the conditioning of the
+system, as in cpu.py.
 
 Bytes on the device: V, 8 per user-item pair, 8 per entry of the support, and a batch. Rows are taken from few users to
 many, as many at a time as BUDGET holds, whatever I is. A row whose users exceed it is counted a range of users at a

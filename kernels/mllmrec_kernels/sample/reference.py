@@ -1,10 +1,9 @@
 """The contract of sample_negatives: the random bits of each sample, and the item they give.
 
-Sample b owns the b-th number of the splitmix64 sequence that starts at `seed`, so neither the batch's
-order of evaluation nor the number of threads matters. Of the S seen items, S - d_u are not the user's;
-r = floor(bits (S - d_u) / 2^64) is uniform over them (to within 2^-64 (S - d_u)), and the sample is the r-th
-of them. That is the distribution of "draw a seen item, redraw while it is the user's", in one draw, also for
-a user who has seen nearly everything.
+Sample b owns the b-th number of the splitmix64 sequence that starts at `seed`. So neither the order of evaluation nor
+the number of threads matters. Of the S seen items, S - d_u are not the user's; r = floor(bits (S - d_u) / 2^64) is
+uniform over them (to within 2^-64 (S - d_u)), and the sample is the r-th of them. That is the distribution of "draw a
+seen item, redraw while it is the user's", in one draw, also for a user who has seen nearly everything.
 """
 
 from __future__ import annotations

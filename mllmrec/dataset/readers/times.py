@@ -56,7 +56,7 @@ class Times:
 
 
 class TimeForms:
-    """Tell the form of a shop's times from all of their cells, which may come in pieces, and read them by it."""
+    """Tell the form of a shop's times from all of their cells, and read them by it. Cells may come in pieces."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 The limit of requests at once grows while that pays, and is halved when the server refuses: additive increase,
 multiplicative decrease, with a slow start. A round is as many replies as the limit. Its throughput by Little's law is
-limit / mean latency; a step up must gain at least half of what it would on an idle server, otherwise the server only
+limit / mean latency; a step up must gain at least half of what it would on an idle server. Otherwise the server only
 queues, and the step is taken back. Refusals (429, 503) and timeouts halve the limit, once for all requests that were
 sent under it.
 """
