@@ -3,8 +3,8 @@
     import mllmrec
 
     mllmrec.prepare("shop", "dataset")
-    made = mllmrec.run("dataset", "run")
-    made.evaluate.means["test"]
+    run = mllmrec.run("dataset", "run")
+    run.evaluate.means["test"]
 
     from mllmrec.models import EASE
 

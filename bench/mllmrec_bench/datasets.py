@@ -67,7 +67,7 @@ class BenchData(Protocol):
 
     @property
     def graph(self) -> CSR:
-        """Return an item graph, [I, I], not normalised."""
+        """Return an item graph, [I, I], not normalized."""
         ...
 
     @property

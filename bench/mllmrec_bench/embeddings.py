@@ -1,21 +1,21 @@
 """Generate N unit rows like n given ones: the same spectrum, neighbors as near.
 
-With mean mu, centred rows e_p = x_p - mu, m = |mu|^2 and covariance S, a new row with parent p is
+With mean mu, centered rows e_p = x_p - mu, m = |mu|^2 and covariance S, a new row with parent p is
 
-    y = mu + a_p e_p + sqrt(1 - a_p^2) (sqrt(g_p) G + sqrt(t_p) T + sqrt(1 - g_p - t_p) O),    renormalised
+    y = mu + a_p e_p + sqrt(1 - a_p^2) (sqrt(g_p) G + sqrt(t_p) T + sqrt(1 - g_p - t_p) O),    renormalized
 
 where G is shared by eleven children of one parent, T by two of them, O by nobody, and all three are Gaussian
 with the covariance that a_p^2 e_p e_p^T leaves of S. So E[y y^T] is that of the source, whatever a, g and t
-are, and these are free to set how near siblings come: at the cosine of p's own nearest neighbour (T), at that
-of its 10th (G), and at a share `parental` of the latter (a_p). Parents in dense places (10th neighbour above
-0.7, and among the nearest fifth) keep their children closer, at their 3rd neighbour: else the pairs above 0.7
+are, and these are free to set how near siblings come: at the cosine of p's own nearest neighbor (T), at that
+of its 10th (G), and at a share `parental` of the latter (a_p). Parents in dense places (10th neighbor above
+0.7, and among the nearest fifth) keep their children closer, at their 3rd neighbor: else the pairs above 0.7
 would thin out.
 
-`parental`, and a correction of the nearest neighbour's cosine, are fitted on the rows themselves. Measured on
+`parental`, and a correction of the nearest neighbor's cosine, are fitted on the rows themselves. Measured on
 all-MiniLM-L6-v2 vectors of 4,344 real products, enlarged 2- to 35-fold: energy in 16 to 192 leading directions
-within 0.01, median cosine of the 1st and of the 10th neighbour within 0.06, share of pairs >= 0.7 from a third
+within 0.01, median cosine of the 1st and of the 10th neighbor within 0.06, share of pairs >= 0.7 from a third
 of the source's to all of it (the source has 7 such neighbors per row; at one share, 50,000 rows would have 80
-each, and the median 10th neighbour could not stay where it is). `data_profile` measures a given set.
+each, and the median 10th neighbor could not stay where it is). `data_profile` measures a given set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mllmrec.features.encode import Vectors, normalize_rows
 
 _GROUP = 11  # a row and its ten nearest
 _CLOSE = 0.7
-_DENSE_SHARE, _DENSE_NEIGHBOUR = 0.2, 3
+_DENSE_SHARE, _DENSE_NEIGHBOR = 0.2, 3
 _PILOT_ROWS, _PILOT_STEPS = 50_000, 5
 _SAMPLE = 512  # rows whose neighbors are looked at
 _BLOCK = 65_536
@@ -43,7 +43,7 @@ class DataProfile:
 
     Attributes:
         rows: N.
-        first, tenth: median cosine of the 1st and of the 10th neighbour.
+        first, tenth: median cosine of the 1st and of the 10th neighbor.
         close: share of the pairs with a cosine of at least 0.7.
         energy: share of the second moment in the leading 16, 64, 96, 128 and 192 directions (those there are).
     """
@@ -59,7 +59,7 @@ class DataProfile:
         """Return one line for a person."""
         energy = ", ".join(f"{share:.0%} in {n}" for n, share in zip(_DIRECTIONS, self.energy, strict=False))
         return (
-            f"{self.rows:,} rows; median cosine {self.first:.2f} (1st) {self.tenth:.2f} (10th neighbour); "
+            f"{self.rows:,} rows; median cosine {self.first:.2f} (1st) {self.tenth:.2f} (10th neighbor); "
             f"{self.close:.2%} of pairs >= 0.7; energy {energy}"
         )
 
@@ -138,13 +138,13 @@ class _Family:
     def __init__(self, real: Vectors) -> None:
         self.real = real
         self.mean = real.mean(axis=0, dtype=np.float64)
-        self.centred = real - self.mean.astype(np.float32)
+        self.centered = real - self.mean.astype(np.float32)
         self.common = float(self.mean @ self.mean)
-        self.sizes = np.einsum("ij,ij->i", self.centred, self.centred, dtype=np.float64)
+        self.sizes = np.einsum("ij,ij->i", self.centered, self.centered, dtype=np.float64)
         near, _ = _neighbors(real, 10, len(real), 0)
         self.first, self.tenth = near[:, 0].astype(np.float64), near[:, 9].astype(np.float64)
         self.dense = self.tenth >= max(_CLOSE, float(np.quantile(self.tenth, 1 - _DENSE_SHARE)))
-        self.inner = np.where(self.dense, near[:, _DENSE_NEIGHBOUR - 1], self.tenth).astype(np.float64)
+        self.inner = np.where(self.dense, near[:, _DENSE_NEIGHBOR - 1], self.tenth).astype(np.float64)
 
     def fit(self, n: int, seed: int) -> tuple[float, float]:
         """Return `parental` and the correction of the 1st cosine with which the medians of n rows are the source's."""
@@ -187,7 +187,7 @@ class _Family:
             noise += _column(np.sqrt(twin)[p]) * drawn_t(place % _GROUP % 2 == 0)
             block = noise @ shape
             block *= _column(np.sqrt(1 - kept)[p])
-            block += self.mean.astype(np.float32) + _column(np.sqrt(kept)[p]) * self.centred[p]
+            block += self.mean.astype(np.float32) + _column(np.sqrt(kept)[p]) * self.centered[p]
             children[own] = normalize_rows(block)
         return rows
 
@@ -203,7 +203,7 @@ class _Family:
 
     def _noise(self, kept: NDArray[np.float64]) -> Vectors:
         """Return [d, d], which makes standard Gaussian rows noise with the covariance that the parents leave."""
-        covariance = _moment(self.centred, 1 - kept)
+        covariance = _moment(self.centered, 1 - kept)
         sizes, axes = np.linalg.eigh(covariance)
         sizes = np.clip(sizes, 0, None)
         sizes *= (1 - self.common) / sizes.sum()
@@ -211,7 +211,7 @@ class _Family:
 
 
 class _Shared:
-    """Noise that neighbouring rows share; a row either begins a new share or goes on with the last."""
+    """Noise that neighboring rows share; a row either begins a new share or goes on with the last."""
 
     def __init__(self, rng: np.random.Generator, d: int) -> None:
         self._rng = rng

@@ -1,7 +1,7 @@
 """Time and memory of graph construction over a geometric range of sizes: `mllmrec scale`.
 
-Two things are measured, topk_cosine alone and build_graph as a whole (both neighbour searches, the union and
-the normalisation). Every point goes to the CSV when it is done; a point that stands there already, measured on
+Two things are measured, topk_cosine alone and build_graph as a whole (both neighbor searches, the union and
+the normalization). Every point goes to the CSV when it is done; a point that stands there already, measured on
 this machine with these versions and sources, is not measured again, so an interrupted run goes on.
 
 The exponent b of time = c N^b is the slope of a straight line through (log N, log median seconds), by least

@@ -115,7 +115,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Hook]:
-    """Give a hook that draws a bar per task in a terminal, and writes a line every ten seconds elsewhere.
+    """Yield a hook that draws a bar per task in a terminal, and writes a line every ten seconds elsewhere.
 
     Colors may be forced upon a log file; bars are not, for each of their frames would stay in it.
     """
@@ -258,8 +258,8 @@ def listen() -> None:
 
 
 def _interrupt(_number: int, frame: FrameType | None) -> None:
-    """Raise in the code that runs. Python lets nothing out of a finaliser, so there raise a little later."""
-    if _in_finaliser(frame):
+    """Raise in the code that runs; in a finalizer, which Python lets nothing out of, raise a little later."""
+    if _in_finalizer(frame):
         later = threading.Timer(_LATER, signal.raise_signal, [signal.SIGINT])
         later.daemon = True
         later.start()
@@ -267,7 +267,7 @@ def _interrupt(_number: int, frame: FrameType | None) -> None:
         raise Interrupted
 
 
-def _in_finaliser(frame: FrameType | None) -> bool:
+def _in_finalizer(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             return True

@@ -45,7 +45,7 @@ def _doctor(
 ) -> None:
     """Print versions, devices, backends, and what is missing or broken, with the fix.
 
-    A bug report wants this. With a folder: print why it would be refused, and
+    Add this to a bug report. With a folder: print why it would be refused, and
     whether other users can read it. Exit code 1 if something is wrong.
 
     Example: mllmrec doctor --json

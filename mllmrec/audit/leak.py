@@ -220,9 +220,9 @@ def _mean(rows: Floats) -> Floats:
 
 def _surplus(own: tuple[float, float], strangers: tuple[Vectors, Vectors], likes: NDArray[np.int64]) -> float:
     """Return the surplus of one item from its scores and those of never-seen items, by profile and by reference."""
-    centred = strangers[1] - strangers[1].mean()
-    spread = float(centred @ centred)
-    slope = float(centred @ strangers[0]) / spread if spread > 0 else 0.0
+    centered = strangers[1] - strangers[1].mean()
+    spread = float(centered @ centered)
+    slope = float(centered @ strangers[0]) / spread if spread > 0 else 0.0
     above, expected = (score - scores[likes].mean() for score, scores in zip(own, strangers, strict=True))
     return float(above - slope * expected)
 

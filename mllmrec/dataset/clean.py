@@ -27,7 +27,7 @@ Places = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Groups:
-    """Hold the places of rows by a number that each has, in their order within a group.
+    """The places of rows, grouped by a number of each row; rows keep their order within a group.
 
     Attributes:
         starts: [groups + 1]; group g has places[starts[g]:starts[g + 1]].

@@ -73,7 +73,7 @@ class Histories:
     def times_by_item(self) -> NDArray[np.int64] | None:
         """Return the time of each entry of `user_items()`, int64 [n]; None if the data has no time.
 
-        Repeats of one user and item, which no dataset has, are not thought of.
+        A user and an item must not repeat; no dataset has such repeats.
         """
         users = np.repeat(np.arange(self.n_users, dtype=np.int64), np.diff(self.indptr))
         return None if self.times is None else self.times[np.lexsort((self.items, users))]

@@ -14,7 +14,7 @@ from mllmrec.errors import MismatchError
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """The parts of a dataset that are not as they were.
+    """The items and users of a dataset that are new or changed.
 
     Attributes:
         items: bool [I], items that are new, or whose text or pictures changed.

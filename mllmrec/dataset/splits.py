@@ -9,7 +9,7 @@
 | cold-items | all interactions of a share of the items to test, of as many others to validation; the rest: random |
 | given | what the source's own column says |
 
-Users with fewer than three interactions are not held out from, but by `cold-items`, `global-time` and `given`.
+From users with fewer than three interactions only `cold-items`, `global-time` and `given` hold any out.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _LINES = ("Classic", "Everyday", "Studio", "Heritage", "Compact", "Family", "Wee
 _DAY = 86_400
 _OPENED = 1_700_000_000  # unix seconds of the shop's first day
 SIDE = 160
-COLOURS = {
+COLORS = {
     "red": (206, 38, 42),
     "orange": (240, 132, 30),
     "yellow": (244, 214, 50),
@@ -49,7 +49,7 @@ COLOURS = {
 MOTIFS = ("round", "square", "triangular", "star-shaped", "diamond-shaped", "ring-shaped")
 PATTERNS = ("plain", "horizontal stripes", "vertical stripes", "dots")
 _WHITE = (252, 252, 250)
-_RIM = 4  # pixels of plain colour around a pattern
+_RIM = 4  # pixels of plain color around a pattern
 
 
 class CatalogueOptions(BaseModel):
@@ -104,13 +104,13 @@ def _words(goods: int, kind: int, brand: int, line: int) -> dict[str, Any]:
 
 
 def _facets(n: int, generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
-    """Return the facets of the items, int64 [I] each: goods, kind, brand, line, colour, motif, pattern."""
+    """Return the facets of the items, int64 [I] each: goods, kind, brand, line, color, motif, pattern."""
     sizes = {
         "goods": len(_GOODS),
         "kind": 4,
         "brand": len(_BRANDS),
         "line": len(_LINES),
-        "colour": len(COLOURS),
+        "color": len(COLORS),
         "motif": len(MOTIFS),
         "pattern": len(PATTERNS),
     }
@@ -123,11 +123,11 @@ def _names(facets: dict[str, NDArray[np.int64]]) -> list[str]:
 
 
 def _write_items(folder: Path, facets: dict[str, NDArray[np.int64]], generator: np.random.Generator) -> None:
-    colours, names, lines = list(COLOURS), _names(facets), []
+    colors, names, lines = list(COLORS), _names(facets), []
     (folder / "images").mkdir(exist_ok=True)
     for n, name in enumerate(names):
         words = _words(*(int(facets[name][n]) for name in ("goods", "kind", "brand", "line")))
-        look = colours[facets["colour"][n]], PATTERNS[facets["pattern"][n]]
+        look = colors[facets["color"][n]], PATTERNS[facets["pattern"][n]]
         picture = draw(MOTIFS[facets["motif"][n]], *look, words["brand"], generator)
         with storage.atomic(folder / "images" / f"{name}.png") as temporary:
             picture.save(temporary, format="PNG")
@@ -150,7 +150,7 @@ def _utility(
     weights = {
         "goods": options.shown_taste,
         "brand": 0.5 * options.shown_taste,
-        "colour": options.seen_taste,
+        "color": options.seen_taste,
         "motif": 0.6 * options.seen_taste,
         "pattern": 0.5 * options.seen_taste,
     }
@@ -178,21 +178,21 @@ def _shop(utility: NDArray[np.float64], names: list[str], generator: np.random.G
     return pl.DataFrame(rows, schema=["user", "item", "rating", "timestamp"], orient="row")
 
 
-def draw(motif: str, colour: str, pattern: str, label: str, generator: np.random.Generator) -> Image.Image:
+def draw(motif: str, color: str, pattern: str, label: str, generator: np.random.Generator) -> Image.Image:
     """Draw an RGB picture of SIDE x SIDE pixels; small differences of place, size and tint are drawn at random.
 
     Args:
         motif: outline of the object.
-        colour: one of COLOURS.
+        color: one of COLORS.
         pattern: one of PATTERNS.
         label: text on the object; empty: none.
         generator: source of the differences.
     """
     radius = SIDE * generator.uniform(0.31, 0.37)
-    centre = SIDE / 2 + generator.uniform(-5, 5, size=2)
-    tint = np.clip(np.array(COLOURS[colour]) + generator.integers(-14, 15, size=3), 0, 255)
+    center = SIDE / 2 + generator.uniform(-5, 5, size=2)
+    tint = np.clip(np.array(COLORS[color]) + generator.integers(-14, 15, size=3), 0, 255)
     mask = Image.new("L", (SIDE, SIDE), 0)
-    _outline(ImageDraw.Draw(mask), motif, float(centre[0]), float(centre[1]), radius)
+    _outline(ImageDraw.Draw(mask), motif, float(center[0]), float(center[1]), radius)
     rim = Image.new("RGB", (SIDE, SIDE), tuple(int(c) for c in tint))
     body = rim.copy()
     _fill(ImageDraw.Draw(body), pattern)

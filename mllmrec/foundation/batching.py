@@ -59,7 +59,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Batches(Generic[P, R]):
-    """The three functions.
+    """The three functions that run requests in batches.
 
     Attributes:
         prepare: numbers of requests -> what the model takes; runs on a thread, ahead of the model.
@@ -124,7 +124,7 @@ class Batches(Generic[P, R]):
         return [self._alone(n) for n in batch]
 
     def _alone(self, n: int) -> R:
-        """Run one request of a batch that failed, not for memory: the bad one must not take the rest."""
+        """Run one request alone, after its batch failed for another reason than memory; so a bad one fails alone."""
         try:
             return self.compute([n], self.prepare([n]))[0]
         except Exception as error:

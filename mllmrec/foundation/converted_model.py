@@ -1,7 +1,7 @@
 """Convert models for OpenVINO or ONNX Runtime, or from GGUF, and keep the results in a cache.
 
 A conversion depends on the model, on the backend and on the versions that made it; all three are in its key. It is
-put together aside and renamed when it is whole, so a kill leaves none that is half.
+written beside its place and renamed when it is whole, so a kill leaves no half of one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find a model's folder, tell it from others, and refuse what would run code of its own.
+"""Find a model's folder, digest its content, and refuse one that would run code of its own.
 
 A folder may come from a stranger. Its JSON files can name code: a class in a Python file (`auto_map`), a compiled
 kernel on the hub (`attn_implementation = "owner/kernel"`), a module class of sentence-transformers. All of it is

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mllmrec.dataset.synthetic_shop import COLOURS, MOTIFS, PATTERNS, draw
+from mllmrec.dataset.synthetic_shop import COLORS, MOTIFS, PATTERNS, draw
 from mllmrec.reason.engine import Item
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.history_facts import attributes
@@ -26,7 +26,7 @@ def describe(*images: Path) -> str:
 @pytest.mark.parametrize("motif", MOTIFS)
 def test_drawn_things_are_named_by_outline_colour_and_pattern(motif: str) -> None:
     generator = np.random.default_rng(1)
-    seen = [(c, p, measure(draw(motif, c, p, "Acme", generator))) for c in COLOURS for p in PATTERNS]
+    seen = [(c, p, measure(draw(motif, c, p, "Acme", generator))) for c in COLORS for p in PATTERNS]
     right = [(m.outline == motif) + (m.pattern == p) + any(c in name for name, _ in m.thing) for c, p, m in seen]
     # A pale colour with white dots may be taken for one on the ground; nine of ten must be right in all three.
     assert np.mean([n == 3 for n in right]) >= 0.9

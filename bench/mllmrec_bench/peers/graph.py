@@ -19,7 +19,7 @@ def one_layer(graph: CSR, features: Vectors, *, data: str) -> Case:
     """Compare A E: one product.
 
     Args:
-        graph: normalised, float32 [N, N].
+        graph: normalized, float32 [N, N].
         features: float32 [N, d].
         data: their name, for the case.
     """
@@ -38,7 +38,7 @@ def propagate(graph: CSR, features: Vectors, *, data: str) -> Case:
     """Compare the normalization of A, then E + A E + A A E.
 
     Args:
-        graph: float32 [N, N], not normalised.
+        graph: float32 [N, N], not normalized.
         features: float32 [N, d].
         data: their name, for the case.
     """
@@ -54,12 +54,12 @@ def propagate(graph: CSR, features: Vectors, *, data: str) -> Case:
 
 
 def with_gradient(graph: CSR, features: Vectors, *, data: str) -> Case:
-    """Compare E + A E + A A E and the gradient of its squares' sum with respect to E, on a normalised graph.
+    """Compare E + A E + A A E and the gradient of its squares' sum with respect to E, on a normalized graph.
 
     The torch peer multiplies by a transpose that was made beforehand, as it stands ready in mllmrec too.
 
     Args:
-        graph: normalised, float32 [N, N].
+        graph: normalized, float32 [N, N].
         features: float32 [N, d].
         data: their name, for the case.
     """
