@@ -118,15 +118,15 @@ def random_graph(n: int, degree: int) -> CSR:
 
 def bench_propagate(n: int) -> None:
     """Two layers of propagate beside torch's CSR product, held to it first."""
-    from mllmrec_kernels.propagate import torch_csr
+    from mllmrec_kernels.propagate import torch_op
 
     graph, x = random_graph(n, 20), embeddings(n)
     made, stock = propagate(graph, x, layers=2), propagate(graph, x, layers=2, backend="torch")
     torch.testing.assert_close(made, stock, rtol=1e-4, atol=1e-5)
-    matrix = torch_csr.matrix(graph, x)
+    matrix = torch_op.as_torch_csr(graph, x)
     methods: dict[str, Call] = {
         "triton": lambda: propagate(graph, x, layers=2),
-        "torch CSR (cuSPARSE)": lambda: torch_csr.on_tensors(matrix, x, 2, "sum"),
+        "torch CSR (cuSPARSE)": lambda: torch_op.by_torch(matrix, x, 2, "sum"),
     }
     compare("propagate", f"{n:,} x {WIDTH}, 2 layers", methods, 4.0 * graph.nnz * WIDTH * 2, "TB/s gathered")
 

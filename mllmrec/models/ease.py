@@ -1,4 +1,4 @@
-"""EASE: each item regressed on all others, in closed form, and the dense algebra that its kin share.
+"""EASE: each item regressed on all others, in closed form; two variants of it; the dense algebra of its kin.
 
 Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. With R [U, I] the interactions,
 
@@ -7,13 +7,26 @@ Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8
 With item vectors V [I, d], R^T R + w V V^T stands for R^T R: EASE on the interactions with sqrt(w) V^T stacked below
 as further users. Memory: six float64 matrices of I x I at the peak.
 
-EASE gives a cold item, one without a training interaction, only the weights of its content. `EASENeighbors` scores it
-as the warm items of the nearest vectors. With N_c the 20 nearest warm items of a cold item c by cosine, and s_cj these
-cosines, none below 0,
+**Neighbors' columns.** EASE gives a cold item, one without a training interaction, only the weights of its content.
+`EASENeighbors` scores it as the warm items of the nearest vectors. With N_c the 20 nearest warm items of a cold item c
+by cosine, and s_cj these cosines, none below 0,
 
     B_:c = scale x (sum over j in N_c of s_cj B_:j) / (sum over j in N_c of s_cj).
 
 The scale weighs cold items against warm ones in one ranking: what they gain, warm ones lose.
+
+**Dropout.** Steck, Autoencoders that don't overfit towards the Identity, NeurIPS 2020: dropping each interaction with
+probability p and predicting the dropped ones gives, in expectation, a penalty that grows with an item's users,
+
+    L = lambda I + p / (1 - p) diag(G),   G = R^T R,   P = (G + L)^-1.
+
+EDLAE keeps the diagonal of B at 0; RDLAE (Moon et al., It's Enough: Relaxing Diagonal Constraints in Linear
+Autoencoders for Recommendation, SIGIR 2023) lets it rise to x:
+
+    B = I - P diag(max(L_jj, (1 - x) / P_jj)),   score_u = R_u B.
+
+With x = 0 that is EDLAE, with p = 0 besides it is EASE. The diagonal touches only a user's own items, which are not
+recommended, and is stored as 0.
 """
 
 from __future__ import annotations
@@ -26,7 +39,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.linalg import lapack
 
-from mllmrec.config import ModelConfig
+from mllmrec.config import ModelConfig, Share
 from mllmrec.errors import TrainingError
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
@@ -162,3 +175,42 @@ class EASENeighbors(EASE):
         B = self.weights.copy()
         B[:, cold] = self.config.cold_scale * (shares @ self.weights.T).T
         self.set_weights(data.user_items, B, self.rows, self.half_life)
+
+
+class EDLAEConfig(DenseConfig):
+    """Settings of EDLAE."""
+
+    kind: Literal["edlae"] = "edlae"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25  # p
+    diagonal_limit: Share = 0.0  # x; above 0: RDLAE
+
+
+class EDLAE(ItemWeightModel):
+    """See the module."""
+
+    Config = EDLAEConfig
+    config: EDLAEConfig
+    title = "EDLAE"
+    reads = frozenset()
+    candidates = tuple(
+        (f"model.dropout={p}", f"model.regularization={lam}") for p in (0.25, 0.1, 0.5) for lam in (50, 100, 200)
+    )
+
+    def _fit(self, data: FitData) -> None:
+        """Fit B.
+
+        Raises:
+            TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
+        """
+        R, config, progress = data.user_items, self.config, self.context.progress
+        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, config.dense_gib)
+        progress("fit EDLAE", 0, 2)
+        G = gram_of_items(R)
+        penalty = config.regularization + config.dropout / (1 - config.dropout) * np.diag(G)
+        G[np.diag_indices(len(G))] += penalty
+        progress("fit EDLAE", 1, 2)
+        P = inverse(G, self.title)
+        B = P * -np.maximum(penalty, (1 - config.diagonal_limit) / np.diag(P))
+        np.fill_diagonal(B, 0)
+        progress("fit EDLAE", 2, 2)
+        self.set_weights(R, B.astype(np.float32))

@@ -26,7 +26,7 @@ MODELS: dict[str, str] = {
     "item-knn": "mllmrec.models.item_knn:ItemKNN",
     "l3ae": "mllmrec.models.l3ae:L3AE",
     "additive-ease": "mllmrec.models.l3ae:AdditiveEASE",
-    "edlae": "mllmrec.models.edlae:EDLAE",
+    "edlae": "mllmrec.models.ease:EDLAE",
     "mrf": "mllmrec.models.mrf:MRF",
     "gf-cf": "mllmrec.models.gfcf:GFCF",
     "turbo-cf": "mllmrec.models.turbo_cf:TurboCF",

@@ -13,7 +13,7 @@ from mllmrec_kernels import CSR
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, TrainingError
 from mllmrec.models import registry
-from mllmrec.models.edlae import EDLAE
+from mllmrec.models.ease import EDLAE
 from mllmrec.models.gfcf import GFCF
 from mllmrec.models.l3ae import L3AE, AdditiveEASE
 from mllmrec.models.mrf import MRF

@@ -26,9 +26,13 @@ def propagate(graph: CSR, features: Floats, layers: int, combine: str, backend: 
     if chosen == "triton":
         return _on_device(graph, features, layers, combine)
     if chosen == "torch":
-        from mllmrec_kernels.propagate import torch_csr
+        import torch
 
-        return torch_csr.propagate(graph, features, layers, combine)
+        from mllmrec_kernels.propagate import torch_op
+
+        tensor = torch.from_numpy(features)
+        result: Floats = torch_op.by_torch(torch_op.as_torch_csr(graph, tensor), tensor, layers, combine).numpy()
+        return result
     from mllmrec_kernels.propagate import cpu
 
     return cpu.propagate(graph, features, layers, combine)
