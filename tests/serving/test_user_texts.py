@@ -15,8 +15,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.errors import InputError
 from mllmrec.runs import Run
 from mllmrec.serving import run_config
-from mllmrec.serving.new_users import join_texts, read_new_users, serve_new_users
-from mllmrec.serving.user_texts import encode_user_texts, read_user_texts
+from mllmrec.serving.new_users import encode_user_texts, join_texts, read_new_users, read_user_texts, serve_new_users
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
