@@ -25,7 +25,7 @@ def _config(
 ) -> None:
     """Print every setting as TOML: the defaults, overlaid by a file and by --set.
 
-    Example: mllmrec config --set model.kind=ridge > mine.toml
+    Example: mllmrec config --set model.kind=ridge > settings.toml
     """
     from mllmrec.config import load_config, to_toml
 

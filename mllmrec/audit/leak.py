@@ -1,4 +1,4 @@
-"""Measure from the vectors whether profiles know held-out items, whatever the run says of itself.
+"""Measure from the vectors whether profiles know held-out items, without trust in what the run says.
 
 A leak-free profile ranks held-out items above strangers too, because tastes persist; so a high rank of held-out
 items proves nothing. But a profile that was written from an item knows *it*, above items just like it. So every

@@ -24,9 +24,9 @@ from scipy.special import betainc, gammaln
 
 from mllmrec.dataset.summary import words
 
-COMMON = 0.1  # share of the profiles from which on a word is the average profile's
+COMMON = 0.1  # a word in so large a share of the profiles belongs to the average profile
 _COMMON_LEAST = 5  # profiles that a word must stand in to be common, in small runs
-_BOILERPLATE = 0.5  # share of the profiles from which on a word is the template's, no content
+_BOILERPLATE = 0.5  # a word in so large a share of the profiles is the template's, no content
 _LIFT = 2.0
 _LUCK = 0.1  # probability
 _LISTED = 30  # of the common words

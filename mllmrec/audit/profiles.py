@@ -22,7 +22,7 @@ from mllmrec.reason.profile import Profiles
 MOST_ITEMS = 20_000  # items that common words are counted over; a seeded sample if there are more
 MOST_USERS = 10_000  # profiles that are measured; a seeded sample if there are more
 _FEWEST_TELLING, _LEAST_TELLING = 2, 0.08  # fewer words, or a smaller share of them, and a profile is generic
-WARN = 0.1  # share of generic, failed or repeated profiles from which on a run says so
+WARN = 0.1  # a run warns of so large a share of generic, failed or repeated profiles
 
 
 @dataclass(frozen=True, slots=True)

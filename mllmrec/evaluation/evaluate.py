@@ -191,7 +191,7 @@ def _rank_all(
 
 
 def _limit(test: SplitTask, config: EvaluateConfig) -> int | None:
-    """Return the rank from which on ranks need not be told apart; None where all test ranks are counted."""
+    """Return the limit of ranks, beyond which they are not told apart; None if all test ranks are counted."""
     users = int((np.diff(test.part(test.known).indptr) > 0).sum())
     return None if users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
 

@@ -118,7 +118,7 @@ def run_study(
         study: one of STUDIES.
         dataset: a prepared dataset.
         out: folder of the studies of this dataset: inputs/, cells/, and STUDY.csv, .json, .svg, .png.
-        config: the start of all points, but for model.kind, which is MLLMRec; seeds count up from its seed.
+        config: the start of all points; model.kind is MLLMRec. Seeds count up from its seed.
         seeds: seeds of each point, at least 1; the study's own number by default.
         generations: cache of the reasoning stages; the user's own by default.
         progress: told after each trial.

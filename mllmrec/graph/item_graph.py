@@ -148,7 +148,7 @@ class EarlierGraph:
 
     Attributes:
         graph: of the first J items, with the same config.
-        vectors: float32 [J, d], theirs.
+        vectors: float32 [J, d], of these items.
     """
 
     graph: ItemGraph

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 _ROWS = 1 << 14  # rows whose lists a worker searches at once
-_PAYS = 20_000  # items from which a GPU is worth its start: Triton compiles for some seconds
-_MANY = 0.5  # share of rows to search among all from which a search from scratch is cheaper
+_PAYS = 20_000  # at least so many items are worth a GPU's start: Triton compiles for some seconds
+_MANY = 0.5  # if a larger share of rows is searched, a search from scratch is cheaper
 
 
 class WideLists:
@@ -39,8 +39,8 @@ class WideLists:
     The first entries of a list do not depend on its length, so the shorter lists are cut from the longer ones.
 
     Args:
-        by_vectors: neighbors by vectors that the longest reader takes; 0: none is known.
-        by_users: neighbors by shared users, likewise.
+        by_vectors: length of the longest list by vectors; 0: there is none.
+        by_users: the same, by shared users.
     """
 
     def __init__(self, by_vectors: int = 0, by_users: int = 0) -> None:

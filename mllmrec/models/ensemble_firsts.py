@@ -31,7 +31,7 @@ from mllmrec.models.weight_scorers import WeightsScorer
 RIDGE, KNN, TRANSITIONS = "ridge", "item-kNN", "transitions"
 NEIGHBORS = 200  # of item-kNN, whose weighting is tf-idf
 _KNN_SHARE = 0.3  # c of item-kNN beside the ridges, whose c is 1
-_TRANSITION_SHARES = (0.5, 1.0)  # likewise
+_TRANSITION_SHARES = (0.5, 1.0)  # c of transitions, each a candidate
 _SPREAD_USERS = 2_048  # whose spread gives s, about
 RidgeSettings = tuple[int, float, float]  # table (0: vectors, 1: projected ones), w and lambda
 

@@ -130,7 +130,7 @@ def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], floa
     best = 0.0
     for _ in range(_ROUNDS):
         before = tuple(weights)
-        for k in (*range(1, len(weights)), 0):  # the first, from which the others start, is last
+        for k in (*range(1, len(weights)), 0):  # the first part is last: the others start from it
             grid = GRID if k else tuple(sorted({*GRID[1:], weights[0]}))
             reached = lists.ndcg(weights, k, grid)
             weights[k], best = grid[int(np.argmax(reached))], max(reached)

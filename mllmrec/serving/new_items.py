@@ -143,7 +143,7 @@ def place_new_items(
     Args:
         model: of the run, with `item_features`.
         items: N items of a file.
-        vectors: float32 [N, d], theirs.
+        vectors: float32 [N, d], of these items.
         dataset: of the run.
         config: users per item (recommend.top), similar items (recommend.similar), format.
         progress: called after each block of items.
