@@ -1,6 +1,6 @@
 """One epoch and its validation beside a loop with the cost profile of the paper's public code.
 
-The peer is a clean-room loop written from what is measured of that code (method 3.4), not from its text: at each
+The peer is a clean-room loop written from what is measured of that code, not from its text: at each
 step E + A E is computed anew and *all* rows pass both projectors; negatives are drawn and rejected in Python;
 the loss is read from the device at each step; evaluation does a full forward for each batch of 4,096 users,
 writes its scores out, takes the top 50 and looks hits up one by one in Python. That code looks them up in arrays,
