@@ -17,7 +17,7 @@ from typing import Any
 from mllmrec.blocks.stage import check_engine, open_launcher
 from mllmrec.config import Config, load_config, override
 from mllmrec.dataset import Dataset, load
-from mllmrec.errors import InputError
+from mllmrec.errors import ConfigError, InputError
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
@@ -28,7 +28,8 @@ from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath
-from mllmrec.models.fitting import read_model
+from mllmrec.models.fitting import fit_model, read_model
+from mllmrec.models.network_model import NetworkModel
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.generate import GenerationLimits
@@ -40,6 +41,7 @@ from mllmrec.runs.record import STAGES, read_seal, seal_path
 from mllmrec.runs.record import Stage as Stage
 from mllmrec.stages import A, Work
 from mllmrec.stages import Artefacts as Artefacts
+from mllmrec.training import ranks
 
 # What the result of each stage depends on. An earlier stage stands for the content of its files.
 _INPUTS: Mapping[Stage, Callable[[Work], dict[str, Any]]] = {
@@ -130,9 +132,11 @@ def run(
     """
     check_engine(on)
     resolved = config or load_config()
+    _check_ranks(resolved)
     if earlier is not None and Path(earlier).resolve() == Path(out).resolve():
         raise InputError(f"{out} cannot go on from itself; name another --out")
     with ExitStack() as stack:
+        stack.callback(ranks.leave)
         data = dataset if isinstance(dataset, Dataset) else load(stack.enter_context(fetched(dataset)))
         place, push = stack.enter_context(mirrored(out))
         resolved = _without_unread(resolved, place, until, progress)
@@ -150,6 +154,38 @@ def run(
                 break
         artefacts.notes = work.notes
     return artefacts
+
+
+def follow(dataset: Path, out: Path, config: Config) -> None:
+    """Train beside rank 0 of torchrun, on what its run has made by then; write nothing.
+
+    Args:
+        dataset: the prepared dataset.
+        out: the run folder of rank 0.
+        config: the same as of rank 0.
+    """
+    _check_ranks(config)
+    try:
+        if ranks.wait():
+            data, made = load(dataset), Run(out)
+            profiled, seed = data.histories(config.profile.history), config.seed
+            arguments = made.features, made.graph, data.histories("train"), data.matrix("valid")
+            fit_model(*arguments, config.model, config.train, seed=seed, profiled=profiled)
+    finally:
+        ranks.leave()
+
+
+def _check_ranks(config: Config) -> None:
+    """Refuse several ranks for a model that one process fits.
+
+    Raises:
+        ConfigError: the model is no network.
+    """
+    if ranks.count() > 1 and not issubclass(registry.find(config.model.kind), NetworkModel):
+        raise ConfigError(
+            f"torchrun started {ranks.count()} processes, and model.kind={config.model.kind} is no network; run it "
+            "without torchrun, and on a cluster with --on ray"
+        )
 
 
 def _wide_lists(config: Config, until: Stage) -> WideLists:
@@ -216,7 +252,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         """
         return work.step(stage, _INPUTS[stage](work), read, make)
 
-    artefacts.describe = step("describe", Descriptions.load, lambda _: work.describe())
+    artefacts.describe = step("describe", Descriptions.load, work.describe)
     yield "describe"
     artefacts.profile = step("profile", Profiles.load, lambda scratch: work.profile(artefacts.describe, scratch))
     yield "profile"

@@ -24,6 +24,7 @@ from mllmrec.models.baselines import baselines
 from mllmrec.models.fitting import FittedModel, fit_model
 from mllmrec.models.network_model import NetworkModel
 from mllmrec.models.user_blocks import in_blocks
+from mllmrec.reason.block_engines import with_workers
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import GenerationLimits
@@ -129,11 +130,10 @@ class Work:
             )
 
         def counts() -> dict[str, int]:
-            if stage in ("describe", "profile"):
-                return self.generations.take_counts()
             in_blocks = counted(self.block_counts)
             self.block_counts.clear()
-            return in_blocks | ({"epochs": self.epochs} if stage == "train" else {})
+            generated = self.generations.take_counts() if stage in ("describe", "profile") else {}
+            return generated | in_blocks | ({"epochs": self.epochs} if stage == "train" else {})
 
         if self.goes_on(stage, inputs):
             assert self.earlier is not None
@@ -166,8 +166,8 @@ class Work:
         """Return the workers of a stage, or None. Their part files lie in its folder of unfinished work."""
         return Blocks(self.launcher, scratch / "blocks", self.progress, self.block_counts) if self.launcher else None
 
-    def describe(self) -> Descriptions:
-        """Describe the items from their images."""
+    def describe(self, scratch: Path) -> Descriptions:
+        """Describe the items from their images; unfinished work goes to `scratch`."""
         config = self.config.describe
         if earlier := self._given("describe"):
             generation = self._generation("describe", config.max_failures)
@@ -178,14 +178,16 @@ class Work:
             config,
             self.generations,
             self.progress,
-            engine=self.engines.describer,
+            engine=with_workers(self.engines.describer, self.blocks(scratch)),
             limits=self.limits.of_stage("describe", config.max_failures),
         )
 
     def profile(self, described: Descriptions, scratch: Path) -> Profiles:
         """Write the users' preference profiles."""
         config = self.config.profile
-        engine = None if config.kind == "mean" else self.engines.profiler(described)
+        engine = None
+        if config.kind != "mean":
+            engine = with_workers(self.engines.profiler(described), self.blocks(scratch))
         if earlier := self._given("profile"):
             return grow_profiles(
                 earlier.run.profiles,

@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_STORE = 100_000_000  # bytes of a node's object store
 _START_SECONDS = 120
 # A dead node is noticed after a second or two instead of half a minute.
 _FAST = {
@@ -55,9 +54,19 @@ class Node:
                 os.kill(child, signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Place:
+    """A machine, as far as a node of the cluster sees: its address, and the command that runs others there."""
+
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
 @dataclass
 class Cluster:
     folder: Path
+    places: Sequence[Place] = (Place(),)  # of the nodes, the head first; the last one takes all others
+    store: int = 100_000_000  # bytes of a node's object store
     port: int = field(default_factory=free_port)
     client_port: int = field(default_factory=free_port)
     nodes: list[Node] = field(default_factory=list)
@@ -65,25 +74,33 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        return f"ray://127.0.0.1:{self.client_port}"
+        return f"ray://{self.places[0].address}:{self.client_port}"
 
     @property
     def environment(self) -> dict[str, str]:
         paths = os.pathsep.join(entry for entry in sys.path if entry)
         threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        return {**os.environ, **_FAST, **threads, "PYTHONPATH": paths, "RAY_ADDRESS": f"127.0.0.1:{self.port}"}
+        return {
+            **os.environ,
+            **_FAST,
+            **threads,
+            "PYTHONPATH": paths,
+            "RAY_ADDRESS": f"{self.places[0].address}:{self.port}",
+        }
 
-    def add(self) -> Node:
-        """Start the head, then further nodes: one processor each, and a folder for temporary files."""
+    def add(self, *more: str) -> Node:
+        """Start the head, then further nodes: one processor each, a folder for temporary files, and `more` options."""
+        machine = self.places[min(self.started, len(self.places) - 1)]
         place = self.folder / f"n{self.started}"
         place.mkdir(parents=True)
         self.started += 1
-        role = ["--address", f"127.0.0.1:{self.port}"]
+        role = ["--address", f"{self.places[0].address}:{self.port}"]
         if not self.nodes:
             role = ["--head", "--port", str(self.port), "--ray-client-server-port", str(self.client_port)]
             role += ["--include-dashboard", "false", "--temp-dir", str(place)]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *role, "--node-ip-address", "127.0.0.1"]
-        command += ["--num-cpus", "1", "--object-store-memory", str(_STORE), "--disable-usage-stats", "--block"]
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *role]
+        command = [*machine.enter, *ray, "--node-ip-address", machine.address, "--num-cpus", "1"]
+        command += ["--object-store-memory", str(self.store), "--disable-usage-stats", "--block", *more]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
         with (place / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -97,8 +114,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, nodes: int) -> Iterator[Cluster]:
-    started = Cluster(folder)
+def cluster(
+    folder: Path, nodes: int, places: Sequence[Place] = (Place(),), store: int = Cluster.store
+) -> Iterator[Cluster]:
+    started = Cluster(folder, places, store)
     try:
         for _ in range(nodes):
             started.add()

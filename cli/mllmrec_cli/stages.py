@@ -197,8 +197,12 @@ def run_stages(
         resolved = run_config(Run(earlier), config, assignments)
     if not parse_address(out):
         make_folder(local_path(out))  # before anything heavy is imported or loaded
-    from mllmrec.pipeline import run
+    from mllmrec.pipeline import follow, run
+    from mllmrec.training import ranks
 
+    if ranks.own():
+        follow(dataset, out, resolved)
+        raise typer.Exit
     with resumable(), console.progress(quiet=quiet) as hook:
         return run(
             dataset,

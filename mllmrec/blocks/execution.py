@@ -28,6 +28,7 @@ class Task:
         function: module:name.
         span: first row, and one past the last.
         settings: of the work.
+        gpu: it takes a GPU of a cluster's node.
     """
 
     work: str
@@ -35,6 +36,7 @@ class Task:
     function: str
     span: Span
     settings: Mapping[str, Any]
+    gpu: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return it JSON-like."""

@@ -37,13 +37,15 @@ class Launcher(Protocol):
     Attributes:
         repeated: blocks that were started again because their worker died.
         bytes_sent: bytes of tables handed to workers.
-        bytes_back: bytes of results that came from another machine.
+        bytes_back: bytes of results that came back by a cluster.
+        bytes_moved: of these and of tables, the bytes that went from one node to another.
         busy_seconds: time that workers spent in blocks, summed.
     """
 
     repeated: int
     bytes_sent: int
     bytes_back: int
+    bytes_moved: int
     busy_seconds: float
 
     def launch(self, tasks: Sequence[Task], inputs: Inputs, parts: PartFiles) -> Iterator[int]:

@@ -91,7 +91,7 @@ class LocalLauncher:
         self._started: list[Worker] = []
         self._lock = threading.Lock()
         self._closed = False
-        self.repeated = self.bytes_sent = self.bytes_back = 0
+        self.repeated = self.bytes_sent = self.bytes_back = self.bytes_moved = 0
         self.busy_seconds = 0.0
 
     @property

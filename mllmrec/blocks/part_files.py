@@ -69,6 +69,13 @@ class PartFiles:
             raise EngineError(f"a worker wrote {file}, and it is not there; is the folder removed by somebody?")
         self._files[block] = file
 
+    def remove(self) -> None:
+        """Remove the files, and their folder if nothing else is in it."""
+        for file in self._files.values():
+            file.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
     def read(self) -> Arrays:
         """Return the arrays of all blocks, joined in the blocks' order."""
         parts = [load_file(self._files[block]) for block in sorted(self._files)]

@@ -69,7 +69,7 @@ class Blocks:
         key = digests.hash_value([name, settings, spans, dict(inputs.digests), shaping_versions()])
         parts = PartFiles(self.folder / key[:32])
         found = parts.find(len(spans))
-        tasks = [Task(key, n, name, span, settings) for n, span in enumerate(spans) if n not in found]
+        tasks = [Task(key, n, name, span, settings, work.gpu) for n, span in enumerate(spans) if n not in found]
         done = sum(spans[n][1] - spans[n][0] for n in found)
         self.counts.update(works=1, blocks=len(spans), blocks_found=len(found), blocks_torn=parts.torn)
         report = progress or self.progress
@@ -78,7 +78,10 @@ class Blocks:
             done += spans[block][1] - spans[block][0]
             self.counts["blocks_computed"] += 1
             report(work.label, done, work.total)
-        return parts.read()
+        result = parts.read()
+        if not work.keep:
+            parts.remove()
+        return result
 
     def _inputs(self, work: Work) -> Inputs:
         rows, shared = flatten(work.rows), flatten(work.shared)
@@ -97,6 +100,7 @@ def _measure(launcher: Launcher) -> dict[str, int]:
         "blocks_repeated": launcher.repeated,
         "bytes_sent": launcher.bytes_sent,
         "bytes_back": launcher.bytes_back,
+        "bytes_moved": launcher.bytes_moved,
         "worker_milliseconds": round(1000 * launcher.busy_seconds),
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -96,6 +96,8 @@ class Work:
         rows: tables of `total` rows; a block gets its own rows.
         shared: tables that every block reads whole.
         settings: JSON-like.
+        gpu: each block takes a GPU of a cluster's node.
+        keep: its part files stay until the stage is done, so that a killed run goes on with them.
     """
 
     function: Function
@@ -105,6 +107,8 @@ class Work:
     rows: Mapping[str, Table] = field(default_factory=dict)
     shared: Mapping[str, Table] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    gpu: bool = False
+    keep: bool = True
 
     @property
     def spans(self) -> list[Span]:
@@ -192,6 +196,19 @@ def _tables(flat: Mapping[str, Array]) -> Iterator[tuple[str, Table]]:
         elif piece == _COLUMNS:
             offsets, width = flat[f"{table}:{_OFFSETS}"], int(flat[f"{table}:{_WIDTH}"][0])
             yield table, CSR(offsets, array, flat.get(f"{table}:{_VALUES}"), width)
+
+
+def pack_texts(texts: Sequence[str]) -> Arrays:
+    """Return texts as arrays that a block may return: their bytes, and the length of each."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    lengths = np.array([len(data) for data in encoded], np.int64)
+    return {"bytes": np.frombuffer(b"".join(encoded), np.uint8), "lengths": lengths}
+
+
+def unpack_texts(arrays: Arrays) -> list[str]:
+    """Return the texts of all blocks of a work."""
+    data, ends = arrays["bytes"].tobytes(), [0, *np.cumsum(arrays["lengths"]).tolist()]
+    return [data[start:stop].decode("utf-8", "surrogatepass") for start, stop in itertools.pairwise(ends)]
 
 
 def array_digest(array: Array) -> str:

@@ -107,7 +107,8 @@ class Encoder:
         if not distinct:
             return []
         settings = {"config": self._config.model_dump(mode="json"), "identity": self.identity(self._config)}
-        work = Work(encode_block, label, len(distinct), _SHARD, {"texts": tuple(distinct)}, {}, settings)
+        gpu, texts = self._config.device == "cuda", {"texts": tuple(distinct)}
+        work = Work(encode_block, label, len(distinct), _SHARD, texts, {}, settings, gpu=gpu)
         return [blocks.run(work)["vectors"]]
 
     def vectors_of(self, texts: Sequence[str]) -> Vectors:

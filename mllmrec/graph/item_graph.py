@@ -189,13 +189,13 @@ def build_graph(
     lists = _semantic_lists(vectors, config, device, earlier, blocks, wide)
     semantic = _empty(len(vectors)) if lists is None else _from_lists(lists[0], np.ones(lists[0].shape, np.float32))
     progress("item graph", 1, 2)
+    neighbors.note_power_users(histories.indptr, progress)
     cooccurrence = _cooccurrence(histories, config, device, blocks, wide)
     progress("item graph", 2, 2)
     if config.mode == "fixed":
         semantic, cooccurrence = _either_way(semantic), _either_way(cooccurrence)
     adjacency, kept = CSR.from_scipy(semantic + cooccurrence), lists if config.mode == "fixed" else None
-    statistics = _count(semantic, cooccurrence, adjacency)
-    return ItemGraph(adjacency, normalize(adjacency), histories.digest, statistics, kept)
+    return ItemGraph(adjacency, normalize(adjacency), histories.digest, _count(semantic, cooccurrence, adjacency), kept)
 
 
 def _semantic_lists(

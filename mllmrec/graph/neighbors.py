@@ -9,6 +9,10 @@ changed, `grow_lists` gives the lists that a search from scratch would. With N t
 
 A search from scratch costs I² pairs, this |N| I and the second kind. Lists by shared users are counted again: that
 is one pass over the interactions.
+
+A user of n items costs n² steps of the count of shared users. So of a user with more than MOST_ITEMS, only so many
+count, spread evenly over their items in the order of the catalogue. The count is then at most MOST_ITEMS steps an
+interaction.
 """
 
 from __future__ import annotations
@@ -23,12 +27,15 @@ from numpy.typing import NDArray
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work, rows_a_block
 from mllmrec.features.encode import Vectors
+from mllmrec.foundation.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
+MOST_ITEMS = 10_000  # of a user that are counted
 _ROWS = 1 << 14  # rows whose lists a worker searches at once
+_SHARD = 1 << 20  # rows that a worker holds to search among
 _PAYS = 20_000  # at least so many items are worth a GPU's start: Triton compiles for some seconds
 _MANY = 0.5  # if a larger share of rows is searched, a search from scratch is cheaper
 
@@ -102,17 +109,44 @@ def by_vectors(
         ids int32 [I, k] and cosines float32 [I, k].
     """
     if blocks and len(vectors):
-        settings = {"k": k, **options}
-        size = rows_a_block(len(vectors), _ROWS)
-        work = Work(vectors_block, "neighbors by vectors", len(vectors), size, {}, {"vectors": vectors}, settings)
-        found = blocks.run(work)
-        return found["ids"], found["scores"]
+        return _vectors_in_blocks(vectors, {"k": k, **options}, blocks)
     if device is None or device.type == "cpu" or len(vectors) < _PAYS:
         return topk_cosine(vectors, k, **options)
     import torch
 
     ids, scores = topk_cosine(torch.from_numpy(vectors).to(device), k, **options)
     return ids.cpu().numpy(), scores.cpu().numpy()
+
+
+def _vectors_in_blocks(vectors: Vectors, settings: dict[str, Any], blocks: Blocks) -> Lists:
+    """Return what by_vectors does; of many rows, among a shard of them after the other, the lists merged."""
+    n, label = len(vectors), "neighbors by vectors"
+    size = rows_a_block(n, _ROWS)
+    if n <= _SHARD:
+        found = blocks.run(Work(vectors_block, label, n, size, {}, {"vectors": vectors}, settings))
+        return found["ids"], found["scores"]
+    lists: Lists = np.empty((n, 0), np.int32), np.empty((n, 0), np.float32)
+    for start in range(0, n, _SHARD):
+        shard = {"shard": vectors[start : start + _SHARD]}
+        found = blocks.run(Work(shard_block, label, n, size, {"rows": vectors}, shard, {**settings, "first": start}))
+        merged = [
+            _join((lists[0][at], lists[1][at]), (found["ids"][at], found["scores"][at]), settings["k"])
+            for at in (slice(first, first + _ROWS) for first in range(0, n, _ROWS))
+        ]
+        lists = np.concatenate([ids for ids, _ in merged]), np.concatenate([cosines for _, cosines in merged])
+    return lists
+
+
+def shard_block(block: Block) -> Arrays:
+    """Return the lists of the block's rows among a shard of all rows, which starts at row `first`."""
+    settings = dict(block.settings)
+    k, first, include_self = settings.pop("k"), settings.pop("first"), settings.pop("include_self", False)
+    shard, rows = block.array("shard"), block.array("rows")
+    ids, scores = topk_cosine(shard, k + (not include_self), queries=rows, **settings)
+    lists = np.where(ids >= 0, ids + np.int32(first), -1).astype(np.int32), scores
+    own = np.arange(block.start, block.stop)[:, None]
+    ids, scores = lists if include_self else _without_self(lists, own, k)
+    return {"ids": ids, "scores": scores}
 
 
 def vectors_block(block: Block) -> Arrays:
@@ -130,6 +164,8 @@ def by_users(
 ) -> Lists:
     """Return the k nearest items of each item by the Jaccard of their users; by CuPy on a GPU if it is installed.
 
+    Of a user with more than MOST_ITEMS, so many count; see the module.
+
     Args:
         user_items: binary [U, I].
         k: neighbors per item.
@@ -140,8 +176,8 @@ def by_users(
     Returns:
         ids int32 [I, k] and Jaccards float32 [I, k].
     """
+    user_items, times = _limited(user_items, options.pop("times", None))
     if blocks and user_items.n_columns:
-        times = options.pop("times", None)
         shared = {"user_items": user_items} | ({} if times is None else {"times": times})
         total = user_items.n_columns
         settings = {"k": k, **options}
@@ -149,7 +185,29 @@ def by_users(
         found = blocks.run(Work(users_block, "neighbors by users", total, size, {}, shared, settings))
         return found["ids"], found["scores"]
     on_gpu = device is not None and device.type == "cuda" and user_items.n_columns >= _PAYS and available()["cupy"]
-    return cooccurrence_topk(user_items, k, measure="jaccard", backend="cupy" if on_gpu else "auto", **options)
+    backend = "cupy" if on_gpu else "auto"
+    return cooccurrence_topk(user_items, k, measure="jaccard", backend=backend, times=times, **options)
+
+
+def note_power_users(indptr: NDArray[np.int64], progress: Progress) -> None:
+    """Say how many users have more than MOST_ITEMS, if any; `indptr` are the offsets of their histories."""
+    if count := int((np.diff(indptr) > MOST_ITEMS).sum()):
+        progress(f"{count:,} users have more than {MOST_ITEMS:,} items; so many of each count as shared", 1, 1)
+
+
+def _limited(user_items: CSR, times: NDArray[Any] | None) -> tuple[CSR, NDArray[Any] | None]:
+    """Return the interactions that count, and their times where there are any."""
+    lengths = np.diff(user_items.indptr)
+    if lengths.max(initial=0) <= MOST_ITEMS:
+        return user_items, times
+    kept = np.ones(user_items.nnz, bool)
+    for user in np.flatnonzero(lengths > MOST_ITEMS).tolist():
+        start, stop = user_items.indptr[user : user + 2].tolist()
+        kept[start:stop] = False
+        kept[np.linspace(start, stop - 1, MOST_ITEMS).astype(np.int64)] = True
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(lengths, MOST_ITEMS))])
+    limited = CSR(indptr, user_items.indices[kept], None, user_items.n_columns)
+    return limited, None if times is None else times[kept]
 
 
 def users_block(block: Block) -> Arrays:

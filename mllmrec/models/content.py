@@ -29,9 +29,12 @@ from collections.abc import Iterator
 from typing import Literal, Self
 
 import numpy as np
+import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import ModelConfig
 from mllmrec.features.encode import Vectors, mean_of_owned, normalize_rows
 from mllmrec.foundation import storage
@@ -113,12 +116,13 @@ def half_whiten(vectors: Vectors) -> Vectors:
     return normalize_rows(whitened)
 
 
-def project_vectors(vectors: Vectors, user_items: CSR) -> Vectors:
+def project_vectors(vectors: Vectors, user_items: CSR, blocks: Blocks | None = None) -> Vectors:
     """Return Z of the module with unit rows.
 
     Args:
         vectors: float32 [I, d].
         user_items: R, binary [U, I], training interactions.
+        blocks: workers that sum over users instead of this process.
 
     Returns:
         float32 [I, r <= d]; zeros [I, 1] where the vectors tell nothing about co-purchase.
@@ -128,7 +132,7 @@ def project_vectors(vectors: Vectors, user_items: CSR) -> Vectors:
     if not scale:
         return nothing
     inverse = np.linalg.inv(damped)
-    values, Q = np.linalg.eigh(inverse @ _smoothed_gram(V, user_items) @ inverse)
+    values, Q = np.linalg.eigh(inverse @ _smoothed_gram(V, user_items, blocks) @ inverse)
     kept = values > _ROUNDING * np.abs(values).max()
     if not kept.any():
         return nothing
@@ -178,14 +182,30 @@ def _damp(X: Vectors, strength: float) -> tuple[NDArray[np.float64], float]:
     return gram + scale * np.eye(width), scale
 
 
-def _smoothed_gram(V: Vectors, user_items: CSR) -> NDArray[np.float64]:
-    """Return V^T (R~^T R~ less its diagonal) V, [d, d]."""
+def _smoothed_gram(V: Vectors, user_items: CSR, blocks: Blocks | None) -> NDArray[np.float64]:
+    """Return V^T (R~^T R~ less its diagonal) V, [d, d]; the sum over users has one order, whoever adds."""
     scaled, _ = normalize_bipartite(user_items.to_scipy())
     gram = np.zeros((V.shape[1], V.shape[1]))
-    for start in range(0, scaled.shape[0], _BLOCK):
-        smoothed = (scaled[start : start + _BLOCK] @ V).astype(np.float64)
-        gram += smoothed.T @ smoothed
+    n = scaled.shape[0]
+    grams: Iterator[NDArray[np.float64]]
+    if blocks and n:
+        work = Work(gram_block, "project vectors", n, _BLOCK, {"users": CSR.from_scipy(scaled)}, {"vectors": V})
+        grams = iter(blocks.run(work)["grams"])
+    else:
+        grams = (_gram_of(scaled[start : start + _BLOCK], V) for start in range(0, n, _BLOCK))
+    for of_block in grams:
+        gram += of_block
     diagonal = np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel()  # the diagonal
     for start, v in zip(range(0, len(V), _BLOCK), _blocks(V), strict=True):
         gram -= v.T @ (diagonal[start : start + _BLOCK, None] * v)
     return gram
+
+
+def gram_block(block: Block) -> Arrays:
+    """Return V^T S^T S V of the block's rows S of users, float64 [1, d, d]."""
+    return {"grams": _gram_of(block.matrix("users").to_scipy(), block.array("vectors"))[None]}
+
+
+def _gram_of(users: sp.csr_array, V: Vectors) -> NDArray[np.float64]:
+    smoothed = (users @ V).astype(np.float64)
+    return np.asarray(smoothed.T @ smoothed)

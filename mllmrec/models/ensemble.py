@@ -56,6 +56,7 @@ from mllmrec.models.recency import aged_rows
 from mllmrec.models.refit import can_go_on, once, refit_first, refit_parts, same_weight
 from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.user_blocks import part_in_blocks
 from mllmrec.models.validation import Validation
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
@@ -102,17 +103,22 @@ class Ensemble(FittedEnsemble):
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         held = of_known_items(held, R)
         items = data.items_or_zeros()
-        validation = Validation(R, held, data.seed)
+        blocks = self.context.blocks
+        validation = Validation(R, held, data.seed, lambda part: part_in_blocks(part, blocks))
         progress("project vectors", 0, 1)
-        Z = project_vectors(items, R)
+        Z = project_vectors(items, R, blocks)
         progress("project vectors", 1, 1)
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
         parts = self._fit_parts(data, validation, items, Z, rows)
         ridges = self._fit_ridges(validation, (items, Z), device)
-        others = other_weights((KNN, TRANSITIONS) if len(rows) > 1 else (KNN,), R, self.context.histories)
+        names = (KNN, TRANSITIONS) if len(rows) > 1 else (KNN,)
+        others = other_weights(names, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
-        scorers = [StandardizedScorer(first.scorer, _no_parts(R.shape)) for first in firsts]
-        best, weights = choose_weights(scorers, list(parts.values()), validation, progress)
+        first_scorers = [StandardizedScorer(first.scorer, _no_parts(R.shape)) for first in firsts]
+        scorers, others_in_blocks = (
+            [part_in_blocks(part, blocks) for part in group] for group in (first_scorers, parts.values())
+        )
+        best, weights = choose_weights(scorers, others_in_blocks, validation, progress)
         chosen = firsts[best]
         self.first_settings = chosen.settings
         self.weights = {RIDGE: 0.0, **chosen.settings.shares, **dict(zip(parts, weights, strict=True))}
@@ -154,7 +160,7 @@ class Ensemble(FittedEnsemble):
         progress, r = self.context.progress, self.config.factors
         R, profiles = data.user_items, data.users
         factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, self.context.blocks)
-        widest = graph_filter(R, r)
+        widest = graph_filter(R, r, self.context.blocks)
         filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
         means = mean_of_owned(items, R)
         contents = (VectorScorer(means if row is R else mean_of_owned(items, row), items) for row in rows.values())

@@ -21,8 +21,10 @@ import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, row_spread
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.dataset import Histories
 from mllmrec.foundation.progress import Progress
+from mllmrec.models.base import FitContext
 from mllmrec.models.item_knn import ItemKNN
 from mllmrec.models.transitions import transition_weights
 from mllmrec.models.validation import Validation
@@ -142,17 +144,20 @@ def first_weights(
     return parts[0][1] if len(parts) == 1 else sum_weights(parts, user_items)
 
 
-def other_weights(names: Sequence[str], user_items: CSR, histories: Histories | None) -> dict[str, CSR]:
+def other_weights(
+    names: Sequence[str], user_items: CSR, histories: Histories | None, blocks: Blocks | None = None
+) -> dict[str, CSR]:
     """Return W of item-kNN and of transitions, those that are named.
 
     Args:
         names: of them.
         user_items: R, binary [U, I].
         histories: the same interactions in their order; None: no order is known.
+        blocks: workers that fit item-kNN instead of this process.
     """
     weights = dict[str, CSR]()
     if KNN in names:
-        knn = ItemKNN(n_neighbors=NEIGHBORS).fit(user_items)
+        knn = ItemKNN(n_neighbors=NEIGHBORS, context=FitContext(blocks=blocks)).fit(user_items)
         assert isinstance(knn.weights, CSR)
         weights[KNN] = knn.weights
     if TRANSITIONS in names and histories is not None:

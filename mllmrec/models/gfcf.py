@@ -7,6 +7,9 @@ R~ = D_U^-1/2 R D_I^-1/2 and V [I, r] its leading right singular vectors,
 
 The first term keeps its `neighbors` largest entries per item. The second is `graph_filter`, an inner product of
 R_u D_I^-1/2 V and D_I^1/2 V: r numbers per user and per item. Memory: I x neighbors and (U + I) x r.
+
+Of more than four million users, V are the leading eigenvectors of R~^T R~. ARPACK asks only for its products with a
+vector, and these are sums over parts of the users, in one order whoever adds them.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import LinearOperator, eigsh, svds
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work
 from mllmrec.config import ModelConfig, Positive
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
@@ -29,8 +34,10 @@ from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.turbo_cf import as_weights, similar_by_users
 from mllmrec.models.weight_scorers import SumScorer
 
+_USERS = 1 << 22  # of a part
 
-def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
+
+def graph_filter(user_items: CSR, factors: int, blocks: Blocks | None = None) -> VectorScorer:
     """Return the filter of an interaction matrix; columns in falling order of their singular values.
 
     The start vector is fixed, and empty rows and columns are left out of the decomposition: where the matrix has fewer
@@ -39,6 +46,7 @@ def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
     Args:
         user_items: R, binary [U, I].
         factors: r; lowered to what the matrix can have, a column of zeros where that is none.
+        blocks: workers that multiply instead, where the users have parts.
     """
     R = user_items.to_scipy().astype(np.float64)
     scaled, by_item = normalize_bipartite(R)
@@ -47,11 +55,47 @@ def graph_filter(user_items: CSR, factors: int) -> VectorScorer:
     factors = min(factors, min(filled.shape) - 1)
     if factors < 1:
         return VectorScorer(np.zeros((R.shape[0], 1), np.float32), np.zeros((R.shape[1], 1), np.float32))
-    _, values, basis = svds(filled, k=factors, v0=np.ones(min(filled.shape)), return_singular_vectors="vh")
+    if filled.shape[0] > _USERS:
+        basis, values = _leading(filled, factors, blocks)
+    else:
+        _, values, basis = svds(filled, k=factors, v0=np.ones(min(filled.shape)), return_singular_vectors="vh")
     V = np.zeros((R.shape[1], factors))
     V[bought] = basis[np.argsort(-values, kind="stable")].T
     users = np.ascontiguousarray(R @ (V / by_item[:, None] ** 0.5), np.float32)
     return VectorScorer(users, np.ascontiguousarray(V * by_item[:, None] ** 0.5, np.float32))
+
+
+def _leading(
+    scaled: sp.csr_array, factors: int, blocks: Blocks | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the leading eigenvectors of R~^T R~, [r, I], and their eigenvalues [r]."""
+    n_users, n_items = scaled.shape
+    users = CSR.from_scipy(scaled)
+    rows = users.to_scipy()  # in float32, as workers get them
+
+    def product(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        total, x = np.zeros(n_items), np.ascontiguousarray(x.ravel())
+        if blocks:
+            work = Work(product_block, "graph filter", n_users, _USERS, {"users": users}, {"x": x}, keep=False)
+            parts = iter(blocks.run(work)["parts"])
+        else:
+            parts = (_part(rows[start : start + _USERS], x) for start in range(0, n_users, _USERS))
+        for part in parts:
+            total += part
+        return total
+
+    operator = LinearOperator((n_items, n_items), matvec=product, dtype=np.float64)
+    values, vectors = eigsh(operator, k=factors, v0=np.ones(n_items))
+    return vectors.T, values
+
+
+def product_block(block: Block) -> Arrays:
+    """Return S^T S x of the block's rows S of users, float64 [1, I]."""
+    return {"parts": _part(block.matrix("users").to_scipy(), block.array("x"))[None]}
+
+
+def _part(users: sp.csr_array, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(users.T @ (users @ x))
 
 
 def normalize_bipartite(R: sp.csr_array) -> tuple[sp.csr_array, NDArray[np.floating]]:

@@ -24,6 +24,7 @@ from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.base import Candidate, FilePath, FitData
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.training import ranks
 from mllmrec.training.checkpoint import Epoch, Parameters
 from mllmrec.training.loop import Network
 from mllmrec.training.trainer import Training, train_network
@@ -117,6 +118,7 @@ class NetworkModel(EmbeddingModel):
             TrainingError: there is nothing to stop by, or the loss is not finite.
             MismatchError: the checkpoint belongs to other data or settings.
         """
+        ranks.begin()
         trained = train_network(
             lambda: self.build(data),
             self.training(data),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from mllmrec_kernels import CSR
@@ -23,8 +23,15 @@ from mllmrec.graph import neighbors
 from mllmrec.models.base import Recommender
 from mllmrec.models.item_knn import AllNeighborsScorer, ItemKNN, weighted_interactions
 from mllmrec.models.scorer_model import EmbeddingModel, FittedScorer, ScorerModel
-from mllmrec.models.scoring import USERS, Lists, VectorScorer
-from mllmrec.models.weight_scorers import StandardizedScorer, SumScorer, WeightsScorer
+from mllmrec.models.scoring import USERS, Lists, Part, VectorScorer
+from mllmrec.models.weight_scorers import MixedScorer, StandardizedScorer, SumScorer, WeightsScorer
+
+# Each block encodes the items anew, which costs as much as to rank some 4,000 users with a limit, or to list some 500.
+_RANKED, _LISTED = 1 << 12, 1 << 9  # users of a block, at least
+
+
+class RankedPart(Part, ItemRanker, Protocol):
+    """A part of a model that ranks, lists and scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +121,101 @@ class BlockRanker:
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        users = np.flatnonzero(np.diff(heldout.indptr))
-        tables = _take_apart(self.model, users)
-        if tables is None or not len(users):
-            self.blocks.counts["models_not_in_blocks"] += tables is None
-            return self.model.ranks(exclude, heldout, limit=limit, progress=progress)
-        rows = {**tables.rows, "exclude": exclude.take_rows(users), "heldout": heldout.take_rows(users)}
-        settings = {"kind": tables.kind, "limit": limit, **tables.settings}
-        size = rows_a_block(len(users), USERS)
-        work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
-        return self.blocks.run(work, progress)["ranks"]
+        return _ranks(self.model, self.blocks, exclude, heldout, limit, progress)
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of only some items, in this process; see Recommender.among."""
         return self.model.among(items)
 
 
+@dataclass(frozen=True, slots=True)
+class BlockPart:
+    """Ranks, lists and scores by one part of a model, in blocks of users; see Part.
+
+    Attributes:
+        part: of the model.
+        blocks: workers.
+    """
+
+    part: RankedPart
+    blocks: Blocks
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, I], items that are not ranked.
+            heldout: [U, I], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+        return _ranks(self.part, self.blocks, exclude, heldout, limit, progress)
+
+    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
+        """Return the k best items of each user; see top_by_user.
+
+        Args:
+            users: int64 [B].
+            k: items per user.
+            exclude: [B, I], items not to list.
+        """
+        return _top(self.part, users, k, exclude, self.blocks, "list items") or self.part.top(users, k, exclude)
+
+    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
+        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
+        tables = _take_apart(self.part, users)
+        if tables is None or not len(users):
+            self.blocks.counts["models_not_in_blocks"] += tables is None
+            return self.part.scores_of(users, items)
+        rows, settings = {**tables.rows, "listed": items}, {"kind": tables.kind, **tables.settings}
+        size = rows_a_block(len(users), USERS, least=_LISTED)
+        work = Work(score_block, "score listed items", len(users), size, rows, tables.shared, settings)
+        return self.blocks.run(work)["scores"]
+
+
+def part_in_blocks(part: RankedPart, blocks: Blocks | None) -> RankedPart:
+    """Return a part as it ranks, lists and scores in blocks; as it is if there are no workers."""
+    return BlockPart(part, blocks) if blocks else part
+
+
+def score_block(block: Block) -> Arrays:
+    """Return the scores of the items that the block's users list."""
+    scorer, listed = _put_together(block), block.matrix("listed")
+    assert isinstance(scorer, MixedScorer | VectorScorer)
+    return {"scores": scorer.scores_of(np.arange(listed.n_rows), listed)}
+
+
 def rank_block(block: Block) -> Arrays:
     """Return the ranks of the held-out items of the block's users."""
     scorer = _put_together(block)
     return {"ranks": scorer.ranks(block.matrix("exclude"), block.matrix("heldout"), limit=block.settings["limit"])}
+
+
+def _ranks(
+    model: ItemRanker, blocks: Blocks, exclude: CSR, heldout: CSR, limit: int | None, progress: Progress
+) -> NDArray[np.int32]:
+    """Return the rank of each held-out item; see BlockRanker.ranks.
+
+    Args:
+        model: ranks in this process if workers do not know it.
+        blocks: workers that rank.
+        exclude: [U, I], items that are not ranked.
+        heldout: [U, I], items to rank.
+        limit: ranks from here on need not be told apart.
+        progress: called after each block of users.
+    """
+    users = np.flatnonzero(np.diff(heldout.indptr))
+    tables = _take_apart(model, users)
+    if tables is None or not len(users):
+        blocks.counts["models_not_in_blocks"] += tables is None
+        return model.ranks(exclude, heldout, limit=limit, progress=progress)
+    rows = {**tables.rows, "exclude": exclude.take_rows(users), "heldout": heldout.take_rows(users)}
+    settings = {"kind": tables.kind, "limit": limit, **tables.settings}
+    size = rows_a_block(len(users), USERS, least=_RANKED)
+    work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
+    return blocks.run(work, progress)["ranks"]
 
 
 def in_blocks(models: Mapping[str, Ranker], blocks: Blocks | None) -> Mapping[str, Ranker]:
@@ -151,13 +233,18 @@ def top_in_blocks(model: Recommender, users: NDArray[np.int64], k: int, known: C
         known: [B, I], items not to list.
         blocks: workers that list.
     """
+    return _top(model, users, k, known, blocks, "recommend to users")
+
+
+def _top(model: object, users: NDArray[np.int64], k: int, known: CSR, blocks: Blocks, label: str) -> Lists | None:
+    """Return the top-k of each user; None for a scorer that workers do not know; see top_in_blocks."""
     tables = _take_apart(model, users)
     if tables is None or not len(users):
         blocks.counts["models_not_in_blocks"] += tables is None
         return None
     rows, settings = {**tables.rows, "exclude": known}, {"kind": tables.kind, "k": k, **tables.settings}
-    size = rows_a_block(len(users), USERS)
-    found = blocks.run(Work(top_block, "recommend to users", len(users), size, rows, tables.shared, settings))
+    size = rows_a_block(len(users), USERS, least=_LISTED)
+    found = blocks.run(Work(top_block, label, len(users), size, rows, tables.shared, settings))
     return found["ids"], found["scores"]
 
 

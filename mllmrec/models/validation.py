@@ -10,7 +10,7 @@ behind after a part is given up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -60,9 +60,13 @@ class Validation:
         train: binary [U, I], items that are not ranked.
         valid: binary [U, I], items to rank.
         seed: of the sample.
+        ranker: returns what ranks in the place of a candidate, such as workers that do.
     """
 
-    def __init__(self, train: CSR, valid: CSR, seed: int = 0) -> None:
+    def __init__(
+        self, train: CSR, valid: CSR, seed: int = 0, ranker: Callable[[Any], ItemRanker] = lambda candidate: candidate
+    ) -> None:
+        self._ranker = ranker
         self.train, self.valid, self.seed = train, valid, seed
         known = metrics.users_with_heldout(train, valid)
         self.total, self.judgments = len(known), list[Judgment]()
@@ -97,7 +101,7 @@ class Validation:
         reached, best_values = -1.0, None
         best: tuple[int, R] | None = None
         for n, candidate in enumerate(candidates):
-            values, given_up = self._judge(candidate, best_values, under(progress, self._label(name, n)))
+            values, given_up = self._judge(self._ranker(candidate), best_values, under(progress, self._label(name, n)))
             ndcg = metrics.mean({"ndcg": values})["ndcg"]
             self._note(f"{name}, {n + 1}", values)
             if best is None or (not given_up and ndcg > reached):

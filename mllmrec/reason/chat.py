@@ -7,7 +7,7 @@ The reason of the last failure stays with the answer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,6 +172,11 @@ class ChatDescriber:
         """Return the batch size of the model."""
         return self._chat.model.batch_size
 
+    def with_model(self, change: Callable[[ChatModel], ChatModel]) -> ChatDescriber:
+        """Return the same over another model, which `change` returns for this one."""
+        chat = replace(self._chat, model=change(self._chat.model))
+        return ChatDescriber(chat, item_tokens=self._item_tokens, max_images=self._max_images)
+
     def material(self, item: Item) -> Material:
         """Return the prompt; items with the same pictures and the same prompt get one answer."""
         request = self.request(item)
@@ -244,10 +249,7 @@ def with_reason(answer: Answer, reason: str) -> Answer:
 
 
 class ChatProfiler:
-    """Write profiles P_u with a chat model; each item of a history gets a share of the tokens.
-
-    The prompt contains only the given history and the catalogue entries of its items.
-    """
+    """Write profiles P_u with a chat model; a prompt holds the history and the catalogue's entries of its items."""
 
     def __init__(self, chat: RetryingChat, prompts: HistoryPrompts) -> None:
         self._chat, self._prompts = chat, prompts
@@ -261,6 +263,10 @@ class ChatProfiler:
     def batch_size(self) -> int:
         """Return the batch size of the model."""
         return self._chat.model.batch_size
+
+    def with_model(self, change: Callable[[ChatModel], ChatModel]) -> ChatProfiler:
+        """Return the same over another model, which `change` returns for this one."""
+        return ChatProfiler(replace(self._chat, model=change(self._chat.model)), self._prompts)
 
     def material(self, history: Sequence[HistoryItem]) -> Material:
         """Return the whole prompt; users whose histories read the same get one answer."""
@@ -280,7 +286,7 @@ class HiddenProfiler:
     """The states of a model over the prompts of histories, in the place of generated texts."""
 
     def __init__(self, model: StatesModel, prompts: HistoryPrompts) -> None:
-        self.model, self._prompts = model, prompts
+        self.model, self.prompts = model, prompts
 
     @property
     def fingerprint(self) -> str:
@@ -289,4 +295,4 @@ class HiddenProfiler:
 
     def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
         """Return the prompt over a history."""
-        return self._prompts.request(history)
+        return self.prompts.request(history)

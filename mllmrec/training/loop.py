@@ -20,11 +20,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from mllmrec_kernels import CSR, sample_negatives
 from mllmrec_kernels.sample.reference import seen_items
 from torch import Generator, Tensor, nn
 
 from mllmrec.config import TrainConfig
+from mllmrec.training.ranks import SharedLoss
 
 
 class Network(nn.Module, ABC):
@@ -165,7 +167,8 @@ class Steps:
         on_gpu = device.type == "cuda"
         self._one_thread = network.own_threads and not (on_gpu or self._low or config.compile)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True, capturable=on_gpu)
-        self._records = on_gpu and network.replayable
+        self._shared = SharedLoss(network) if dist.is_initialized() else None
+        self._records = on_gpu and network.replayable and self._shared is None
         self._recorded: dict[int, _Recorded] = {}
         self._sizes_met: set[int] = set()
 
@@ -198,11 +201,11 @@ class Steps:
 
     def _compute(self, triples: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._low):
-            loss = self._loss(*triples)
+            loss = self._shared(*triples) if self._shared else self._loss(*triples)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
-        return loss.detach()
+        return self._shared.mean(loss) if self._shared else loss.detach()
 
     def _warm_up(self, triples: Tensor) -> Tensor:
         """Take one step on a side stream; CUDA graph capture needs it."""

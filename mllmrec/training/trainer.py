@@ -28,6 +28,7 @@ from mllmrec.foundation import digests
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.training import checkpoint as checkpoints
+from mllmrec.training import ranks
 from mllmrec.training.checkpoint import Epoch, Parameters, State
 from mllmrec.training.loop import Negatives, Network, Steps
 
@@ -98,7 +99,10 @@ def train_network(
         TrainingError: the loss is not finite.
     """
     trainer, config = Trainer(build, task), task.config
-    state = trainer.restore(checkpoint) if checkpoint and checkpoint.exists() else State()
+    begun = ranks.agree_text(str(checkpoint) if checkpoint and checkpoint.exists() else "")
+    state = trainer.restore(Path(begun)) if begun else State()
+    ranks.agree(state.epoch)  # nobody overwrites the file before all have read it
+    checkpoint = checkpoint if ranks.own() == 0 else None
     saved = time.monotonic()
     while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
         state = state.after(trainer.run_epoch(state.epoch + 1), trainer.network)
@@ -172,10 +176,17 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """Return Recall and NDCG of the validated users; ranks are counted where the vectors are."""
+        if ranks.own():  # whose network is the same
+            return self._agreed(0.0, 0.0)
         users, items = self._vectors()
-        ranks = rank_heldout(users[self._validated], items, self._owned, self._held, limit=STOPPING_CUTOFF)
-        scored = metrics.mean(metrics.per_user(ranks.cpu().numpy(), self._held.indptr, (STOPPING_CUTOFF,)))
-        return scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"]
+        found = rank_heldout(users[self._validated], items, self._owned, self._held, limit=STOPPING_CUTOFF)
+        scored = metrics.mean(metrics.per_user(found.cpu().numpy(), self._held.indptr, (STOPPING_CUTOFF,)))
+        return self._agreed(scored[f"recall@{STOPPING_CUTOFF}"], scored[f"ndcg@{STOPPING_CUTOFF}"])
+
+    @staticmethod
+    def _agreed(recall: float, ndcg: float) -> tuple[float, float]:
+        recall, ndcg = ranks.agree(recall, ndcg)
+        return recall, ndcg
 
     def triples(self, generator: np.random.Generator) -> Tensor:
         """Draw an epoch's shuffled (user, positive, negative) triples, int64 [3, pairs], on the device."""

@@ -1,30 +1,58 @@
-"""The prediction of a run's time on more nodes, on numbers that a hand can check."""
+"""The simulation of a run on more nodes, on numbers that a hand can check."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.cluster_model import StageTimes, read_stages
+from bench.cluster_model import Cluster, gap, new_tables, predict, sent_rows
+
+EIGHT = [(2.5, 0, 0)] * 8
 
 
-def test_blocks_shrink_with_the_workers_and_the_rest_stays() -> None:
-    times = StageTimes(seconds=50, works=2, blocks=16, busy=40, bytes_sent=1_000)
-    assert times.in_blocks(1) == 40 and times.in_blocks(4) == 10  # two works of eight blocks of 2.5 s
-    assert times.in_blocks(3) == 15 and times.in_blocks(64) == 5  # three rounds; one round a work
-    assert times.predict(4, measured_on=1, bandwidth=1_000) == pytest.approx(10 + 10 + 1)
-    assert times.predict(4, measured_on=2, bandwidth=1_000) == pytest.approx(30 + 10 + 1)
-    alone = StageTimes(seconds=7, works=0, blocks=0, busy=0, bytes_sent=0)
-    assert alone.predict(64, measured_on=1) == 7
+def test_blocks_shrink_with_the_workers() -> None:
+    assert Cluster(1).run(EIGHT, 0) == 20
+    assert Cluster(4).run(EIGHT, 0) == 5 and Cluster(2, workers=2).run(EIGHT, 0) == 5
+    assert Cluster(3).run(EIGHT, 0) == 7.5  # three rounds
+    assert Cluster(64).run(EIGHT, 0) == 2.5
+    assert Cluster(2).run([(4, 0, 0), (1, 0, 0), (1, 0, 0), (1, 0, 0)], 0) == 4  # the first one is the longest way
 
 
-def test_stages_that_were_read_again_do_not_count(tmp_path: Path) -> None:
-    counts = {"works": 1, "blocks": 4, "worker_milliseconds": 2_500, "bytes_sent": 9}
+def test_tables_double_from_node_to_node_and_the_first_node_need_not_wait() -> None:
+    wire = Cluster(4, bandwidth=100)
+    assert wire.move_tables(300) == 6 and Cluster(1, bandwidth=100).move_tables(300) == 0
+    assert wire.run([(1, 0, 0)], 300) == 1  # on the starter's own node
+    assert wire.run([(1, 0, 0)] * 8, 300) == 7  # two in flight a worker: seven of the starter's node, one elsewhere
+
+
+def test_rows_results_and_handling_pass_the_starter_one_after_the_other() -> None:
+    assert Cluster(2, bandwidth=10).run([(1, 20, 30)], 0) == 2 + 1 + 3
+    assert Cluster(1, bandwidth=10).run([(1, 20, 30)], 0) == 1  # nothing leaves the node
+    assert Cluster(1, handling=0.5).run([(0, 0, 0)] * 10, 0) == pytest.approx(5)
+    assert Cluster(5, gap=0.5).run([(1, 0, 0)] * 10, 0) == pytest.approx(3)
+
+
+def work(stop: float, tables: dict[str, int], stage: str = "graph") -> dict[str, Any]:
+    return {"stage": stage, "start": 0.0, "stop": stop, "tables": tables, "cut": {}, "blocks": EIGHT}
+
+
+def test_a_table_moves_again_once_four_works_did_not_read_it() -> None:
+    names = ("a", "b", "a", "b", "b", "b", "b", "b", "a")
+    works = [{"cut": {"R": 30, "new": 10}}, {"cut": {}}, {"cut": {"R": 30}}, {"cut": {"R": 30, "other": 10}}]
+    assert sent_rows(works) == [1, 0, 1, 0.25]  # by value, by reference, and then it is there
+    assert new_tables([work(20, {name: 7}) for name in names]) == [7, 7, 0, 0, 0, 0, 0, 0, 7]
+
+
+def test_what_is_not_in_blocks_stays_and_stages_that_were_read_again_do_not_count() -> None:
     stages = {
-        "graph": {"seconds": 3.0, "counts": counts, "reused": False},
-        "train": {"seconds": 9.0, "counts": {}, "reused": True},
+        "encode": {"seconds": 9.0, "reused": True},
+        "graph": {"seconds": 30.0, "reused": False},
+        "recommend": {"seconds": 4.0, "reused": False},
     }
-    (tmp_path / "run.json").write_text(json.dumps({"stages": stages}))
-    assert read_stages(tmp_path) == {"graph": StageTimes(3.0, 1, 4, 2.5, 9)}
+    trace = {"stages": stages, "works": [work(20.8, {}), work(20.8, {}, "recommend")]}
+    stages["recommend"]["seconds"] = 21.0
+    assert gap(trace) == pytest.approx(0.1)
+    assert predict(trace, Cluster(1, gap=0.1)) == {"graph": pytest.approx(30), "recommend": pytest.approx(21)}
+    shorter = predict(trace, Cluster(8))
+    assert shorter == {"graph": pytest.approx(30 - 20.8 + 2.5), "recommend": pytest.approx(21 - 20.8 + 2.5)}

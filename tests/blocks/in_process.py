@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,16 @@ class InProcess:
     """Sends each block's own rows, as a cluster does; tables cannot be written to."""
 
     def __init__(self) -> None:
-        self.repeated = self.bytes_sent = self.bytes_back = 0
+        self.tasks: list[str] = []  # as they were sent
+        self.repeated = self.bytes_sent = self.bytes_back = self.bytes_moved = 0
         self.busy_seconds = 0.0
 
     def launch(self, tasks: Sequence[Task], inputs: Inputs, parts: PartFiles) -> Iterator[int]:
         executor = Executor()
         for task in reversed(tasks):  # the order in which blocks end must not matter
             rows = {name: np.ascontiguousarray(array) for name, array in cut(inputs.rows, task.span).items()}
-            again = Task.from_json(task.as_json())
+            self.tasks.append(json.dumps(task.as_json()))
+            again = Task.from_json(json.loads(self.tasks[-1]))
             parts.write(task.block, executor.execute(again, rows, inputs.shared, whole=False))
             yield task.block
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from mllmrec_kernels import topk_cosine
 
 from mllmrec.blocks.stage import Blocks, open_launcher
+from mllmrec.blocks.work import Work
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, EngineError, MismatchError
 from mllmrec.foundation.progress import Progress, silent
@@ -24,7 +27,7 @@ from mllmrec.graph import neighbors
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'mllmrec[ray]', or make test-ray")
 from mllmrec.blocks import cluster as ray_blocks  # noqa: E402
-from tests.ray_cluster import Cluster, Node, cluster, free_port  # noqa: E402
+from tests.ray_cluster import Cluster, Node, cluster, command_of, descendants, free_port  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own, about its own
 ROWS = np.random.default_rng(1).standard_normal((1_000, 32)).astype(np.float32)
@@ -110,6 +113,86 @@ class Kill:
         self._first = done if self._first < 0 else self._first
         if done >= self._first + self._rows and self.thread.ident is None:
             self.thread.start()
+
+
+@pytest.mark.slow
+def test_a_slow_node_costs_the_blocks_that_it_holds_and_a_torn_part_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_blocks, "_LATE_SECONDS", 1.0)
+    with cluster(folder, 2) as started:
+        slow = Stop(started.nodes[1])
+        try:
+            blocks, right = search(started, tmp_path / "parts", slow, backend="reference")
+        finally:
+            slow.end()
+        assert slow.stopped and right and blocks.counts["blocks_computed"] == 16
+        assert 1 <= blocks.counts["blocks_repeated"] <= 2
+        (torn,) = (tmp_path / "parts").glob("*/00000007-*")
+        with torn.open("r+b") as file:
+            file.truncate(40)
+        again, right = search(started, tmp_path / "parts", backend="reference")
+        assert right and again.counts["blocks_torn"] == again.counts["blocks_computed"] == 1
+        assert again.counts["blocks_found"] == 15
+
+
+class Stop:
+    """Stop the workers of a node once the first rows are done; they take no signal but the kill of Ray."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self.stopped = node, list[int]()
+
+    def __call__(self, label: str, done: int, total: int | None) -> None:
+        if 0 < done < 900 and not self.stopped:
+            computing = [child for child in descendants(self._node.process.pid) if "compute" in command_of(child)]
+            self.stopped = computing
+            for process in computing:
+                os.kill(process, signal.SIGSTOP)
+
+    def end(self) -> None:
+        for process in self.stopped:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+
+
+def test_rows_that_are_cut_again_stay_on_the_nodes(folder: Path, tmp_path: Path) -> None:
+    """Bytes from the starter: by value, by reference, never again; all but the result were moved once or twice."""
+    sent, moved = [], []
+    with cluster(folder, 1) as started, open_launcher(started.address) as launcher:
+        assert launcher is not None
+        started.add("--num-gpus", "1")  # which computes all
+        for number in range(4):
+            blocks = Blocks(launcher, tmp_path / str(number), silent, Counter())
+            tables = {"rows": {"rows": ROWS}, "shared": {"shard": ROWS[:100]}}
+            settings = {"k": 5, "first": 0, "include_self": True}
+            found = blocks.run(Work(neighbors.shard_block, "x", 1_000, 250, **tables, settings=settings, gpu=True))
+            assert np.array_equal(found["ids"], topk_cosine(ROWS[:100], 5, queries=ROWS)[0])
+            sent.append(blocks.counts["bytes_sent"])
+            moved.append(blocks.counts["bytes_moved"] - blocks.counts["bytes_back"])
+    assert sent == moved == [ROWS.nbytes + ROWS[:100].nbytes, ROWS.nbytes, 0, 0]
+
+
+@pytest.mark.slow
+def test_tables_that_fill_the_object_store_give_the_same_lists(folder: Path, tmp_path: Path) -> None:
+    wide = np.random.default_rng(3).standard_normal((160, 150_000)).astype(np.float32)
+    assert wide.nbytes > 90_000_000
+    with cluster(folder, 2, store=80_000_000) as started:
+        blocks, right = search(started, tmp_path / "parts", rows=wide)
+        assert right and blocks.counts["blocks_computed"] == 3 and blocks.counts["bytes_sent"] == wide.nbytes
+
+
+def test_a_block_that_takes_a_gpu_goes_to_a_node_that_has_one(folder: Path, tmp_path: Path) -> None:
+    with cluster(folder, 1) as started, open_launcher(started.address) as launcher:
+        assert launcher is not None
+        blocks = Blocks(launcher, tmp_path, silent, Counter())
+        work = Work(neighbors.vectors_block, "x", 100, 50, {}, {"vectors": ROWS[:100]}, {"k": 5}, gpu=True)
+        with pytest.raises(EngineError, match="vectors_block takes a GPU, and no node of the Ray cluster has one"):
+            blocks.run(work)
+        started.add("--num-gpus", "1")
+        assert np.array_equal(blocks.run(work)["ids"], topk_cosine(ROWS[:100], 5)[0])
+        own = blocks.launcher._own_node  # type: ignore[attr-defined]
+        assert list(blocks.launcher.nodes.values()) == [2] and own not in blocks.launcher.nodes  # type: ignore[attr-defined]
+        assert blocks.counts["bytes_moved"] == ROWS[:100].nbytes + blocks.counts["bytes_back"]
 
 
 @pytest.mark.slow

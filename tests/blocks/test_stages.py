@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.item_graph import build_graph
+from mllmrec.models import content, gfcf
 from mllmrec.models.base import FitContext, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.ease import EASE
@@ -100,6 +102,48 @@ def test_factors_in_blocks(tmp_path: Path) -> None:
     parts = IALS(context=FitContext(blocks=blocks), **settings).fit(R, seed=4)
     assert np.array_equal(whole.users, parts.users) and np.array_equal(whole.items, parts.items)
     assert blocks.counts["blocks"] == 3 * (5 + 4)  # of 300 users and of 200 items
+
+
+def same_model(one: Recommender, other: Recommender, folder: Path) -> bool:
+    for name, model in (("one", one), ("other", other)):
+        (folder / name).mkdir(parents=True)
+        model.write_files(lambda file, name=name: folder / name / file)
+    files = [{file.name: file.read_bytes() for file in (folder / name).iterdir()} for name in ("one", "other")]
+    return len(files[0]) > 2 and files[0] == files[1]
+
+
+def test_the_whole_ensemble_in_blocks(dataset: Dataset, vectors: np.ndarray, tmp_path: Path) -> None:
+    R, valid, blocks = dataset.train, dataset.matrix("valid"), blocks_in(tmp_path / "parts")
+    settings = {"factors": 8, "cooccurrence_support": 8, "semantic_support": 5}
+    data = {"item_features": vectors, "valid": valid, "seed": 1}
+    histories = dataset.histories("train")
+    here = Ensemble(context=FitContext(histories=histories), **settings).fit(R, **data)
+    parts = Ensemble(context=FitContext(histories=histories, blocks=blocks), **settings).fit(R, **data)
+    assert same_model(here, parts, tmp_path / "files")
+    functions = {json.loads(task)["function"].rpartition(":")[2] for task in blocks.launcher.tasks}
+    assert functions >= {
+        "gram_block", "users_block", "vectors_block", "ridge_block", "solve_block", "neighbors_block", "rank_block",
+        "top_block", "score_block",
+    }  # fmt: skip
+    assert blocks.counts["models_not_in_blocks"] == 0
+
+
+def test_a_projection_is_one_sum_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "_BLOCK", 64)
+    R, V, blocks = interactions(), table(200, 6), blocks_in(tmp_path)
+    Z = content.project_vectors(V, R, blocks)
+    assert np.array_equal(Z, content.project_vectors(V, R)) and blocks.counts["blocks"] == 5
+
+
+def test_a_low_pass_of_many_users_is_one_sum_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    R, blocks = interactions(), blocks_in(tmp_path)
+    at_once = gfcf.graph_filter(R, 6)
+    monkeypatch.setattr(gfcf, "_USERS", 64)
+    here, parts = gfcf.graph_filter(R, 6), gfcf.graph_filter(R, 6, blocks)
+    assert np.array_equal(here.users, parts.users) and np.array_equal(here.items, parts.items)
+    assert np.allclose(here.users @ here.items.T, at_once.users @ at_once.items.T, atol=1e-4)
+    assert blocks.counts["blocks"] == 5 * blocks.counts["works"] and blocks.counts["works"] > 10
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def fitted(dataset: Dataset, vectors: np.ndarray) -> dict[str, Recommender]:

@@ -135,7 +135,7 @@ class ExtractiveProfiler:
 
     def __init__(self, items: Sequence[Item], descriptions: Sequence[str], *, terms: int) -> None:
         self._titles = [item.title for item in items]
-        self._terms = terms
+        self.items, self.descriptions, self.terms = items, descriptions, terms
         self._counts = counts = CatalogueCounts.of(items, descriptions)
         self._statistics = digests.hash_value(
             {
@@ -150,7 +150,7 @@ class ExtractiveProfiler:
     @property
     def fingerprint(self) -> str:
         """Return version, wording and the statistics of the whole catalogue, which a profile is set against."""
-        return f"{PROFILE_VERSION} terms={self._terms} catalogue={self._statistics}"
+        return f"{PROFILE_VERSION} terms={self.terms} catalogue={self._statistics}"
 
     def material(self, history: Sequence[HistoryItem]) -> Material:
         """Return the items in order; the clock does not count, only whether there is one."""
@@ -185,7 +185,7 @@ class ExtractiveProfiler:
         return f"Chooses {_join(f'{label} ({count} of {total})' for label, count in labels)}."
 
     def _words(self, items: Sequence[int]) -> str:
-        terms = self._counts.vocabulary.distinctive(items, self._terms)
+        terms = self._counts.vocabulary.distinctive(items, self.terms)
         return f"Words that set this taste apart: {', '.join(terms)}." if terms else ""
 
     def _brand(self, items: Sequence[int]) -> str:

@@ -39,7 +39,7 @@ class TransformersModel:
     """
 
     def __init__(self, name: str, config: TransformersConfig) -> None:
-        self.config = config
+        self.name, self.config = name, config
         self.folder = converted_folder(name) or model_folder.locate(name, config.revision)
         self.settings = loading.read_config(self.folder)
         loading.check_backend(self.settings, config)

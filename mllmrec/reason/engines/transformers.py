@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
 from mllmrec.foundation import digests
 from mllmrec.foundation.batching import Batches, Cost, is_out_of_memory
@@ -42,6 +43,23 @@ class TransformersChat:
 
     def __init__(self, model: TransformersModel, *, max_new_tokens: int, seed: int) -> None:
         self._model, self._max_new_tokens, self._seed = model, max_new_tokens, seed
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what another process makes the same from."""
+        model = self._model
+        settings = {"max_new_tokens": self._max_new_tokens, "seed": self._seed}
+        return {"model": model.name, "config": model.config.model_dump(mode="json"), **settings}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> TransformersChat:
+        """Return what `as_json` was made from."""
+        model = TransformersModel(str(value["model"]), TransformersConfig(**value["config"]))
+        return TransformersChat(model, max_new_tokens=int(value["max_new_tokens"]), seed=int(value["seed"]))
+
+    @property
+    def device(self) -> str:
+        """Return where the model runs: "cpu" or "cuda"."""
+        return self._model.device
 
     @property
     def fingerprint(self) -> str:

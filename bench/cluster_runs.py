@@ -1,0 +1,112 @@
+"""Run a dataset on clusters of 1, 2, 4 nodes here, each node in a network namespace, beside one local worker.
+
+    python -m bench.cluster_runs DATASET --out FOLDER [--nodes 1 2 4] [--start RUN] [--set KEY=VALUE ...]
+
+Needs root and ray. Said of each run: its files that differ from the local run's, its seconds, and the processor seconds
+of the run and of the cluster. Said of each stage: the bytes that the run counted between nodes (`bytes_moved`), and
+those that the nodes' wires carried meanwhile. The latter hold packets' headers and Ray's own messages as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.block_trace import arguments, trace_file
+from bench.node_network import Wires, network
+from tests.ray_cluster import Cluster, cluster, descendants
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_STORE = 2_000_000_000  # bytes of a node's object store
+
+
+def artefacts(run: Path) -> dict[str, bytes]:
+    """Return every file of the stages of a run."""
+    return {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.glob("*/*")) if file.is_file()}
+
+
+def processor_seconds(started: Cluster) -> float:
+    """Return the processor seconds of a cluster's processes, and of those that they waited for."""
+    total = 0
+    for node in started.nodes:
+        for process in (node.process.pid, *descendants(node.process.pid)):
+            try:
+                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            total += sum(int(field) for field in fields[11:15])
+    return total / _TICKS
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def traced(out: Path, on: str, given: argparse.Namespace, environment: dict[str, str], enter: Sequence[str]) -> Any:
+    """Run bench.block_trace; return its trace, with the processor seconds of the run and its children."""
+    words = [*enter, sys.executable, "-m", "bench.block_trace", str(given.dataset), "--out", str(out), "--on", on]
+    words += ["--start", str(given.start)] if given.start else []
+    words += [word for pair in given.set for word in ("--set", pair)]
+    before = children_seconds()
+    done = subprocess.run(words, check=False, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{out.name}: {done.stderr[-3000:]}")
+    return {**json.loads(trace_file(out).read_text()), "processor": children_seconds() - before}
+
+
+def show(name: str, made: Any, cluster_seconds: float, differing: Sequence[str]) -> None:
+    """Print one run."""
+    stages = ", ".join(f"{stage} {done['seconds']:.1f}" for stage, done in made["stages"].items())
+    print(f"{name}: {made['seconds']:.1f} s, processor {made['processor']:.1f} s and {cluster_seconds:.1f} s of the")
+    print(f"  cluster's; {stages}; files that differ: {list(differing) or 'none'}", flush=True)
+
+
+def show_bytes(made: Any, wires: Wires) -> None:
+    """Print the bytes that each stage moved, as counted and on the wires."""
+    for stage in dict.fromkeys(work["stage"] for work in made["works"]):
+        works = [work for work in made["works"] if work["stage"] == stage]
+        counts = made["stages"][stage]["counts"]
+        carried = wires.between(works[0]["start"], works[-1]["stop"])
+        moved, share = counts["bytes_moved"], counts["bytes_moved"] / max(1, carried)
+        print(f"  {stage}: {moved:,} bytes counted, {carried:,} on the wires, share {share:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    arguments(parser)
+    parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--keep-local", action="store_true", help="do not run locally again")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    local = given.out / "local"
+    if not given.keep_local:
+        show("local", traced(local, "local", given, {**os.environ, **single}, ()), 0.0, ())
+    want = artefacts(local)
+    for nodes in given.nodes:
+        with (
+            network(nodes) as (places, wires),
+            tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place,
+            cluster(Path(place), nodes, places, _STORE // nodes) as started,
+        ):
+            before, out = processor_seconds(started), given.out / f"ray{nodes}"
+            made = traced(out, "ray", given, {**started.environment, **single}, places[0].enter)
+            time.sleep(1)  # the last samples of the wires
+            found = artefacts(out)
+            differing = [name for name in sorted({*want, *found}) if want.get(name) != found.get(name)]
+            show(f"{nodes} nodes", made, processor_seconds(started) - before, differing)
+            show_bytes(made, wires)
+
+
+if __name__ == "__main__":
+    main()
