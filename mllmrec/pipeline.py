@@ -157,7 +157,7 @@ def run(
 
 
 def follow(dataset: Path, out: Path, config: Config) -> None:
-    """Train beside rank 0 of torchrun, on what its run has made by then; write nothing.
+    """Train beside rank 0 of torchrun, on the artefacts of its run; write nothing.
 
     Args:
         dataset: the prepared dataset.
@@ -167,9 +167,9 @@ def follow(dataset: Path, out: Path, config: Config) -> None:
     _check_ranks(config)
     try:
         if ranks.wait():
-            data, made = load(dataset), Run(out)
+            data, first = load(dataset), Run(out)
             profiled, seed = data.histories(config.profile.history), config.seed
-            arguments = made.features, made.graph, data.histories("train"), data.matrix("valid")
+            arguments = first.features, first.graph, data.histories("train"), data.matrix("valid")
             fit_model(*arguments, config.model, config.train, seed=seed, profiled=profiled)
     finally:
         ranks.leave()
