@@ -20,20 +20,11 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, sort_heaps
-from mllmrec_kernels.mixed.corrections import correct_ranks, merge_excluded, offer_few, offer_zeros
-from mllmrec_kernels.mixed.few import (
-    USERS,
-    Few,
-    block_items,
-    gather_few,
-    part_of,
-    room,
-    room_bytes,
-    score_pair,
-    spread,
-    sum_row,
-)
+from mllmrec_kernels.mixed.ahead import correct_ranks
+from mllmrec_kernels.mixed.few import USERS, Few, block_items, gather_few, part_of, score_pair
 from mllmrec_kernels.mixed.int8_rows import Int8Rows, encode
+from mllmrec_kernels.mixed.offer import merge_excluded, offer_few, offer_zeros
+from mllmrec_kernels.mixed.rows import room, room_bytes, spread, sum_row
 from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
 from mllmrec_kernels.rank import cpu as rank_cpu
 from mllmrec_kernels.topk import cpu as topk_cpu

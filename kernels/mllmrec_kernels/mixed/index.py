@@ -25,8 +25,9 @@ from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.parallel import equal_parts, parallel_for
 from mllmrec_kernels.exact.problem import push
-from mllmrec_kernels.mixed.few import room, score_pair, side_of, spread, sum_row
+from mllmrec_kernels.mixed.few import score_pair, side_of
 from mllmrec_kernels.mixed.int8_rows import Int8Rows, bound_dot, encode, encode_user
+from mllmrec_kernels.mixed.rows import room, spread, sum_row
 from mllmrec_kernels.mixed.scores import MixedScores, Problem, SparsePart, as_problem
 
 if TYPE_CHECKING:
