@@ -8,7 +8,7 @@ kernels of the inner product do the catalogue, and these few are corrected:
     topk   the few fill the list first, which sets a high threshold; the inner product then offers all others.
 
 Bytes: 4 d per item for the encoded catalogue, if `max_bytes` holds it; per thread 12 I, and 16 for each of the few of
-USERS users. Work: an int8 inner product for each of the few, beside the product of the kernel that counts.
+USERS users. Work: an int16 inner product for each of the few, beside the product of the kernel that counts.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, sort_heaps
-from mllmrec_kernels.mixed.ahead import correct_ranks
-from mllmrec_kernels.mixed.few import USERS, Few, block_items, gather_few, part_of, score_pair
-from mllmrec_kernels.mixed.int8_rows import Int8Rows, encode
-from mllmrec_kernels.mixed.offer import merge_excluded, offer_few, offer_zeros
-from mllmrec_kernels.mixed.rows import room, room_bytes, spread, sum_row
+from mllmrec_kernels.mixed.coded_rows import CodedRows, encode
+from mllmrec_kernels.mixed.corrections import correct_ranks, merge_excluded, offer_few, offer_zeros
+from mllmrec_kernels.mixed.few import (
+    USERS,
+    Few,
+    block_items,
+    gather_few,
+    part_of,
+    room,
+    room_bytes,
+    score_pair,
+    spread,
+    sum_row,
+)
 from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
 from mllmrec_kernels.rank import cpu as rank_cpu
 from mllmrec_kernels.topk import cpu as topk_cpu
 from mllmrec_kernels.topk.reference import TopK
 
 _NO_ITEMS = np.zeros(0, np.int32)
+_NO_SIZES = np.zeros(0)
 
 
 def row_spread(sparse: SparsePart, n_items: int) -> NDArray[np.float64]:
@@ -50,7 +60,7 @@ def score_mixed(problem: Problem, pairs: CSR) -> NDArray[np.float32]:
     users, nothing = np.flatnonzero(np.diff(pairs.indptr)), np.zeros(pairs.n_rows + 1, np.int64)
 
     def _work(start: int, stop: int) -> None:
-        few = gather_few(problem, users[start:stop], room(problem.shape[1]), 0, nothing, _NO_ITEMS)
+        few = gather_few(problem, users[start:stop], room(problem.shape[1]), 0, _NO_SIZES, nothing, _NO_ITEMS)
         _score_pairs(problem, few, pairs.indptr, pairs.indices, scores)
 
     parallel_for(_work, chunks(len(users), USERS))
@@ -93,7 +103,8 @@ def _correct(
     block = block_items(width, problem.shape[1])
 
     def _work(start: int, stop: int) -> None:
-        few = gather_few(problem, users[start:stop], room(problem.shape[1]), width, exclude.indptr, exclude.indices)
+        memory = room(problem.shape[1])
+        few = gather_few(problem, users[start:stop], memory, width, rows.sizes, exclude.indptr, exclude.indices)
         correct_ranks(problem, rows, few, block, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
                       scores, ranks, limit)  # fmt: skip
 
@@ -136,7 +147,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
 
 
 def _offer(
-    problem: Problem, rows: Int8Rows, span: Span, heaps: Heaps, k: int, exclude: CSR
+    problem: Problem, rows: CodedRows, span: Span, heaps: Heaps, k: int, exclude: CSR
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Offer the few of users span[0] to span[1]; return the CSR of the items that must not be offered after them."""
     (first, last), width = span, rows.codes.shape[1]
@@ -144,7 +155,8 @@ def _offer(
 
     def _work(start: int, stop: int) -> None:
         users = np.arange(first + start, first + stop)
-        few = gather_few(problem, users, room(problem.shape[1]), width, exclude.indptr, exclude.indices)
+        memory = room(problem.shape[1])
+        few = gather_few(problem, users, memory, width, rows.sizes, exclude.indptr, exclude.indices)
         offer_few(problem, rows, few, block_items(width, problem.shape[1]), heaps, first, k)
         pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
 

@@ -4,7 +4,8 @@
     s_i = sum over the v that were met of a_v X[v, i]     float64, the v met last first; rounded once to float32
 
 The orders are those of scipy's products, so (R_u X^T) X by scipy has the same bits. A user's sums stand in one array
-of I numbers; a rank counts those that were added to, and all others are 0. Bytes of a thread: 17 I + 13 V. Work: for
+of I numbers. A rank counts the items that were added to, and all others are 0. A user of many additions has all items
+counted instead: a pass over the array is cheaper than a list of its entries. Bytes of a thread: 17 I + 13 V. Work: for
 user u the entries of the rows of X that share a column with R_u.
 """
 
@@ -24,7 +25,9 @@ from mllmrec_kernels.base.parallel import chunks, parallel_for
 
 _USERS = 256  # of one piece of work
 _AHEAD = 4  # rows that are prefetched: they lie anywhere in memory
+_LINES = 2  # cache lines of a row's ids and of its values
 _FIRST_ROOM = 2**14
+_ADDITIONS = 8  # of a user: from I over so many on, all items are counted
 _Pieces = dict[int, tuple[Any, Any, Any]]
 
 
@@ -165,10 +168,10 @@ def _largest(sums: Any, touched: Any, k: Any) -> Any:
 
 
 @jit
-def _add_user(factor: Any, columns: Any, shares: Any, is_met: Any, met: Any, sums: Any, seen: Any, touched: Any) -> int:
-    """Add s of one user to `sums`; return how many items were added to, which `touched` names and `seen` marks.
+def _meet_rows(factor: Any, columns: Any, shares: Any, is_met: Any, met: Any) -> int:
+    """Set `shares` to a of one user; return how many rows share a column, which `met` names.
 
-    `shares` holds 0 and `is_met` False before and after; `met` is room for the rows that share a column.
+    `shares` holds 0 and `is_met` False before, and again after the rows are added.
     """
     n = 0
     for c in range(len(columns)):
@@ -179,13 +182,34 @@ def _add_user(factor: Any, columns: Any, shares: Any, is_met: Any, met: Any, sum
             met[n] = v
             n += not is_met[v]
             is_met[v] = True
+    return n
+
+
+@jit
+def _count_additions(factor: Any, met: Any) -> int:
+    total = 0
+    for p in range(len(met)):
+        total += factor.indptr[met[p] + 1] - factor.indptr[met[p]]
+    return int(total)
+
+
+@jit
+def _prefetch_rows(factor: Any, met: Any, p: Any) -> None:
+    if p >= 2 * _AHEAD:
+        prefetch(factor.indptr, met[p - 2 * _AHEAD])
+    if p >= _AHEAD:
+        start = factor.indptr[met[p - _AHEAD]]
+        for line in range(_LINES):
+            prefetch(factor.ids, start + 16 * line)
+            prefetch(factor.values, start + 8 * line)
+
+
+@jit
+def _add_rows(factor: Any, met: Any, shares: Any, is_met: Any, sums: Any, seen: Any, touched: Any) -> int:
+    """Add s of one user to `sums`; return how many items were added to, which `touched` names and `seen` marks."""
     count = 0
-    for p in range(n - 1, -1, -1):
-        if p >= 2 * _AHEAD:
-            prefetch(factor.indptr, met[p - 2 * _AHEAD])
-        if p >= _AHEAD:
-            prefetch(factor.ids, factor.indptr[met[p - _AHEAD]])
-            prefetch(factor.values, factor.indptr[met[p - _AHEAD]])
+    for p in range(len(met) - 1, -1, -1):
+        _prefetch_rows(factor, met, p)
         v = met[p]
         share = shares[v]
         for m in range(factor.indptr[v], factor.indptr[v + 1]):
@@ -198,16 +222,28 @@ def _add_user(factor: Any, columns: Any, shares: Any, is_met: Any, met: Any, sum
     return count
 
 
+@jit
+def _add_many_rows(factor: Any, met: Any, shares: Any, is_met: Any, sums: Any) -> None:
+    """Add s of one user to `sums`, in the order of `_add_rows`, without a list of the items that were added to."""
+    for p in range(len(met) - 1, -1, -1):
+        _prefetch_rows(factor, met, p)
+        v = met[p]
+        share = shares[v]
+        for m in range(factor.indptr[v], factor.indptr[v + 1]):
+            sums[factor.ids[m]] += share * factor.values[m]
+        shares[v], is_met[v] = 0.0, False
+
+
 @njit(cache=True, nogil=True)
 def _sum_users(factor: Any, indptr: Any, columns: Any, start: Any, stop: Any) -> Any:
     n_rows, n_items = len(factor.indptr) - 1, len(factor.column_indptr) - 1
     shares, is_met, sums = np.zeros(n_rows), np.zeros(n_rows, np.bool_), np.zeros(n_items)
-    met = np.empty(n_rows + 1, np.int32)  # one is written before it is known to be new, as in `touched`
-    seen, touched = np.zeros(n_items, np.bool_), np.empty(n_items + 1, np.int32)
+    met = np.empty(n_rows + 1, np.int32)  # one is written before it is known to be new
     counts, total = np.zeros(stop - start, np.int64), 0
     ids, values = np.empty(_FIRST_ROOM, np.int32), np.empty(_FIRST_ROOM, np.float32)
     for u in range(start, stop):
-        _add_user(factor, columns[indptr[u] : indptr[u + 1]], shares, is_met, met, sums, seen, touched)
+        n = _meet_rows(factor, columns[indptr[u] : indptr[u + 1]], shares, is_met, met)
+        _add_many_rows(factor, met[:n], shares, is_met, sums)
         if total + n_items > len(ids):
             more_ids, more_values = (
                 np.empty(2 * (total + n_items), np.int32),
@@ -221,7 +257,6 @@ def _sum_users(factor: Any, indptr: Any, columns: Any, start: Any, stop: Any) ->
                 ids[total], values[total] = i, np.float32(sums[i])
                 total += 1
                 sums[i] = 0.0
-            seen[i] = False
         counts[u - start] = total - before
     return counts, ids[:total].copy(), values[:total].copy()
 
@@ -237,19 +272,48 @@ def _rank_users(
     seen, touched = np.zeros(n_items, np.bool_), np.empty(n_items + 1, np.int32)
     scores = np.empty(n_items, np.float32)
     for u in users:
-        n = _add_user(factor, columns[indptr[u] : indptr[u + 1]], shares, is_met, met, sums, seen, touched)
-        for t in range(n):
-            scores[t] = np.float32(sums[touched[t]])
+        n_met = _meet_rows(factor, columns[indptr[u] : indptr[u + 1]], shares, is_met, met)
+        counts_all = _count_additions(factor, met[:n_met]) >= n_items // _ADDITIONS
+        if counts_all:
+            _add_many_rows(factor, met[:n_met], shares, is_met, sums)
+            _round(sums, scores)
+            n = 0
+        else:
+            n = _add_rows(factor, met[:n_met], shares, is_met, sums, seen, touched)
+            for t in range(n):
+                scores[t] = np.float32(sums[touched[t]])
         for h in range(held_indptr[u], held_indptr[u + 1]):
             i = heldout[h]
             score = np.float32(sums[i])
-            ahead = _count_ahead(touched[:n], scores, i, score, n_items)
+            if counts_all:
+                ahead = _count_all_ahead(scores, i, score)
+            else:
+                ahead = _count_ahead(touched[:n], scores, i, score, n_items)
             for e in excluded[ex_indptr[u] : ex_indptr[u + 1]]:
                 other = np.float32(sums[e])
                 ahead -= np.int32(other > score or (other == score and e < i))
             ranks[h] = ahead
+        if counts_all:
+            sums[:] = 0.0
         for t in range(n):
             sums[touched[t]], seen[touched[t]] = 0.0, False
+
+
+@jit
+def _round(sums: Any, scores: Any) -> None:
+    for i in range(len(sums)):
+        scores[i] = np.float32(sums[i])
+
+
+@jit
+def _count_all_ahead(scores: Any, item: Any, score: Any) -> np.int32:
+    """Count the items ahead of `item` among all."""
+    ahead = np.int32(0)
+    for i in range(item):
+        ahead = np.int32(ahead + np.int32(scores[i] >= score))
+    for i in range(item, len(scores)):
+        ahead = np.int32(ahead + np.int32(scores[i] > score))
+    return ahead
 
 
 @jit

@@ -7,7 +7,7 @@
     3. join the heaps.
 
 An item of the scan has no sparse part. It is scored exactly where two bounds leave it: with norms of blocks of columns,
-|p . q| <= sum over blocks of |p_b| |q_b|, and with one byte per coordinate, that of int8_rows.py.
+|p . q| <= sum over blocks of |p_b| |q_b|, and with two bytes per coordinate, that of coded_rows.py.
 
 Lists have the bits of `topk_mixed`. Memory: 2 d bytes per item, and 4 per block, beside the weights and the vectors.
 """
@@ -25,9 +25,8 @@ from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.parallel import equal_parts, parallel_for
 from mllmrec_kernels.exact.problem import push
-from mllmrec_kernels.mixed.few import score_pair, side_of
-from mllmrec_kernels.mixed.int8_rows import Int8Rows, bound_dot, encode, encode_user
-from mllmrec_kernels.mixed.rows import room, spread, sum_row
+from mllmrec_kernels.mixed.coded_rows import CodedRows, bound_dot, encode, encode_user
+from mllmrec_kernels.mixed.few import room, score_pair, side_of, spread, sum_row
 from mllmrec_kernels.mixed.scores import MixedScores, Problem, SparsePart, as_problem
 
 if TYPE_CHECKING:
@@ -174,12 +173,12 @@ def _sum(sparse: SparsePart, room: Any) -> tuple[int, float]:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _offer(
-    problem: Any, rows: Int8Rows, few: Any, values: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any
+    problem: Any, rows: CodedRows, few: Any, values: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any
 ) -> None:
     """Encode the user, and offer the few that are not excluded to heap 0."""
     ids, scores, sizes = heaps
     if codes.shape[1] > 0:
-        encode_user(problem.users, 0, codes, bounds, 0)
+        encode_user(problem.users, 0, rows.sizes, codes, bounds, 0)
     k, size, e, scale = ids.shape[1], 0, 0, np.float64(problem.scale[0])
     for m in range(len(few)):
         i, x, below = few[m], values[m], False
@@ -197,7 +196,7 @@ def _offer(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _scan(
-    problem: Any, rows: Int8Rows, few: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any, q: Any, least: Any,
+    problem: Any, rows: CodedRows, few: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any, q: Any, least: Any,
     start: Any, stop: Any, norms: Any, own: Any,
 ) -> None:  # fmt: skip
     """Offer the items start to stop that are neither few nor excluded to heap q, where they may exceed `least`."""

@@ -1,0 +1,204 @@
+"""Correct ranks and lists of the inner product for the few, whose sparse part is not 0.
+
+A rank counts every item by its inner product; a correction takes the few out of that count and counts them by their
+scores. A list takes the few first, and the inner product must not offer them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from mllmrec_kernels.base.jit import jit
+from mllmrec_kernels.exact.problem import push, ranks_before
+from mllmrec_kernels.exact.score import dot_rows
+from mllmrec_kernels.mixed.few import LEAST, ROUNDED, bound_few, count_below, empty_bounds, part_of, score_pair
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def correct_ranks(
+    problem: Any, rows: Any, few: Any, block: Any, ex_indptr: Any, excluded: Any, indptr: Any, heldout: Any,
+    scores: Any, ranks: Any, limit: Any,
+) -> None:  # fmt: skip
+    """Score the held-out items of the users of `few`, and correct their ranks before anything is counted.
+
+    A user whose held-out items all have `limit` of the few ahead of them is done: their ranks become I.
+
+    Args:
+        problem: the scores.
+        rows: the items encoded.
+        few: the users and their few.
+        block: items looked at together.
+        ex_indptr, excluded: CSR of the excluded items [U, I].
+        indptr, heldout: CSR of the held-out items [U, I].
+        scores: float32, one a held-out item, written.
+        ranks: int32, one a held-out item, added to.
+        limit: ranks from here on need not be told apart.
+    """
+    before = indptr[few.users[0]]  # entries of earlier users
+    above = np.zeros(indptr[few.users[-1] + 1] - before, np.int32)  # few ahead, one a held-out item
+    room = empty_bounds(block)
+    for p in range(len(few.users)):
+        u = few.users[p]
+        for h in range(indptr[u], indptr[u + 1]):
+            scores[h] = score_pair(problem, u, heldout[h], part_of(few, p, heldout[h]))
+        _subtract_excluded(problem, u, ex_indptr, excluded, indptr, heldout, scores, ranks)
+    cursors = few.indptr[:-1].copy()
+    for start in range(0, len(problem.items), block):
+        for p in range(len(cursors)):
+            u, m, end = few.users[p], cursors[p], few.indptr[p + 1]
+            n = count_below(few.ids, m, end, start + block)
+            if n == 0:
+                continue
+            cursors[p] += n
+            if few.codes.shape[1] > 0:
+                bound_few(problem, rows, few, p, m, n, room)
+                _correct_settled(room, n, indptr[u], indptr[u + 1], scores, ranks, above, before)
+            else:
+                room.is_open[:n] = True
+            _correct_open(problem, few, p, m, n, room, indptr, heldout, scores, ranks, above, before)
+            if above[indptr[u] - before : indptr[u + 1] - before].min() >= limit:
+                ranks[indptr[u] : indptr[u + 1]] = len(problem.items)
+                cursors[p] = end
+
+
+@jit
+def _subtract_excluded(
+    problem: Any, u: Any, ex_indptr: Any, excluded: Any, indptr: Any, heldout: Any, scores: Any, ranks: Any
+) -> None:
+    for e in range(ex_indptr[u], ex_indptr[u + 1]):
+        i = excluded[e]
+        counted = np.float32(dot_rows(problem.users, u, problem.items, i))
+        for h in range(indptr[u], indptr[u + 1]):
+            ranks[h] -= np.int32(ranks_before(counted, i, scores[h], heldout[h]))
+
+
+@jit
+def _correct_settled(
+    room: Any, n: Any, first: Any, last: Any, scores: Any, ranks: Any, above: Any, before: Any
+) -> None:
+    """Correct the entries first to last for the items that the bounds settle for all of them; mark the others.
+
+    No branch depends on an item: which side it falls on cannot be predicted.
+    """
+    room.is_open[:n] = False
+    for h in range(first, last):
+        score = np.float64(scores[h])
+        margin = abs(score) * ROUNDED + LEAST
+        for t in range(n):
+            counted, added, radius = room.centers[t], room.added[t], room.radii[t] + margin
+            room.is_open[t] |= (abs(counted - score) <= radius) | (abs(counted + added - score) <= radius)
+    for h in range(first, last):
+        score, now, earlier = np.float64(scores[h]), np.int32(0), np.int32(0)
+        for t in range(n):
+            settled = not room.is_open[t]
+            now = np.int32(now + np.int32(settled & (room.centers[t] + room.added[t] > score)))
+            earlier = np.int32(earlier + np.int32(settled & (room.centers[t] > score)))
+        ranks[h] += now - earlier
+        above[h - before] += now
+
+
+@jit
+def _correct_open(
+    problem: Any, few: Any, p: Any, m: Any, n: Any, room: Any, indptr: Any, heldout: Any, scores: Any, ranks: Any,
+    above: Any, before: Any,
+) -> None:  # fmt: skip
+    """Correct for those of the n few from place m on that are open, by their scores."""
+    u, scale = few.users[p], np.float64(problem.scale[few.users[p]])
+    for t in range(n):
+        if not room.is_open[t]:
+            continue
+        i, dot = few.ids[m + t], dot_rows(problem.users, u, problem.items, few.ids[m + t])
+        counted, score = np.float32(dot), np.float32(np.float64(few.values[m + t]) * scale + dot)
+        for h in range(indptr[u], indptr[u + 1]):
+            now = np.int32(ranks_before(score, i, scores[h], heldout[h]))
+            ranks[h] += now - np.int32(ranks_before(counted, i, scores[h], heldout[h]))
+            above[h - before] += now
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def offer_few(problem: Any, rows: Any, few: Any, block: Any, heaps: Any, first_user: Any, k: Any) -> None:
+    """Offer the few to their users' heaps.
+
+    Args:
+        problem: the scores.
+        rows: the items encoded.
+        few: the users and their few.
+        block: items looked at together.
+        heaps: of users from `first_user` on.
+        first_user: the user of the first heap.
+        k: entries that a heap takes.
+    """
+    cursors, room = few.indptr[:-1].copy(), empty_bounds(block)
+    for start in range(0, len(problem.items), block):
+        for p in range(len(cursors)):
+            m, end = cursors[p], few.indptr[p + 1]
+            n = count_below(few.ids, m, end, start + block)
+            if few.codes.shape[1] > 0:
+                bound_few(problem, rows, few, p, m, n, room)
+            _offer_block(problem, few, p, m, n, room, heaps, first_user, k)
+            cursors[p] += n
+
+
+@jit
+def _offer_block(
+    problem: Any, few: Any, p: Any, m: Any, n: Any, room: Any, heaps: Any, first_user: Any, k: Any
+) -> None:
+    """Offer n of the few of the user in place p, from place m on, but those that the bounds keep from a full heap."""
+    u, is_bounded = few.users[p], few.codes.shape[1] > 0
+    q, best, size = u - first_user, heaps.scores, heaps.sizes[u - first_user]
+    for t in range(n):
+        if size == k and is_bounded:
+            lowest = np.float64(best[q, 0])
+            margin = room.radii[t] + abs(lowest) * ROUNDED + LEAST
+            if room.centers[t] + room.added[t] + margin < lowest:
+                continue
+        i = few.ids[m + t]
+        size = push(heaps.ids, best, q, size, k, score_pair(problem, u, i, few.values[m + t]), i)
+    heaps.sizes[q] = size
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_excluded(few: Any, ex_indptr: Any, excluded: Any, counts: Any, first_user: Any) -> Any:
+    """Return the few and the excluded of each user, ascending, user by user; counts[u - first_user + 1] of them."""
+    total = few.indptr[-1]
+    for p in range(len(few.users)):
+        total += ex_indptr[few.users[p] + 1] - ex_indptr[few.users[p]]
+    merged, at = np.empty(total, np.int32), 0
+    for p in range(len(few.users)):
+        u = few.users[p]
+        left, right = few.ids[few.indptr[p] : few.indptr[p + 1]], excluded[ex_indptr[u] : ex_indptr[u + 1]]
+        _merge(left, right, merged[at : at + len(left) + len(right)])
+        counts[u - first_user + 1] = len(left) + len(right)
+        at += len(left) + len(right)
+    return merged
+
+
+@jit
+def _merge(left: Any, right: Any, merged: Any) -> None:
+    """Merge two ascending lists that share nothing."""
+    a, b = 0, 0
+    for at in range(len(merged)):
+        if b == len(right) or (a < len(left) and left[a] < right[b]):
+            merged[at] = left[a]
+            a += 1
+        else:
+            merged[at] = right[b]
+            b += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def offer_zeros(indptr: Any, others: Any, n_items: Any, heaps: Any, k: Any) -> None:
+    """Offer score 0 for the items that row q of a CSR does not name, lowest ids first, until heap q takes no more."""
+    for q in range(len(indptr) - 1):
+        size, at = heaps.sizes[q], indptr[q]
+        for i in range(n_items):
+            if at < indptr[q + 1] and others[at] == i:
+                at += 1
+                continue
+            if size == k and not ranks_before(np.float32(0), i, heaps.scores[q, 0], heaps.ids[q, 0]):
+                break
+            size = push(heaps.ids, heaps.scores, q, size, k, np.float32(0), i)
+        heaps.sizes[q] = size
