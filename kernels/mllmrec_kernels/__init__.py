@@ -12,6 +12,7 @@
 | bpr_loss | the BPR loss of looked-up rows, differentiable |
 | als_factors | one side's factors of a least squares factorization, given the other's |
 | ridge_weights, ridge_path | a graph's edge weights, each row by ridge regression on its neighbors |
+| RidgeSystems | the same for several tables of vectors, checked once and solved some items at a time |
 | rank_heldout | the rank of each held-out item among all items |
 | rank_mixed, topk_mixed, score_mixed | the same, lists and scores for a sparse part plus an inner product |
 | MixedIndex | lists of the same scores for one user at a time, from items encoded once |
@@ -33,7 +34,7 @@ from mllmrec_kernels.mixed import MixedIndex, MixedScores, rank_mixed, row_sprea
 from mllmrec_kernels.mlp import mlp
 from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
-from mllmrec_kernels.ridge import ridge_path, ridge_weights
+from mllmrec_kernels.ridge import RidgeSystems, ridge_path, ridge_weights
 from mllmrec_kernels.sample import sample_negatives
 from mllmrec_kernels.topk import topk_cosine, topk_dot
 
@@ -44,6 +45,7 @@ __all__ = [
     "KernelInputError",
     "MixedIndex",
     "MixedScores",
+    "RidgeSystems",
     "als_factors",
     "available",
     "bpr_loss",

@@ -54,7 +54,7 @@ from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.refit import can_go_on, once, refit_first, refit_parts, same_weight
-from mllmrec.models.ridge import ridge_support, ridge_weights
+from mllmrec.models.ridge import by_owned_item, ridge_support, solve_ridges
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.user_blocks import part_in_blocks
 from mllmrec.models.validation import Validation
@@ -92,7 +92,7 @@ class Ensemble(FittedEnsemble):
             self._fit_all(data)
 
     def _fit_all(self, data: FitData) -> None:
-        R, progress = data.user_items, self.context.progress
+        R = data.user_items
         self._forget_new_users()
         device = resolve_device(self.context.train.device, "train.device")
         earlier = self.context.earlier
@@ -102,7 +102,18 @@ class Ensemble(FittedEnsemble):
         self.went_on = False
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         held = of_known_items(held, R)
-        items = data.items_or_zeros()
+        self._fit_known_items(data, held, device)
+        self.fit_new_items(data, held, self.config.new_items)
+
+    def _fit_known_items(self, data: FitData, held: CSR, device: torch.device) -> None:
+        """Fit all parts and choose their weights; candidates that were not chosen end with this call.
+
+        Args:
+            data: training interactions, vectors and seed.
+            held: binary [U, I], validation interactions with known items.
+            device: where neighbors are searched and regressions solved.
+        """
+        R, progress, items = data.user_items, self.context.progress, data.items_or_zeros()
         blocks = self.context.blocks
         validation = Validation(R, held, data.seed, lambda part: part_in_blocks(part, blocks))
         progress("project vectors", 0, 1)
@@ -126,7 +137,6 @@ class Ensemble(FittedEnsemble):
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
         self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
         self.sample = validation.record
-        self.fit_new_items(data, held, self.config.new_items)
 
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
         """Fit with the choices of an earlier fit; see refit.py."""
@@ -194,13 +204,13 @@ class Ensemble(FittedEnsemble):
         widths, wide = (config.cooccurrence_support, config.semantic_support), self.context.wide
         support = ridge_support(tables[0], R, *widths, device, blocks, wide)
         progress("search neighbors", 1, 1)
+        solved = solve_ridges(tables, R, support, RIDGE_STRENGTHS, device, progress, blocks)
         best = dict[RidgeSettings, CSR]()
-        for n, vectors in enumerate(tables, start=1):
-            label = f"fit ridge {n} of {len(tables)}"
-            fitted = ridge_weights(vectors, R, support, RIDGE_STRENGTHS, device, progress, label, blocks)
-            scorers = [WeightsScorer(R, W) for W in fitted]
-            chosen = validation.best(f"ridges {n} of {len(tables)}", scorers, progress)[0]
-            best[n - 1, *RIDGE_STRENGTHS[chosen]] = fitted[chosen]
+        for n, of_table in enumerate(solved):
+            scorers = (WeightsScorer(R, by_owned_item(support, values)) for values in of_table)
+            chosen, scorer = validation.best(f"ridges {n + 1} of {len(tables)}", scorers, progress)
+            assert isinstance(scorer.weights, CSR)
+            best[n, *RIDGE_STRENGTHS[chosen]] = scorer.weights
         return best
 
 

@@ -16,7 +16,7 @@ from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors
-from mllmrec.models.new_items import Prediction, predict_columns, predict_rows
+from mllmrec.models.new_items import Prediction, predict_all_columns, predict_rows
 from mllmrec.models.weight_scorers import StandardizedScorer
 
 CUTOFF = 20
@@ -145,17 +145,25 @@ class ItemGroups:
         )
         return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked)
 
-    def predicted_lists(self, mean: sp.csr_array, prediction: Prediction, relevant: sp.csr_array) -> TopLists:
-        """Return the lists of a group by predicted parameters.
+    def predict_columns(self, mean: sp.csr_array, owned: Sequence[float]) -> list[sp.csc_array]:
+        """Return the weights of predicted items for each weight of an owned neighbor, float32 [I, J].
 
         Args:
             mean: A, float32 [J, I].
-            prediction: of the parameters.
+            owned: o of each.
+        """
+        return predict_all_columns(self._by_column, mean, owned)
+
+    def predicted_lists(self, columns: sp.csc_array, mean: sp.csr_array, relevant: sp.csr_array) -> TopLists:
+        """Return the lists of a group by predicted parameters at a gain of 1.
+
+        Args:
+            columns: weights, float32 [I, J].
+            mean: A, float32 [J, I].
             relevant: binary [B, J].
         """
-        columns = predict_columns(self._by_column, mean, prediction)
         nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
-        scores = self._scored(columns, predict_rows(self._items, mean, prediction))
+        scores = self._scored(columns, predict_rows(self._items, mean, Prediction()))
         return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True))
 
     def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:

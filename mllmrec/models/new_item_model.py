@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from copy import copy
 
 import numpy as np
 from mllmrec_kernels import CSR
@@ -86,13 +85,15 @@ class NewItemModel(ScorerModel):
         self.placer = ItemPlacer.of(placement, R, features)
         if not len(unknown):
             return
-        if valid is not None:
-            trial = copy(self)
-            trial.ridge, trial.placer = copy(self.ridge), self.placer.with_offset(0.0)
-            new = trial.show_items(unknown, features[unknown])
-            offset = lowered_offset(trial.scorer, new, R, valid, share, placement.offset) if len(new) else 0.0
+        if valid is None:
+            new = self.show_items(unknown, features[unknown])
+        else:
+            self.placer = self.placer.with_offset(0.0)
+            new = self.show_items(unknown, features[unknown])
+            offset = lowered_offset(self.scorer, new, R, valid, share, placement.offset) if len(new) else 0.0
             self.placer = self.placer.with_offset(offset if len(new) else placement.offset)
-        self.shown = len(self.show_items(unknown, features[unknown]))
+            self._set_offset(new)
+        self.shown = len(new)
         self.unshown -= self.shown
 
     def show_items(self, items: NDArray[np.int64], features: Vectors) -> NDArray[np.int64]:
@@ -118,11 +119,18 @@ class NewItemModel(ScorerModel):
                 for side, value in ((users, 1), (table, 0))
             )
             self.widths = {**self.widths, NEW_ITEMS: 1}
-        table = table.copy()
-        table[placed, :width], table[placed, width] = rows, self.placer.placement.offset
+        else:
+            table = table.copy()
+        table[placed, :width] = rows
         self.rest = VectorScorer(users, table)
-        self._forget_new_users()
+        self._set_offset(placed)
         return placed
+
+    def _set_offset(self, items: NDArray[np.int64]) -> None:
+        """Write the placer's offset for items that were placed."""
+        if self.placer is not None and len(items):
+            self.rest.items[items, -1] = self.placer.placement.offset
+        self._forget_new_users()
 
     @property
     def new_items_summary(self) -> str:

@@ -28,6 +28,7 @@ from mllmrec.models.new_item_lists import ItemGroups, Quality, TopLists, highest
 from mllmrec.models.new_items import (
     HalfWhitening,
     Prediction,
+    all_neighbor_weights,
     neighbor_weights,
     predict_columns,
     predict_rows,
@@ -116,10 +117,11 @@ def choose_placement(
         return None
     best: Placement | None = None
     liked = bought.take_rows(users).to_scipy()[:, hidden]
-    for n, sharpness in enumerate(SHARPNESS):
-        mean = spread_columns(neighbor_weights(vectors[hidden], vectors[kept], sharpness), kept, train.n_columns)
-        for m, owned in enumerate(OWNED, start=1):
-            at_scale = groups.predicted_lists(mean, Prediction(sharpness, owned), liked)
+    means = all_neighbor_weights(vectors[hidden], vectors[kept], SHARPNESS)
+    for n, (sharpness, near) in enumerate(zip(SHARPNESS, means, strict=True)):
+        mean = spread_columns(near, kept, train.n_columns)
+        for m, (owned, columns) in enumerate(zip(OWNED, groups.predict_columns(mean, OWNED), strict=True), start=1):
+            at_scale = groups.predicted_lists(columns, mean, liked)
             for gain in GAINS:
                 new_lists = replace(at_scale, scores=np.float32(gain) * at_scale.scores)
                 offset = highest_offset(known_lists, new_lists, share)

@@ -25,6 +25,7 @@ The axes that all items share count less then, and what sets two items apart cou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,17 +164,31 @@ def neighbor_weights(new: Vectors, known: Vectors, sharpness: float) -> sp.csr_a
         known: x of the known items, float32 [K, r], unit rows.
         sharpness: s >= 0.
     """
+    (weights,) = all_neighbor_weights(new, known, [sharpness])
+    return weights
+
+
+def all_neighbor_weights(new: Vectors, known: Vectors, sharpness: Sequence[float]) -> list[sp.csr_array]:
+    """Return A for each s, from one search; see neighbor_weights.
+
+    Args:
+        new: x of the new items, float32 [J, r], unit rows.
+        known: x of the known items, float32 [K, r], unit rows.
+        sharpness: s >= 0 of each.
+    """
     k = min(NEIGHBORS, len(known))
     shape = len(new), len(known)
     if not k or not len(new) or not known.shape[1]:
-        return sp.csr_array(shape, dtype=np.float32)
+        return [sp.csr_array(shape, dtype=np.float32) for _ in sharpness]
     ids, cosines = topk_cosine(known, k, queries=new)
-    near = (ids >= 0) & (cosines > 0)
-    weights = np.where(near, np.where(near, cosines, 1).astype(np.float64) ** sharpness, 0)
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    rows, places = np.nonzero(weights)
-    pairs = rows, ids[rows, places]
-    return sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape)
+    near, found = (ids >= 0) & (cosines > 0), []
+    for s in sharpness:
+        weights = np.where(near, np.where(near, cosines, 1).astype(np.float64) ** s, 0)
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        rows, places = np.nonzero(weights)
+        pairs = rows, ids[rows, places]
+        found.append(sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape))
+    return found
 
 
 def spread_columns(matrix: sp.csr_array, columns: NDArray[np.int64], width: int) -> sp.csr_array:
@@ -195,13 +210,28 @@ def predict_columns(weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, pr
         mean: A, float32 [J, I].
         prediction: o and g.
     """
+    (columns,) = predict_all_columns(weights, mean, [prediction.owned])
+    return sp.csc_array(columns * np.float32(prediction.gain))
+
+
+def predict_all_columns(
+    weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, owned: Sequence[float]
+) -> list[sp.csc_array]:
+    """Return W_.j of new items for each o and a gain of 1, from one product; see predict_columns.
+
+    Args:
+        weights: W, float32 [I, I].
+        mean: A, float32 [J, I].
+        owned: o of each.
+    """
     by_column = weights.tocsc()
-    blocks = [sp.csc_array((weights.shape[0], 0), dtype=np.float32)]
+    blocks = [[sp.csc_array((weights.shape[0], 0), dtype=np.float32)] for _ in owned]
     for start in range(0, mean.shape[0], _BLOCK):
         A = mean[start : start + _BLOCK].T.tocsc()
-        columns = (by_column @ A + np.float32(prediction.owned) * A).tocsc()
-        blocks.append(_largest(columns * np.float32(prediction.gain)))
-    return sp.hstack(blocks, format="csc", dtype=np.float32)
+        product = by_column @ A
+        for o, kept in zip(owned, blocks, strict=True):
+            kept.append(_largest((product + np.float32(o) * A).tocsc()))
+    return [sp.hstack(kept, format="csc", dtype=np.float32) for kept in blocks]
 
 
 def predict_rows(table: Vectors, mean: sp.csr_array, prediction: Prediction) -> Vectors:

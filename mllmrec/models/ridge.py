@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from mllmrec_kernels import CSR, ridge_path
+from mllmrec_kernels import CSR, RidgeSystems
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -79,7 +79,7 @@ class ItemGraphRidge(ItemWeightModel):
         support = ridge_support(V, R, *widths, device, blocks, self.context.wide)
         progress("search neighbors", 1, 1)
         strengths = [(config.content_weight, config.regularization)]
-        (W,) = ridge_weights(V, R, support, strengths, device, progress, blocks=blocks)
+        (W,) = ridge_weights(V, R, support, strengths, device, progress, blocks)
         self.choose_rows(data, W, self.config.half_lives)
 
 
@@ -90,7 +90,6 @@ def ridge_weights(
     strengths: Strengths,
     device: torch.device | None = None,
     progress: Progress = silent,
-    label: str = "fit ridge",
     blocks: Blocks | None = None,
 ) -> list[CSR]:
     """Return W for each (w, lambda), all on the same support.
@@ -102,66 +101,85 @@ def ridge_weights(
         strengths: w and lambda.
         device: where the regressions are solved; None: on the CPU.
         progress: called after each block of items.
-        label: name of the work to `progress`.
         blocks: workers that solve instead, on their processors.
     """
-    if blocks and support.n_rows:
-        return _in_blocks(vectors, user_items, support, strengths, label, blocks)
+    solved = solve_ridges([vectors], user_items, support, strengths, device, progress, blocks)
+    return [by_owned_item(support, values) for values in solved[0]]
+
+
+def by_owned_item(support: CSR, values: NDArray[np.float32]) -> CSR:
+    """Return W [I, I], whose row i is what owning item i adds, from values in the order of the support's entries."""
+    return CSR(support.indptr, support.indices, values, support.n_columns).transpose()
+
+
+def solve_ridges(
+    tables: Sequence[Vectors],
+    user_items: CSR,
+    support: CSR,
+    strengths: Strengths,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+    blocks: Blocks | None = None,
+) -> NDArray[np.float32]:
+    """Return the weights on several tables of vectors, float32 [tables, strengths, support.nnz].
+
+    Args:
+        tables: V of each, float32 [I, d].
+        user_items: R, binary [U, I].
+        support: binary [I, I]; row j is S_j.
+        strengths: w and lambda.
+        device: where the regressions are solved; None: on the CPU.
+        progress: called after each block of items.
+        blocks: workers that solve instead, on their processors.
+    """
+    n = support.n_rows
+    label = "fit ridge" if len(tables) == 1 else f"fit ridges on {len(tables)} tables"
+    if blocks and n:
+        return _in_blocks(tables, user_items, support, strengths, label, blocks)
     import torch
 
-    V, n = torch.from_numpy(vectors).to(device or torch.device("cpu")), support.n_rows
-    solved: list[list[CSR]] = [[] for _ in strengths]
+    place = device or torch.device("cpu")
+    systems = RidgeSystems(user_items, [torch.from_numpy(V).to(place) for V in tables], support)
+    values = np.empty((len(tables), len(strengths), support.nnz), np.float32)
     progress(label, 0, n)
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
-        fitted = ridge_path(user_items, V, _only_rows(support, start, stop), strengths)
-        for kept, rows in zip(solved, fitted, strict=True):
-            kept.append(rows)
+        values[:, :, support.indptr[start] : support.indptr[stop]] = systems.solve(strengths, start, stop)
         progress(label, stop, n)
-    return [_stack(parts, support).transpose() for parts in solved]
+    return values
 
 
 def _in_blocks(
-    vectors: Vectors, user_items: CSR, support: CSR, strengths: Strengths, label: str, blocks: Blocks
-) -> list[CSR]:
-    """Return W for each (w, lambda); see ridge_weights.
+    tables: Sequence[Vectors], user_items: CSR, support: CSR, strengths: Strengths, label: str, blocks: Blocks
+) -> NDArray[np.float32]:
+    """Return the weights; see solve_ridges.
 
     Args:
-        vectors: V, float32 [I, d].
+        tables: V of each, float32 [I, d].
         user_items: R, binary [U, I].
         support: binary [I, I].
         strengths: w and lambda.
         label: name of the work to `progress`.
         blocks: workers that solve.
     """
-    shared: dict[str, Table] = {"vectors": vectors, "item_users": user_items.transpose()}
-    settings = {"strengths": [list(pair) for pair in strengths]}
+    shared: dict[str, Table] = {f"vectors {n}": V for n, V in enumerate(tables)}
+    shared["item_users"] = user_items.transpose()
+    settings = {"strengths": [list(pair) for pair in strengths], "tables": len(tables)}
     size = rows_a_block(support.n_rows, _BLOCK)
     solved = blocks.run(Work(ridge_block, label, support.n_rows, size, {"support": support}, shared, settings))
-    values = [solved[str(n)] for n in range(len(strengths))]
-    return [CSR(support.indptr, support.indices, of, support.n_columns).transpose() for of in values]
+    values = [solved[str(n)] for n in range(len(tables) * len(strengths))]
+    return np.stack(values).reshape(len(tables), len(strengths), support.nnz)
 
 
 def ridge_block(block: Block) -> Arrays:
-    """Return the weights of the block's items for each strength, in the order of their support's entries."""
-    rows = block.matrix("support")
+    """Return the weights of the block's items for each table and strength, in the order of their support's entries."""
+    rows, strengths = block.matrix("support"), block.settings["strengths"]
     before, after = np.zeros(block.start, np.int64), np.full(rows.n_columns - block.stop, rows.nnz, np.int64)
     support = CSR(np.concatenate([before, rows.indptr, after]), rows.indices, None, rows.n_columns)
-    strengths = block.settings["strengths"]
-    fitted = ridge_path(block.matrix("item_users"), block.array("vectors"), support, strengths, by_item=True)
-    return {str(n): weights.values() for n, weights in enumerate(fitted)}
-
-
-def _only_rows(matrix: CSR, start: int, stop: int) -> CSR:
-    """Return a matrix of the same shape with only the rows start..stop-1."""
-    first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
-    return CSR(np.clip(matrix.indptr, first, last) - first, matrix.indices[first:last], None, matrix.n_columns)
-
-
-def _stack(parts: Sequence[CSR], support: CSR) -> CSR:
-    """Return one matrix on `support` from matrices of consecutive rows."""
-    values = np.concatenate([part.values() for part in parts]) if parts else np.empty(0, np.float32)
-    return CSR(support.indptr, support.indices, values, support.n_columns)
+    tables = [block.array(f"vectors {n}") for n in range(block.settings["tables"])]
+    systems = RidgeSystems(block.matrix("item_users"), tables, support, by_item=True)
+    solved = systems.solve(strengths, block.start, block.stop)
+    return {str(n): values for n, values in enumerate(solved.reshape(-1, rows.nnz))}
 
 
 def ridge_support(

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from mllmrec_kernels import CSR, KernelError, KernelInputError, ridge_path, ridge_weights
+from mllmrec_kernels import CSR, KernelError, KernelInputError, RidgeSystems, ridge_path, ridge_weights
 from mllmrec_kernels.ridge import gpu
 
 from tests.kernels import triton_checks
@@ -176,3 +176,16 @@ def test_interactions_by_item_give_the_same_weights(backend: str) -> None:
     by_user = ridge_path(R, V, S, strengths, backend=backend)
     by_item = ridge_path(R.transpose(), V, S, strengths, by_item=True, backend=backend)
     assert all(np.array_equal(one.values(), other.values()) for one, other in zip(by_user, by_item, strict=True))
+
+
+@each_backend
+def test_several_tables_solved_in_pieces_are_each_table_alone(backend: str) -> None:
+    R, V, S = case(60, 23, 300, 17, 5)
+    tables, strengths = [V, V[:, ::-1].copy()], [(20.0, 50.0), (0.0, 3.0)]
+    systems = RidgeSystems(R, tables, S, backend=backend)
+    pieces = [systems.solve(strengths, start, min(start + 7, 23)) for start in range(0, 23, 7)]
+    alone = [[path.values() for path in ridge_path(R, table, S, strengths, backend=backend)] for table in tables]
+    together = np.concatenate(pieces, axis=2)
+    if backend == "numba":
+        assert np.array_equal(together, np.array(alone))
+    np.testing.assert_allclose(together, np.array(alone), rtol=2**-23, atol=1e-9)

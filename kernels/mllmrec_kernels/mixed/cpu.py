@@ -7,7 +7,7 @@ kernels of the inner product do the catalogue, and these few are corrected:
            it, and the few are added by their scores. The count then only grows, so it may stop at `limit`.
     topk   the few fill the list first, which sets a high threshold; the inner product then offers all others.
 
-Bytes: 4 d per item for the encoded catalogue, if `max_bytes` holds it; per thread 12 I, and 16 for each of the few of
+Bytes: 2 d per item for the encoded catalogue, if `max_bytes` holds it; per thread 12 I, and 16 for each of the few of
 USERS users. Work: an int16 inner product for each of the few, beside the product of the kernel that counts.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,39 +80,98 @@ def ridge_path(
     Returns:
         A result of `ridge_weights` for each pair, in the order given.
     """
-    matrix, S = as_csr("user_items", user_items, binary=True), as_csr("support", support, binary=True)
-    _check(matrix.n_rows if by_item else matrix.n_columns, vectors, S)
-    for content_weight, regularization in strengths:
-        _check_strengths(content_weight, regularization)
-    chosen = backends.choose(backend, vectors, cpu=("numba", "torch"), gpu=("torch",))
-    if chosen == "torch":
-        weights = _by_torch(matrix.transpose() if by_item else matrix, vectors, S, strengths)
-    elif chosen == "numba":
-        from mllmrec_kernels.ridge import cpu
-
-        weights = cpu.ridge_weights(matrix if by_item else matrix.transpose(), _contiguous(vectors), S, strengths)
-    else:
-        R = matrix.transpose() if by_item else matrix
-        weights = reference.ridge_weights(R, _contiguous(vectors), S, strengths)
-    for row, (content_weight, regularization) in zip(weights, strengths, strict=True):
-        _check_solved(row, S, content_weight, regularization)
-    return tuple(CSR(S.indptr, S.indices, row, S.n_columns) for row in weights)
+    systems = RidgeSystems(user_items, (vectors,), support, by_item=by_item, backend=backend)
+    S = systems.support
+    return tuple(CSR(S.indptr, S.indices, row, S.n_columns) for row in systems.solve(strengths)[0])
 
 
-def _by_torch(user_items: CSR, vectors: ArrayLike, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
+class RidgeSystems:
+    """The regressions of all items on their neighbors, checked once and solved some items at a time.
+
+    Args:
+        user_items: as in `ridge_weights`.
+        tables: V of each, float32 [I, d] as in `ridge_weights`, all in NumPy or all on one device. Shared users are
+            counted once for all of them.
+        support: as in `ridge_weights`.
+        by_item: `user_items` is given transposed, [I, U].
+        backend: as in `ridge_weights`.
+
+    Raises:
+        KernelInputError: types or shapes do not match, or an item supports itself.
+        BackendUnavailableError: the named backend cannot run here.
+    """
+
+    def __init__(
+        self,
+        user_items: SparseLike,
+        tables: Sequence[ArrayLike],
+        support: SparseLike,
+        *,
+        by_item: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        matrix, self.support = as_csr("user_items", user_items, binary=True), as_csr("support", support, binary=True)
+        for vectors in tables:
+            _check_vectors(matrix.n_rows if by_item else matrix.n_columns, vectors)
+        _check_support(matrix.n_rows if by_item else matrix.n_columns, self.support)
+        self._backend = backends.choose(backend, tables[0], cpu=("numba", "torch"), gpu=("torch",))
+        self._matrix = matrix if by_item == (self._backend == "numba") else matrix.transpose()
+        self._tables: list[Any] = [_as_tensor(V) if self._backend == "torch" else _contiguous(V) for V in tables]
+
+    def solve(self, strengths: Strengths, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Return the weights of the items from start to stop, in the order of their entries of `support`.
+
+        Args:
+            strengths: pairs (content_weight, regularization).
+            start: the first item.
+            stop: the item after the last; None: I.
+
+        Returns:
+            float32 [tables, strengths, entries].
+
+        Raises:
+            KernelInputError: a strength is out of range.
+            KernelError: lambda is so far below G that float64 cannot solve an item's system.
+        """
+        for content_weight, regularization in strengths:
+            _check_strengths(content_weight, regularization)
+        span = start, self.support.n_rows if stop is None else stop
+        weights = self._solve(strengths, *span)
+        for of_table in weights:
+            for row, (content_weight, regularization) in zip(of_table, strengths, strict=True):
+                _check_solved(row, self.support, span[0], content_weight, regularization)
+        return weights
+
+    def _solve(self, strengths: Strengths, start: int, stop: int) -> NDArray[np.float32]:
+        if self._backend == "numba":
+            from mllmrec_kernels.ridge import cpu
+
+            return cpu.ridge_weights(self._matrix, self._tables, self.support, strengths, start, stop)
+        rows = _only_rows(self.support, start, stop)
+        if self._backend == "torch":
+            from mllmrec_kernels.ridge import gpu
+
+            return np.stack([gpu.ridge_weights(self._matrix, V, rows, strengths) for V in self._tables])
+        return np.stack([reference.ridge_weights(self._matrix, V, rows, strengths) for V in self._tables])
+
+
+def _only_rows(matrix: CSR, start: int, stop: int) -> CSR:
+    """Return a matrix of the same shape with only the rows from start to stop."""
+    first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
+    return CSR(np.clip(matrix.indptr, first, last) - first, matrix.indices[first:last], None, matrix.n_columns)
+
+
+def _as_tensor(vectors: ArrayLike) -> Any:
     import torch
 
-    from mllmrec_kernels.ridge import gpu
-
-    tensor = vectors.detach() if arrays.is_tensor(vectors) else torch.from_numpy(_contiguous(vectors))
-    return gpu.ridge_weights(user_items, tensor, support, strengths)
+    return vectors.detach() if arrays.is_tensor(vectors) else torch.from_numpy(_contiguous(vectors))
 
 
 def _contiguous(vectors: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(arrays.as_numpy("vectors", vectors))
 
 
-def _check(n: int, vectors: ArrayLike, support: CSR) -> None:
+def _check_vectors(n: int, vectors: ArrayLike) -> None:
     if not arrays.is_tensor(vectors):
         arrays.as_numpy("vectors", vectors)
     dtype = str(vectors.dtype).removeprefix("torch.")
@@ -120,6 +180,9 @@ def _check(n: int, vectors: ArrayLike, support: CSR) -> None:
     infinite = _rows_not_finite(vectors)
     if len(infinite):
         raise KernelInputError(f"vectors must be finite; row {infinite[0]} is not")
+
+
+def _check_support(n: int, support: CSR) -> None:
     if support.shape != (n, n):
         raise KernelInputError(f"support must have shape ({n}, {n}); got {support.shape}")
     itself = np.flatnonzero(support.rows() == support.indices)
@@ -134,10 +197,13 @@ def _check_strengths(content_weight: float, regularization: float) -> None:
         raise KernelInputError(f"regularization must be above 0; got {regularization}")
 
 
-def _check_solved(weights: NDArray[Any], support: CSR, content_weight: float, regularization: float) -> None:
+def _check_solved(
+    weights: NDArray[Any], support: CSR, start: int, content_weight: float, regularization: float
+) -> None:
+    """Refuse weights that are not finite, of the items from `start` on."""
     unsolved = np.flatnonzero(~np.isfinite(weights))
     if len(unsolved):
-        item = int(np.searchsorted(support.indptr, unsolved[0], side="right")) - 1
+        item = int(np.searchsorted(support.indptr, support.indptr[start] + unsolved[0], side="right")) - 1
         raise KernelError(
             f"the system of item {item} cannot be solved in float64: regularization {regularization} is too "
             f"small beside its Gram matrix (content_weight {content_weight}); raise it"

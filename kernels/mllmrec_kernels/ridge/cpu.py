@@ -20,6 +20,7 @@ Bytes per thread: (2 + 2 strengths) (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import chunks, parallel_for
-from mllmrec_kernels.ridge.reference import Strengths, count_members
+from mllmrec_kernels.ridge.reference import Strengths
 
 _ITEMS = 64  # of one piece of work
 
@@ -48,55 +49,70 @@ class _Room(NamedTuple):
 
 
 def ridge_weights(
-    item_users: CSR, vectors: NDArray[np.float32], support: CSR, strengths: Strengths
+    item_users: CSR,
+    tables: Sequence[NDArray[np.float32]],
+    support: CSR,
+    strengths: Strengths,
+    start: int,
+    stop: int,
 ) -> NDArray[np.float32]:
-    """Return the weights in the order of `support`'s entries, float32 [len(strengths), support.nnz].
+    """Return the weights of some items, in the order of their entries of `support`.
 
     Args:
         item_users: R^T, [I, U], the pattern.
-        vectors: V, float32 [I, d].
+        tables: V of each, float32 [I, d].
         support: [I, I], the pattern.
         strengths: pairs (w, lambda).
+        start: the first item.
+        stop: the item after the last.
+
+    Returns:
+        float32 [tables, strengths, entries].
     """
     scales = np.array(strengths, np.float64)
-    longest = int(count_members(np.diff(item_users.indptr), support).max(initial=0))
-    out = np.empty((len(strengths), support.nnz), np.float32)
-    columns = vectors.shape[1] if scales[:, 0].any() else 0
+    before = int(support.indptr[start])
+    longest = int(_count_members(np.diff(item_users.indptr), support, start, stop).max(initial=0))
+    out = np.empty((len(tables), len(strengths), int(support.indptr[stop]) - before), np.float32)
+    reads_content = scales[:, 0].any()
 
-    def _work(start: int, stop: int) -> None:
+    def _work(first_item: int, end: int) -> None:
         chain = np.empty(longest, np.int32), np.empty(longest, np.int32)
         room = _Room(np.full(item_users.n_columns, -1, np.int32), *chain)
-        for j in range(start, stop):
+        for j in range(start + first_item, start + end):
             first, last = int(support.indptr[j]), int(support.indptr[j + 1])
-            if first < last:
-                rows = np.append(support.indices[first:last], np.int32(j))
-                _fit_item(rows, item_users, vectors[:, :columns], scales, room, out[:, first:last])
+            if first == last:
+                continue
+            rows = np.append(support.indices[first:last], np.int32(j))
+            shared = np.zeros((len(rows), len(rows)))
+            _count_shared(rows, item_users.indptr, item_users.indices, room.last, room.before, room.owner, shared)
+            for vectors, weights in zip(tables, out, strict=True):
+                used = vectors if reads_content else vectors[:, :0]
+                _fit_item(rows, shared, used, scales, weights[:, first - before : last - before])
 
-    parallel_for(_work, chunks(support.n_rows, _ITEMS))
+    parallel_for(_work, chunks(stop - start, _ITEMS))
     return out
 
 
+def _count_members(degrees: NDArray[np.int64], support: CSR, start: int, stop: int) -> NDArray[np.int64]:
+    """Count the users of each item and of its neighbors, a user once for each of them; int64 [stop - start]."""
+    ends = support.indptr[start : stop + 1]
+    before = np.concatenate([[0], np.cumsum(degrees[support.indices[ends[0] : ends[-1]]])])
+    return np.asarray(np.diff(before[ends - ends[0]]) + degrees[start:stop])
+
+
 def _fit_item(
-    rows: Int32Array,
-    item_users: CSR,
-    vectors: Float32Array,
-    strengths: Float64Array,
-    room: _Room,
-    out: Float32Array,
+    rows: Int32Array, shared: Float64Array, vectors: Float32Array, strengths: Float64Array, out: Float32Array
 ) -> None:
     """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN if float64 cannot solve.
 
     Args:
         rows: int32 [k + 1], the neighbors and the item.
-        item_users: R^T, [I, U].
+        shared: float64 [k + 1, k + 1], the lower triangle: users of each pair.
         vectors: V, float32 [I, d]; of no column if content counts nothing.
         strengths: float64 [n, 2], pairs (w, lambda).
-        room: working memory.
         out: written.
     """
     k = len(rows) - 1
-    shared = np.zeros((k + 1, k + 1))
-    _count_shared(rows, item_users.indptr, item_users.indices, room.last, room.before, room.owner, shared)
     X = np.take(vectors, rows, axis=0).astype(np.float64)
     systems = np.empty((len(strengths), k + 1, k + 1))
     _build_systems(shared, X @ X.T, strengths, systems)
