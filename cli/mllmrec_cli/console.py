@@ -245,7 +245,7 @@ class _LogProgress:
             passed = timedelta(seconds=round(now - task.started))
             left = f"{timedelta(seconds=round((task.total - task.done) / speed))} left" if speed else ""
             parts += [f"{passed} so far", left]
-        err.print(", ".join(part for part in parts if part), markup=False)
+        err.print(", ".join(part for part in parts if part), markup=False, soft_wrap=True)
 
 
 class Interrupted(BaseException):
