@@ -13,6 +13,7 @@ from mllmrec.reason.engine import ChatRequest
 EXAMPLE = "speaks of an example of the prompt"
 STRAY = "words that no item has"
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_SHORT = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,3}(?![^\W\d_])")
 _STEM = 5  # letters that two forms of a word share: towel, towels
 _OF_EXAMPLE, _COPIED = 2, 0.25  # words, and their share, that an example has and the request has not
 _NAMED = 3  # such words that a reason names
@@ -33,8 +34,17 @@ def stray(text: str, request: ChatRequest) -> str:
     copied = sum(stem in examples and stem not in own for stem in telling)
     if copied >= _OF_EXAMPLE and copied > _COPIED * len(telling):
         return EXAMPLE
-    unknown = [word for stem, word in telling.items() if stem not in own]
+    unknown = [word for stem, word in telling.items() if stem not in own] + _unknown_short(text, request)
     return f"{STRAY}: {', '.join(unknown[:_NAMED])}" if unknown or not telling else ""
+
+
+def _unknown_short(text: str, request: ChatRequest) -> list[str]:
+    """Return the short words of an answer that are none of its request's, where the template is closed.
+
+    Tokens of a closed vocabulary can be put together to other words: "tbo" for a tote.
+    """
+    known = {word.lower() for word in request.words}
+    return [word for word in dict.fromkeys(_SHORT.findall(text.lower())) if known and word not in known]
 
 
 def _stems(text: str) -> dict[str, str]:

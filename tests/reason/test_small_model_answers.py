@@ -204,7 +204,7 @@ TBO = "This customer likes play, toys, cookware, and has chosen a family Cassero
             "",
         ),
         (TUXEDO, "bags, travel, play", "purple", "Nordic Puzzle, Weekend Backpack, Studio Tote", f"{STRAY}: tuxedo"),
-        (WHISKY, "kitchen, tableware", "yellow", "Original Soup Bowl, Nordic Teapot", f"{STRAY}: glass, scotch"),
+        (WHISKY, "kitchen, tableware", "yellow", "Original Soup Bowl, Nordic Teapot", f"{STRAY}: glass, scotch, of"),
         (ONCE, "bathroom, towels", "red, pink", "Nordic Watering Can, Atelier Puzzle", f"{STRAY}: things, they, each"),
         (VINTAGE, "bathroom, towels", "vertical stripes, yellow, blue", "Classic Hand Towel", REPEATS),
         (
@@ -214,14 +214,14 @@ TBO = "This customer likes play, toys, cookware, and has chosen a family Cassero
             "Studio Calendar, Classic Pencil Case",
             REPEATS,
         ),
-        # A kind as a thing is not seen, nor are words of three letters.
+        # A kind as a thing is not seen.
         (GARDEN, "garden, planters, office", "pink", "Weekend Kettle, Compact Flower Pot", ""),
         (
             TBO,
             "play, toys, cookware",
             "pink",
             "Family Casserole, Original Tote, Weekend Tote",
-            "",
+            f"{STRAY}: tbo",
         ),
     ],
 )
