@@ -77,6 +77,8 @@ class ProfileConfig(BaseModel):
     max_tokens: Count = 0  # tokens of a history, the oldest items go first; 0: 3,000, of a small model 128
     item_tokens: Count = 0  # tokens of one item of it; 0: 128, of a small model 12
     seconds: Annotated[float, Field(ge=0)] = 0.0  # budget a user, on a CPU: shortens histories further; 0: none
+    layer: Annotated[int, Field(ge=-1)] = -1  # whose states, of kind hidden; 0: the embeddings, -1: the last
+    pooling: Literal["mean", "last"] = "mean"  # of kind hidden; mean: over the user's own part, last: the last token
     recency: Annotated[float, Field(ge=0)] = 0.0  # half-life in items: so many newer ones halve a share; 0: none
     retries: Count = 2  # attempts after an answer that cannot be used
     max_failures: Share = 0.2  # a larger share of unusable and failed answers stops the run

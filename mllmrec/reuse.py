@@ -25,15 +25,15 @@ from mllmrec.config import Config, DescribeConfig, EncodeConfig, ProfileConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.growth import Growth, compare
 from mllmrec.errors import InputError, MismatchError
-from mllmrec.features.encode import Cuts, Features, Vectors, encode_texts, mean_of_items, normalize_rows
+from mllmrec.features.encode import Cuts, Features, Vectors, center_states, encode_texts, mean_of_items
 from mllmrec.foundation import digests
 from mllmrec.foundation.progress import Progress
 from mllmrec.models import registry
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import WITHOUT_TEXT, Describer, Profiler
 from mllmrec.reason.generate import GenerationLimits
+from mllmrec.reason.history_prompts import HiddenProfiler
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.runs import Run
 from mllmrec.runs.record import Stage, read_seal
@@ -220,7 +220,7 @@ def grow_features(
         later = encode_texts(part, empty, described, texts, config, parts, progress)
     items = earlier.items if later is None else _merge(earlier.items, later.items, growth.items)
     if profiles.vectors is not None:
-        users = normalize_rows(profiles.vectors)
+        users = center_states(profiles.vectors)
     elif not has_texts:
         users = mean_of_items(items, histories)
     else:

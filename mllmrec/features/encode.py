@@ -127,7 +127,7 @@ def encode_texts(
         histories: those behind the profiles.
         descriptions: D_s of each item.
         profiles: P_u of each user; of kind "mean", a user is the mean of their items' vectors, and of kind
-            "hidden" the model's states are the user's vector, of a width of their own.
+            "hidden" the model's states, centered, are the user's vector, of a width of their own.
         config: encoder and limits.
         parts: folder for finished shards, so that a killed run goes on there.
         progress: called as texts are cut, and after each shard.
@@ -140,7 +140,7 @@ def encode_texts(
     """
     profiles.check(histories)
     has_profiles = any(profiles.texts)
-    states = None if profiles.vectors is None else normalize_rows(profiles.vectors)
+    states = None if profiles.vectors is None else center_states(profiles.vectors)
     if config.features:
         if has_profiles:
             raise EngineError(
@@ -237,6 +237,19 @@ def mean_of_owned(items: Vectors, user_items: CSR) -> Vectors:
         float32 [U, d].
     """
     return normalize_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
+
+
+def center_states(states: Vectors) -> Vectors:
+    """Return hidden states less their mean over the users who have some, as unit rows; zero rows stay zero.
+
+    A few values of such states are large and the same for everybody; without the mean they decide every product.
+    """
+    there = np.flatnonzero(states.any(axis=1))
+    if len(there) < 2:
+        return normalize_rows(states)
+    centered = np.zeros_like(states, dtype=np.float32)
+    centered[there] = states[there] - states[there].mean(axis=0, dtype=np.float64)
+    return normalize_rows(centered)
 
 
 def _given(dataset: Dataset, name: str) -> Vectors:

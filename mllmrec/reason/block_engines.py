@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Work, pack_texts, unpack_texts
 from mllmrec.errors import MismatchError
-from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler
+from mllmrec.reason.chat import ChatDescriber, ChatProfiler
 from mllmrec.reason.engine import (
     Answer,
     ChatModel,
@@ -29,12 +29,14 @@ from mllmrec.reason.engine import (
     HistoryItem,
     Item,
     Material,
+    Readout,
     Reply,
     Report,
     no_report,
 )
 from mllmrec.reason.engines.extractive import ExtractiveDescriber, ExtractiveProfiler
 from mllmrec.reason.engines.transformers import TransformersChat
+from mllmrec.reason.history_prompts import HiddenProfiler
 
 _CALLS = 64  # blocks of one call
 _PICTURES = "pictures that are there"
@@ -57,7 +59,7 @@ def with_workers(engine: E, blocks: Blocks | None) -> E:
     elif isinstance(engine, ChatDescriber | ChatProfiler):
         found = engine.with_model(held)
     elif isinstance(engine, HiddenProfiler) and isinstance(engine.model, TransformersChat):
-        found = HiddenProfiler(BlockChat(engine.model, blocks), engine.prompts)
+        found = HiddenProfiler(BlockChat(engine.model, blocks), engine.prompts, engine.readout)
     return found  # type: ignore[no-any-return]
 
 
@@ -83,6 +85,11 @@ class BlockChat:
         return self._chat.width
 
     @property
+    def depth(self) -> int:
+        """Return the number of layers."""
+        return self._chat.depth
+
+    @property
     def batch_size(self) -> int:
         """Return the requests of many blocks."""
         return _CALLS * self._chat.batch_size
@@ -98,16 +105,23 @@ class BlockChat:
         report(len(replies))
         return replies
 
-    def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
-        """Return the states of each request, float32 [len(requests), width]; see StatesModel."""
-        found = self._run(states_block, requests, self._chat.states_fingerprint)
-        return found["states"] if found else np.zeros((0, self.width), np.float32)
+    def hidden_states(self, requests: Sequence[ChatRequest], readouts: Sequence[Readout]) -> NDArray[np.float32]:
+        """Return the states of each request, float32 [readouts, requests, width]; see StatesModel."""
+        found = self._run(states_block, requests, self._chat.states_fingerprint, readouts)
+        return found["states"].swapaxes(0, 1) if found else np.zeros((len(readouts), 0, self.width), np.float32)
 
-    def _run(self, function: Callable[[Block], Arrays], requests: Sequence[ChatRequest], fingerprint: str) -> Arrays:
+    def _run(
+        self,
+        function: Callable[[Block], Arrays],
+        requests: Sequence[ChatRequest],
+        fingerprint: str,
+        readouts: Sequence[Readout] = (),
+    ) -> Arrays:
         if not requests:
             return {}
         texts = tuple(_as_text(asdict(request), request.images) for request in requests)
         settings = {"chat": json.dumps(self._chat.as_json(), sort_keys=True), "fingerprint": fingerprint}
+        settings["readouts"] = json.dumps([asdict(readout) for readout in readouts])
         size, gpu = self._chat.batch_size, self._chat.device == "cuda"
         work = Work(function, "answer requests", len(texts), size, {"requests": texts}, {}, settings, gpu=gpu)
         return self._blocks.run(work)
@@ -121,10 +135,11 @@ def reply_block(block: Block) -> Arrays:
 
 
 def states_block(block: Block) -> Arrays:
-    """Return the hidden states of the block's requests."""
+    """Return the hidden states of the block's requests, float32 [requests, readouts, width]."""
     chat = _chat(block.settings["chat"])
     _check(chat.states_fingerprint, block.settings["fingerprint"])
-    return {"states": chat.hidden_states(_requests(block))}
+    readouts = [Readout(**value) for value in json.loads(block.settings["readouts"])]
+    return {"states": chat.hidden_states(_requests(block), readouts).swapaxes(0, 1)}
 
 
 @lru_cache(maxsize=1)

@@ -24,7 +24,6 @@ from mllmrec.reason.engine import (
     Material,
     Reply,
     Report,
-    StatesModel,
     no_report,
 )
 from mllmrec.reason.history_prompts import HistoryPrompts, catalogue_fields
@@ -280,19 +279,3 @@ class ChatProfiler:
     def profile(self, histories: Sequence[Sequence[HistoryItem]], report: Report[Answer] = no_report) -> list[Answer]:
         """Return one answer a history."""
         return self._chat.answers([self.request(history) for history in histories], report)
-
-
-class HiddenProfiler:
-    """The states of a model over the prompts of histories, in the place of generated texts."""
-
-    def __init__(self, model: StatesModel, prompts: HistoryPrompts) -> None:
-        self.model, self.prompts = model, prompts
-
-    @property
-    def fingerprint(self) -> str:
-        """Return the model; the wording shows in the prompts."""
-        return f"hidden-states 1 {self.model.states_fingerprint}"
-
-    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
-        """Return the prompt over a history."""
-        return self.prompts.request(history)

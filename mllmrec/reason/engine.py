@@ -24,6 +24,7 @@ WITHOUT_TEXT = ("failed", "unusable")
 """Statuses of answers that hold nothing to use."""
 WITH_TEXT = ("ok", "flagged", "suspect")
 """Statuses of answers whose text is used."""
+Pooling = Literal["mean", "last"]
 Finish = Literal["stop", "length", "failed", "refused"]
 Result = TypeVar("Result", contravariant=True)
 NO_RESULTS: Mapping[int, Never] = MappingProxyType({})
@@ -178,6 +179,20 @@ class ChatModel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Name the hidden states that stand for a request.
+
+    Attributes:
+        layer: 0: the embeddings; n: after the n-th layer; -1: after the last, as its head reads them.
+        pooling: "mean": over the request's own tokens, what all requests of a template begin with left out; "last": of
+            the last token.
+    """
+
+    layer: int = -1
+    pooling: Pooling = "mean"
+
+
 class StatesModel(Protocol):
     """A model whose hidden states can be read."""
 
@@ -196,8 +211,13 @@ class StatesModel(Protocol):
         """Return the hidden size."""
         ...
 
-    def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
-        """Return float32 [len(requests), width]; the row of a request that cannot be read is NaN."""
+    @property
+    def depth(self) -> int:
+        """Return the number of layers."""
+        ...
+
+    def hidden_states(self, requests: Sequence[ChatRequest], readouts: Sequence[Readout]) -> NDArray[np.float32]:
+        """Return float32 [readouts, requests, width]; the rows of a request that cannot be read are NaN."""
         ...
 
 

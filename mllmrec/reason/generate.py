@@ -20,8 +20,8 @@ from mllmrec.errors import EngineError
 from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.engine import NO_RESULTS, WITHOUT_TEXT, Answer, ChatRequest, HistoryItem, Report
+from mllmrec.reason.history_prompts import HiddenProfiler
 
 Request = TypeVar("Request")
 _JUDGED_FROM = 20  # requests before the share of failures means anything
@@ -224,7 +224,7 @@ def _check_failures(label: str, known: Sequence[Answer], most: float) -> None:
 def hidden_states(
     engine: HiddenProfiler, histories: Sequence[Sequence[HistoryItem]], parts: Path | None, progress: Progress
 ) -> tuple[NDArray[np.float32], list[Answer]]:
-    """Return the states that a multimodal LLM holds after reading each history, averaged over the prompt.
+    """Return the states that a language model holds after reading each history, pooled.
 
     One prefill over the prompt of a profile, and no decoding.
 
@@ -262,11 +262,11 @@ def hidden_states(
 def _shard(engine: HiddenProfiler, requests: Sequence[ChatRequest], parts: Path | None) -> NDArray[np.float32]:
     """Return the states of a few requests; a finished shard's name is a hash of what it was made from."""
     if parts is None:
-        return engine.model.hidden_states(requests)
+        return engine.states(requests)
     name = digests.hash_value([engine.fingerprint, [(request.system, request.text) for request in requests]])
     file = parts / f"{name}.npy"
     if file.exists():
         return np.array(storage.read_array(file))
-    states = engine.model.hidden_states(requests)
+    states = engine.states(requests)
     storage.write_array(file, states)
     return states

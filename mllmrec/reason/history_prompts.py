@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mllmrec.reason.engine import ChatRequest, HistoryItem, Item
+import numpy as np
+from numpy.typing import NDArray
+
+from mllmrec.reason.engine import ChatRequest, HistoryItem, Item, Readout, StatesModel
 from mllmrec.reason.history_facts import HistoryFacts
 from mllmrec.reason.prompts import ESTIMATE, Template, element
 from mllmrec.reason.token_budget import Measure, recency_shares, recency_weights
@@ -87,3 +90,35 @@ class HistoryPrompts:
         fields = [*catalogue_fields(item), ("pictures", entry.description)]
         weighed = f' weight="{weight:.2f}"' if self._limits.half_life else ""
         return element("item", fields, share, f' number="{number}"{weighed}', measure)
+
+
+class HiddenProfiler:
+    """The states of a model over the prompts of histories, in the place of generated texts.
+
+    Args:
+        model: whose states are read.
+        prompts: over histories.
+        readout: layer and pooling.
+    """
+
+    def __init__(self, model: StatesModel, prompts: HistoryPrompts, readout: Readout) -> None:
+        self.model, self.prompts, self.readout = model, prompts, readout
+
+    @property
+    def fingerprint(self) -> str:
+        """Return model, layer and pooling; the wording shows in the prompts."""
+        return states_fingerprint(self.model, self.readout)
+
+    def request(self, history: Sequence[HistoryItem]) -> ChatRequest:
+        """Return the prompt over a history."""
+        return self.prompts.request(history)
+
+    def states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
+        """Return float32 [requests, width]; the row of a request that cannot be read is NaN."""
+        states: NDArray[np.float32] = self.model.hidden_states(requests, (self.readout,))[0]
+        return states
+
+
+def states_fingerprint(model: StatesModel, readout: Readout) -> str:
+    """Return all that shapes the states of a prompt: a version, the model, the layer and the pooling."""
+    return f"hidden-states 2 {model.states_fingerprint} layer={readout.layer} pooling={readout.pooling}"

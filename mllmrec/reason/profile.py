@@ -26,11 +26,11 @@ from mllmrec.foundation.tables import read_table
 from mllmrec.reason.answer_checks import status_counts
 from mllmrec.reason.answer_suspects import mark_suspects
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import WITH_TEXT, WITHOUT_TEXT, Answer, HistoryItem, Profiler
 from mllmrec.reason.engines.extractive import ExtractiveProfiler
 from mllmrec.reason.generate import GenerationLimits, generate, hidden_states
+from mllmrec.reason.history_prompts import HiddenProfiler
 
 LABEL = "profile users"
 

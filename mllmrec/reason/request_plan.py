@@ -11,9 +11,9 @@ from mllmrec.config import Config
 from mllmrec.dataset import Dataset
 from mllmrec.reason import describe, profile
 from mllmrec.reason.cache import GenerationCache
-from mllmrec.reason.chat import HiddenProfiler
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Answer, Material
+from mllmrec.reason.history_prompts import HiddenProfiler
 from mllmrec.reason.prompts import PromptStage
 from mllmrec.reason.requests import Engines
 from mllmrec.reason.token_budget import Measure

@@ -13,9 +13,9 @@ from mllmrec.config import Config, DescribeConfig, ProfileConfig
 from mllmrec.dataset import Dataset
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.errors import ConfigError, EngineError, require_extra
-from mllmrec.reason.chat import ChatDescriber, ChatProfiler, HiddenProfiler, RetryingChat
+from mllmrec.reason.chat import ChatDescriber, ChatProfiler, RetryingChat
 from mllmrec.reason.describe import Descriptions, catalogue
-from mllmrec.reason.engine import ChatModel, Describer, Profiler, StatesModel
+from mllmrec.reason.engine import ChatModel, Describer, Profiler, Readout, StatesModel
 from mllmrec.reason.engines.extractive import PROFILE_VERSION, ExtractiveDescriber, ExtractiveProfiler
 from mllmrec.reason.engines.local_model import TransformersModel
 from mllmrec.reason.engines.speed import Speed, speed_of
@@ -23,7 +23,7 @@ from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.engines.transformers_model import sees_pictures
 from mllmrec.reason.engines.transformers_processor import thinks
 from mllmrec.reason.history_facts import HistoryFacts
-from mllmrec.reason.history_prompts import HistoryPrompts
+from mllmrec.reason.history_prompts import HiddenProfiler, HistoryPrompts, states_fingerprint
 from mllmrec.reason.prompt_limits import history_limits
 from mllmrec.reason.prompts import (
     ESTIMATE,
@@ -87,7 +87,8 @@ class Engines:
         facts = HistoryFacts(items, descriptions.texts, chat.measure) if chat.template.layout == "facts" else None
         prompts = HistoryPrompts(items, chat.template, chat.values, limits, chat.measure, facts)
         if stage.kind == "hidden":
-            return HiddenProfiler(_states_of(chat.model), prompts)
+            model, readout = self._states(chat.model)
+            return HiddenProfiler(model, prompts, readout)
         return ChatProfiler(chat, prompts)
 
     @property
@@ -98,7 +99,7 @@ class Engines:
             return PROFILE_VERSION
         chat = self._chat(stage, self.template("profile"), self._profile_model)
         if stage.kind == "hidden":
-            return f"hidden {_states_of(chat.model).states_fingerprint} {chat.template.digest} {dict(chat.values)}"
+            return f"{states_fingerprint(*self._states(chat.model))} {chat.template.digest} {dict(chat.values)}"
         return f"{chat.fingerprint} {dict(chat.values)}"
 
     @property
@@ -137,6 +138,15 @@ class Engines:
         from mllmrec.reason.engines.openai import ChatServer
 
         return ChatServer(server_config(self._config, stage, model))
+
+    def _states(self, model: ChatModel) -> tuple[StatesModel, Readout]:
+        """Return the model of a profile stage of kind "hidden", and what of its states is read."""
+        if not isinstance(model, TransformersChat):
+            raise ConfigError(_TEXT_ONLY)
+        layer, depth = self._config.profile.layer, model.depth
+        if layer > depth:
+            raise ConfigError(f"profile.layer = {layer}, but the model has {depth} layers; -1 is the last")
+        return model, Readout(layer, self._config.profile.pooling)
 
     def weights(self, model: str) -> TransformersModel:
         """Return the model of that name, one for all stages."""
@@ -214,12 +224,6 @@ def _limited(stage: Stage, template: Template) -> Stage:
     """Return the settings of a stage, with the limit of new tokens that its template sets."""
     most = min(stage.max_new_tokens, template.tokens or stage.max_new_tokens)
     return cast("Stage", stage.model_copy(update={"max_new_tokens": most}))
-
-
-def _states_of(model: ChatModel) -> StatesModel:
-    if not isinstance(model, TransformersChat):
-        raise ConfigError(_TEXT_ONLY)
-    return model
 
 
 def category_of(dataset: Dataset) -> str:

@@ -14,11 +14,11 @@ from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import MismatchError
 from mllmrec.reason import block_engines
 from mllmrec.reason.block_engines import BlockChat, BlockDescriber, BlockProfiler, with_workers
-from mllmrec.reason.chat import HiddenProfiler
-from mllmrec.reason.engine import ChatRequest, HistoryItem, Item
+from mllmrec.reason.engine import ChatRequest, HistoryItem, Item, Readout
 from mllmrec.reason.engines.extractive import ExtractiveDescriber, ExtractiveProfiler
 from mllmrec.reason.engines.local_model import TransformersModel
 from mllmrec.reason.engines.transformers import TransformersChat
+from mllmrec.reason.history_prompts import HiddenProfiler
 from tests.blocks.in_process import InProcess, blocks_in
 from tests.reason import tiny_models
 
@@ -74,12 +74,15 @@ def test_models_that_workers_hold_reply_as_here(tmp_path: Path) -> None:
     replies = held.complete(requests)
     assert replies == chat.complete(requests) and len({reply.text for reply in replies}) > 5
     assert blocks.counts["blocks"] == 3 and held.fingerprint == chat.fingerprint
-    assert np.allclose(held.hidden_states(requests), chat.hidden_states(requests), atol=1e-5)
-    assert held.complete([]) == [] and held.hidden_states([]).shape == (0, chat.width)
+    readouts = (Readout(), Readout(1, "last"))
+    states = chat.hidden_states(requests, readouts)
+    assert np.allclose(held.hidden_states(requests, readouts), states, atol=1e-5) and held.depth == chat.depth
+    assert held.complete([]) == [] and held.hidden_states([], readouts).shape == (2, 0, chat.width)
     assert isinstance(blocks.launcher, InProcess)
     functions = {json.loads(task)["function"].rpartition(":")[2] for task in blocks.launcher.tasks}
     assert functions == {"reply_block", "states_block"}
-    profiler = with_workers(HiddenProfiler(chat, None), blocks)  # type: ignore[arg-type]
-    assert isinstance(profiler.model, BlockChat) and with_workers(profiler, None) is profiler
+    profiler = with_workers(HiddenProfiler(chat, None, readouts[1]), blocks)  # type: ignore[arg-type]
+    assert isinstance(profiler.model, BlockChat) and profiler.readout == readouts[1]
+    assert with_workers(profiler, None) is profiler
     with pytest.raises(MismatchError, match="a worker's model is 'a', and the run's is 'b'"):
         block_engines._check("a", "b")

@@ -409,7 +409,7 @@ def test_hidden_states_are_the_users_vectors_of_their_own_width(small: Dataset, 
     reader: Any = engines.profiler(made.describe)
     told = newest_items(small.histories(), made.describe, 100)
     chat: TransformersChat = reader.model
-    np.testing.assert_allclose(chat.hidden_states([reader.request(told[7])])[0], states[7], atol=1e-5)
+    np.testing.assert_allclose(chat.hidden_states([reader.request(told[7])])[0, 0], states[7], atol=1e-5)
     (tmp_path / "run" / "profile" / "profiles.npy").write_bytes(b"")
     again = run(small, tmp_path / "run", hidden, until="profile", cache=tmp_path / "c.sqlite")
     np.testing.assert_array_equal(again.profile.vectors, states)

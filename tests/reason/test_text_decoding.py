@@ -13,10 +13,11 @@ import torch
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply
 from mllmrec.reason.engines import text_decoding, transformers_model
-from mllmrec.reason.engines.llama_decoding import answer, shared_prefix
+from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, shared_prefix
+from mllmrec.reason.engines.llama_decoding import answer
 from mllmrec.reason.engines.llama_network import LlamaNetwork
 from mllmrec.reason.engines.local_model import TransformersModel
-from mllmrec.reason.engines.text_decoding import Decoding, allowed_tokens, fits
+from mllmrec.reason.engines.text_decoding import fits
 from mllmrec.reason.engines.transformers import TransformersChat
 from mllmrec.reason.engines.transformers_processor import render
 

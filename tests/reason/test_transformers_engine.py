@@ -55,8 +55,8 @@ def test_batched_is_unbatched_token_for_token(family: str, tiny: Tiny, requests:
     blank = requests[1].images[0].with_name("blank.png")
     Image.new("RGB", (64, 64), "white").save(blank)
     assert engine.complete([replace(requests[1], images=(blank,))])[0] != together[1]
-    states = engine.hidden_states(requests)
-    alone = np.vstack([engine.hidden_states([request]) for request in requests])
+    states = engine.hidden_states(requests)[0]
+    alone = np.vstack([engine.hidden_states([request])[0] for request in requests])
     assert states.shape == (len(requests), 64) and states.dtype == np.float32
     # Sums over other paddings round differently; 1e-5 is a hundred roundings of float32 at these sizes.
     np.testing.assert_allclose(states, alone, atol=1e-5)
@@ -67,7 +67,7 @@ def test_a_model_that_only_reads_writes_profiles_and_refuses_pictures(tiny: Tiny
     blind = [replace(request, images=()) for request in requests]
     replies = engine.complete(blind)
     assert replies == [engine.complete([request])[0] for request in blind]
-    assert sum(bool(reply.text) for reply in replies) > 4 and engine.hidden_states(blind).shape == (len(blind), 64)
+    assert sum(bool(reply.text) for reply in replies) > 4 and engine.hidden_states(blind).shape == (1, len(blind), 64)
     refused = engine.complete(requests)
     assert [reply.finish == "failed" for reply in refused] == [bool(request.images) for request in requests]
     assert "reads no pictures" in next(reply.reason for reply in refused if reply.finish == "failed")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mllmrec.reason.engine import Report, no_report
+from mllmrec.reason.engines.decoding import Decoding, shared_prefix
 from mllmrec.reason.engines.llama_network import KeyValues, LlamaNetwork
-from mllmrec.reason.engines.text_decoding import Decoding
 
 _SHORTEST_PREFIX = 8  # tokens; copying fewer is not worth a pass of their own
 
@@ -177,12 +177,3 @@ class _Answering:
 
     def _show(self, ended: dict[int, list[int]]) -> None:
         self._report(len(self._answers), self._count, len(self._prompts) * self._decoding.max_new_tokens, ended)
-
-
-def shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """Return how many first tokens all prompts share, at least one of each being left; 0 for a single prompt."""
-    if len(prompts) < 2:
-        return 0
-    least, most = min(prompts), max(prompts)  # in the order of words, these two differ first
-    shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False)))
-    return min(shared, min(map(len, prompts)) - 1)

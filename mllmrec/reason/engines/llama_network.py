@@ -8,6 +8,7 @@ library's own, and so are the tokens in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +101,37 @@ class LlamaNetwork:
             row: of the request.
             start: tokens that the row holds.
         """
+        last = self._embedding[:1]
+        for states in self._read_layers(tokens, cache, row, start):
+            last = states[-1:]
+        return self._score(last)[0]
+
+    def read_states(self, tokens: Tensor, cache: KeyValues, start: int, layers: Sequence[int]) -> list[Tensor]:
+        """Read a prompt into the first row of the cache and return the states of a few layers, [T, hidden size] each.
+
+        Args:
+            tokens: int64 [T], those after the first `start`, which the row holds already.
+            cache: of keys and values.
+            start: tokens that the row holds.
+            layers: 0: the embeddings; n: after the n-th layer; -1 and the last: after the norm that the head reads.
+        """
+        depth = len(self._layers)
+        numbers = [depth if layer == -1 else layer for layer in layers]
+        passes = enumerate(self._read_layers(tokens, cache, 0, start))
+        states = {layer: each for layer, each in passes if layer in numbers}
+        if depth in states:
+            states[depth] = self._normal(states[depth], self._norm)
+        return [states[layer] for layer in numbers]
+
+    def _read_layers(self, tokens: Tensor, cache: KeyValues, row: int, start: int) -> Iterator[Tensor]:
+        """Read a prompt into a row of the cache; yield its embeddings, and its states after each layer."""
         count, end = len(tokens), start + len(tokens)
         group = self._heads // self._kv_heads
         future = torch.full((count, end), float("-inf"), dtype=self.dtype).triu(start + 1)
         mask = future.repeat(group, 1)  # the queries of a group stand below each other
         cos, sin = self._cos[start:end, None], self._sin[start:end, None]  # [T, 1, width]
         states = self._embedding[tokens]
+        yield states
         for layer, keys, values in zip(self._layers, cache.keys, cache.values, strict=True):
             query, key, value = self._project(layer, states, cos, sin)
             keys[row, :, start:end], values[row, :, start:end] = key.transpose(0, 1), value.transpose(0, 1)
@@ -118,7 +144,7 @@ class LlamaNetwork:
             )
             mixed = mixed.view(self._kv_heads, group, count, -1).permute(2, 0, 1, 3).reshape(count, -1)
             states = self._feed(layer, states + functional.linear(mixed, layer.attention_out))
-        return self._score(states[-1:])[0]
+            yield states
 
     def step(self, tokens: Tensor, cache: KeyValues, positions: Tensor) -> Tensor:
         """Read one token of each of the first rows and return the scores of the next ones, [B, vocabulary].
@@ -148,7 +174,7 @@ class LlamaNetwork:
 
     def _project(self, layer: _Layer, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, [N, heads, width] each, the first two rotated to their positions."""
-        normal = functional.rms_norm(states, states.shape[-1:], layer.before, self._epsilon)
+        normal = self._normal(states, layer.before)
         projected = functional.linear(normal, layer.attention_in).view(len(states), -1, self._width)
         heads = self._heads
         turned, value = projected[:, : heads + self._kv_heads], projected[:, heads + self._kv_heads :]
@@ -157,13 +183,15 @@ class LlamaNetwork:
         return turned[:, :heads], turned[:, heads:], value
 
     def _feed(self, layer: _Layer, states: Tensor) -> Tensor:
-        normal = functional.rms_norm(states, states.shape[-1:], layer.between, self._epsilon)
+        normal = self._normal(states, layer.between)
         gate, up = functional.linear(normal, layer.gate_up).chunk(2, dim=-1)
         return states + functional.linear(functional.silu(gate) * up, layer.down)
 
     def _score(self, states: Tensor) -> Tensor:
-        normal = functional.rms_norm(states, states.shape[-1:], self._norm, self._epsilon)
-        return functional.linear(normal, self._head)
+        return functional.linear(self._normal(states, self._norm), self._head)
+
+    def _normal(self, states: Tensor, weights: Tensor) -> Tensor:
+        return functional.rms_norm(states, states.shape[-1:], weights, self._epsilon)
 
 
 def _matrices(layer: _Layer) -> tuple[Tensor, ...]:

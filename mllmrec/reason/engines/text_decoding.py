@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mllmrec.reason.answer_text import opens_thought
 from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply, Report
-from mllmrec.reason.engines.transformers_model import Loaded, text_settings
+from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, sentence_ends, too_long
+from mllmrec.reason.engines.transformers_model import Loaded
 from mllmrec.reason.engines.transformers_processor import begins, render, to_reply
 
 if TYPE_CHECKING:
@@ -17,29 +18,6 @@ if TYPE_CHECKING:
 _PLAIN = ("default", None)
 _BLIND = "this model reads no pictures; describe.model must be one that does"
 _THOUGHT = "<think>"  # put before a reply whose prompt ends in an open thought
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """The limits of an answer.
-
-    Attributes:
-        max_new_tokens: of an answer.
-        ends: tokens that end an answer.
-        repetition_penalty: divides the score of a token that stands in prompt or answer; 1: none.
-        rows: requests at once, at most.
-        tokens: positions of all rows together, at most.
-        sentence_ends: tokens that end a sentence, counted for requests that name a number of them.
-        line_ends: tokens that end the paragraph, and with it the answer, of such requests.
-    """
-
-    max_new_tokens: int
-    ends: Collection[int]
-    repetition_penalty: float
-    rows: int
-    tokens: int
-    sentence_ends: Collection[int] = ()
-    line_ends: Collection[int] = ()
 
 
 def fits(settings: Mapping[str, Any]) -> bool:
@@ -81,7 +59,7 @@ def complete(
             prompts[n] = list(tokens)
     failed = len(requests) - len(prompts)
     if any(requests[n].sentences for n in prompts):
-        sentence, line = _ends(tokenizer)
+        sentence, line = sentence_ends(tokenizer)
         decoding = replace(decoding, sentence_ends=sentence, line_ends=line)
     numbers = list(prompts)
 
@@ -100,32 +78,6 @@ def complete(
     return replies
 
 
-def allowed_tokens(tokenizer: Any, words: Sequence[str], ends: Collection[int]) -> list[int]:
-    """Return the tokens of a few words, as they stand and in small letters, of commas and points, and the ends.
-
-    Args:
-        tokenizer: of the model.
-        words: words that an answer may use; none: any, and nothing is returned.
-        ends: tokens that end an answer.
-    """
-    if not words:
-        return []
-    forms = {form for word in words for form in (word, word.lower())}
-    texts = [*forms, *(f" {form}" for form in forms), ",", "."]
-    read = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return sorted({token for tokens in read for token in tokens}.union(ends))
-
-
-def _ends(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the tokens that end a sentence, in scripts that end one by a point, and those that end a line."""
-    vocabulary = tokenizer.get_vocab()
-    breaks = ("\n", "\u010a", "<0x0A>")  # as it is, byte-level, and by its number
-    return (
-        frozenset(number for token, number in vocabulary.items() if token.endswith((".", "!", "?"))),
-        frozenset(number for token, number in vocabulary.items() if any(sign in token for sign in breaks)),
-    )
-
-
 def begun(reply: Reply, opening: str, *, thinking: bool) -> Reply:
     """Return a reply with what its prompt ended in: its first words, or the mark of an open thought.
 
@@ -136,20 +88,6 @@ def begun(reply: Reply, opening: str, *, thinking: bool) -> Reply:
     """
     space = " " if opening and reply.text[:1].isalnum() else ""
     return replace(reply, text=f"{_THOUGHT if thinking else ''}{opening}{space}{reply.text}")
-
-
-def too_long(tokens: int, new: int, settings: dict[str, Any]) -> str:
-    """Return why a prompt does not fit into a model, empty if it does.
-
-    Args:
-        tokens: of the prompt.
-        new: tokens of an answer, at most.
-        settings: the model's config.json.
-    """
-    limit = text_settings(settings).get("max_position_embeddings")
-    if limit and tokens + new > limit:
-        return f"the prompt has {tokens:,} tokens, and with {new} new ones the model reads {limit:,}"
-    return ""
 
 
 class TokenCounter:

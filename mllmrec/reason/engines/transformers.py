@@ -19,11 +19,13 @@ from mllmrec.engine_config import TransformersConfig
 from mllmrec.errors import EngineError, MllmrecError, first_line
 from mllmrec.foundation import digests
 from mllmrec.foundation.batching import Batches, Cost, is_out_of_memory
-from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
+from mllmrec.reason.engine import ChatRequest, Readout, Reply, Report, no_report
 from mllmrec.reason.engines import text_decoding
 from mllmrec.reason.engines import transformers_model as loading
+from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, too_long
+from mllmrec.reason.engines.hidden_states import Beginnings, pool_batch, read_states
 from mllmrec.reason.engines.local_model import TransformersModel
-from mllmrec.reason.engines.text_decoding import Decoding, TokenCounter
+from mllmrec.reason.engines.text_decoding import TokenCounter
 from mllmrec.reason.engines.transformers_model import text_settings
 from mllmrec.reason.engines.transformers_processor import Prepared, end_tokens, prepare, to_reply
 from mllmrec.reason.token_budget import estimate_tokens
@@ -91,6 +93,11 @@ class TransformersChat:
         return int(text_settings(self._model.settings)["hidden_size"])
 
     @property
+    def depth(self) -> int:
+        """Return the number of layers."""
+        return int(text_settings(self._model.settings)["num_hidden_layers"])
+
+    @property
     def batch_size(self) -> int:
         """Return how many requests a call holds: a few batches."""
         return self._model.batch_size
@@ -103,7 +110,7 @@ class TransformersChat:
         """
         if (network := self._model.network) is not None:
             return text_decoding.complete(self._model.loaded, network, requests, self._limits(), report)
-        counter = text_decoding.TokenCounter(report, len(requests) * self._max_new_tokens)
+        counter = TokenCounter(report, len(requests) * self._max_new_tokens)
         batches = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
             compute=lambda numbers, prepared: self._generate(requests, numbers, prepared, counter),
@@ -112,20 +119,24 @@ class TransformersChat:
         )
         return self._run(batches, requests, counter.finished)
 
-    def hidden_states(self, requests: Sequence[ChatRequest]) -> NDArray[np.float32]:
-        """Return the mean of the last layer's states over a request's tokens, float32 [len(requests), hidden size].
+    def hidden_states(
+        self, requests: Sequence[ChatRequest], readouts: Sequence[Readout] = (Readout(),)
+    ) -> NDArray[np.float32]:
+        """Return the pooled states of each request, float32 [readouts, requests, hidden size].
 
-        One prefill and no decoding. The row of a request that cannot be read is NaN.
+        One prefill and no decoding. The rows of a request that cannot be read are NaN.
         """
-        nothing = np.full(self.width, np.nan, np.float32)
+        if requests and (network := self._model.network) is not None:
+            return read_states(self._model.loaded, network, requests, readouts)
+        nothing = np.full((len(readouts), self.width), np.nan, np.float32)
         batches: Batches[Prepared, NDArray[np.float32]] = Batches(
             prepare=lambda numbers: self._prepare(requests, numbers),
-            compute=lambda numbers, prepared: self._pool(numbers, prepared, nothing),
+            compute=lambda numbers, prepared: self._pool(requests, numbers, prepared, readouts),
             failed=lambda _: nothing,
             free=loading.free_memory,
         )
         rows = self._run(batches, requests)
-        return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
+        return np.stack(rows, axis=1) if rows else np.zeros((len(readouts), 0, self.width), np.float32)
 
     def _run(
         self,
@@ -147,7 +158,7 @@ class TransformersChat:
         prepared = prepare(self._model.loaded.processor, requests, numbers, self._model.config.max_pixels)
         if prepared.rows:
             longest = int(prepared.inputs["input_ids"].shape[1])
-            if why := text_decoding.too_long(longest, self._max_new_tokens, self._model.settings):
+            if why := too_long(longest, self._max_new_tokens, self._model.settings):
                 raise MllmrecError(why)
         return prepared
 
@@ -169,7 +180,7 @@ class TransformersChat:
         if prepared.rows:
             ends = end_tokens(self._decoding().eos_token_id)
             tokenizer = self._model.loaded.processor.tokenizer
-            allowed = [text_decoding.allowed_tokens(tokenizer, requests[n].words, ends) for n in prepared.rows]
+            allowed = [allowed_tokens(tokenizer, requests[n].words, ends) for n in prepared.rows]
             decoded = self._decode(prepared.inputs, counter, allowed)
             for n, reply, thinking in zip(prepared.rows, decoded, prepared.thinking, strict=True):
                 replies[n] = text_decoding.begun(reply, requests[n].opening, thinking=thinking)
@@ -220,19 +231,26 @@ class TransformersChat:
         return {name: value for name, value in placed.items() if name != "token_type_ids" or name in known}
 
     def _pool(
-        self, numbers: Sequence[int], prepared: Prepared, nothing: NDArray[np.float32]
+        self,
+        requests: Sequence[ChatRequest],
+        numbers: Sequence[int],
+        prepared: Prepared,
+        readouts: Sequence[Readout],
     ) -> list[NDArray[np.float32]]:
         import torch
 
-        rows = dict.fromkeys(prepared.refused, nothing)
+        rows = dict.fromkeys(prepared.refused, np.full((len(readouts), self.width), np.nan, np.float32))
         if prepared.rows:
-            placed = self._placed(prepared.inputs)
+            placed, loaded = self._placed(prepared.inputs), self._model.loaded
+            deep = [readout.layer for readout in readouts if readout.layer != -1]
             with torch.inference_mode():
-                states = self._model.loaded.model.base_model(**placed, use_cache=False).last_hidden_state
-                mask = placed["attention_mask"].unsqueeze(-1)  # [B, T, 1]
-                # In float32: a sum over thousands of states in half precision would lose the small ones.
-                pooled = (states.float() * mask).sum(1) / mask.sum(1)
-            rows |= zip(prepared.rows, pooled.cpu().numpy(), strict=True)
+                read = loaded.model.base_model(**placed, use_cache=False, output_hidden_states=bool(deep))
+                states = {-1: read.last_hidden_state, **{layer: read.hidden_states[layer] for layer in deep}}
+                mask = placed["attention_mask"]
+                beginnings = Beginnings(loaded.processor)
+                own = [tokens[kept.bool()].tolist() for tokens, kept in zip(placed["input_ids"], mask, strict=True)]
+                starts = [beginnings.length(requests[n], ids) for n, ids in zip(prepared.rows, own, strict=True)]
+                rows |= zip(prepared.rows, pool_batch(states, mask, starts, readouts), strict=True)
         return [rows[n] for n in numbers]
 
 
