@@ -65,13 +65,14 @@ def draw_users(dataset: Dataset, out: Path, users: int, least: int, seed: int) -
             "split": pl.Series([SPLITS[part] for part in rows["split"]]),
         }
     )
-    with tempfile.TemporaryDirectory() as folder:
-        tables.write_parquet(Path(folder) / "interactions.parquet")
-        columns = ("id", "title", "brand", "categories", "description")
-        dataset.items[touched.to_list()].select(columns).rename({"id": "item"}).write_ndjson(
-            Path(folder) / "items.jsonl"
-        )
-        return prepare(Path(folder), out, PrepareOptions(split_column="split"))
+    columns = ("id", "title", "brand", "categories", "description")
+    items = dataset.items[touched.to_list()].select(columns).rename({"id": "item"})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / f"{dataset.name}-{len(drawn)}-users"  # the name of the drawn dataset
+        folder.mkdir()
+        tables.write_parquet(folder / "interactions.parquet")
+        items.write_ndjson(folder / "items.jsonl")
+        return prepare(folder, out, PrepareOptions(split_column="split"))
 
 
 if __name__ == "__main__":
