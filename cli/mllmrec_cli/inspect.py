@@ -120,7 +120,7 @@ def _user_panel(user: UserCard) -> Panel:
     for item in [item for item in user.history if item.pictures][:2]:
         name = console.plain(f"{console.short(item.title or item.id, 30)}: ", "bold")
         lines.append(Text.assemble(name, console.plain(console.short(item.pictures, 200))))
-    tags = [(f" {tag}", "red") for tag in user.tags]
+    tags = [console.plain(f" {console.short(tag, 120)}", "red") for tag in user.tags]
     title = Text.assemble(("user ", "bold"), console.plain(console.short(user.id, 40)), *tags)
     return Panel(Group(*lines), title=title, title_align="left")
 

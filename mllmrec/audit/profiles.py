@@ -5,11 +5,13 @@ A profile is generic when hardly any of its words is telling (see `lift`).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
@@ -59,7 +61,8 @@ class ProfileWords:
     Attributes:
         users: users of the dataset.
         measured: profiles that were measured.
-        failed, empty: profiles that an engine could not write; users without history.
+        failed, empty: profiles that an engine could not write, or wrote without anything to use; users without history.
+        faults: of profiles that are kept all the same, commonest first, with their counts.
         common: the words of the average profile, commonest first, with the share of profiles they stand in.
         findings: one a measured profile, worst first.
     """
@@ -68,6 +71,7 @@ class ProfileWords:
     measured: int
     failed: int
     empty: int
+    faults: tuple[tuple[str, int], ...]
     common: tuple[tuple[str, float], ...]
     findings: tuple[ProfileFinding, ...]
 
@@ -131,8 +135,20 @@ def measure_words(
     ]
     named.sort(key=lambda f: (not f.generic, len(f.telling) / max(f.words, 1), -f.genericness, f.user))
     return ProfileWords(
-        len(texts), len(written), status["failed"], status["empty"], tuple(terms.common_words()), tuple(named)
+        users=len(texts),
+        measured=len(written),
+        failed=profiles.without_text,
+        empty=status["empty"],
+        faults=_faults(profiles),
+        common=tuple(terms.common_words()),
+        findings=tuple(named),
     )
+
+
+def _faults(profiles: Profiles) -> tuple[tuple[str, int], ...]:
+    """Count the reasons of flagged and suspect profiles, without what each names and the number of its attempt."""
+    kept = profiles.table.filter(pl.col("status").is_in(("flagged", "suspect")))
+    return tuple(Counter(re.split(r":| \(", reason)[0] for reason in kept["reason"].to_list()).most_common())
 
 
 def _measure(

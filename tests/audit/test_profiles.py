@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,23 @@ def test_one_text_for_all_is_called_so_and_failures_are_counted(planted: Dataset
     none = measure_words(planted, descriptions(planted), profiles(planted, [""] * USERS, status), newest=9)
     assert (none.failed, none.empty, none.measured) == (100, 50, 0)
     assert profile_warning(none) == "100% of the profiles failed"
+
+
+def test_faults_of_answers_are_counted_by_kind(planted: Dataset) -> None:
+    status = ["ok"] * (USERS - 6) + ["flagged"] * 3 + ["suspect", "unusable", "failed"]
+    reasons = [
+        "repeats itself",
+        "repeats itself (attempt 3)",
+        "words that no item has: tbo, tux",
+        "refusal",
+        "loop",
+        "x",
+    ]
+    made = profiles(planted, ["Likes good things."] * (USERS - 2) + ["", ""], status)
+    made = replace(made, table=made.table.with_columns(reason=pl.Series([""] * (USERS - 6) + reasons)))
+    measured = measure_words(planted, descriptions(planted), made, newest=9)
+    assert measured.faults == (("repeats itself", 2), ("words that no item has", 1), ("refusal", 1))
+    assert (measured.failed, measured.measured) == (2, USERS - 2)
 
 
 def test_chance_is_the_share_that_random_items_would_give(planted: Dataset) -> None:

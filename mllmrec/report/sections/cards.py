@@ -16,6 +16,7 @@ from mllmrec.report.page import thumbnail
 from mllmrec.runs import Run
 
 PICTURE_BUDGET = 3 << 20  # characters of embedded pictures per page; items beyond it are shown without
+_FAULTY = ("flagged", "suspect", "unusable", "failed")  # statuses of profiles that a card gives the reason of
 _SHOWN, _HELD_OUT = 8, 5  # items of a history or list, and held-out items, that are shown of a user
 
 
@@ -59,6 +60,7 @@ class UserCard:
     Attributes:
         id: the shop's id.
         profile: its text, empty if there is none.
+        fault: what a check found in the text, or why there is none; empty if all is well.
         history: the newest training items, newest first; `more` older ones are left out.
         recommended: (item, score), best first.
         popular: whether the list is the popular items, for want of a training item.
@@ -70,6 +72,7 @@ class UserCard:
     profile: str
     history: tuple[ItemCard, ...]
     more: int
+    fault: str = ""
     recommended: tuple[tuple[ItemCard, float], ...] = ()
     popular: bool = False
     heldout: tuple[tuple[ItemCard, str], ...] = ()
@@ -78,10 +81,11 @@ class UserCard:
     @property
     def tags(self) -> list[str]:
         """Return the faults of the profile."""
+        own = [self.fault] if self.fault else []
         if self.finding is None:
-            return []
+            return own
         faults = (("generic", self.finding.generic), ("same text as another user's", self.finding.twin))
-        return [tag for tag, holds in faults if holds]
+        return [*own, *(tag for tag, holds in faults if holds)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card JSON-like, the history oldest first."""
@@ -199,6 +203,7 @@ class Cards:
         return UserCard(
             id=user,
             profile=self._run.profiles.table["profile"][index] if "profile" in self._stages else "",
+            fault=self._fault(index),
             history=tuple(self.item(int(item)) for item in newest),
             more=len(items) - len(newest),
             recommended=self._scored(lists, "item") if lists.width else (),
@@ -206,6 +211,13 @@ class Cards:
             heldout=self._ranked(held),
             finding=finding,
         )
+
+    def _fault(self, user: int) -> str:
+        """Return status and reason of a profile that a check found fault with; empty if all is well."""
+        if "profile" not in self._stages:
+            return ""
+        status, reason = self._run.profiles.table.select("status", "reason").row(user)
+        return f"{status}: {reason}" if status in _FAULTY else ""
 
     def _ranked(self, held: pl.DataFrame) -> tuple[tuple[ItemCard, str], ...]:
         if not held.width:

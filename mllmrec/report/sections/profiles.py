@@ -16,6 +16,8 @@ from mllmrec.report.page import Measure
 from mllmrec.report.sections.cards import Cards, UserCard
 from mllmrec.runs import Run
 
+_FAULTS = 3  # kinds of faults that a table names, commonest first
+
 
 @dataclass(frozen=True, slots=True)
 class ProfilesSection:
@@ -144,6 +146,11 @@ def profile_measures(quality: ProfileQuality) -> list[Measure]:
             "profiles measured",
             f"{words.measured:,} of {words.users:,}",
             f"{words.failed:,} failed, {words.empty:,} empty",
+        ),
+        (
+            "flagged or suspect, and kept",
+            f"{sum(count for _, count in words.faults):,}",
+            "; ".join(f"{fault}: {count:,}" for fault, count in words.faults[:_FAULTS]) or "no check found a fault",
         ),
         ("generic profiles", f"{len(words.generic):,}", "hardly a word tells the user from others"),
         ("same text, other items", f"{words.twins:,}", "should be 0"),
