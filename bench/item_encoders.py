@@ -33,6 +33,7 @@ from mllmrec.reason.describe import catalogue
 from mllmrec.reason.engines.local_model import TransformersModel
 
 METRIC = METRICS[1]
+SHARD = 256  # texts whose states are kept together
 BEGIN, END = "<!-- item encoders: bench.item_encoders writes this table -->", "<!-- end of item encoders -->"
 OWN, WHITENED = "sentence encoder", "sentence encoder, half-whitened"
 
@@ -102,22 +103,32 @@ def layer_states(
         descriptions: of their pictures.
         folder: keeps the states.
         options: model, layers and tokens.
+    """
+    texts = [" ".join(parts_of(item, text)) for item, text in zip(catalogue(dataset), descriptions, strict=True)]
+    named = "-".join(map(str, (options.tokens, *options.layers)))
+    model: TransformersModel | None = None
+    shards = []
+    make_folder(folder)
+    for start in range(0, len(texts), SHARD):
+        file = folder / f"states-{named}-{start}.npy"
+        if not file.exists():
+            model = model or TransformersModel(options.model, TransformersConfig(device="cpu"))
+            write_array(file, read_layers(model, texts[start : start + SHARD], options))
+        shards.append(np.array(read_array(file)))
+    return dict(zip(options.layers, np.concatenate(shards, axis=1), strict=True))
+
+
+def read_layers(model: TransformersModel, texts: Sequence[str], options: argparse.Namespace) -> Vectors:
+    """Return the mean states of each text, float32 [layers, texts, hidden size]; one pass serves all layers.
+
+    Args:
+        model: a plain llama.
+        texts: in any order.
+        options: layers and tokens.
 
     Raises:
         EngineError: our own forward pass does not run the model.
     """
-    files = {layer: folder / f"states-{options.tokens}-{layer}.npy" for layer in options.layers}
-    if not all(file.exists() for file in files.values()):
-        texts = [" ".join(parts_of(item, text)) for item, text in zip(catalogue(dataset), descriptions, strict=True)]
-        make_folder(folder)
-        for file, states in zip(files.values(), read_layers(texts, options), strict=True):
-            write_array(file, states)
-    return {layer: np.array(read_array(file)) for layer, file in files.items()}
-
-
-def read_layers(texts: Sequence[str], options: argparse.Namespace) -> list[Vectors]:
-    """Return the mean states of each text, one array for each layer; one forward pass serves all layers."""
-    model = TransformersModel(options.model, TransformersConfig(device="cpu"))
     tokenizer, network = model.loaded.processor.tokenizer, model.network
     if network is None:
         raise EngineError(f"{options.model} is no plain llama, and its states are read by our own pass alone")
@@ -130,7 +141,7 @@ def read_layers(texts: Sequence[str], options: argparse.Namespace) -> list[Vecto
             if tokens:
                 states = network.read_states(torch.tensor(tokens), row, 1, options.layers)
                 pooled[:, n] = torch.stack([each.float().mean(0) for each in states]).numpy()
-    return list(pooled)
+    return pooled
 
 
 if __name__ == "__main__":
