@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,12 +49,12 @@ class GivenItems:
         """Return the item graph, which no user's vector reaches."""
         return build_graph(self.items, self.histories, load_config().graph)
 
-    def judge(self, name: str, users: Vectors, kind: str, scope: Scope = "train") -> NDArray[np.float64]:
+    def judge(self, name: str, users: Callable[[], Vectors], kind: str, scope: Scope = "train") -> NDArray[np.float64]:
         """Return the metrics of each judged user, float64 [splits, metrics, U]; NaN for users without held-out items.
 
         Args:
             name: of the file that keeps them.
-            users: float32 [U, d'].
+            users: makes them, float32 [U, d'], where the model is not judged yet.
             kind: of model.
             scope: "all" for users' vectors that saw held-out items: LEAKY.
         """
@@ -64,7 +64,7 @@ class GivenItems:
         config = load_config(None, ["profile.kind=mean", f"model.kind={kind}"])
         profiled = self.dataset.histories(scope)
         model = fit_model(
-            Features(self.items, users, profiled.digest, Cuts(0, 0, 0, 0)),
+            Features(self.items, users(), profiled.digest, Cuts(0, 0, 0, 0)),
             self.graph,
             self.histories,
             self.dataset.matrix("valid"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,8 @@ def measure(dataset: Dataset, options: argparse.Namespace) -> list[tuple[str, ..
     rows = []
     for kind in options.kinds:
         judged = {
-            name: each.judge(kind, mean_of_items(each.items, each.histories), kind) for name, each in given.items()
+            name: each.judge(kind, partial(mean_of_items, each.items, each.histories), kind)
+            for name, each in given.items()
         }
         best = best_of({name: judged[name] for name in layers})
         for name, values in judged.items():

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,7 +73,8 @@ def measure(dataset: Dataset, options: argparse.Namespace) -> list[tuple[str, ..
     """Return the rows of one dataset: for each kind of model, each source of users' vectors."""
     maker = Maker(dataset, options)
     judged: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for source, users, scope in maker.sources():
+    for source, make, scope in maker.sources():
+        users = cache(make)
         for kind in options.kinds:
             judged[kind, source] = maker.given.judge(file_name(f"{kind} {source}"), users, kind, scope)
             print(f"{dataset.name}, {kind}, {source}", file=sys.stderr, flush=True)
@@ -116,13 +118,13 @@ class Maker:
         self.means, self._described = made.encode.users, made.describe
         self.given = GivenItems(dataset, made.encode.items, self._folder / "judged")
 
-    def sources(self) -> Iterator[tuple[str, Vectors, Scope]]:
-        """Yield the name of each source, its users' vectors, and whose interactions they saw."""
-        yield BASE, self.means, "train"
-        yield EXTRACTIVE, self._encoded(), "train"
-        yield TEXTS, self._encoded(*self._generated), "train"
+    def sources(self) -> Iterator[tuple[str, Callable[[], Vectors], Scope]]:
+        """Yield the name of each source, what makes its users' vectors, and whose interactions they saw."""
+        yield BASE, lambda: self.means, "train"
+        yield EXTRACTIVE, self._encoded, "train"
+        yield TEXTS, partial(self._encoded, *self._generated), "train"
         yield self._best_states()
-        yield LEAKY, self._encoded(*self._generated, "profile.history=all"), "all"
+        yield LEAKY, partial(self._encoded, *self._generated, "profile.history=all"), "all"
 
     def _run(self, *settings: str, until: Any) -> Artefacts:
         config = load_config(None, [*settings, "model.kind=mllmrec"])
@@ -136,7 +138,7 @@ class Maker:
         texts = [encoder.fit([text])[0] for text in made.profile.texts]
         return encoder.encode(texts, self._folder / "parts", silent, "encode profiles")
 
-    def _best_states(self) -> tuple[str, Vectors, Scope]:
+    def _best_states(self) -> tuple[str, Callable[[], Vectors], Scope]:
         """Return the states of the layer and the pooling with the largest NDCG on validation, under the first kind."""
         readouts = [Readout(layer, pooling) for layer in self._options.layers for pooling in get_args(Pooling)]
         vectors = {
@@ -144,11 +146,14 @@ class Maker:
             for each, states in zip(readouts, self._states(self._described, readouts), strict=True)
         }
         kind = self._options.kinds[0]
-        judged = {name: self.given.judge(file_name(f"{kind} {name}"), own, kind) for name, own in vectors.items()}
+        judged = {
+            name: self.given.judge(file_name(f"{kind} {name}"), lambda own=own: own, kind)  # type: ignore[misc]
+            for name, own in vectors.items()
+        }
         for name, values in judged.items():
             print(f"{name}: {short(mean_of(values, 'valid', METRICS[1]))} on validation", file=sys.stderr, flush=True)
         best = best_of(judged)
-        return best, vectors[best], "train"
+        return best, lambda: vectors[best], "train"
 
     def _states(self, described: Descriptions, readouts: Sequence[Readout]) -> Vectors:
         """Return float32 [readouts, U, hidden size] of one pass; zero for users without a history or states."""

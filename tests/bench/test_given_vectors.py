@@ -32,11 +32,11 @@ def test_a_judged_model_is_kept_and_counts_each_user(dataset: Dataset, tmp_path:
     items = np.eye(dataset.n_items, dtype=np.float32)
     given = GivenItems(dataset, items, tmp_path)
     users = np.zeros((dataset.n_users, 4), np.float32)
-    first = given.judge("one", users, "content")
+    first = given.judge("one", lambda: users, "content")
     judged = np.unique(dataset.interactions.filter(pl.col("split") == 2)["user"])
     assert np.flatnonzero(np.isfinite(first[1, 0])).tolist() == judged.tolist()
     np.save(tmp_path / "one.npy", first + 1)
-    np.testing.assert_array_equal(given.judge("one", users, "content"), first + 1)
+    np.testing.assert_array_equal(given.judge("one", lambda: users, "content"), first + 1)
 
 
 def test_drawn_users_keep_their_split(dataset: Dataset, tmp_path: Path) -> None:
