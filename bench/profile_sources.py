@@ -43,6 +43,7 @@ from mllmrec.stages import Artefacts
 
 BEGIN, END = "<!-- profile sources: bench.profile_sources writes this table -->", "<!-- end of profile sources -->"
 BASE = "means of items"
+CENTERED = ", centered"  # states are, so the others are shown so too
 EXTRACTIVE, TEXTS, STATES, LEAKY = "extractive texts", "the model's texts", "the model's states", "its texts, LEAKY"
 
 
@@ -124,6 +125,8 @@ class Maker:
         yield EXTRACTIVE, self._encoded, "train"
         yield TEXTS, partial(self._encoded, *self._generated), "train"
         yield self._best_states()
+        yield f"{BASE}{CENTERED}", lambda: center_states(self.means), "train"
+        yield f"{TEXTS}{CENTERED}", lambda: center_states(self._encoded(*self._generated)), "train"
         yield LEAKY, partial(self._encoded, *self._generated, "profile.history=all"), "all"
 
     def _run(self, *settings: str, until: Any) -> Artefacts:
