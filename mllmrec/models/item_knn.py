@@ -22,7 +22,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
-from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, nearest_by_gram, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.largest import nearest_by_gram
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, KernelInputError
-from mllmrec_kernels.mixed import gram
-from mllmrec_kernels.mixed.gram import gram_factor, nearest_by_gram, rank_by_gram, score_by_gram
-from mllmrec_kernels.mixed.largest import largest_entries
+from mllmrec_kernels.mixed import gram, largest
+from mllmrec_kernels.mixed.gram import gram_factor, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.largest import largest_entries, nearest_by_gram
 from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 
 
@@ -32,7 +32,8 @@ def test_scores_have_the_bits_of_scipy(sizes: tuple[int, int, float]) -> None:
 
 @pytest.mark.parametrize("piece", [1, 256])
 def test_ranks_are_counted_and_ties_go_to_the_lower_id(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gram, "_USERS", piece)
+    for module in (gram, largest):
+        monkeypatch.setattr(module, "USERS", piece)
     R, X, H = case(60, 35, 0.15)
     X.data = np.rint(3 * X.data)  # many equal scores, and zeros
     ranks, scores = rank_by_gram(gram_factor(X), R, R, H), (R.to_scipy() @ X.T @ X).toarray()

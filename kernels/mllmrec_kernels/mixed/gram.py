@@ -23,12 +23,12 @@ from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.jit import jit, prefetch
 from mllmrec_kernels.base.parallel import chunks, parallel_for
 
-_USERS = 256  # of one piece of work
+USERS = 256  # or items, of one piece of work
 _AHEAD = 4  # rows that are prefetched: they lie anywhere in memory
 _LINES = 2  # cache lines of a row's ids and of its values
 _FIRST_ROOM = 2**14
 _ADDITIONS = 8  # of a user: from I over so many on, all items are counted
-_Pieces = dict[int, tuple[Any, Any, Any]]
+Pieces = dict[int, tuple[Any, Any, Any]]
 
 
 class GramFactor(NamedTuple):
@@ -69,13 +69,13 @@ def score_by_gram(factor: GramFactor, user_items: CSR) -> CSR:
         factor: X.
         user_items: R, binary [B, I].
     """
-    pieces: _Pieces = {}
+    pieces: Pieces = {}
 
     def _work(start: int, stop: int) -> None:
         pieces[start] = _sum_users(factor, user_items.indptr, user_items.indices, start, stop)
 
-    parallel_for(_work, chunks(user_items.n_rows, _USERS))
-    return _join(pieces, user_items.n_columns)
+    parallel_for(_work, chunks(user_items.n_rows, USERS))
+    return join_pieces(pieces, user_items.n_columns)
 
 
 def rank_by_gram(factor: GramFactor, user_items: CSR, exclude: CSR, heldout: CSR) -> NDArray[np.int32]:
@@ -98,73 +98,16 @@ def rank_by_gram(factor: GramFactor, user_items: CSR, exclude: CSR, heldout: CSR
             heldout.indptr, heldout.indices, ranks,
         )  # fmt: skip
 
-    parallel_for(_work, chunks(len(users), _USERS))
+    parallel_for(_work, chunks(len(users), USERS))
     return ranks
 
 
-def nearest_by_gram(factor: GramFactor, k: int) -> CSR:
-    """Return the k largest entries above 0 of each row of X^T X, float32 [I, I]; of equal ones the lower ids.
-
-    The diagonal is left out. Sums are float64, rows of X ascending, and rounded once to float32.
-
-    Args:
-        factor: X, without negative values.
-        k: entries per row, at least 1.
-    """
-    n_items = len(factor.column_indptr) - 1
-    pieces: _Pieces = {}
-
-    def _work(start: int, stop: int) -> None:
-        pieces[start] = _nearest(factor, k, start, stop)
-
-    parallel_for(_work, chunks(n_items, _USERS))
-    return _join(pieces, n_items)
-
-
-def _join(pieces: _Pieces, n_columns: int) -> CSR:
-    """Return entries per row, columns and values of consecutive pieces as one matrix; `pieces` are by their start."""
+def join_pieces(pieces: Pieces, n_columns: int) -> CSR:
+    """Return entries per row, columns and values of consecutive pieces as one matrix; pieces are by their start."""
     counts, ids, values = zip(*(pieces[start] for start in sorted(pieces)), strict=True) if pieces else ((), (), ())
     indptr = np.cumsum(np.concatenate([np.zeros(1, np.int64), *counts]))
     columns = np.concatenate([np.zeros(0, np.int32), *ids])
     return CSR(indptr, columns, np.concatenate([np.zeros(0, np.float32), *values]), n_columns)
-
-
-@njit(cache=True, nogil=True)
-def _nearest(factor: Any, k: Any, start: Any, stop: Any) -> Any:
-    n_items = len(factor.column_indptr) - 1
-    sums, seen = np.zeros(n_items), np.zeros(n_items, np.bool_)
-    touched, counts = np.empty(n_items, np.int32), np.zeros(stop - start, np.int64)
-    ids, values, total = np.empty((stop - start) * k, np.int32), np.empty((stop - start) * k, np.float32), 0
-    for i in range(start, stop):
-        n = 0
-        for e in range(factor.column_indptr[i], factor.column_indptr[i + 1]):
-            v, share = factor.rows[e], factor.column_values[e]
-            for m in range(factor.indptr[v], factor.indptr[v + 1]):
-                j = factor.ids[m]
-                sums[j] += share * factor.values[m]
-                if not seen[j]:
-                    seen[j], touched[n] = True, j
-                    n += 1
-        sums[i] = 0.0
-        kept = _largest(sums, touched[:n], k)
-        for j in kept:
-            ids[total], values[total] = j, np.float32(sums[j])
-            total += 1
-        counts[i - start] = len(kept)
-        for t in range(n):
-            sums[touched[t]], seen[touched[t]] = 0.0, False
-    return counts, ids[:total].copy(), values[:total].copy()
-
-
-@njit(cache=True, nogil=True)
-def _largest(sums: Any, touched: Any, k: Any) -> Any:
-    """Return the items of the k largest sums above 0, ascending; of equal sums the lower ids."""
-    found = touched[sums[touched] > 0]
-    if len(found) > k:
-        last = np.partition(sums[found], len(found) - k)[len(found) - k]
-        above, equal = found[sums[found] > last], np.sort(found[sums[found] == last])
-        found = np.concatenate((above, equal[: k - len(above)]))
-    return np.sort(found)
 
 
 @jit
