@@ -23,8 +23,8 @@ _Models = Annotated[
     str,
     typer.Option(
         metavar="NAME,NAME",
-        help="Models to compare, separated by commas.",
-        show_default="all but rivals",
+        help="Models to compare, separated by commas; `rivals` and `parts` stand for a group.",
+        show_default="all but rivals and parts",
         autocompletion=complete_models,
     ),
 ]

@@ -17,10 +17,10 @@ def complete_settings(incomplete: str) -> list[str]:
 
 def complete_models(incomplete: str) -> list[str]:
     """Return names of models to compare, after the last comma."""
-    from mllmrec.experiments.entries import GROUP, all_entries
+    from mllmrec.experiments.entries import GROUPS, all_entries
 
     before, comma, last = incomplete.rpartition(",")
-    names = [*(entry.name for entry in all_entries()), GROUP]
+    names = [*(entry.name for entry in all_entries()), *GROUPS]
     return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
 
 

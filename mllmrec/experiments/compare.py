@@ -22,6 +22,7 @@ from mllmrec.experiments.grid import GridPoint
 from mllmrec.experiments.judge import JUDGED_BY, check_validation
 from mllmrec.experiments.table import Result, Row, conclude
 from mllmrec.experiments.trial import Inputs, Trial, Trials
+from mllmrec.features.encode import Features
 from mllmrec.foundation.progress import Progress, silent
 
 
@@ -34,6 +35,7 @@ def compare_models(
     seeds: int = 3,
     generations: Path | None = None,
     progress: Progress = silent,
+    encoded: dict[str, Features] | None = None,
 ) -> Result:
     """Compare models on a dataset, or go on with an interrupted comparison in the same folder.
 
@@ -45,6 +47,7 @@ def compare_models(
         seeds: seeds of each trained model, at least 1.
         generations: cache of the reasoning stages; the user's own by default.
         progress: told after each trial.
+        encoded: features that comparisons on other splits share; see Trials.
 
     Raises:
         ConfigError: the config itself is leaky.
@@ -53,7 +56,7 @@ def compare_models(
     if config.leaky:
         raise ConfigError('compare has a leaky entry of its own; set profile.history back to "train"')
     check_validation(dataset)
-    trials = Trials(dataset, out, ("valid", "test"), generations, progress)
+    trials = Trials(dataset, out, ("valid", "test"), generations, progress, encoded)
     inputs = _inputs(trials, entries, config, progress)
     more = sum(seeds - 1 for entry in entries if entry.fitting == "trained")
     trials.expect("compare, trials", sum(len(entry.grid) for entry in entries) + more)

@@ -28,6 +28,7 @@ from mllmrec.experiments.compare import compare_models
 from mllmrec.experiments.entries import Entry
 from mllmrec.experiments.judge import JUDGED_BY, SHOWN
 from mllmrec.experiments.table import Result, Row
+from mllmrec.features.encode import Features
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 
@@ -152,7 +153,7 @@ def compare_splits(
         TrainingError: no user has both a training and a validation interaction.
     """
     check_rules(rules)
-    tables = []
+    tables, encoded = [], dict[str, Features]()
     for rule in rules:
         drawn = range(config.seed, config.seed + draws) if rule in SEEDED else (config.seed,)
         parts = [dataset if rule == GIVEN else resplit(dataset, rule, seed, cold_share) for seed in drawn]
@@ -165,6 +166,7 @@ def compare_splits(
                 seeds=seeds,
                 generations=generations,
                 progress=progress,
+                encoded=encoded,
             )
             for seed, part in zip(drawn, parts, strict=True)
         ]

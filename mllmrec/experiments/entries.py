@@ -6,8 +6,9 @@ the defaults. The ensemble's rivals have nine points. The ensemble itself tries 
 factorizations, three filters) before it searches its weights. Networks vary their learning rate beside their own
 setting, for it matters as much. The ridges, which are parts of the ensemble, have three points, MLLMRec and its
 ablations four. RIVALS run only where they are named, for they take long: linear ones have nine points, and choose a
-half-life within each fit; ELSA has six, AlphaRec and SASRec four, wide iALS three. The item-kNN of every evaluation has
-no settings (models/baselines.py); the one here chooses weighting and neighborhood.
+half-life within each fit; ELSA has six, AlphaRec and SASRec four, wide iALS three. The ensemble of rivals tries nine
+settings for its parts. PARTS, the ensemble without each of its parts, run only where they are named as well. The
+item-kNN of every evaluation has no settings (models/baselines.py); the one here chooses weighting and neighborhood.
 """
 
 from __future__ import annotations
@@ -126,29 +127,45 @@ RIVALS: tuple[Entry, ...] = (
     Entry("alpharec", "alpharec"),
     Entry("transitions", "transitions"),
     Entry("sasrec", "sasrec"),
+    Entry("rival-ensemble", "rival-ensemble"),
 )
-GROUP = "rivals"  # the name that stands for all of RIVALS
+_LEFT_OUT = ("ridge", "item-kNN", "transitions", "projection", "factors", "graph filter", "content", "popularity")
+PARTS: tuple[Entry, ...] = (
+    *(
+        Entry(
+            f"ensemble-no-{part.lower().replace(' ', '-')}",
+            "ensemble",
+            f"  without {part}",
+            (f'model.left_out=["{part}"]',),
+        )
+        for part in _LEFT_OUT
+    ),
+    Entry("ensemble-no-new-items", "ensemble", "  without places of new items", ("model.new_items=0",)),
+)
+GROUPS = {"rivals": RIVALS, "parts": PARTS}  # the names that stand for all of a group
 
 
 def all_entries() -> tuple[Entry, ...]:
-    """Return ENTRIES, one entry of every kind of model that has none, and RIVALS."""
-    listed = {entry.kind for entry in (*ENTRIES, *RIVALS)}
-    return (*ENTRIES, *(Entry(kind, kind) for kind in registry.kinds() if kind not in listed), *RIVALS)
+    """Return ENTRIES, one entry of every kind of model that has none, and the groups."""
+    grouped = [entry for entries in GROUPS.values() for entry in entries]
+    listed = {entry.kind for entry in (*ENTRIES, *grouped)}
+    return (*ENTRIES, *(Entry(kind, kind) for kind in registry.kinds() if kind not in listed), *grouped)
 
 
 def choose_entries(names: Sequence[str]) -> tuple[Entry, ...]:
-    """Return the named entries in the table's order; all but RIVALS if nothing is named.
+    """Return the named entries in the table's order; all but those of the groups if nothing is named.
 
     Raises:
         InputError: there is no such model.
     """
-    rivals = {entry.name for entry in RIVALS}
-    known = {entry.name: entry for entry in all_entries()}
-    chosen = {*names, *(rivals if GROUP in names else ())} or set(known) - rivals
+    groups = {name: [entry.name for entry in entries] for name, entries in GROUPS.items()}
+    known = [entry.name for entry in all_entries()]
     for name in names:
-        if name not in known and name != GROUP:
+        if name not in known and name not in groups:
             raise InputError(
-                f"there is no model {name!r} to compare{near_miss(name, known)}; there are {', '.join(known)}, "
-                f"and {GROUP}, which stands for the last {len(rivals)}"
+                f"there is no model {name!r} to compare{near_miss(name, known)}; there are {', '.join(known)}, and "
+                "rivals and parts, which stand for those that run only where they are named"
             )
+    of_groups = {own for name, entries in groups.items() for own in entries if not names or name in names}
+    chosen = {*names, *of_groups} if names else set(known) - of_groups
     return tuple(entry for entry in all_entries() if entry.name in chosen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -141,17 +141,21 @@ class Trials:
         splits: the splits that are judged by.
         generations: cache of the reasoning stages; the user's own by default.
         progress: told after each trial, and by each stage and fit.
+        encoded: features by the settings that made them, of other splits of the dataset: where users are means of
+            their items, the items are not encoded again. What is encoded here is added; None: nothing is shared.
     """
 
     def __init__(
-        self, dataset: Dataset, out: Path, splits: Sequence[HeldOut], generations: Path | None, progress: Progress
-    ) -> None:
+        self, dataset: Dataset, out: Path, splits: Sequence[HeldOut], generations: Path | None, progress: Progress,
+        encoded: dict[str, Features] | None = None,
+    ) -> None:  # fmt: skip
         storage.make_folder(out)
         open_foreign(out, lambda _: ())  # trials that are there are read, and others written beside them
         storage.make_folder(out / _FOLDER)
         self._dataset, self._out, self._splits = dataset, out, tuple(splits)
         self._generations, self._progress = generations, progress
         self._inputs: dict[str, Inputs] = {}
+        self._encoded = {} if encoded is None else encoded
         self._label, self._done, self._total = "trials", 0, 0
         self.training, self._valid = dataset.histories("train"), dataset.matrix("valid")
 
@@ -165,10 +169,20 @@ class Trials:
         stages = config.model_dump(mode="json", include={"describe", "profile", "encode", "transformers", "server"})
         name = digests.hash_value(stages)[:16] + (f".{LEAKY}" if config.leaky else "")
         if name not in self._inputs:
-            where, cache = self._out / "inputs" / name, self._generations
-            stages_run = run(self._dataset, where, config, until="encode", cache=cache, progress=self._progress)
-            self._inputs[name] = self._inputs_of(stages_run.encode, self._dataset.histories(config.profile.history))
+            histories = self._dataset.histories(config.profile.history)
+            self._inputs[name] = self._inputs_of(self._features(name, config, histories), histories)
         return self._inputs[name]
+
+    def _features(self, name: str, config: Config, histories: Histories) -> Features:
+        """Return the features of a config, whose stages have a folder of that name."""
+        shared = self._encoded.get(name)
+        if shared is not None and config.profile.kind == "mean":
+            self._progress("no encode: the items' vectors are those of another draw", 1, 1)
+            return replace(shared, users=mean_of_items(shared.items, histories), histories=histories.digest)
+        where, cache = self._out / "inputs" / name, self._generations
+        stages = run(self._dataset, where, config, until="encode", cache=cache, progress=self._progress)
+        self._encoded[name] = stages.encode
+        return stages.encode
 
     def no_inputs(self) -> Inputs:
         """Return features that say nothing, for models that read only interactions."""

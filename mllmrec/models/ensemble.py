@@ -116,14 +116,13 @@ class Ensemble(FittedEnsemble):
         R, progress, items = data.user_items, self.context.progress, data.items_or_zeros()
         blocks = self.context.blocks
         validation = Validation(R, held, data.seed, lambda part: part_in_blocks(part, blocks))
-        progress("project vectors", 0, 1)
-        Z = project_vectors(items, R, blocks)
-        progress("project vectors", 1, 1)
+        tables = self._tables(items, R)
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
-        parts = self._fit_parts(data, validation, items, Z, rows)
-        ridges = self._fit_ridges(validation, (items, Z), device)
+        parts = self._fit_parts(data, validation, items, tables[-1], rows)
+        ridges = {} if self._leaves_out(RIDGE) else self._fit_ridges(validation, tables, device)
         names = (KNN, TRANSITIONS) if len(rows) > 1 else (KNN,)
-        others = other_weights(names, R, self.context.histories, blocks)
+        kept = [name for name in names if not self._leaves_out(name)]
+        others = other_weights(kept, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
         first_scorers = [StandardizedScorer(first.scorer, _no_parts(R.shape)) for first in firsts]
         scorers, others_in_blocks = (
@@ -141,7 +140,7 @@ class Ensemble(FittedEnsemble):
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
         """Fit with the choices of an earlier fit; see refit.py."""
         R, progress = data.user_items, self.context.progress
-        Z = once(data.items_or_zeros(), R)
+        Z = once(lambda: self._tables(data.items_or_zeros(), R)[-1])
         refitted = refit_parts(earlier, data, Z, self.context.histories, progress)
         parts = {name: standardize(part) for name, part in refitted.items()}
         self.weights, self.first_settings, self.went_on = earlier.weights, earlier.first_settings, True
@@ -154,6 +153,18 @@ class Ensemble(FittedEnsemble):
         if earlier.placer is not None:
             held = None if data.valid is None else of_known_items(data.valid, R)
             self.fit_new_items(data, held, self.config.new_items, earlier.placer.placement)
+
+    def _leaves_out(self, part: str) -> bool:
+        return part in self.config.left_out
+
+    def _tables(self, items: Vectors, user_items: CSR) -> tuple[Vectors, ...]:
+        """Return the item vectors and, unless it is left out, their projection."""
+        if self._leaves_out("projection"):
+            return (items,)
+        self.context.progress("project vectors", 0, 1)
+        Z = project_vectors(items, user_items, self.context.blocks)
+        self.context.progress("project vectors", 1, 1)
+        return items, Z
 
     def _fit_parts(
         self, data: FitData, validation: Validation, items: Vectors, Z: Vectors, rows: Mapping[float, CSR]
@@ -168,25 +179,26 @@ class Ensemble(FittedEnsemble):
             rows: of the users for each half-life.
         """
         progress, r = self.context.progress, self.config.factors
-        R, profiles = data.user_items, data.users
-        factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, self.context.blocks)
-        widest = graph_filter(R, r, self.context.blocks)
-        filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
+        R, profiles, parts = data.user_items, data.users, dict[str, VectorScorer]()
+        strengths = FACTOR_STRENGTHS[0]
+        if not self._leaves_out("factors"):
+            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, self.context.blocks)
+            chosen, parts["factors"] = validation.best("factors", factors, progress)
+            strengths = FACTOR_STRENGTHS[chosen]
+        self.factor_settings = pair_weight(R, strengths[0]), strengths[1]
+        if not self._leaves_out("graph filter"):
+            widest = graph_filter(R, r, self.context.blocks)
+            filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
+            parts["graph filter"] = validation.best("graph filters", filters, progress)[1]
         means = mean_of_owned(items, R)
-        contents = (VectorScorer(means if row is R else mean_of_owned(items, row), items) for row in rows.values())
-        aged, content = validation.best("content", contents, progress)
-        self.content_half_life = list(rows)[aged]
-        chosen, best = validation.best("factors", factors, progress)
-        self.factor_settings = pair_weight(R, FACTOR_STRENGTHS[chosen][0]), FACTOR_STRENGTHS[chosen][1]
-        parts = {
-            "factors": best,
-            "graph filter": validation.best("graph filters", filters, progress)[1],
-            "content": content,
-        }
+        if not self._leaves_out("content"):
+            contents = (VectorScorer(means if row is R else mean_of_owned(items, row), items) for row in rows.values())
+            aged, parts["content"] = validation.best("content", contents, progress)
+            self.content_half_life = list(rows)[aged]
         if profiles is not None and profiles.shape == means.shape and not _are_same(profiles, means):
             parts["profile"] = VectorScorer(profiles, items)
         parts["popularity"] = log_popularity(R)
-        return {name: standardize(part) for name, part in parts.items()}
+        return {name: standardize(part) for name, part in parts.items() if not self._leaves_out(name)}
 
     def _fit_ridges(
         self, validation: Validation, tables: Sequence[Vectors], device: torch.device

@@ -13,7 +13,7 @@ which may be none: one for each sum with transitions, and one for all others, ju
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,12 +105,8 @@ def first_parts(
         validation: training interactions, and the users that choose a half-life.
         progress: called while users are ranked.
     """
-    more: list[dict[str, float]] = [{}, {KNN: _KNN_SHARE}]
-    more += [{TRANSITIONS: share} for share in _TRANSITION_SHARES if TRANSITIONS in others]
-    sums = [(tuple(ridges), {RIDGE: 1.0} | shares) for shares in more]
-    last = ((list(ridges)[-1],), {RIDGE: 1.0})
     chosen, firsts = dict[float, float](), []
-    for used, shares in [*sums, last, ((), {KNN: 1.0})]:
+    for used, shares in _candidates(tuple(ridges), others):
         W = first_weights(shares, [ridges[one] for one in used], others, validation.train)
         followed = shares.get(TRANSITIONS, 0.0)
         if followed not in chosen:
@@ -118,6 +114,20 @@ def first_parts(
         half_life = chosen[followed]
         firsts.append(FirstPart(FirstSettings(used, shares, half_life), W, rows[half_life]))
     return firsts
+
+
+def _candidates(
+    ridges: tuple[RidgeSettings, ...], others: Collection[str]
+) -> list[tuple[tuple[RidgeSettings, ...], dict[str, float]]]:
+    """Return the ridges and the shares of each candidate; without ridges that is item-kNN alone."""
+    alone: list[tuple[tuple[RidgeSettings, ...], dict[str, float]]] = [((), {KNN: 1.0})] if KNN in others else []
+    if not ridges:
+        return alone
+    more: list[dict[str, float]] = [{}, {KNN: _KNN_SHARE}] if KNN in others else [{}]
+    more += [{TRANSITIONS: share} for share in _TRANSITION_SHARES if TRANSITIONS in others]
+    sums = [(ridges, {RIDGE: 1.0} | shares) for shares in more]
+    last = [(ridges[-1:], {RIDGE: 1.0})] if len(ridges) > 1 else []
+    return [*sums, *last, *alone]
 
 
 def _half_life(W: CSR, name: str, rows: Mapping[float, CSR], validation: Validation, progress: Progress) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedIndex
 from numpy.typing import ArrayLike
+from pydantic import model_validator
 from safetensors.numpy import load_file, save_file
 
 from mllmrec.config import Count, ModelConfig, Positive, Share
@@ -35,6 +36,9 @@ from mllmrec.models.scoring import Lists, VectorScorer
 from mllmrec.models.validation import sample_summary
 from mllmrec.models.weight_scorers import FEW_USERS, StandardizedScorer, top_one_by_one
 
+PartName = Literal[
+    "ridge", "item-kNN", "transitions", "projection", "factors", "graph filter", "content", "profile", "popularity"
+]
 _VECTOR_PARTS = ("content", "profile")  # whose item columns are the item vectors themselves
 
 
@@ -47,6 +51,13 @@ class EnsembleConfig(ModelConfig):
     factors: Positive = 64  # width of the factors, and of the graph filter at most
     half_lives: HalfLives = (0.0, 2.0, 4.0, 8.0, 16.0)  # of a user's items; validation chooses; 0 alone: no time
     new_items: Share = 0.03  # known items may lose this share of their hits to new ones; 0: new items are not shown
+    left_out: tuple[PartName, ...] = ()  # parts that are not fitted, for an ablation; projection: of item vectors
+
+    @model_validator(mode="after")
+    def _check_left_out(self) -> Self:
+        if {"ridge", "item-kNN"} <= set(self.left_out):
+            raise ValueError("ridge and item-kNN cannot both be left out: one of them is the first part")
+        return self
 
 
 class FittedEnsemble(NewItemModel):

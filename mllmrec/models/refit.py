@@ -20,7 +20,7 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
-from mllmrec.models.content import LeaveOneOutRegression, project_vectors
+from mllmrec.models.content import LeaveOneOutRegression
 from mllmrec.models.ensemble_firsts import FirstPart, first_weights, other_weights
 from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
 from mllmrec.models.gfcf import graph_filter
@@ -160,13 +160,13 @@ def refit_first(
     return FirstPart(settings, first_weights(settings.shares, ridges, others, R), rows)
 
 
-def once(vectors: Vectors, user_items: CSR) -> Callable[[], Vectors]:
-    """Return a function that projects item vectors when it is first called."""
-    projected: list[Vectors] = []
+def once(make: Callable[[], Vectors]) -> Callable[[], Vectors]:
+    """Return a function that makes a table when it is first called."""
+    made: list[Vectors] = []
 
-    def project() -> Vectors:
-        if not projected:
-            projected.append(project_vectors(vectors, user_items))
-        return projected[0]
+    def table() -> Vectors:
+        if not made:
+            made.append(make())
+        return made[0]
 
-    return project
+    return table

@@ -36,6 +36,7 @@ MODELS: dict[str, str] = {
     "alpharec": "mllmrec.models.alpharec:AlphaRec",
     "transitions": "mllmrec.models.transitions:Transitions",
     "sasrec": "mllmrec.models.sasrec:SASRec",
+    "rival-ensemble": "mllmrec.models.rival_ensemble:RivalEnsemble",
     "bpr": "mllmrec.models.bpr:BPR",
     "vbpr": "mllmrec.models.vbpr:VBPR",
     "lightgcn": "mllmrec.models.lightgcn:LightGCN",
