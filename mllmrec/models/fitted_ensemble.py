@@ -59,6 +59,10 @@ class EnsembleConfig(ModelConfig):
             raise ValueError("ridge and item-kNN cannot both be left out: one of them is the first part")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Return every setting; without parts left out those of earlier versions, whose fits are the same."""
+        return self.model_dump(exclude=set() if self.left_out else {"left_out"})
+
 
 class FittedEnsemble(NewItemModel):
     """See the module.

@@ -86,3 +86,5 @@ def test_a_part_that_is_left_out_weighs_nothing(dataset: Dataset, vectors: np.nd
 def test_one_first_part_must_stay() -> None:
     with pytest.raises(ConfigError, match="ridge and item-kNN cannot both be left out"):
         Ensemble(left_out=["item-kNN", "ridge"])
+    assert "left_out" not in Ensemble().config.identity()  # a fit of an earlier version stands
+    assert Ensemble(left_out=["content"]).config.identity()["left_out"] == ("content",)
