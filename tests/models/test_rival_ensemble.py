@@ -80,7 +80,8 @@ def test_a_part_that_is_left_out_weighs_nothing(dataset: Dataset, vectors: np.nd
     if part == "ridge":
         assert fitted.first_settings.ridges == () and fitted.weights["item-kNN"] == 1
     scores = fitted.scores(np.arange(dataset.n_users))
-    np.testing.assert_allclose(fitted.fold_in(dataset.train).scores(np.arange(5)), scores[:5], atol=0.3)
+    placed = fitted.fold_in(dataset.train).scores(np.arange(dataset.n_users))
+    assert np.corrcoef(placed.ravel(), scores.ravel())[0, 1] > 0.98  # users are placed without the part as well
 
 
 def test_one_first_part_must_stay() -> None:
