@@ -73,6 +73,15 @@ def _compare(
     cold_share: Annotated[
         float, typer.Option(min=0.001, max=0.499, help="Share of the items that cold-items hides for the test.")
     ] = 0.1,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Model that the others are set against.",
+            show_default="the one that validation puts first",
+            autocompletion=complete_models,
+        ),
+    ] = "",
     config: ConfigFile = None,
     assignments: Assignments = None,
     cache: Cache = None,
@@ -99,9 +108,12 @@ def _compare(
             tables = compare_splits(
                 data, out, resolved, entries, rules,
                 draws=draws, cold_share=cold_share, seeds=seeds, generations=cache, progress=hook,
+                against=against,
             )  # fmt: skip
         else:
-            result = compare_models(data, out, resolved, entries, seeds=seeds, generations=cache, progress=hook)
+            result = compare_models(
+                data, out, resolved, entries, seeds=seeds, generations=cache, progress=hook, against=against
+            )
     if json:
         console.print_json([table.as_dict() for table in tables] if rules else result.as_dict())
         return

