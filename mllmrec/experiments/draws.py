@@ -170,6 +170,7 @@ def compare_splits(
                 generations=generations,
                 progress=progress,
                 encoded=encoded,
+                against=against,
             )
             for seed, part in zip(drawn, parts, strict=True)
         ]
