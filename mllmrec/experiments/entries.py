@@ -128,6 +128,7 @@ RIVALS: tuple[Entry, ...] = (
     Entry("transitions", "transitions"),
     Entry("sasrec", "sasrec"),
     Entry("rival-ensemble", "rival-ensemble"),
+    Entry("rival-ensemble-linear", "rival-ensemble", "ensemble of rivals, no networks", ("model.networks=false",)),
 )
 _LEFT_OUT = ("ridge", "item-kNN", "transitions", "projection", "factors", "graph filter", "content", "popularity")
 PARTS: tuple[Entry, ...] = (
