@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.cluster_model import Cluster, gap, new_tables, predict, sent_rows
+from bench.cluster_model import Cluster, gap, moved_bytes, new_tables, predict, sent_rows
 
 EIGHT = [(2.5, 0, 0)] * 8
 
@@ -42,6 +42,14 @@ def test_a_table_moves_again_once_four_works_did_not_read_it() -> None:
     works = [{"cut": {"R": 30, "new": 10}}, {"cut": {}}, {"cut": {"R": 30}}, {"cut": {"R": 30, "other": 10}}]
     assert sent_rows(works) == [1, 0, 1, 0.25]  # by value, by reference, and then it is there
     assert new_tables([work(20, {name: 7}) for name in names]) == [7, 7, 0, 0, 0, 0, 0, 0, 7]
+
+
+def test_bytes_between_nodes_are_tables_for_each_and_rows_and_results_of_those_elsewhere() -> None:
+    few = {"stage": "a", "tables": {"V": 1000}, "cut": {}, "blocks": [(1, 10, 100)] * 2}
+    many = {"stage": "b", "tables": {"V": 1000}, "cut": {"R": 80}, "blocks": [(1, 10, 100)] * 8}
+    assert moved_bytes([few, many], 4) == {"a": 1000 + 100, "b": 2000 + 6 * 110}  # two nodes had V already
+    assert moved_bytes([many, many, many], 2) == {"b": 1000 + 4 * (110 + 110 + 100)}
+    assert moved_bytes([few, many], 1) == {"a": 0, "b": 0}
 
 
 def test_what_is_not_in_blocks_stays_and_stages_that_were_read_again_do_not_count() -> None:
