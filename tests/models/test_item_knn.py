@@ -87,7 +87,7 @@ def test_no_interactions_and_users_of_everything_are_no_trouble(weighting) -> No
 
 def test_blocks_are_one_whole(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ItemKNN(n_neighbors=4, weighting="tfidf").fit(dataset.train).weights
-    monkeypatch.setattr("mllmrec_kernels.mixed.gram._USERS", 7)
+    monkeypatch.setattr("mllmrec_kernels.mixed.largest.USERS", 7)
     parts = ItemKNN(n_neighbors=4, weighting="tfidf").fit(dataset.train).weights
     assert isinstance(whole, CSR) and isinstance(parts, CSR)
     assert np.array_equal(whole.indices, parts.indices) and np.array_equal(whole.values(), parts.values())
