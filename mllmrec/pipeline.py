@@ -23,6 +23,7 @@ from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
 from mllmrec.foundation import storage
 from mllmrec.foundation.addresses import fetched, mirrored
+from mllmrec.foundation.environment import release_memory
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.graph.neighbors import WideLists
@@ -149,6 +150,7 @@ def run(
         work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before, launcher, wide)
         artefacts = Artefacts(folder)
         for stage in _stages(work, artefacts):
+            release_memory()
             push(_files_of(folder, stage))
             if stage == until:
                 break

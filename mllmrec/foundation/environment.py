@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -210,6 +212,12 @@ def _kernel_backends() -> list[Finding]:
         Finding(f"kernels: {name}", "ok" if not reason else "absent", reason or "runs here")
         for name, reason in ((name, backend.missing(name)) for name in backend.available())
     ]
+
+
+def release_memory() -> None:
+    """Return freed memory to the system; the C library keeps it, gigabytes after a large fit. Only glibc can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resolve_device(name: str, setting: str) -> torch.device:

@@ -33,7 +33,7 @@ from mllmrec_kernels.base.parallel import single_threaded_blas
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
-from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.environment import release_memory, resolve_device
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
@@ -103,6 +103,7 @@ class Ensemble(FittedEnsemble):
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         held = of_known_items(held, R)
         self._fit_known_items(data, held, device)
+        release_memory()
         self.fit_new_items(data, held, self.config.new_items)
 
     def _fit_known_items(self, data: FitData, held: CSR, device: torch.device) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -130,8 +131,11 @@ class ItemGroups:
     def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
         self._scores, self._train = scorer.mixed(users), train.take_rows(users)
         self._weights: sp.csr_array = scorer.weights.matrix
-        self._by_column: sp.csc_array = self._weights.tocsc()  # once for all predictions
         self._items = scorer.rest.items
+
+    @cached_property
+    def _by_column(self) -> sp.csc_array:
+        return self._weights.tocsc()
 
     def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:
         """Return the lists of a group by its own parameters.

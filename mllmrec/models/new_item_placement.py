@@ -242,10 +242,10 @@ def replace_columns(weights: sp.csr_array, items: NDArray[np.int64], columns: sp
         items: int64 [J], ascending, whose columns change.
         columns: float32 [I, J].
     """
-    kept = np.ones(weights.shape[1], np.float32)
-    kept[items] = 0
-    others = (weights @ sp.diags_array(kept)).tocsr()
-    others.eliminate_zeros()
+    is_replaced = np.zeros(weights.shape[1], bool)
+    is_replaced[items] = True
+    values = np.where(is_replaced[weights.indices], np.float32(0), weights.data)
+    others = sp.csr_array((values, weights.indices, weights.indptr), shape=weights.shape)  # the sum drops the zeros
     return CSR.from_scipy(others + spread_columns(sp.csr_array(columns), items, weights.shape[1]))
 
 

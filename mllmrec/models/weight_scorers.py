@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.scoring import USERS, Lists, VectorScorer, ranks_by_users
 
-_LIST_BYTES = 1 << 30  # working memory of lists; with less, items are encoded again for each piece of the users
+_LIST_BYTES = 1 << 29  # working memory of lists; with less, items are encoded again for each piece of the users
 
 FEW_USERS = 16  # up to so many new users are listed one by one, from items that are encoded once
 

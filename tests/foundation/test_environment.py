@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from mllmrec.foundation import environment
 from mllmrec.foundation.environment import _extra, describe_machine, versions
 
 
@@ -37,3 +41,12 @@ def test_a_run_records_versions_and_the_machine() -> None:
 def test_an_absent_extra_is_named_with_its_command() -> None:
     found = _extra("vlm", ("no_such_package.inner",))
     assert (found.state, found.detail) == ("absent", "optional: pip install 'mllmrec[vlm]'")
+
+
+def test_memory_is_released_where_the_c_library_can_and_else_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
+    environment.release_memory()
+    assert calls == [0]
+    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: SimpleNamespace())
+    environment.release_memory()
