@@ -25,6 +25,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +54,7 @@ from mllmrec.models.gfcf import graph_filter, narrow
 from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
-from mllmrec.models.refit import can_go_on, once, refit_first, refit_parts, same_weight
+from mllmrec.models.refit import can_go_on, refit_first, refit_parts, same_weight
 from mllmrec.models.ridge import by_owned_item, ridge_support, solve_ridges
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.user_blocks import part_in_blocks
@@ -141,7 +142,7 @@ class Ensemble(FittedEnsemble):
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
         """Fit with the choices of an earlier fit; see refit.py."""
         R, progress = data.user_items, self.context.progress
-        Z = once(lambda: self._tables(data.items_or_zeros(), R)[-1])
+        Z = cache(lambda: self._tables(data.items_or_zeros(), R)[-1])
         refitted = refit_parts(earlier, data, Z, self.context.histories, progress)
         parts = {name: standardize(part) for name, part in refitted.items()}
         self.weights, self.first_settings, self.went_on = earlier.weights, earlier.first_settings, True

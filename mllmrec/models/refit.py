@@ -158,15 +158,3 @@ def refit_first(
     others = other_weights(tuple(settings.shares), R, histories)
     (rows,) = aged_rows(R, histories, [settings.half_life]).values()
     return FirstPart(settings, first_weights(settings.shares, ridges, others, R), rows)
-
-
-def once(make: Callable[[], Vectors]) -> Callable[[], Vectors]:
-    """Return a function that makes a table when it is first called."""
-    made: list[Vectors] = []
-
-    def table() -> Vectors:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return table
