@@ -29,20 +29,23 @@ from bench.reproduce import FIRST_SEED, METRICS, of_ids_alone
 from mllmrec.config import EvaluateConfig, load_config
 from mllmrec.dataset import Dataset, PrepareOptions, load, prepare
 from mllmrec.errors import MllmrecError
-from mllmrec.evaluation.evaluate import HeldOut
+from mllmrec.evaluation import metrics
+from mllmrec.evaluation.evaluate import HeldOut, protocol
 from mllmrec.evaluation.groups import ALL as ALL_USERS
 from mllmrec.evaluation.groups import ItemRanker
 from mllmrec.evaluation.metrics import Interval, mean_interval, short
 from mllmrec.experiments import choose_entries
-from mllmrec.experiments.judge import Values, evaluate_users
+from mllmrec.experiments.judge import SHOWN, Values
 from mllmrec.experiments.trial import Trial, keep_trial
 from mllmrec.foundation.digests import hash_value
 from mllmrec.foundation.storage import make_folder
 from mllmrec.models.fitting import fit_model
 
+_CUTOFFS = (10, 20)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line, Fit both sides and print the table."""
+    """Read the command line, fit both sides and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="a prepared dataset, or a folder to prepare")
     parser.add_argument("--split-column", help="of a folder to prepare: the column that holds a given split")
@@ -159,7 +162,10 @@ class Sides:
         )
 
     def _evaluated(self, scorer: ItemRanker, split: HeldOut) -> Values:
-        return evaluate_users(scorer, self.dataset, split, EvaluateConfig())
+        heldout, exclude = protocol(self.dataset, split, EvaluateConfig())
+        ranks = scorer.ranks(exclude, heldout, limit=max(_CUTOFFS))
+        values = metrics.per_user(ranks, heldout.indptr, _CUTOFFS)
+        return {name: values[name][np.diff(heldout.indptr) > 0] for name in SHOWN}
 
 
 def _choose(grid: Mapping[str, Callable[[int], Trial]], seeds: range) -> Side:

@@ -95,6 +95,10 @@ class Race:
         for method in self.methods:
             method.run()
 
+    def measure_memory(self, method: Method) -> None:
+        """Measure a method's peak memory in an untimed run."""
+        self._extra[method.name] = peak_extra(method.run)
+
     def turn(self, method: Method) -> None:
         """Pause, then run a method once, timed."""
         time.sleep(PAUSE)

@@ -269,6 +269,6 @@ def test_one_fit_builds_the_training_matrix_once(inputs, monkeypatch: pytest.Mon
     config = QUICK.model_copy(update={"epochs": 1})
     fit_model(features, graph, fresh, valid, read_settings({"kind": kind}), config, seed=1)
     # Other matrices of the same shape: an epoch's edges of FREEDOM; of the ensemble the short lists of its weight
-    # search, and the held-out rows of known and of new items.
-    others = {"freedom": 1, "ensemble": 4}.get(kind, 0)
+    # search, and the held-out rows of known and of new items; of the rivals' ensemble the short lists alone.
+    others = {"freedom": 1, "ensemble": 4, "rival-ensemble": 1}.get(kind, 0)
     assert built.count((seen.n_users, seen.n_items)) == 1 + others
