@@ -99,15 +99,15 @@ def _weights(block: Block) -> CSR | NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRanker:
-    """Ranks held-out items by a model, in blocks of users.
+class _InBlocks:
+    """Ranks held-out items in blocks of users.
 
     Attributes:
-        model: a fitted model.
+        model: a fitted model, or a part of one; ranks in this process if workers do not know it.
         blocks: workers that rank.
     """
 
-    model: Ranker
+    model: ItemRanker
     blocks: Blocks
 
     def ranks(
@@ -121,7 +121,23 @@ class BlockRanker:
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        return _ranks(self.model, self.blocks, exclude, heldout, limit, progress)
+        users = np.flatnonzero(np.diff(heldout.indptr))
+        tables = _take_apart(self.model, users)
+        if tables is None or not len(users):
+            self.blocks.counts["models_not_in_blocks"] += tables is None
+            return self.model.ranks(exclude, heldout, limit=limit, progress=progress)
+        rows = {**tables.rows, "exclude": exclude.take_rows(users), "heldout": heldout.take_rows(users)}
+        settings = {"kind": tables.kind, "limit": limit, **tables.settings}
+        size = rows_a_block(len(users), USERS, least=_RANKED)
+        work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
+        return self.blocks.run(work, progress)["ranks"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRanker(_InBlocks):
+    """Ranks held-out items by a model, in blocks of users; see _InBlocks."""
+
+    model: Ranker
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of only some items, in this process; see Recommender.among."""
@@ -129,29 +145,10 @@ class BlockRanker:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPart:
-    """Ranks, lists and scores by one part of a model, in blocks of users; see Part.
+class BlockPart(_InBlocks):
+    """Ranks, lists and scores by one part of a model, in blocks of users; see Part and _InBlocks."""
 
-    Attributes:
-        part: of the model.
-        blocks: workers.
-    """
-
-    part: RankedPart
-    blocks: Blocks
-
-    def ranks(
-        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
-    ) -> NDArray[np.int32]:
-        """Return the rank of each held-out item; see Recommender.ranks.
-
-        Args:
-            exclude: [U, I], items that are not ranked.
-            heldout: [U, I], items to rank.
-            limit: ranks of `limit` or more may come out as any number from `limit` on.
-            progress: called after each block of users.
-        """
-        return _ranks(self.part, self.blocks, exclude, heldout, limit, progress)
+    model: RankedPart
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         """Return the k best items of each user; see top_by_user.
@@ -161,14 +158,14 @@ class BlockPart:
             k: items per user.
             exclude: [B, I], items not to list.
         """
-        return _top(self.part, users, k, exclude, self.blocks, "list items") or self.part.top(users, k, exclude)
+        return _top(self.model, users, k, exclude, self.blocks, "list items") or self.model.top(users, k, exclude)
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        tables = _take_apart(self.part, users)
+        tables = _take_apart(self.model, users)
         if tables is None or not len(users):
             self.blocks.counts["models_not_in_blocks"] += tables is None
-            return self.part.scores_of(users, items)
+            return self.model.scores_of(users, items)
         rows, settings = {**tables.rows, "listed": items}, {"kind": tables.kind, **tables.settings}
         size = rows_a_block(len(users), USERS, least=_LISTED)
         work = Work(score_block, "score listed items", len(users), size, rows, tables.shared, settings)
@@ -191,31 +188,6 @@ def rank_block(block: Block) -> Arrays:
     """Return the ranks of the held-out items of the block's users."""
     scorer = _put_together(block)
     return {"ranks": scorer.ranks(block.matrix("exclude"), block.matrix("heldout"), limit=block.settings["limit"])}
-
-
-def _ranks(
-    model: ItemRanker, blocks: Blocks, exclude: CSR, heldout: CSR, limit: int | None, progress: Progress
-) -> NDArray[np.int32]:
-    """Return the rank of each held-out item; see BlockRanker.ranks.
-
-    Args:
-        model: ranks in this process if workers do not know it.
-        blocks: workers that rank.
-        exclude: [U, I], items that are not ranked.
-        heldout: [U, I], items to rank.
-        limit: ranks from here on need not be told apart.
-        progress: called after each block of users.
-    """
-    users = np.flatnonzero(np.diff(heldout.indptr))
-    tables = _take_apart(model, users)
-    if tables is None or not len(users):
-        blocks.counts["models_not_in_blocks"] += tables is None
-        return model.ranks(exclude, heldout, limit=limit, progress=progress)
-    rows = {**tables.rows, "exclude": exclude.take_rows(users), "heldout": heldout.take_rows(users)}
-    settings = {"kind": tables.kind, "limit": limit, **tables.settings}
-    size = rows_a_block(len(users), USERS, least=_RANKED)
-    work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
-    return blocks.run(work, progress)["ranks"]
 
 
 def in_blocks(models: Mapping[str, Ranker], blocks: Blocks | None) -> Mapping[str, Ranker]:

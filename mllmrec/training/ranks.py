@@ -85,7 +85,7 @@ def _join() -> None:
 
 
 class SharedLoss(nn.Module):
-    """The loss of a batch of which every rank computes its share, in torch's DistributedDataParallel.
+    """The loss of a batch, a share of it per rank, in torch's DistributedDataParallel.
 
     Args:
         network: on its device.

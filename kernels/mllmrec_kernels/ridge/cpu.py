@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.arrays import Float32Array, Float64Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import chunks, parallel_for
-from mllmrec_kernels.ridge.reference import Strengths
+from mllmrec_kernels.ridge.reference import Strengths, count_members
 
 _ITEMS = 64  # of one piece of work
 
@@ -71,7 +71,7 @@ def ridge_weights(
     """
     scales = np.array(strengths, np.float64)
     before = int(support.indptr[start])
-    longest = int(_count_members(np.diff(item_users.indptr), support, start, stop).max(initial=0))
+    longest = int(count_members(np.diff(item_users.indptr), support, start, stop).max(initial=0))
     out = np.empty((len(tables), len(strengths), int(support.indptr[stop]) - before), np.float32)
     reads_content = scales[:, 0].any()
 
@@ -91,13 +91,6 @@ def ridge_weights(
 
     parallel_for(_work, chunks(stop - start, _ITEMS))
     return out
-
-
-def _count_members(degrees: NDArray[np.int64], support: CSR, start: int, stop: int) -> NDArray[np.int64]:
-    """Count the users of each item and of its neighbors, a user once for each of them; int64 [stop - start]."""
-    ends = support.indptr[start : stop + 1]
-    before = np.concatenate([[0], np.cumsum(degrees[support.indices[ends[0] : ends[-1]]])])
-    return np.asarray(np.diff(before[ends - ends[0]]) + degrees[start:stop])
 
 
 def _fit_item(

@@ -45,7 +45,21 @@ def ridge_weights(
     return weights
 
 
-def count_members(degrees: NDArray[np.int64], support: CSR) -> NDArray[np.int64]:
-    """Count the users of each item and of its neighbors, a user once for each of them; int64 [I]."""
-    before = np.concatenate([[0], np.cumsum(degrees[support.indices])])
-    return np.asarray(np.diff(before[support.indptr]) + degrees)
+def count_members(
+    degrees: NDArray[np.int64], support: CSR, start: int = 0, stop: int | None = None
+) -> NDArray[np.int64]:
+    """Count the users of each item from start to stop and of its neighbors, a user once for each of them.
+
+    Args:
+        degrees: int64 [I], users of each item.
+        support: [I, I], the neighbors.
+        start: the first item.
+        stop: the item after the last; None: I.
+
+    Returns:
+        int64 [stop - start].
+    """
+    items = slice(start, support.n_rows if stop is None else stop)
+    ends = support.indptr[items.start : items.stop + 1]
+    before = np.concatenate([[0], np.cumsum(degrees[support.indices[ends[0] : ends[-1]]])])
+    return np.asarray(np.diff(before[ends - ends[0]]) + degrees[items])
