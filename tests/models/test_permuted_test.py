@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
+from bench.exchanged_rows import digests, exchange_test_rows
 from mllmrec.config import EvaluateConfig, GraphConfig, TrainConfig
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation.evaluate import evaluate_models
@@ -24,18 +21,6 @@ from mllmrec.models.registry import read_settings
 QUICK = TrainConfig(dim=8, epochs=2, batch_size=256)
 
 
-def permuted(dataset: Dataset) -> Dataset:
-    """Return the dataset with other items in its test rows: those of users drawn at random, new to the user."""
-    rows, generator = dataset.interactions, np.random.default_rng(0)
-    items = rows["item"].to_numpy().copy()
-    owned = {user: set(part["item"]) for (user,), part in rows.group_by("user")}
-    for n in np.flatnonzero(rows["split"].to_numpy() == 2):
-        user = rows["user"][int(n)]
-        items[n] = generator.choice(np.setdiff1d(np.arange(dataset.n_items), list(owned[user])))
-        owned[user].add(int(items[n]))
-    return replace(dataset, interactions=rows.with_columns(pl.Series("item", items, dtype=pl.Int32)))
-
-
 def fit(dataset: Dataset, vectors: np.ndarray, kind: str) -> Recommender:
     """Fit as a trial of a comparison does."""
     seen = dataset.histories()
@@ -44,25 +29,17 @@ def fit(dataset: Dataset, vectors: np.ndarray, kind: str) -> Recommender:
     return fit_model(features, graph, seen, dataset.matrix("valid"), read_settings({"kind": kind}), QUICK, seed=1)
 
 
-def digests(model: Recommender, folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that the model writes."""
-    folder.mkdir()
-    return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in model.write_files(folder.joinpath)
-    }
-
-
 @pytest.mark.parametrize("kind", registry.kinds())
 def test_every_fitted_byte_stays_the_same_when_test_rows_are_exchanged(
-    dataset: Dataset, vectors: np.ndarray, tmp_path: Path, kind: str
+    dataset: Dataset, vectors: np.ndarray, kind: str
 ) -> None:
     if kind == "sansa" and not find_spec("sansa"):
         pytest.skip("sansa is not installed")
-    other = permuted(dataset)
+    other = exchange_test_rows(dataset)
     assert not np.array_equal(dataset.matrix("test").indices, other.matrix("test").indices)
     first, second = fit(dataset, vectors, kind), fit(other, vectors, kind)
-    files = digests(first, tmp_path / "first")
-    assert files and files == digests(second, tmp_path / "second")
+    files = digests(first)
+    assert files and files == digests(second)
     users = np.arange(dataset.n_users)
     np.testing.assert_array_equal(first.scores(users), second.scores(users))
 
@@ -70,7 +47,7 @@ def test_every_fitted_byte_stays_the_same_when_test_rows_are_exchanged(
 def test_exchanged_test_rows_are_no_better_ranked_than_by_chance(dataset: Dataset, vectors: np.ndarray) -> None:
     model = fit(dataset, vectors, "ease")
     ndcg = []
-    for part in (dataset, permuted(dataset)):
+    for part in (dataset, exchange_test_rows(dataset)):
         ranked = evaluate_models({"ease": model}, part, EvaluateConfig(cutoffs=(20,)))
         ndcg.append(ranked.means["test"]["ease"]["ndcg@20"])
     assert ndcg[1] < 0.75 * ndcg[0]
