@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work, rows_a_block
 from mllmrec.features.encode import Vectors
 from mllmrec.models.new_items import Prediction, predict_all_columns, predict_rows
+from mllmrec.models.scoring import USERS, Lists
 from mllmrec.models.weight_scorers import StandardizedScorer
 
 CUTOFF = 20
+_LISTED = 1 << 10  # users of a block, at least: each block encodes the items anew
 _HALVINGS = 30  # of the interval that the offset lies in
 _DISCOUNTS = 1 / np.log2(np.arange(CUTOFF) + 2)
 _IDEAL = np.concatenate([[np.inf], np.cumsum(_DISCOUNTS)])  # by number of relevant items; a user without any adds 0
@@ -48,15 +52,16 @@ class TopLists:
     relevant: NDArray[np.int64]
 
     @staticmethod
-    def of(scores: MixedScores, exclude: CSR, relevant: CSR) -> TopLists:
+    def of(scores: MixedScores, exclude: CSR, relevant: CSR, blocks: Blocks | None = None) -> TopLists:
         """Return the lists of B users by scores for J items.
 
         Args:
             scores: [B, J].
             exclude: [B, J], items not to list.
             relevant: [B, J], items that the users are known to like.
+            blocks: workers that list instead of this process.
         """
-        ids, values = topk_mixed(scores, CUTOFF, exclude=exclude)
+        ids, values = _top_in_blocks(scores, exclude, blocks) if blocks else topk_mixed(scores, CUTOFF, exclude=exclude)
         rows = np.repeat(np.arange(len(ids)), ids.shape[1])
         found = np.asarray(relevant.to_scipy()[rows, np.maximum(ids, 0).ravel()]).reshape(ids.shape)
         return TopLists(values, (found > 0) & (ids >= 0), np.diff(relevant.indptr))
@@ -79,6 +84,25 @@ class TopLists:
         reachable = np.minimum(self.relevant[users], CUTOFF)
         recall = float((1 / self.relevant[users]).sum() / judged)
         return Quality(recall, float((_DISCOUNTS[ranks] / _IDEAL[reachable]).sum() / judged))
+
+
+def _top_in_blocks(scores: MixedScores, exclude: CSR, blocks: Blocks) -> Lists:
+    rows: dict[str, Any] = {"user_items": scores.user_items, "scale": scores.scale, "exclude": exclude}
+    shared: dict[str, Any] = {"weights": scores.item_weights}
+    if scores.user_vectors is not None:
+        rows["user_vectors"], shared["item_vectors"] = scores.user_vectors, scores.item_vectors
+    n = exclude.n_rows
+    found = blocks.run(Work(list_block, "list items", n, rows_a_block(n, USERS, least=_LISTED), rows, shared))
+    return found["ids"], found["scores"]
+
+
+def list_block(block: Block) -> Arrays:
+    """Return the best items of the block's users."""
+    has_vectors = "user_vectors" in block.rows
+    vectors = [block.array(name) if has_vectors else None for name in ("user_vectors", "item_vectors")]
+    scores = MixedScores(block.matrix("user_items"), block.matrix("weights"), block.array("scale"), *vectors)
+    ids, values = topk_mixed(scores, CUTOFF, exclude=block.matrix("exclude"))
+    return {"ids": ids, "scores": values}
 
 
 def highest_offset(known: TopLists, new: TopLists, share: float) -> float:
@@ -126,16 +150,20 @@ class ItemGroups:
         scorer: of users and items.
         users: int64 [B].
         train: binary [U, I], items that are not listed.
+        blocks: workers that predict and list instead of this process.
     """
 
-    def __init__(self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR) -> None:
+    def __init__(
+        self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR, blocks: Blocks | None = None
+    ) -> None:
         self._scores, self._train = scorer.mixed(users), train.take_rows(users)
         self._weights: sp.csr_array = scorer.weights.matrix
-        self._items = scorer.rest.items
+        self._items, self._blocks = scorer.rest.items, blocks
 
     @cached_property
-    def _by_column(self) -> sp.csc_array:
-        return self._weights.tocsc()
+    def _columns(self) -> CSR:
+        """W^T."""
+        return CSR.from_scipy(self._weights.T)
 
     def lists(self, items: NDArray[np.int64], relevant: CSR) -> TopLists:
         """Return the lists of a group by its own parameters.
@@ -147,7 +175,7 @@ class ItemGroups:
         excluded, liked = (
             CSR.from_scipy(matrix.to_scipy()[:, items], binary=True) for matrix in (self._train, relevant)
         )
-        return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked)
+        return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked, self._blocks)
 
     def predict_columns(self, mean: sp.csr_array, owned: Sequence[float]) -> list[sp.csc_array]:
         """Return the weights of predicted items for each weight of an owned neighbor, float32 [I, J].
@@ -156,7 +184,7 @@ class ItemGroups:
             mean: A, float32 [J, I].
             owned: o of each.
         """
-        return predict_all_columns(self._by_column, mean, owned)
+        return predict_all_columns(self._columns, mean, owned, self._blocks)
 
     def predicted_lists(self, columns: sp.csc_array, mean: sp.csr_array, relevant: sp.csr_array) -> TopLists:
         """Return the lists of a group by predicted parameters at a gain of 1.
@@ -168,7 +196,7 @@ class ItemGroups:
         """
         nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
         scores = self._scored(columns, predict_rows(self._items, mean, Prediction()))
-        return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True))
+        return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True), self._blocks)
 
     def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:
         scores, weights = self._scores, CSR.from_scipy(sp.csr_array(columns))

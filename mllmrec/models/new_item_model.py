@@ -14,6 +14,7 @@ from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
@@ -75,10 +76,11 @@ class NewItemModel(ScorerModel):
         self.unshown = len(unknown)
         if data.items is None or share == 0:
             return
-        features, placement = data.items_or_zeros(), earlier
+        features, placement, blocks = data.items_or_zeros(), earlier, self.context.blocks
         if placement is None and valid is not None:
             x = HalfWhitening.of(features)(features)
-            placement = choose_placement(self._fold_in, R, valid, x, share, data.seed, self.context.progress)
+            progress = self.context.progress
+            placement = choose_placement(self._fold_in, R, valid, x, share, data.seed, progress, blocks)
             self._forget_new_users()
         if placement is None:
             return
@@ -86,27 +88,32 @@ class NewItemModel(ScorerModel):
         if not len(unknown):
             return
         if valid is None:
-            new = self.show_items(unknown, features[unknown])
+            new = self.show_items(unknown, features[unknown], blocks)
         else:
             self.placer = self.placer.with_offset(0.0)
-            new = self.show_items(unknown, features[unknown])
-            offset = lowered_offset(self.scorer, new, R, valid, share, placement.offset) if len(new) else 0.0
-            self.placer = self.placer.with_offset(offset if len(new) else placement.offset)
+            new = self.show_items(unknown, features[unknown], blocks)
+            offset = placement.offset
+            if len(new):
+                offset = lowered_offset(self.scorer, new, R, valid, share, offset, blocks)
+            self.placer = self.placer.with_offset(offset)
             self._set_offset(new)
         self.shown = len(new)
         self.unshown -= self.shown
 
-    def show_items(self, items: NDArray[np.int64], features: Vectors) -> NDArray[np.int64]:
+    def show_items(
+        self, items: NDArray[np.int64], features: Vectors, blocks: Blocks | None = None
+    ) -> NDArray[np.int64]:
         """Put the predicted parameters of items into the tables; return the items that could be placed.
 
         Args:
             items: int64, ascending, without training interactions.
             features: float32, a vector of each.
+            blocks: workers that predict instead of this process.
         """
         if self.placer is None:
             return items[:0]
         W, width = self.ridge.sums.matrix, self.rest.items.shape[1] - self.widths.get(NEW_ITEMS, 0)
-        placed, columns, rows = self.placer.predict_items(items, features, W, self.rest.items[:, :width])
+        placed, columns, rows = self.placer.predict_items(items, features, W, self.rest.items[:, :width], blocks)
         if not len(placed):
             return placed
         self.ridge.set_weights(

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation.progress import Progress, silent
@@ -29,7 +30,6 @@ from mllmrec.models.new_items import (
     HalfWhitening,
     Prediction,
     all_neighbor_weights,
-    neighbor_weights,
     predict_columns,
     predict_rows,
     spread_columns,
@@ -88,6 +88,7 @@ def choose_placement(
     share: float,
     seed: int,
     progress: Progress = silent,
+    blocks: Blocks | None = None,
 ) -> Placement | None:
     """Choose a placement of new items.
 
@@ -99,6 +100,7 @@ def choose_placement(
         share: of Recall@20 and NDCG@20 that known items may lose, above 0.
         seed: of the hidden items.
         progress: called after each setting of the prediction.
+        blocks: workers that predict and list instead of this process.
 
     Returns:
         The placement; None where too little is known to hide anything, or no validation item is listed.
@@ -111,13 +113,13 @@ def choose_placement(
         return None
     kept = np.setdiff1d(known, hidden)
     rows = histories.take_rows(users)
-    groups = ItemGroups(fold_in(rows), np.arange(len(users)), rows)
+    groups = ItemGroups(fold_in(rows), np.arange(len(users)), rows, blocks)
     known_lists = groups.lists(kept, valid.take_rows(users))
     if not known_lists.hits.any():
         return None
     best: Placement | None = None
     liked = bought.take_rows(users).to_scipy()[:, hidden]
-    means = all_neighbor_weights(vectors[hidden], vectors[kept], SHARPNESS)
+    means = all_neighbor_weights(vectors[hidden], vectors[kept], SHARPNESS, blocks)
     for n, (sharpness, near) in enumerate(zip(SHARPNESS, means, strict=True)):
         mean = spread_columns(near, kept, train.n_columns)
         for m, (owned, columns) in enumerate(zip(OWNED, groups.predict_columns(mean, OWNED), strict=True), start=1):
@@ -210,7 +212,12 @@ class ItemPlacer:
         return ItemPlacer(whitening, known, whitening(features[known]), placement)
 
     def predict_items(
-        self, items: NDArray[np.int64], features: Vectors, weights: sp.csr_array, table: Vectors
+        self,
+        items: NDArray[np.int64],
+        features: Vectors,
+        weights: sp.csr_array,
+        table: Vectors,
+        blocks: Blocks | None = None,
     ) -> Predicted:
         """Return the items that can be placed, their columns [I, J] and their rows, float32 [J, D].
 
@@ -221,12 +228,13 @@ class ItemPlacer:
             features: float32, a vector of each.
             weights: W, float32 [I, I].
             table: item vectors of the other parts, float32 [I, D].
+            blocks: workers that predict instead of this process.
         """
         prediction = self.placement.prediction
-        near = neighbor_weights(self.whitening(features), self.vectors, prediction.sharpness)
+        (near,) = all_neighbor_weights(self.whitening(features), self.vectors, [prediction.sharpness], blocks)
         placed = np.flatnonzero(np.diff(near.indptr))
         mean = spread_columns(near[placed], self.known, weights.shape[1])
-        columns = predict_columns(weights, mean, prediction)
+        columns = predict_columns(weights, mean, prediction, blocks)
         return items[placed], columns, predict_rows(table, mean, prediction)
 
     def with_offset(self, offset: float) -> ItemPlacer:
@@ -250,7 +258,13 @@ def replace_columns(weights: sp.csr_array, items: NDArray[np.int64], columns: sp
 
 
 def lowered_offset(
-    scorer: StandardizedScorer, new: NDArray[np.int64], train: CSR, valid: CSR, share: float, most: float
+    scorer: StandardizedScorer,
+    new: NDArray[np.int64],
+    train: CSR,
+    valid: CSR,
+    share: float,
+    most: float,
+    blocks: Blocks | None = None,
 ) -> float:
     """Return the highest offset of new items, at most `most`, that keeps the loss of known ones.
 
@@ -261,8 +275,9 @@ def lowered_offset(
         valid: binary [U, I], validation interactions.
         share: of Recall@20 and NDCG@20 that known items may lose.
         most: the offset that was chosen on hidden items.
+        blocks: workers that list instead of this process.
     """
     users = judging_users(train, valid, valid)
-    groups, held = ItemGroups(scorer, users, train), valid.take_rows(users)
+    groups, held = ItemGroups(scorer, users, train, blocks), valid.take_rows(users)
     known = np.flatnonzero(is_warm(train))
     return min(most, highest_offset(groups.lists(known, held), groups.lists(new, held), share))

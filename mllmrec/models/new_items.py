@@ -25,7 +25,7 @@ The axes that all items share count less then, and what sets two items apart cou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,16 @@ from mllmrec_kernels import CSR, topk_cosine
 from mllmrec_kernels.mixed.largest import largest_entries
 from numpy.typing import NDArray
 
+from mllmrec.blocks.stage import Blocks
+from mllmrec.blocks.work import Arrays, Block, Work, rows_a_block
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, normalize_rows
+from mllmrec.graph.neighbors import Lists, shard_block
 
 NEIGHBORS = 20  # k
 MOST_WEIGHTS = 400  # of a predicted column; the smallest are dropped
 _ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
-_BLOCK = 1 << 10  # columns predicted at once
+_BLOCK = 1 << 10  # items searched for or predicted at once
 _CENTERED = 1 << 14  # rows in float64 at once
 
 
@@ -168,19 +171,22 @@ def neighbor_weights(new: Vectors, known: Vectors, sharpness: float) -> sp.csr_a
     return weights
 
 
-def all_neighbor_weights(new: Vectors, known: Vectors, sharpness: Sequence[float]) -> list[sp.csr_array]:
+def all_neighbor_weights(
+    new: Vectors, known: Vectors, sharpness: Sequence[float], blocks: Blocks | None = None
+) -> list[sp.csr_array]:
     """Return A for each s, from one search; see neighbor_weights.
 
     Args:
         new: x of the new items, float32 [J, r], unit rows.
         known: x of the known items, float32 [K, r], unit rows.
         sharpness: s >= 0 of each.
+        blocks: workers that search instead of this process.
     """
     k = min(NEIGHBORS, len(known))
     shape = len(new), len(known)
     if not k or not len(new) or not known.shape[1]:
         return [sp.csr_array(shape, dtype=np.float32) for _ in sharpness]
-    ids, cosines = topk_cosine(known, k, queries=new)
+    ids, cosines = _nearest(new, known, k, blocks) if blocks else topk_cosine(known, k, queries=new)
     near, found = (ids >= 0) & (cosines > 0), []
     for s in sharpness:
         weights = np.where(near, np.where(near, cosines, 1).astype(np.float64) ** s, 0)
@@ -189,6 +195,13 @@ def all_neighbor_weights(new: Vectors, known: Vectors, sharpness: Sequence[float
         pairs = rows, ids[rows, places]
         found.append(sp.csr_array((weights[rows, places].astype(np.float32), pairs), shape=shape))
     return found
+
+
+def _nearest(new: Vectors, known: Vectors, k: int, blocks: Blocks) -> Lists:
+    settings, size = {"k": k, "first": 0, "include_self": True}, rows_a_block(len(new), _BLOCK)
+    label = "neighbors of new items"
+    found = blocks.run(Work(shard_block, label, len(new), size, {"rows": new}, {"shard": known}, settings))
+    return found["ids"], found["scores"]
 
 
 def spread_columns(matrix: sp.csr_array, columns: NDArray[np.int64], width: int) -> sp.csr_array:
@@ -202,36 +215,62 @@ def spread_columns(matrix: sp.csr_array, columns: NDArray[np.int64], width: int)
     return sp.csr_array((matrix.data, columns[matrix.indices], matrix.indptr), shape=(matrix.shape[0], width))
 
 
-def predict_columns(weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, prediction: Prediction) -> sp.csc_array:
+def predict_columns(
+    weights: sp.csr_array, mean: sp.csr_array, prediction: Prediction, blocks: Blocks | None = None
+) -> sp.csc_array:
     """Return W_.j of new items, float32 [I, J], at most MOST_WEIGHTS a column.
 
     Args:
         weights: W, float32 [I, I].
         mean: A, float32 [J, I].
         prediction: o and g.
+        blocks: workers that predict instead of this process.
     """
-    (columns,) = predict_all_columns(weights, mean, [prediction.owned])
-    return sp.csc_array(columns * np.float32(prediction.gain))
+    (predicted,) = predict_all_columns(CSR.from_scipy(weights.T), mean, [prediction.owned], blocks)
+    return sp.csc_array(predicted * np.float32(prediction.gain))
 
 
 def predict_all_columns(
-    weights: sp.csr_array | sp.csc_array, mean: sp.csr_array, owned: Sequence[float]
+    columns: CSR, mean: sp.csr_array, owned: Sequence[float], blocks: Blocks | None = None
 ) -> list[sp.csc_array]:
     """Return W_.j of new items for each o and a gain of 1, from one product; see predict_columns.
 
     Args:
-        weights: W, float32 [I, I].
+        columns: W^T, float32 [I, I]; a row is a column of W.
         mean: A, float32 [J, I].
         owned: o of each.
+        blocks: workers that predict instead of this process.
     """
-    by_column = weights.tocsc()
-    blocks = [[sp.csc_array((weights.shape[0], 0), dtype=np.float32)] for _ in owned]
-    for start in range(0, mean.shape[0], _BLOCK):
-        A = mean[start : start + _BLOCK].T.tocsc()
-        product = by_column @ A
-        for o, kept in zip(owned, blocks, strict=True):
-            kept.append(_largest((product + np.float32(o) * A).tocsc()))
-    return [sp.hstack(kept, format="csc", dtype=np.float32) for kept in blocks]
+    n, shape = mean.shape[0], mean.shape[::-1]
+    if blocks and n:
+        rows, shared, size = {"mean": CSR.from_scipy(mean)}, {"columns": columns}, rows_a_block(n, _BLOCK)
+        found = blocks.run(Work(predict_block, "predict new items", n, size, rows, shared, {"owned": list(owned)}))
+        return [_joined(found, m, shape) for m in range(len(owned))]
+    kept = [[sp.csc_array((shape[0], 0), dtype=np.float32)] for _ in owned]
+    for start in range(0, n, _BLOCK):
+        for pieces, predicted in zip(kept, _predict(columns, mean[start : start + _BLOCK], owned), strict=True):
+            pieces.append(predicted)
+    return [sp.hstack(pieces, format="csc", dtype=np.float32) for pieces in kept]
+
+
+def _predict(columns: CSR, mean: sp.csr_array, owned: Sequence[float]) -> Iterator[sp.csc_array]:
+    A = mean.T.tocsc()
+    product = columns.to_scipy().T @ A
+    return (_largest((product + np.float32(o) * A).tocsc()) for o in owned)
+
+
+def predict_block(block: Block) -> Arrays:
+    """Return the weights of the block's new items for each o: entries of each column, their rows and values."""
+    arrays: Arrays = {}
+    predicted = _predict(block.matrix("columns"), block.matrix("mean").to_scipy(), block.settings["owned"])
+    for n, columns in enumerate(predicted):
+        arrays |= {f"lengths {n}": np.diff(columns.indptr), f"rows {n}": columns.indices, f"values {n}": columns.data}
+    return arrays
+
+
+def _joined(found: Arrays, n: int, shape: tuple[int, int]) -> sp.csc_array:
+    indptr = np.concatenate([[0], np.cumsum(found[f"lengths {n}"], dtype=np.int64)])
+    return sp.csc_array((found[f"values {n}"], found[f"rows {n}"], indptr), shape=shape)
 
 
 def predict_rows(table: Vectors, mean: sp.csr_array, prediction: Prediction) -> Vectors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,19 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models import content, gfcf
+from mllmrec.models import content, gfcf, new_item_lists, new_items
 from mllmrec.models.base import FitContext, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.ease import EASE
 from mllmrec.models.ensemble import Ensemble
 from mllmrec.models.ials import IALS
 from mllmrec.models.item_knn import ItemKNN
+from mllmrec.models.new_item_placement import split_columns
 from mllmrec.models.ridge import ItemGraphRidge
 from mllmrec.models.user_blocks import in_blocks
 from mllmrec.recommend import recommend_items
 from tests.blocks.in_process import blocks_in
+from tests.models.test_cold_items import shop as shop_of_tastes
 
 CPU = torch.device("cpu")
 
@@ -123,9 +126,28 @@ def test_the_whole_ensemble_in_blocks(dataset: Dataset, vectors: np.ndarray, tmp
     functions = {json.loads(task)["function"].rpartition(":")[2] for task in blocks.launcher.tasks}
     assert functions >= {
         "gram_block", "users_block", "vectors_block", "ridge_block", "solve_block", "neighbors_block", "rank_block",
-        "top_block", "score_block",
+        "top_block", "score_block", "shard_block", "predict_block", "list_block",
     }  # fmt: skip
     assert blocks.counts["models_not_in_blocks"] == 0
+
+
+def test_new_items_placed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight of 77 known items are hidden, three settings predict them, and nine lists are compared; three are new."""
+    monkeypatch.setattr(new_items, "_BLOCK", 4)
+    monkeypatch.setattr(new_item_lists, "_LISTED", 32)
+    train, valid, vectors = shop_of_tastes()
+    known, _ = split_columns(train, np.array([7, 12, 45]))
+    blocks, settings = blocks_in(tmp_path / "parts"), {"factors": 8, "cooccurrence_support": 10, "semantic_support": 10}
+    here, parts = (
+        Ensemble(context=FitContext(blocks=own), **settings).fit(known, item_features=vectors, valid=valid, seed=1)
+        for own in (None, blocks)
+    )
+    assert here.shown == parts.shown == 3
+    assert same_model(here, parts, tmp_path / "files")
+    functions = Counter(json.loads(task)["function"].rpartition(":")[2] for task in blocks.launcher.tasks)
+    assert functions["shard_block"] == 2 + 1
+    assert functions["predict_block"] == 3 * 2 + 1
+    assert functions["list_block"] == (1 + 3 * 3 + 2) * 8
 
 
 def test_a_projection_is_one_sum_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
