@@ -39,6 +39,7 @@ class Recorder:
     def launch(self, tasks: Sequence[Task], inputs: Inputs, parts: PartFiles) -> Iterator[int]:
         spans = {task.block: task.span for task in tasks}
         began, busy, seconds = time.time(), self._launcher.busy_seconds, dict[int, float]()
+        moved = self._launcher.bytes_moved
         for block in self._launcher.launch(tasks, inputs, parts):
             seconds[block], busy = self._launcher.busy_seconds - busy, self._launcher.busy_seconds
             yield block
@@ -54,6 +55,7 @@ class Recorder:
                 "tables": {inputs.digests[name]: table.nbytes for name, table in inputs.shared.items()},
                 "cut": {inputs.digests[name]: table.nbytes for name, table in inputs.rows.items()},
                 "blocks": [[seconds[n], rows[n], sizes[n]] for n in sorted(spans)],
+                "moved": self._launcher.bytes_moved - moved,
             }
         )
 

@@ -1,10 +1,11 @@
-"""Run a dataset on clusters of 1, 2, 4 nodes here, each node in a network namespace, beside one local worker.
+"""Run a dataset on clusters of 1, 2, 4 nodes here, each node in a network namespace, beside a local run.
 
-    python -m bench.cluster_runs DATASET --out FOLDER [--nodes 1 2 4] [--start RUN] [--set KEY=VALUE ...]
+    python -m bench.cluster_runs DATASET --out FOLDER [--nodes 1 2 4] [--workers 1] [--local RUN] [--set KEY=VALUE ...]
 
-Needs root and ray. Said of each run: its files that differ from the local run's, its seconds, and the processor seconds
-of the run and of the cluster. Said of each stage: the bytes that the run counted between nodes (`bytes_moved`), and
-those that the nodes' wires carried meanwhile. The latter hold packets' headers and Ray's own messages as well.
+Needs root and ray. Printed of each run: its files that differ from the local run's, the processor seconds of the run
+and of the cluster, and each stage's seconds beside the local ones. Printed of each stage: the bytes that the run
+counted between nodes (`bytes_moved`), and those that the nodes' wires carried meanwhile. The latter hold packets'
+headers and Ray's own messages as well. Temporary files lie in $TMPDIR.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ from bench.node_network import Wires, network
 from tests.ray_cluster import Cluster, cluster, descendants
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_STORE = 2_000_000_000  # bytes of a node's object store
+_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def artefacts(run: Path) -> dict[str, bytes]:
@@ -64,11 +66,24 @@ def traced(out: Path, on: str, given: argparse.Namespace, environment: dict[str,
     return {**json.loads(trace_file(out).read_text()), "processor": children_seconds() - before}
 
 
-def show(name: str, made: Any, cluster_seconds: float, differing: Sequence[str]) -> None:
-    """Print one run."""
-    stages = ", ".join(f"{stage} {done['seconds']:.1f}" for stage, done in made["stages"].items())
+def stage_seconds(run: Path) -> dict[str, float]:
+    """Return the seconds of the stages of a finished run that were not taken over from another."""
+    stages = json.loads((run / "run.json").read_text())["stages"]
+    return {stage: done["seconds"] for stage, done in stages.items() if not done["reused"]}
+
+
+def show(name: str, made: Any, cluster_seconds: float) -> None:
+    """Print the time of one run."""
     print(f"{name}: {made['seconds']:.1f} s, processor {made['processor']:.1f} s and {cluster_seconds:.1f} s of the")
-    print(f"  cluster's; {stages}; files that differ: {list(differing) or 'none'}", flush=True)
+    print("  cluster's", flush=True)
+
+
+def show_stages(local: dict[str, float], seconds: dict[str, float]) -> None:
+    """Print the seconds of each stage beside those of the local run."""
+    print("| stage | local, s | here, s | ratio |\n|---|---|---|---|")
+    rows = {stage: (local[stage], seconds[stage]) for stage in local if stage in seconds}
+    for stage, (own, other) in {**rows, "all": (sum(local.values()), sum(seconds.values()))}.items():
+        print(f"| {stage} | {own:.1f} | {other:.1f} | {other / max(own, 1e-9):.3f} |", flush=True)
 
 
 def show_bytes(made: Any, wires: Wires) -> None:
@@ -85,26 +100,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     arguments(parser)
     parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--keep-local", action="store_true", help="do not run locally again")
+    parser.add_argument("--workers", type=int, default=1, help="of a node and of the local run, and threads of it")
+    parser.add_argument("--store", type=float, default=2.0, help="10^9 bytes of all object stores")
+    parser.add_argument("--objects", type=Path, help="folder of the object stores; Ray chooses /dev/shm")
+    parser.add_argument("--local", type=Path, help="a finished run to compare with; none is made then")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # which ends the nodes
     given.out.mkdir(parents=True, exist_ok=True)
-    single = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    local = given.out / "local"
-    if not given.keep_local:
-        show("local", traced(local, "local", given, {**os.environ, **single}, ()), 0.0, ())
-    want = artefacts(local)
+    threads = dict.fromkeys(_THREADS, str(given.workers))
+    options = ["--num-cpus", str(given.workers)]
+    options += ["--plasma-directory", str(given.objects)] if given.objects else []
+    local = given.local or given.out / "local"
+    if not given.local:
+        show("local", traced(local, "local", given, {**os.environ, **threads}, ()), 0.0)
+    want, store = artefacts(local), round(given.store * 1e9)
     for nodes in given.nodes:
         with (
             network(nodes) as (places, wires),
             tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place,
-            cluster(Path(place), nodes, places, _STORE // nodes) as started,
+            cluster(Path(place), nodes, places, store // nodes, options) as started,
         ):
             before, out = processor_seconds(started), given.out / f"ray{nodes}"
-            made = traced(out, "ray", given, {**started.environment, **single}, places[0].enter)
+            made = traced(out, "ray", given, {**started.environment, **threads}, places[0].enter)
             time.sleep(1)  # the last samples of the wires
             found = artefacts(out)
             differing = [name for name in sorted({*want, *found}) if want.get(name) != found.get(name)]
-            show(f"{nodes} nodes", made, processor_seconds(started) - before, differing)
+            show(f"{nodes} nodes", made, processor_seconds(started) - before)
+            print(
+                f"files: {len(want)}, {len(differing)} differ: {differing}"
+                if differing
+                else f"all {len(want)} files are equal"
+            )
+            show_stages(stage_seconds(local), stage_seconds(out))
             show_bytes(made, wires)
 
 

@@ -67,6 +67,7 @@ class Cluster:
     folder: Path
     places: Sequence[Place] = (Place(),)  # of the nodes, the head first; the last one takes all others
     store: int = 100_000_000  # bytes of a node's object store
+    options: Sequence[str] = ()  # of every node; they overrule those here
     port: int = field(default_factory=free_port)
     client_port: int = field(default_factory=free_port)
     nodes: list[Node] = field(default_factory=list)
@@ -100,7 +101,8 @@ class Cluster:
             role += ["--include-dashboard", "false", "--temp-dir", str(place)]
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *role]
         command = [*machine.enter, *ray, "--node-ip-address", machine.address, "--num-cpus", "1"]
-        command += ["--object-store-memory", str(self.store), "--disable-usage-stats", "--block", *more]
+        command += ["--object-store-memory", str(self.store), "--disable-usage-stats", "--block"]
+        command += [*self.options, *more]
         environment = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
         with (place / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -115,9 +117,13 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    folder: Path, nodes: int, places: Sequence[Place] = (Place(),), store: int = Cluster.store
+    folder: Path,
+    nodes: int,
+    places: Sequence[Place] = (Place(),),
+    store: int = Cluster.store,
+    options: Sequence[str] = (),
 ) -> Iterator[Cluster]:
-    started = Cluster(folder, places, store)
+    started = Cluster(folder, places, store, options)
     try:
         for _ in range(nodes):
             started.add()
