@@ -1,9 +1,10 @@
 """Time a day's update beside a full run on the same dataset, and compare what they made.
 
     python -m bench.bench_update DATA/amazon-scientific --out day --split-column split_random
+    python -m bench.bench_update SHOP --out day --set encode.features=item_feat      # SHOP of mllmrec_bench.large_shop
 
-A share of the items and of the training interactions of a folder (interactions.parquet, items.jsonl.gz) is the new day;
-the rest is the earlier state. Then:
+A share of the items and of the training interactions of a folder (interactions.parquet, items.jsonl.gz; or shop.inter,
+item_feat.npy) is the new day; the rest is the earlier state. Then:
 
     prepare before; run before; update; run --from; run from scratch
 
@@ -27,8 +28,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from mllmrec_cli import console
+from numpy.typing import NDArray
 
-from mllmrec.foundation.storage import make_folder, write_table
+from mllmrec.foundation.storage import make_folder, read_array, write_array, write_table
 from mllmrec.runs import Run
 
 NEW_ITEMS, NEW_INTERACTIONS = 0.01, 0.02  # shares
@@ -56,11 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=["profile.kind=mean"], help="a setting of the runs")
     options = parser.parse_args(arguments)
     out: Path = make_folder(options.out)
-    split_day(options.folder, out, options.split_column, options.seed)
+    if (options.folder / "shop.inter").exists():
+        split_generated_day(options.folder, out, options.seed)
+    else:
+        split_day(options.folder, out, options.split_column, options.seed)
     settings = [word for setting in options.set for word in ("--set", setting)]
     before, after = out / "before", out / "after"
     run_before, run_after, scratch = out / "run-before", out / "run-after", out / "run-scratch"
-    _call("prepare", before / "files", "--out", before / "dataset", "--split-column", "split")
+    column = "x_label" if (before / "files" / "shop.inter").exists() else "split"
+    _call("prepare", before / "files", "--out", before / "dataset", "--split-column", column)
     costs = {"run before": _call("run", before / "dataset", "--out", run_before, *settings)}
     costs["update"] = _call("update", before / "dataset", "--with", after / "files", "--out", after / "dataset")
     costs["run --from"] = _call("run", after / "dataset", "--out", run_after, "--from", run_before, *settings)
@@ -94,16 +100,51 @@ def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
     new = draw.choice(names, round(NEW_ITEMS * len(names)), replace=False)
     new_names = set(new.tolist())
     of_new_items = pairs["item"].is_in(list(new_names)).to_numpy()
-    others = np.flatnonzero(~of_new_items & (pairs["split"] == "train").to_numpy())
-    more = max(0, round(NEW_INTERACTIONS * len(pairs)) - int(np.count_nonzero(of_new_items)))
-    is_new = of_new_items.copy()
-    is_new[draw.choice(others, more, replace=False)] = True
+    is_new = choose_new(of_new_items, (pairs["split"] == "train").to_numpy(), draw)
     for state, rows, chosen in (("before", ~is_new, False), ("after", is_new, True)):
         files = make_folder(out / state / "files")
         write_table(files / "interactions.parquet", pairs.filter(rows))
         kept = [item for item in items if (item["item"] in new_names) == chosen]
         text = "".join(json.dumps(item) + "\n" for item in kept)
         (files / "items.jsonl").write_text(text, encoding="utf-8")
+
+
+def split_generated_day(folder: Path, out: Path, seed: int) -> None:
+    """Write the earlier state and the new day of a generated shop; the last items are the new ones.
+
+    Args:
+        folder: shop.inter and item_feat.npy.
+        out: gets before/files and after/files.
+        seed: of the new interactions.
+    """
+    pairs = pl.read_csv(folder / "shop.inter", separator="\t")
+    vectors = read_array(folder / "item_feat.npy")
+    n_known = len(vectors) - round(NEW_ITEMS * len(vectors))
+    of_new_items, in_train = (pairs["itemID"] >= n_known).to_numpy(), (pairs["x_label"] == 0).to_numpy()
+    is_new = choose_new(of_new_items, in_train, np.random.default_rng(seed))
+    before, after = make_folder(out / "before" / "files"), make_folder(out / "after" / "files")
+    pairs.filter(~is_new).write_csv(before / "shop.inter", separator="\t")
+    write_array(before / "item_feat.npy", vectors[:n_known])
+    parts = pl.col("x_label").replace_strict([0, 1, 2], ["train", "valid", "test"]).alias("split")
+    write_table(after / "interactions.parquet", pairs.filter(is_new).select(user="userID", item="itemID", split=parts))
+    write_table(after / "items.parquet", pl.DataFrame({"item": np.arange(n_known, len(vectors))}))
+    write_array(after / "item_feat.npy", vectors[n_known:])
+
+
+def choose_new(
+    of_new_items: NDArray[np.bool_], in_train: NDArray[np.bool_], draw: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return bool [n]: interactions of the new day, which are all of new items and a draw of the other training rows.
+
+    Args:
+        of_new_items: bool [n], interactions with a new item.
+        in_train: bool [n], interactions in training.
+        draw: of the others.
+    """
+    more = max(0, round(NEW_INTERACTIONS * len(in_train)) - int(np.count_nonzero(of_new_items)))
+    is_new = of_new_items.copy()
+    is_new[draw.choice(np.flatnonzero(~of_new_items & in_train), more, replace=False)] = True
+    return is_new
 
 
 def compare_graphs(left: Path, right: Path) -> str:

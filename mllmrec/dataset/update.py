@@ -7,12 +7,13 @@
 | interactions | new pairs go to train, or where a split column of the files says; held-out rows stay as they are |
 | a pair that the dataset has, in any part | left out and counted: a held-out pair never reaches training |
 | the minimum rating | that of the dataset; no k-core, for nobody may lose their index |
+| item features of the dataset | a folder may hold NAME.npy beside its item table: its rows are those of the table |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,13 @@ from numpy.typing import NDArray
 
 from mllmrec.dataset import clean, splits, store
 from mllmrec.dataset.dataset import Dataset
-from mllmrec.dataset.readers.columns import TableColumns, check_assignments
-from mllmrec.dataset.readers.files import check_format, tables_in
-from mllmrec.dataset.readers.formats import Reading, read_objects
-from mllmrec.dataset.readers.interactions import InteractionFile, Interactions, read_interactions
-from mllmrec.dataset.readers.items import Items, read_items
-from mllmrec.dataset.readers.source import INTERACTIONS, ITEMS, Rejects
+from mllmrec.dataset.new_files import NewFiles, read_new_files
 from mllmrec.dataset.readers.times import PER_SECOND
 from mllmrec.errors import InputError
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 
 _LISTS = ("categories", "images", "image_urls")
-
-
-@dataclass(frozen=True, slots=True)
-class NewFiles:
-    """The content of new files.
-
-    Attributes:
-        interactions: columns INTERACTIONS; no rows if there are no such files.
-        items: columns ITEMS, a row per item.
-        read: the files of interactions; None if there are none.
-        catalogues: the item tables.
-        rejects: rows that were left out.
-    """
-
-    interactions: pl.DataFrame
-    items: pl.DataFrame
-    read: Interactions | None
-    catalogues: tuple[Items, ...]
-    rejects: Rejects
 
 
 def update(
@@ -88,7 +65,7 @@ def update(
     if Path(out).resolve() == old.folder.resolve():
         raise InputError(f"{out} is the dataset itself; write the new one to another folder")
     store.check_free(Path(out), force=force)
-    new = _read([Path(file) for file in files], dict(columns or {}), max_rejected, progress)
+    new = read_new_files([Path(file) for file in files], dict(columns or {}), max_rejected, progress)
     items, item_notes = _join_items(old, new)
     rows, counts, notes = _new_rows(old, new)
     users = pl.concat([old.users, rows["user"].unique(maintain_order=True).rename(old.users.name)]).unique(
@@ -96,8 +73,8 @@ def update(
     )
     if not len(rows) and not item_notes:
         raise InputError(f"there is nothing new in {', '.join(str(file) for file in files)}: {counts or 'no rows'}")
-    features, feature_notes = _grown_features(old, len(items))
-    warnings = [*old.manifest["warnings"], *item_notes, *notes, *feature_notes, *new.rejects.notes()]
+    features, feature_notes = _grown_features(old, new, items["id"])
+    warnings = [*old.manifest["warnings"], *item_notes, *notes, *feature_notes, *new.warnings, *new.rejects.notes()]
     store.save(
         Path(out),
         users=users,
@@ -110,31 +87,6 @@ def update(
         progress=progress,
     )
     return store.load(Path(out))
-
-
-def _read(paths: Sequence[Path], columns: dict[str, str], max_rejected: float, progress: Progress) -> NewFiles:
-    """Read all files, each as what its columns say."""
-    rejects = Rejects(max_rejected)
-    reading = Reading(rejects, progress=progress)
-    files = [file for path in paths for file in (tables_in(path) if path.is_dir() else [path])]
-    histories, catalogues = [], []
-    for file in files:
-        check_format(file)
-        header = next((tuple(row) for _, row in read_objects(file, Reading(Rejects()))), ())
-        if TableColumns("interactions", f"{file.name}:1", columns).roles(header)["user"]:
-            histories.append(InteractionFile(file))
-        else:
-            catalogues.append(read_items(file, file.parent, columns, reading))
-    read = read_interactions(histories, columns, reading) if histories else None
-    check_assignments(columns, [*(read.columns if read else ()), *(catalogue.columns for catalogue in catalogues)])
-    items = pl.concat([pl.DataFrame(schema=ITEMS), *(catalogue.table for catalogue in catalogues)])
-    return NewFiles(
-        interactions=read.table() if read else pl.DataFrame(schema=INTERACTIONS),
-        items=items.unique("item", keep="first", maintain_order=True),
-        read=read,
-        catalogues=tuple(catalogues),
-        rejects=rejects,
-    )
 
 
 def _join_items(old: Dataset, new: NewFiles) -> tuple[pl.DataFrame, list[str]]:
@@ -241,15 +193,30 @@ def _merged(old: Dataset, rows: pl.DataFrame, users: pl.Series, items: pl.Series
     return whole.sort("timestamp", maintain_order=True, nulls_last=False).sort("user", maintain_order=True)
 
 
-def _grown_features(old: Dataset, n_items: int) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """Return the item features that came with the data, with a row of zeros for each new item."""
-    grown = {}
+def _grown_features(old: Dataset, new: NewFiles, ids: pl.Series) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+    """Return the item features of the dataset with the new vectors, and zeros for a new item without one.
+
+    Raises:
+        InputError: new vectors are of another width.
+    """
+    grown, notes = {}, []
     for name, path in old.features.items():
         array = np.array(storage.read_array(path), np.float32)
-        grown[name] = np.concatenate([array, np.zeros((n_items - len(array), array.shape[1]), np.float32)])
-    added = n_items - old.n_items
-    names = ", ".join(grown)
-    return grown, [f"{added:,} new items have zeros in the features {names}"] if grown and added else []
+        array = np.concatenate([array, np.zeros((len(ids) - len(array), array.shape[1]), np.float32)])
+        if name in new.features:
+            named, vectors = new.features[name]
+            if vectors.shape[1] != array.shape[1]:
+                raise InputError(
+                    f"{name}.npy has {vectors.shape[1]} columns, the dataset's {array.shape[1]}; use the same encoder"
+                )
+            array[named.replace_strict(ids, np.arange(len(ids)), return_dtype=pl.Int64).to_numpy()] = vectors
+            notes.append(f"{len(named):,} items have new vectors in the feature {name}")
+        if zeros := int((~array[old.n_items :].any(axis=1)).sum()):
+            notes.append(f"{zeros:,} new items have zeros in the feature {name}")
+        grown[name] = array
+    unknown = sorted(new.features.keys() - grown.keys())
+    notes += [f"{', '.join(unknown)} is not read: the dataset has no feature of this name"] if unknown else []
+    return grown, notes
 
 
 def _facts(old: Dataset, new: NewFiles, counts: dict[str, int], warnings: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,13 +117,46 @@ def test_finer_times_are_cut_to_the_unit_of_the_dataset(old: Dataset, tmp_path: 
 
 
 def test_features_that_came_with_the_data_get_rows_of_zeros(old: Dataset, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     np.save(tmp_path / "f.npy", np.ones((old.n_items, 3), np.float32))
     given = replace(old, features={"f": tmp_path / "f.npy"})
     new = update(given, [monday(tmp_path / "m", [("u0", "other", 5.0, DAY)])], tmp_path / "new")
     np.testing.assert_array_equal(np.load(new.features["f"])[-1], [0, 0, 0])
-    assert "1 new items have zeros in the features f" in new.manifest["warnings"][-1]
+    assert "1 new items have zeros in the feature f" in new.manifest["warnings"][-1]
+
+
+def test_vectors_beside_the_new_items_are_read_by_their_ids(old: Dataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "own_feat.npy", np.ones((old.n_items, 2), np.float32))
+    given = replace(old, features={"own_feat": tmp_path / "own_feat.npy"})
+    items: list[dict[str, object]] = [{"id": "s1", "title": "Spring"}, {"id": "i3", "title": "Thing 3"}]
+    folder = monday(tmp_path / "m", [("u0", "other", 5.0, DAY)], items)
+    np.save(folder / "own_feat.npy", np.array([[2, 3], [4, 5]], np.float64))
+    np.save(folder / "odd_feat.npy", np.ones((2, 9), np.float32))
+    new = update(given, [folder], tmp_path / "new")
+    vectors = dict(zip(new.item_ids, np.load(new.features["own_feat"]).tolist(), strict=True))
+    assert vectors == {"i0": [1, 1], "i1": [1, 1], "i2": [1, 1], "i3": [4, 5], "i4": [1, 1], "i5": [1, 1]} | {
+        "s1": [2, 3],
+        "other": [0, 0],
+    }
+    assert [line for line in new.manifest["warnings"] if "_feat" in line] == [
+        "2 items have new vectors in the feature own_feat",
+        "1 new items have zeros in the feature own_feat",
+        "odd_feat is not read: the dataset has no feature of this name",
+    ]
+
+
+def test_vectors_that_do_not_fit_the_new_items_are_refused(old: Dataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "own_feat.npy", np.ones((old.n_items, 2), np.float32))
+    given = replace(old, features={"own_feat": tmp_path / "own_feat.npy"})
+    folder = monday(tmp_path / "m", [("u0", "i5", 5.0, DAY)], [{"id": "s1"}, {"id": "s2"}])
+    np.save(folder / "own_feat.npy", np.ones((3, 2), np.float32))
+    with pytest.raises(InputError, match="own_feat.npy has 3 rows, new.jsonl has 2 of 2 items"):
+        update(given, [folder], tmp_path / "new")
+    np.save(folder / "own_feat.npy", np.ones((2, 5), np.float32))
+    with pytest.raises(InputError, match="own_feat.npy has 5 columns, the dataset's 2"):
+        update(given, [folder], tmp_path / "new")
+    monday(tmp_path / "m", [("u0", "i5", 5.0, DAY)], [{"id": "s1"}, {"id": "s1"}])
+    with pytest.raises(InputError, match="new.jsonl has 2 of 1 items; give a vector for each row, and each item once"):
+        update(given, [folder], tmp_path / "new")
 
 
 def test_what_is_refused(old: Dataset, tmp_path: Path) -> None:
