@@ -69,7 +69,8 @@ class LlamaNetwork:
         body = model.model
         self._embedding, self._norm, self._head = body.embed_tokens.weight, body.norm.weight, model.lm_head.weight
         self._layers = [_layer(layer) for layer in body.layers]
-        theta = config.rope_parameters["rope_theta"]
+        # transformers before 5 keeps it beside the other settings
+        theta = config.rope_parameters["rope_theta"] if hasattr(config, "rope_parameters") else config.rope_theta
         steps = torch.arange(0, self._width, 2, dtype=torch.int64).float() / self._width
         angles = torch.outer(torch.arange(config.max_position_embeddings).float(), 1.0 / theta**steps)
         angles = torch.cat((angles, angles), dim=-1)
