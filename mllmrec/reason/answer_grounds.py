@@ -12,7 +12,10 @@ from mllmrec.reason.engine import ChatRequest
 
 EXAMPLE = "speaks of an example of the prompt"
 STRAY = "words that no item has"
-_WORD = re.compile(r"[^\W\d_]{4,}")
+SAYS_NOTHING = "no word of any item"
+_LONG = 4  # letters
+_WORD = re.compile(rf"[^\W\d_]{{{_LONG},}}")
+_PART = re.compile(r"[^\W_]+")  # letters and digits as they stand together: 3M, 4ft
 _SHORT = re.compile(r"(?<![^\W\d_])[^\W\d_]{1,3}(?![^\W\d_])")
 _STEM = 5  # letters that two forms of a word share: towel, towels
 _OF_EXAMPLE, _COPIED = 2, 0.25  # words, and their share, that an example has and the request has not
@@ -34,17 +37,23 @@ def stray(text: str, request: ChatRequest) -> str:
     copied = sum(stem in examples and stem not in own for stem in telling)
     if copied >= _OF_EXAMPLE and copied > _COPIED * len(telling):
         return EXAMPLE
-    unknown = [word for stem, word in telling.items() if stem not in own] + _unknown_short(text, request)
-    return f"{STRAY}: {', '.join(unknown[:_NAMED])}" if unknown or not telling else ""
+    unknown = [word for stem, word in telling.items() if stem not in own] + _unknown_closed(text, request)
+    if unknown:
+        return f"{STRAY}: {', '.join(unknown[:_NAMED])}"
+    return "" if telling else SAYS_NOTHING
 
 
-def _unknown_short(text: str, request: ChatRequest) -> list[str]:
-    """Return the short words of an answer that are none of its request's, where the template is closed.
+def _unknown_closed(text: str, request: ChatRequest) -> list[str]:
+    """Return the short words, and the words with digits, that are none of a closed request's.
 
-    Tokens of a closed vocabulary can be put together to other words: "tbo" for a tote.
+    Tokens of a closed vocabulary can be put together to other words and numbers: "tbo" for a tote, 2013 for 2011.
     """
-    known = {word.lower() for word in request.words}
-    return [word for word in dict.fromkeys(_SHORT.findall(text.lower())) if known and word not in known]
+    if not request.words:
+        return []
+    known = {part for word in request.words for part in _PART.findall(word.lower())}
+    known |= {letters for part in known for letters in _SHORT.findall(part)}
+    compared = (part for part in _PART.findall(text.lower()) if len(part) < _LONG or not part.isalpha())
+    return [part for part in dict.fromkeys(compared) if part not in known]
 
 
 def _stems(text: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mllmrec.foundation.images import ImageRefusedError, open_image
 from mllmrec.reason.answer_checks import KEPT, VERSION, check_reply
-from mllmrec.reason.answer_grounds import STRAY, stray
+from mllmrec.reason.answer_grounds import SAYS_NOTHING, STRAY, stray
 from mllmrec.reason.engine import (
     NO_RESULTS,
     Answer,
@@ -139,7 +139,7 @@ def to_answer(reply: Reply, request: ChatRequest, attempt: int = 0, first: ChatR
     if not fault:
         return Answer(text)
     number = f" (attempt {attempt + 1})" if attempt else ""
-    kept = fault in KEPT or fault.startswith(STRAY)
+    kept = fault in (*KEPT, SAYS_NOTHING) or fault.startswith(STRAY)
     return Answer(text if kept else "", "flagged" if kept else "unusable", f"{fault}{number}")
 
 

@@ -170,7 +170,8 @@ def serve(port: int) -> subprocess.Popen[bytes]:
 
 
 def test_a_llama_cpp_server_is_killed_and_restarted_midway(port: int, requests: list[ChatRequest]) -> None:
-    pytest.importorskip("llama_cpp", reason="make test-smollm SERVER=1 builds it")
+    if not importlib.util.find_spec("llama_cpp"):  # importing it leaves files open
+        pytest.skip("make test-smollm SERVER=1 builds it")
     from mllmrec.reason.engines.openai import ChatServer
 
     settings = ChatServerConfig(
