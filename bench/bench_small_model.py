@@ -1,9 +1,10 @@
-"""A small text model on the CPU: `python -m bench.bench_small_model [MODEL] [--requests N] [--new N]`.
+"""A small text model on the CPU: `python -m bench.bench_small_model [MODEL] [--requests N] [--new N] [--openvino]`.
 
 The same prompts go through the library's float32 loop one by one, and through our own pass in float32 and in the
-processor's narrow format. The table has seconds a request, new tokens a second, and how many times faster than the loop
-that is. It counts texts that begin the loop's, and has the share of the bound by memory: a step cannot be faster than
-one reading of the weights and of the keys and values.
+processor's narrow format. With --openvino they go through OpenVINO too, its weights in float32 and in int8; that takes
+the environment of `make test-openvino`, and a model's folder. The table has seconds a request, new tokens a second, and
+how many times faster than the loop that is. It counts texts that begin the loop's, and has the share of the bound by
+memory: a step cannot be faster than one reading of the weights and of the keys and values.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from mllmrec.reason.prompts import load_template
 WORDS = ("red", "mug", "ceramic", "blue", "striped", "cotton", "shirt", "leather", "boot", "wooden", "lamp", "garden")
 READ_BYTES = 1 << 28  # of the array whose sum measures the memory
 STEP_ROWS, STEP_POSITION = 20, 360
+RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("loop", {"dtype": "float32"}),
+    ("own", {"dtype": "float32"}),
+    ("own", {}),
+    ("openvino", {"backend": "openvino"}),
+    ("openvino", {"backend": "openvino", "quantize": "int8"}),
+)
 
 
 def requests(count: int) -> list[ChatRequest]:
@@ -83,27 +91,31 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--loop", type=int, default=8, help="requests of the loop, which is slow")
     parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--openvino", action="store_true", help="OpenVINO too")
     options = parser.parse_args()
     questions, speed = requests(options.requests), memory_speed()
     print(f"memory: {speed / 1e9:.1f} GB/s; threads: {torch.get_num_threads()}")
     loop = 0.0
     exact: list[Reply] = []
-    for name, dtype, own in (("loop", "float32", False), ("own", "float32", True), ("own", "auto", True)):
-        settings: dict[str, Any] = {"device": "cpu", "dtype": dtype}
-        model = TransformersModel(options.model, TransformersConfig(**settings))
-        _ = model.loaded, model.network
+    for name, settings in RUNS:
+        if name == "openvino" and not options.openvino:
+            continue
+        model = TransformersModel(options.model, TransformersConfig(device="cpu", **settings))
+        own = name == "own"
         if not own:
             model.__dict__["network"] = None
+        _ = model.loaded, model.network
         chat = TransformersChat(model, max_new_tokens=options.new, seed=0)
         chat.complete(questions[:1])  # warms up
-        some = questions if own else questions[: options.loop]
-        replies, tokens, seconds, busy = timed(chat, some, alone=not own)
+        some = questions[: options.loop] if name == "loop" else questions
+        replies, tokens, seconds, busy = timed(chat, some, alone=name == "loop")
         each = seconds / len(some)
         loop, exact = loop or each, exact or replies
         same = sum(other.text.startswith(reply.text) for reply, other in zip(replies, exact, strict=False))
         share = f"   {step_share(model, speed):5.0%} of the memory bound a step" if own else ""
+        weights = model.dtype if model.config.quantize == "none" else model.config.quantize
         print(
-            f"{name:5} {model.dtype:9} {each:7.3f} s a request ({busy / len(some):.3f} s of processor)   "
+            f"{name:8} {weights:9} {each:7.3f} s a request ({busy / len(some):.3f} s of processor)   "
             f"{tokens / seconds:7.1f} tokens/s   {loop / each:5.2f} times the loop   "
             f"{same} of {min(len(replies), len(exact))} texts equal{share}",
             flush=True,
