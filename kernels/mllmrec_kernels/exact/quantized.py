@@ -55,10 +55,35 @@ class QuantizedRows(NamedTuple):
     margin: NDArray[np.float64]
     thresholds: NDArray[np.int32]
 
+    def panels(self, start: int, stop: int) -> QuantizedRows:
+        """Return views of the rows start to stop, both whole numbers of panels."""
+        views: Any = (field[start * n : stop * n] for field, n in zip(self, self._entries_per_row(), strict=True))
+        return QuantizedRows(*views)
 
-def row_bytes(plan: RotationPlan, d: int) -> int:
-    """Count the bytes of a quantized row."""
-    return 2 * plan.stride + (d - plan.prefix) + 4 * 4 + 6 * 8
+    def take(self, rows: NDArray[np.int64]) -> QuantizedRows:
+        """Copy some rows of a block without `column_codes`, filled up to whole panels with rows of id -1."""
+        picked = np.concatenate([rows, np.zeros(padded(len(rows)) - len(rows), np.int64)])
+        copies: Any = (
+            field.reshape(len(self.ids), n, *field.shape[1:])[picked].reshape(len(picked) * n, *field.shape[1:])
+            for field, n in zip(self, self._entries_per_row(), strict=True)
+        )
+        block = QuantizedRows(*copies)
+        block.ids[len(rows) :] = -1
+        return block
+
+    def _entries_per_row(self) -> list[int]:
+        return [len(field) // len(self.ids) for field in self]
+
+
+def row_bytes(plan: RotationPlan, d: int, *, layouts: int = 2) -> int:
+    """Count the bytes of a quantized row that is laid out as the tile's row, as its column, or as both.
+
+    Args:
+        plan: axes and scales.
+        d: columns of a row.
+        layouts: 1 or 2.
+    """
+    return layouts * plan.stride + (d - plan.prefix) + 4 * 4 + 6 * 8
 
 
 def chunk_bytes(d: int) -> int:
@@ -71,7 +96,7 @@ def padded(rows: int) -> int:
     return -(-rows // PANEL) * PANEL
 
 
-def allocate(rows: int, d: int, plan: RotationPlan, *, as_rows: bool = True) -> QuantizedRows:
+def allocate(rows: int, d: int, plan: RotationPlan, *, as_rows: bool = True, as_columns: bool = True) -> QuantizedRows:
     """Allocate memory for quantized rows.
 
     Args:
@@ -79,13 +104,14 @@ def allocate(rows: int, d: int, plan: RotationPlan, *, as_rows: bool = True) -> 
         d: columns of a row.
         plan: axes and scales.
         as_rows: make `row_codes`; False for blocks that serve only as the tile's columns.
+        as_columns: make `column_codes`; False for blocks that serve only as the tile's rows.
     """
     size = padded(rows)
     return QuantizedRows(
         ids=np.full(size, -1, np.int32),
         row_codes=np.zeros(size * plan.stride if as_rows else 0, np.int8),
         sum_offsets=np.zeros(size, np.int32),
-        column_codes=np.zeros(size * plan.stride, np.uint8),
+        column_codes=np.zeros(size * plan.stride if as_columns else 0, np.uint8),
         tail_codes=np.zeros((size, d - plan.prefix), np.int8),
         tail_scale=np.zeros(size, np.int32),
         low_norm=np.zeros(size),
@@ -128,6 +154,8 @@ def quantize(
     block.ids[: len(rows)] = np.where(weights[rows] != 0.0, rows, -1)
     block.ids[len(rows) :] = -1
 
+    shape = plan.prefix, plan.stride, plan.two_bytes, plan.tail_bytes
+
     def _quantize_chunk(start: int, stop: int) -> None:
         chunk = rows[start:stop]
         if plan.axes is None:  # straight from where they lie
@@ -135,22 +163,21 @@ def quantize(
         else:
             source = plan.rotate(unit_rows(vectors[chunk], scale[chunk]))
             picked, factor = np.arange(len(chunk), dtype=np.int32), np.broadcast_to(np.float64(1), (len(chunk),))
-        _quantize_rows(source, picked, factor, start, plan.prefix, plan.two_bytes, plan.tail_bytes, step, block)
+        _quantize_rows(source, picked, factor, start, *shape, step, block)
 
     parallel_for(_quantize_chunk, chunks(len(rows), _CHUNK), min_spans=8)
     # The rows that fill the last panel: their sums are 0.
     fillers = np.full(size - len(rows), -1, np.int32)
-    _quantize_rows(vectors, fillers, scale, len(rows), plan.prefix, plan.two_bytes, plan.tail_bytes, step, block)
+    _quantize_rows(vectors, fillers, scale, len(rows), *shape, step, block)
     return block
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _quantize_rows(
-    source: Float32Array, picked: Int32Array, factor: Float64Array, at: int, m: int, two_bytes: bool, tail_bytes: int,
-    step: float, out: QuantizedRows,
+    source: Float32Array, picked: Int32Array, factor: Float64Array, at: int, m: int, stride: int, two_bytes: bool,
+    tail_bytes: int, step: float, out: QuantizedRows,
 ) -> None:  # fmt: skip
     """Quantize the picked rows of `source` times their factor, zeros for -1, to row `at` on."""
-    stride = len(out.column_codes) // len(out.ids)
     z, left, right = np.zeros(source.shape[1], np.float32), np.zeros(stride, np.int8), np.zeros(stride, np.int8)
     for r in range(len(picked)):
         pick = picked[r]
@@ -231,11 +258,13 @@ def _rounded(value: float, step: float) -> int:
 
 @jit
 def _lay_out(left: Int8Array, right: Int8Array, row: int, out: QuantizedRows) -> None:
-    """Write one row in both layouts of the tile."""
+    """Write one row in those layouts of the tile that there is memory for."""
     rows, columns, stride = out.row_codes, out.column_codes, len(left)
     if len(rows):
         for j in range(stride):
             rows[row * stride + j] = left[j]
+    if not len(columns):
+        return
     first = row // COLUMNS * stride * COLUMNS + row % COLUMNS * DEPTH
     for group in range(stride // DEPTH):
         for byte in range(DEPTH):
