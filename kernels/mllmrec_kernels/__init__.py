@@ -15,6 +15,7 @@
 | RidgeSystems | the same for several tables of vectors, checked once and solved some items at a time |
 | rank_heldout | the rank of each held-out item among all items |
 | rank_mixed, topk_mixed, score_mixed | the same, lists and scores for a sparse part plus an inner product |
+| MixedItems | items of the same, checked and encoded once for block after block of users |
 | MixedIndex | lists of the same scores for one user at a time, from items encoded once |
 | row_spread | the standard deviation of each user's sparse part |
 
@@ -30,7 +31,7 @@ from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, Ke
 from mllmrec_kernels.base.unique_rows import unique_rows
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
-from mllmrec_kernels.mixed import MixedIndex, MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
+from mllmrec_kernels.mixed import MixedIndex, MixedItems, MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
 from mllmrec_kernels.mlp import mlp
 from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
@@ -44,6 +45,7 @@ __all__ = [
     "KernelError",
     "KernelInputError",
     "MixedIndex",
+    "MixedItems",
     "MixedScores",
     "RidgeSystems",
     "als_factors",

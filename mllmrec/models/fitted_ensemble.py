@@ -105,7 +105,10 @@ class FittedEnsemble(NewItemModel):
         """
         if not self.weights:
             raise NotFittedError
-        return StandardizedScorer(self.ridge.sums, self.rest)
+        made = self.__dict__.get("_scorer")
+        if made is None or made.weights is not self.ridge.sums or made.rest is not self.rest:
+            self._scorer = made = StandardizedScorer(self.ridge.sums, self.rest)  # it keeps its items encoded
+        return made
 
     @property
     def summary(self) -> str:
@@ -142,7 +145,7 @@ class FittedEnsemble(NewItemModel):
             raise InputError("this model's files do not say how to place new users and items; fit it again")
 
     def _forget_new_users(self) -> None:
-        for name in ("_user_sides", "_index"):
+        for name in ("_user_sides", "_index", "_scorer"):
             self.__dict__.pop(name, None)
 
     def _fold_in(self, histories: CSR) -> StandardizedScorer:
@@ -160,7 +163,7 @@ class FittedEnsemble(NewItemModel):
     @cached_property
     def _index(self) -> MixedIndex:
         """Return the items, encoded once for lists of one user at a time."""
-        return MixedIndex(self.ridge.sums.weights, self.rest.items if self.rest.items.shape[1] else None)
+        return MixedIndex(self.scorer.items)
 
     @cached_property
     def _user_sides(self) -> list[UserSide]:

@@ -156,7 +156,7 @@ class ItemGroups:
     def __init__(
         self, scorer: StandardizedScorer, users: NDArray[np.int64], train: CSR, blocks: Blocks | None = None
     ) -> None:
-        self._scores, self._train = scorer.mixed(users), train.take_rows(users)
+        self._scores, self._train = scorer.scaled(users), train.take_rows(users)
         self._weights: sp.csr_array = scorer.weights.matrix
         self._items, self._blocks = scorer.rest.items, blocks
 

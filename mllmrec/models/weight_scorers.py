@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import scipy.sparse as sp
 from mllmrec_kernels import (
     CSR,
     MixedIndex,
+    MixedItems,
     MixedScores,
     rank_mixed,
     row_spread,
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.scoring import USERS, Lists, VectorScorer, ranks_by_users
 
-_LIST_BYTES = 1 << 29  # working memory of lists; with less, items are encoded again for each piece of the users
+_LIST_BYTES = 1 << 29  # working memory of lists, which holds the items of a large shop encoded
 
 FEW_USERS = 16  # up to so many new users are listed one by one, from items that are encoded once
 
@@ -87,6 +89,8 @@ class MixedAmong(MixedScorer):
         """Return the scores of users [B] for the items as the kernels take them."""
         scores = self._all(users)
         weights, vectors = scores.item_weights, scores.item_vectors
+        if isinstance(weights, MixedItems):
+            weights, vectors = weights.given
         if isinstance(weights, CSR):
             narrow: Any = CSR.from_scipy(weights.to_scipy()[:, self._items])
         else:
@@ -108,7 +112,7 @@ class MixedAmong(MixedScorer):
         return mixed_ranks(self.mixed, exclude, heldout, limit, progress, users=self._users)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WeightsScorer(MixedScorer):
     """Scores that are sums of item-item weights over the user's items, R_u W.
 
@@ -132,10 +136,15 @@ class WeightsScorer(MixedScorer):
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
-        return MixedScores(self.user_items.take_rows(users), self.weights)
+        return MixedScores(self.user_items.take_rows(users), self.items)
+
+    @cached_property
+    def items(self) -> MixedItems:
+        """The weights, checked once."""
+        return MixedItems(self.weights)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StandardizedScorer(MixedScorer):
     """Sums of item-item weights over their spread, plus inner products.
 
@@ -157,14 +166,28 @@ class StandardizedScorer(MixedScorer):
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
-        sums = self.weights.mixed(users)
-        scale = _inverse(row_spread(sums.user_items, sums.item_weights))
+        vectors = self.rest.users[users] if self.rest.items.shape[1] else None
+        return MixedScores(self.weights.user_items.take_rows(users), self.items, None, vectors, standardize=True)
+
+    @cached_property
+    def items(self) -> MixedItems:
+        """The weights and vectors of the items, checked and encoded once."""
+        return MixedItems(self.weights.weights, self.rest.items if self.rest.items.shape[1] else None)
+
+    def scaled(self, users: NDArray[np.int64]) -> MixedScores:
+        """Return the scores of users [B], with the scale that other items than these are to be scored by."""
+        rows, weights = self.weights.user_items.take_rows(users), self.weights.weights
+        scale = _inverse(row_spread(rows, weights))
         if self.rest.items.shape[1] == 0:
-            return MixedScores(sums.user_items, sums.item_weights, scale)
-        return MixedScores(sums.user_items, sums.item_weights, scale, self.rest.users[users], self.rest.items)
+            return MixedScores(rows, weights, scale)
+        return MixedScores(rows, weights, scale, self.rest.users[users], self.rest.items)
+
+    def among(self, items: NDArray[np.int64]) -> MixedAmong:
+        """Return the scorer of some items alone, int64 [m]; sums keep their spread over all items."""
+        return MixedAmong(self.scaled, items)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SumScorer(MixedScorer):
     """Sums of item-item weights plus inner products, R_u W + p_u . q_i.
 
@@ -182,8 +205,12 @@ class SumScorer(MixedScorer):
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
-        sums = self.weights.mixed(users)
-        return MixedScores(sums.user_items, sums.item_weights, None, self.rest.users[users], self.rest.items)
+        return MixedScores(self.weights.user_items.take_rows(users), self.items, None, self.rest.users[users])
+
+    @cached_property
+    def items(self) -> MixedItems:
+        """The weights and vectors of the items, checked and encoded once."""
+        return MixedItems(self.weights.weights, self.rest.items)
 
 
 def _inverse(spread: NDArray[np.float64]) -> NDArray[np.float32]:

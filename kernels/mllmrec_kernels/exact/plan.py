@@ -111,14 +111,17 @@ class _Sample:
 
 
 @single_threaded_blas()
-def make_plan(problem: TopKProblem, ends: NDArray[np.float32] | None = None) -> RotationPlan | None:
+def make_plan(
+    problem: TopKProblem, ends: NDArray[np.float32] | None = None, n_queries: int | None = None
+) -> RotationPlan | None:
     """Return the cheapest plan; None where the float32 product is cheaper than any.
 
     Args:
         problem: the search.
         ends: float32 [Q], scores that end a list already, -inf where a list is not full; None: all lists are empty.
+        n_queries: queries that the plan serves in all; None: those of the problem.
     """
-    itself = problem.queries is problem.items
+    itself, n_queries = problem.queries is problem.items, n_queries or len(problem.queries)
     sample = _draw_sample(problem, ends)
     d = problem.queries.shape[1]
     products = sample.left @ sample.right.T
@@ -132,9 +135,9 @@ def make_plan(problem: TopKProblem, ends: NDArray[np.float32] | None = None) -> 
     if d <= MAX_TWO_BYTE_COLUMNS:
         costs[fine] = _cost(products, _rounding(sample, coarse) / 128, d, d, sample) + 2 * d
         # Rows are quantized once for all their pairs; that cost shows if rows are few.
-        each = _QUANTIZED * d / 384 * (1 / len(problem.queries) + 1 / len(problem.items))
+        each = _QUANTIZED * d / 384 * (1 / n_queries + 1 / len(problem.items))
         costs[coarse], costs[fine] = costs[coarse] + each, costs[fine] + 4 * each
-    pairs = len(problem.queries) * len(problem.items) / (2 if itself else 1)
+    pairs = n_queries * len(problem.items) / (2 if itself else 1)
     rotation = _ROTATION / pairs
     if d >= _MIN_ROTATED and min(costs.values()) > 4 * rotation:
         principal = _principal_axes(sample.axis_rows)

@@ -57,15 +57,17 @@ class QuantizedRows(NamedTuple):
 
     def panels(self, start: int, stop: int) -> QuantizedRows:
         """Return views of the rows start to stop, both whole numbers of panels."""
-        views: Any = (field[start * n : stop * n] for field, n in zip(self, self._entries_per_row(), strict=True))
+        fields: Any = self
+        views: Any = (field[start * n : stop * n] for field, n in zip(fields, self._entries_per_row(), strict=True))
         return QuantizedRows(*views)
 
     def take(self, rows: NDArray[np.int64]) -> QuantizedRows:
         """Copy some rows of a block without `column_codes`, filled up to whole panels with rows of id -1."""
         picked = np.concatenate([rows, np.zeros(padded(len(rows)) - len(rows), np.int64)])
+        fields: Any = self
         copies: Any = (
             field.reshape(len(self.ids), n, *field.shape[1:])[picked].reshape(len(picked) * n, *field.shape[1:])
-            for field, n in zip(self, self._entries_per_row(), strict=True)
+            for field, n in zip(fields, self._entries_per_row(), strict=True)
         )
         block = QuantizedRows(*copies)
         block.ids[len(rows) :] = -1

@@ -1,7 +1,7 @@
 """Ranks, lists and scores by a sparse part plus an inner product, without a U x I array.
 
-These are verbs of their own, not further arguments of rank_heldout and topk_dot. The four share one description of a
-score, `MixedScores`, which a model makes once. The inner product is optional in it.
+These are verbs of their own, not further arguments of rank_heldout and topk_dot. They share one description of a score,
+`MixedScores`, in which the inner product is optional. `MixedItems` in it are encoded once for any number of calls.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from mllmrec_kernels.base import backend as backends
 from mllmrec_kernels.base.csr import as_csr
 from mllmrec_kernels.mixed import reference
 from mllmrec_kernels.mixed.index import MixedIndex
+from mllmrec_kernels.mixed.items import MixedItems, as_items, as_problem
 from mllmrec_kernels.mixed.scores import (
     MixedScores,
-    as_problem,
+    Problem,
     as_scale,
     as_sparse_part,
-    check_both_or_neither,
     check_lengths,
     check_range,
+    inverse_spread,
+    largest_weight,
 )
 from mllmrec_kernels.rank import as_disjoint
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from mllmrec_kernels.base.csr import SparseLike
     from mllmrec_kernels.mixed import gpu
 
-__all__ = ["MixedIndex", "MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
+__all__ = ["MixedIndex", "MixedItems", "MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
 
 MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: items in two bytes, and lists
 
@@ -75,14 +77,15 @@ def rank_mixed(
         excluded, held = as_disjoint(exclude, heldout, shape)
         with backends.on(device_scores.sparse.device):
             return _tensor_like(scores, gpu.rank_mixed(device_scores, excluded, held, max_bytes))
-    problem = as_problem(scores)
+    items = as_items(scores)
+    problem = as_problem(scores, items)
     excluded, held = as_disjoint(exclude, heldout, problem.shape)
     if chosen == "reference":
-        return _like(scores, reference.rank_mixed(problem, excluded, held))
+        return _like(scores, reference.rank_mixed(_scaled(problem), excluded, held))
     from mllmrec_kernels.mixed import cpu
 
-    largest = problem.shape[1] if limit is None else limit
-    return _like(scores, cpu.rank_mixed(problem, excluded, held, limit=largest, max_bytes=max_bytes or MAX_BYTES))
+    largest, memory = problem.shape[1] if limit is None else limit, max_bytes or MAX_BYTES
+    return _like(scores, cpu.rank_mixed(problem, items, excluded, held, limit=largest, max_bytes=memory))
 
 
 def topk_mixed(
@@ -118,14 +121,15 @@ def topk_mixed(
         with backends.on(device_scores.sparse.device):
             ids, best = gpu.topk_mixed(device_scores, k, excluded, max_bytes)
         return _tensor_like(scores, ids), _tensor_like(scores, best)
-    problem = as_problem(scores)
+    items = as_items(scores)
+    problem = as_problem(scores, items)
     excluded = None if exclude is None else as_csr("exclude", exclude, shape=problem.shape, binary=True)
     if chosen == "reference":
-        lists = reference.topk_mixed(problem, k, excluded)
+        lists = reference.topk_mixed(_scaled(problem), k, excluded)
     else:
         from mllmrec_kernels.mixed import cpu
 
-        lists = cpu.topk_mixed(problem, k, excluded, max_bytes or MAX_BYTES)
+        lists = cpu.topk_mixed(problem, items, k, excluded, max_bytes or MAX_BYTES)
     return _like(scores, lists[0]), _like(scores, lists[1])
 
 
@@ -150,13 +154,14 @@ def score_mixed(scores: MixedScores, pairs: SparseLike, *, backend: str = "auto"
         entries = as_csr("pairs", pairs, shape=shape, binary=True)
         with backends.on(device_scores.sparse.device):
             return _tensor_like(scores, gpu.score_mixed(device_scores, entries, max_bytes))
-    problem = as_problem(scores)
+    items = as_items(scores)
+    problem = as_problem(scores, items)
     entries = as_csr("pairs", pairs, shape=problem.shape, binary=True)
     if chosen == "reference":
-        return _like(scores, reference.score_mixed(problem, entries))
+        return _like(scores, reference.score_mixed(_scaled(problem), entries))
     from mllmrec_kernels.mixed import cpu
 
-    return _like(scores, cpu.score_mixed(problem, entries))
+    return _like(scores, cpu.score_mixed(problem, items, entries))
 
 
 def row_spread(
@@ -197,6 +202,14 @@ def _choose(backend: str, scores: MixedScores) -> str:
     return backends.choose(backend, scores.user_vectors, cpu=("numba",), gpu=("triton",))
 
 
+def _scaled(problem: Problem) -> Problem:
+    """Return the problem of standardized scores with its scale; others as they are."""
+    if not problem.standardize:
+        return problem
+    spread = reference.row_spread(problem.sparse, problem.shape[1])
+    return problem._replace(scale=inverse_spread(spread))
+
+
 def _on_device(scores: MixedScores) -> tuple[gpu.DeviceScores, tuple[int, int]]:
     """Return the checked scores on a device, and (U, I)."""
     import torch
@@ -205,18 +218,23 @@ def _on_device(scores: MixedScores) -> tuple[gpu.DeviceScores, tuple[int, int]]:
     from mllmrec_kernels.mixed import gpu
 
     device = backends.device_of(scores.user_vectors)
-    sparse, n_items = as_sparse_part(scores.user_items, scores.item_weights)
+    weights, vectors = scores.item_weights, scores.item_vectors
+    if isinstance(weights, MixedItems):
+        as_items(scores)
+        weights, vectors = weights.given
+    sparse, n_items = as_sparse_part(scores.user_items, weights)
+    on_device = gpu.DeviceSparse(sparse, n_items, device)
     shape = (len(sparse.indptr) - 1, n_items)
     scale, users, items, largest = as_scale(scores.scale, shape[0]), None, None, 0.0
-    check_both_or_neither(scores)
-    if scores.user_vectors is not None and scores.item_vectors is not None:
-        users = arrays.rows_on_device("user_vectors", scores.user_vectors, device)
-        items = arrays.rows_on_device("item_vectors", scores.item_vectors, device, d=users.shape[1])
-        check_lengths(len(users), len(items), shape)
-        with backends.on(device):
+    with backends.on(device):
+        if scores.standardize:
+            scale = inverse_spread(gpu.row_spread(on_device, None).cpu().numpy())
+        if scores.user_vectors is not None and vectors is not None:
+            users = arrays.rows_on_device("user_vectors", scores.user_vectors, device)
+            items = arrays.rows_on_device("item_vectors", vectors, device, d=users.shape[1])
+            check_lengths(len(users), len(items), shape)
             largest = float(gpu_score.largest_of(gpu_score.norms(users)) * gpu_score.largest_of(gpu_score.norms(items)))
-    check_range(sparse, scale, largest)
-    on_device = gpu.DeviceSparse(sparse, n_items, device)
+    check_range(sparse, scale, largest_weight(sparse), largest)
     return gpu.DeviceScores(on_device, torch.from_numpy(scale).to(device), users, items), shape
 
 

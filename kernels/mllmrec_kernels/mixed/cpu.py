@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, sort_heaps
-from mllmrec_kernels.mixed.coded_rows import CodedRows, encode
+from mllmrec_kernels.mixed.coded_rows import CodedRows
 from mllmrec_kernels.mixed.corrections import correct_ranks, merge_excluded, offer_few, offer_zeros
 from mllmrec_kernels.mixed.few import (
     USERS,
@@ -34,6 +34,7 @@ from mllmrec_kernels.mixed.few import (
     spread,
     sum_row,
 )
+from mllmrec_kernels.mixed.items import MixedItems, check_scores
 from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
 from mllmrec_kernels.rank import cpu as rank_cpu
 from mllmrec_kernels.topk import cpu as topk_cpu
@@ -41,6 +42,7 @@ from mllmrec_kernels.topk.reference import TopK
 
 _NO_ITEMS = np.zeros(0, np.int32)
 _NO_SIZES = np.zeros(0)
+_PIECES = 8  # share of the memory that the few of users listed at once take
 
 
 def row_spread(sparse: SparsePart, n_items: int) -> NDArray[np.float64]:
@@ -54,8 +56,14 @@ def row_spread(sparse: SparsePart, n_items: int) -> NDArray[np.float64]:
     return spreads
 
 
-def score_mixed(problem: Problem, pairs: CSR) -> NDArray[np.float32]:
-    """Return the score of each entry of `pairs` [U, I], float32 [nnz]."""
+def score_mixed(problem: Problem, items: MixedItems, pairs: CSR) -> NDArray[np.float32]:
+    """Return the score of each entry of `pairs`, float32 [nnz].
+
+    Args:
+        problem: the scores.
+        items: of the problem.
+        pairs: [U, I].
+    """
     scores = np.empty(pairs.nnz, np.float32)
     users, nothing = np.flatnonzero(np.diff(pairs.indptr)), np.zeros(pairs.n_rows + 1, np.int64)
 
@@ -64,14 +72,24 @@ def score_mixed(problem: Problem, pairs: CSR) -> NDArray[np.float32]:
         _score_pairs(problem, few, pairs.indptr, pairs.indices, scores)
 
     parallel_for(_work, chunks(len(users), USERS))
+    _check_scale(problem, items)
     return scores
 
 
-def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_bytes: int) -> NDArray[np.int32]:
+def _check_scale(problem: Problem, items: MixedItems) -> None:
+    """Refuse standardized scores that left float32, now that their scale is known."""
+    if problem.standardize:
+        check_scores(problem, items)
+
+
+def rank_mixed(
+    problem: Problem, items: MixedItems, exclude: CSR, heldout: CSR, *, limit: int, max_bytes: int
+) -> NDArray[np.int32]:
     """Return the 0-based rank of each held-out item, int32 [heldout.nnz].
 
     Args:
         problem: the scores.
+        items: of the problem.
         exclude: [U, I], disjoint from `heldout`.
         heldout: [U, I].
         limit: ranks from here on need not be told apart.
@@ -80,16 +98,19 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR, *, limit: int, max_
     scores, ranks = np.empty(heldout.nnz, np.float32), np.zeros(heldout.nnz, np.int32)
     if not heldout.nnz:
         return ranks
-    _correct(problem, exclude, heldout, scores, ranks, limit, max_bytes)
+    _correct(problem, items, exclude, heldout, scores, ranks, limit, max_bytes)
+    _check_scale(problem, items)
     if problem.items.shape[1] == 0:
         ahead = np.where(scores < 0, problem.shape[1], np.where(scores == 0, heldout.indices, 0))
         return np.asarray(ranks + ahead, np.int32)
-    rank_cpu.count_ahead(dot_problem(problem.users, problem.items, 1, None), heldout, scores, ranks, limit, max_bytes)
+    dots = dot_problem(problem.users, problem.items, 1, None)
+    rank_cpu.count_ahead(dots, heldout, scores, ranks, limit, max_bytes, items.kept)
     return ranks
 
 
 def _correct(
     problem: Problem,
+    items: MixedItems,
     exclude: CSR,
     heldout: CSR,
     scores: NDArray[np.float32],
@@ -98,7 +119,7 @@ def _correct(
     max_bytes: int,
 ) -> None:
     """Score the held-out items, and correct their ranks for the few and the excluded."""
-    rows = encode(problem.items, max_bytes // 2)
+    rows = items.coded(max_bytes // 2)
     width, users = rows.codes.shape[1], np.flatnonzero(np.diff(heldout.indptr))
     block = block_items(width, problem.shape[1])
 
@@ -112,11 +133,12 @@ def _correct(
     parallel_for(_work, _spans(most, 16, (max_bytes // 2) // get_num_threads(), problem.shape[1], USERS))
 
 
-def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) -> TopK:
+def topk_mixed(problem: Problem, items: MixedItems, k: int, exclude: CSR | None, max_bytes: int) -> TopK:
     """Return the k best items of each user.
 
     Args:
         problem: the scores.
+        items: of the problem.
         k: items per user.
         exclude: [U, I], items that are not listed.
         max_bytes: working memory.
@@ -132,36 +154,58 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None, max_bytes: int) ->
     heaps = Heaps(ids, best, np.zeros(n_users, np.int64))
     if exclude is None:
         exclude = CSR(np.zeros(n_users + 1, np.int64), _NO_ITEMS, None, n_items)
-    rows = encode(problem.items, max_bytes // 2)
+    rows = items.coded(max_bytes // 2)
     most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
-    for start, stop in _spans(most, 8, max_bytes // 2, n_items * get_num_threads(), n_users):
+    spans = _spans(most, 8, max_bytes // _PIECES, n_items * get_num_threads(), n_users)
+    ends = np.concatenate([[0], np.cumsum(most)])
+    memory = np.empty(max((ends[stop] - ends[start] for start, stop in spans), default=0), np.int32)
+    for start, stop in spans:
         block = Heaps(ids[start:stop], best[start:stop], heaps.sizes[start:stop])
-        indptr, others = _offer(problem, rows, (start, stop), block, min(k, n_items), exclude)
+        indptr, others = _offer(problem, rows, (start, stop), block, min(k, n_items), exclude, memory)
         if problem.items.shape[1] == 0:
             offer_zeros(indptr, others, n_items, block, min(k, n_items))
         else:
             dots = dot_problem(problem.users[start:stop], problem.items, k, None)
-            topk_cpu.fill(dots._replace(indptr=indptr, excluded=others), block, max_bytes // 4)
+            dots = dots._replace(indptr=indptr, excluded=others)
+            topk_cpu.fill(dots, block, max_bytes // 4, items.kept, n_users)
+    _check_scale(problem, items)
     sort_heaps(*heaps)
     return ids, best
 
 
 def _offer(
-    problem: Problem, rows: CodedRows, span: Span, heaps: Heaps, k: int, exclude: CSR
+    problem: Problem,
+    rows: CodedRows,
+    span: Span,
+    heaps: Heaps,
+    k: int,
+    exclude: CSR,
+    memory: NDArray[np.int32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Offer the few of users span[0] to span[1]; return the CSR of the items that must not be offered after them."""
+    """Offer the few of some users; return the CSR of the items that must not be offered after them.
+
+    Args:
+        problem: the scores.
+        rows: the items encoded.
+        span: first user, and the one after the last.
+        heaps: of these users.
+        k: entries that a heap takes.
+        exclude: [U, I], items that are not listed.
+        memory: for the items that are returned.
+    """
     (first, last), width = span, rows.codes.shape[1]
     counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
 
     def _work(start: int, stop: int) -> None:
         users = np.arange(first + start, first + stop)
-        memory = room(problem.shape[1])
-        few = gather_few(problem, users, memory, width, rows.sizes, exclude.indptr, exclude.indices)
+        working = room(problem.shape[1])
+        few = gather_few(problem, users, working, width, rows.sizes, exclude.indptr, exclude.indices)
         offer_few(problem, rows, few, block_items(width, problem.shape[1]), heaps, first, k)
         pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
 
     parallel_for(_work, chunks(last - first, USERS))
-    return np.cumsum(counts), np.concatenate([_NO_ITEMS, *(pieces[start] for start in sorted(pieces))])
+    indptr = np.cumsum(counts)
+    return indptr, np.concatenate([_NO_ITEMS, *(pieces[start] for start in sorted(pieces))], out=memory[: indptr[-1]])
 
 
 def _spans(most: NDArray[np.int64], entry_bytes: int, max_bytes: int, n_items: int, users: int) -> list[Span]:

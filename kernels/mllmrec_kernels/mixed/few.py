@@ -205,7 +205,7 @@ def empty_bounds(block: Any) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gather_few(problem: Any, users: Any, room: Any, width: Any, sizes: Any, ex_indptr: Any, excluded: Any) -> Any:
-    """Return the few of some users.
+    """Return the few of some users; write the scale of standardized scores.
 
     Args:
         problem: the scores.
@@ -221,6 +221,9 @@ def gather_few(problem: Any, users: Any, room: Any, width: Any, sizes: Any, ex_i
     for p in range(len(users)):
         u, total = users[p], indptr[p]
         n = sum_row(problem.sparse, u, room)
+        if problem.standardize:
+            deviation = spread(room, n)
+            problem.scale[u] = np.float32(1 / deviation) if deviation > 0 else np.float32(0)
         if total + n > len(ids):
             more_ids, more_values = np.empty(2 * (total + n), np.int32), np.empty(2 * (total + n), np.float32)
             more_ids[:total], more_values[:total] = ids[:total], values[:total]

@@ -17,17 +17,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numba import njit
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base import arrays
+from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.parallel import equal_parts, parallel_for
 from mllmrec_kernels.exact.problem import push
-from mllmrec_kernels.mixed.coded_rows import CodedRows, bound_dot, encode, encode_user
+from mllmrec_kernels.mixed.coded_rows import CodedRows, bound_dot, encode_user
 from mllmrec_kernels.mixed.few import room, score_pair, side_of, spread, sum_row
-from mllmrec_kernels.mixed.scores import MixedScores, Problem, SparsePart, as_problem
+from mllmrec_kernels.mixed.items import MixedItems
+from mllmrec_kernels.mixed.scores import Problem, SparsePart
 
 if TYPE_CHECKING:
     from mllmrec_kernels.base.arrays import ArrayLike
@@ -43,22 +44,24 @@ class MixedIndex:
     """Items of mixed scores, ready for one user after another.
 
     Args:
-        item_weights: W, sparse or floating [J, I]; row j is what item j adds to each item's score.
+        item_weights: W, sparse or floating [J, I]; row j is what item j adds to each item's score. MixedItems hold
+            W and q, encoded once for this and for lists of many users.
         item_vectors: q, floating [I, d]; None for no inner product.
+
+    Attributes:
+        items: W and q.
 
     Raises:
         KernelInputError: a wrong type or shape, or numbers that are NaN or infinite.
     """
 
-    def __init__(self, item_weights: SparseLike | ArrayLike, item_vectors: ArrayLike | None = None) -> None:
-        n_rows = int(item_weights.shape[0])
-        nobody = sp.csr_array((0, n_rows), dtype=np.float32)
-        users = None if item_vectors is None else np.zeros((0, item_vectors.shape[1]), np.float32)
-        self._problem = as_problem(MixedScores(nobody, item_weights, None, users, item_vectors))
-        self._rows = encode(self._problem.items, _ALL)
-        self._norms = _block_norms(self._problem.items)
-        self.n_items = self._problem.shape[1]
-        self._n_rows = n_rows
+    def __init__(
+        self, item_weights: SparseLike | ArrayLike | MixedItems, item_vectors: ArrayLike | None = None
+    ) -> None:
+        self.items = item_weights if isinstance(item_weights, MixedItems) else MixedItems(item_weights, item_vectors)
+        self._rows = self.items.coded(_ALL)
+        self._norms = _block_norms(self.items.vectors)
+        self._n_rows, self.n_items = self.items.shape
         self._room = room(self.n_items)
 
     def topk(
@@ -97,12 +100,12 @@ class MixedIndex:
         return self._listed(problem, ids, values, excluded, min(k, self.n_items), k)
 
     def _of_user(self, owned: NDArray[np.int32], user_vector: NDArray[np.float32] | None) -> Problem:
-        d = self._problem.items.shape[1]
+        d = self.items.vectors.shape[1]
         vector = np.zeros(0, np.float32) if user_vector is None else np.asarray(user_vector, np.float32)
         if vector.shape != (d,) or not np.isfinite(vector).all():
             raise KernelInputError(f"user_vector must be {d} finite numbers; got shape {vector.shape}")
-        sparse = self._problem.sparse._replace(indptr=np.array([0, len(owned)]), ids=owned)
-        return Problem(sparse, np.ones(1, np.float32), vector[None], self._problem.items)
+        sparse = self.items.sparse_part(CSR(np.array([0, len(owned)]), owned, None, self._n_rows))
+        return Problem(sparse, np.ones(1, np.float32), vector[None], self.items.vectors)
 
     def _listed(
         self,

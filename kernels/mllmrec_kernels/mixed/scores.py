@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base.csr import as_csr
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.exact.score import norms
 
 if TYPE_CHECKING:
     from mllmrec_kernels.base.arrays import ArrayLike
-    from mllmrec_kernels.base.csr import SparseLike
+    from mllmrec_kernels.base.csr import CSR, SparseLike
+    from mllmrec_kernels.mixed.items import MixedItems
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -36,17 +36,21 @@ class MixedScores:
 
     Attributes:
         user_items: R, sparse [U, J]; a binary one says which items each user has.
-        item_weights: W, sparse or floating [J, I]; row j is what item j adds to each item's score.
+        item_weights: W, sparse or floating [J, I]; row j is what item j adds to each item's score. MixedItems hold
+            W and q, encoded once for all calls.
         scale: floating [U], times each user's sparse part; None for 1.
         user_vectors: p, floating [U, d]; None, with `item_vectors`, for no inner product.
-        item_vectors: q, floating [I, d].
+        item_vectors: q, floating [I, d]; None where `item_weights` are MixedItems.
+        standardize: the scale is 1 / the standard deviation of each user's sparse part, as row_spread has it, and 0
+            where that is 0; `scale` is None.
     """
 
     user_items: SparseLike
-    item_weights: SparseLike | ArrayLike
+    item_weights: SparseLike | ArrayLike | MixedItems
     scale: ArrayLike | None = None
     user_vectors: ArrayLike | None = None
     item_vectors: ArrayLike | None = None
+    standardize: bool = False
 
     def take(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of some users, int64 [B], in that order."""
@@ -56,6 +60,7 @@ class MixedScores:
             None if self.scale is None else self.scale[users],
             None if self.user_vectors is None else self.user_vectors[users],
             self.item_vectors,
+            self.standardize,
         )
 
 
@@ -85,12 +90,14 @@ class Problem(NamedTuple):
         scale: float32 [U].
         users: float32 [U, d]; d is 0 if there is no inner product.
         items: float32 [I, d].
+        standardize: the scale is written as users are summed.
     """
 
     sparse: SparsePart
     scale: NDArray[np.float32]
     users: NDArray[np.float32]
     items: NDArray[np.float32]
+    standardize: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,18 +116,31 @@ def as_sparse_part(user_items: SparseLike, item_weights: SparseLike | ArrayLike)
         KernelInputError: a wrong type or shape, or values that are NaN or infinite.
     """
     R = as_csr("user_items", user_items)
-    values = np.zeros(0, np.float32) if R.data is None else R.data
-    _check_values("user_items", values)
     if _is_dense(item_weights):
         dense = arrays.float32_rows("item_weights", cast("ArrayLike", item_weights))
-        _check_rows(len(dense), R.n_columns)
+        values = check_row_values(R, len(dense))
         none = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
         return SparsePart(R.indptr, R.indices, values, *none, dense), dense.shape[1]
     W = as_csr("item_weights", item_weights)
-    _check_rows(W.n_rows, R.n_columns)
+    values = check_row_values(R, W.n_rows)
     _check_values("item_weights", W.values())
     no_rows = np.zeros((0, 0), np.float32)
     return SparsePart(R.indptr, R.indices, values, W.indptr, W.indices, W.values(), no_rows), W.n_columns
+
+
+def check_row_values(R: CSR, n_rows: int) -> NDArray[np.float32]:
+    """Return the values of R, none where all are 1; refuse a width other than the rows of W."""
+    if R.n_columns != n_rows:
+        raise KernelInputError(f"item_weights must have {R.n_columns} rows, the columns of user_items; got {n_rows}")
+    values = np.zeros(0, np.float32) if R.data is None else R.data
+    _check_values("user_items", values)
+    return values
+
+
+def largest_weight(sparse: SparsePart) -> float:
+    """Return the largest |weight|, 0 for none."""
+    weights = sparse.dense_weights if len(sparse.dense_weights) else sparse.weight_values
+    return max(float(weights.max(initial=0.0)), -float(weights.min(initial=0.0)))
 
 
 def count_few(sparse: SparsePart, n_items: int) -> NDArray[np.int64]:
@@ -132,43 +152,16 @@ def count_few(sparse: SparsePart, n_items: int) -> NDArray[np.int64]:
     return np.asarray(np.minimum(ends[sparse.indptr[1:]] - ends[sparse.indptr[:-1]], n_items), np.int64)
 
 
-def as_problem(scores: MixedScores) -> Problem:
-    """Return checked scores.
-
-    Raises:
-        KernelInputError: a wrong type, shape or dtype, numbers that are NaN or infinite, or scores beyond float32.
-    """
-    if not isinstance(scores, MixedScores):
-        raise KernelInputError(f"scores must be MixedScores; got {type(scores).__name__}")
-    sparse, n_items = as_sparse_part(scores.user_items, scores.item_weights)
-    n_users = len(sparse.indptr) - 1
-    users, items = _vectors(scores, n_users, n_items)
-    problem = Problem(sparse, as_scale(scores.scale, n_users), users, items)
-    products = norms(users).max(initial=0.0) * norms(items).max(initial=0.0) if users.shape[1] else 0.0
-    check_range(sparse, problem.scale, float(products))
-    return problem
-
-
-def _vectors(scores: MixedScores, n_users: int, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    check_both_or_neither(scores)
-    if scores.user_vectors is None or scores.item_vectors is None:
-        return np.zeros((n_users, 0), np.float32), np.zeros((n_items, 0), np.float32)
-    users = arrays.float32_rows("user_vectors", scores.user_vectors)
-    items = arrays.float32_rows("item_vectors", scores.item_vectors, d=users.shape[1])
-    check_lengths(len(users), len(items), (n_users, n_items))
-    return users, items
-
-
-def check_lengths(n_users: int, n_items: int, shape: tuple[int, int]) -> None:
+def check_lengths(n_users: int | None, n_items: int | None, shape: tuple[int, int]) -> None:
     """Refuse vectors of another number of users or items than the sparse part has.
 
     Args:
-        n_users: rows of the user vectors.
-        n_items: rows of the item vectors.
+        n_users: rows of the user vectors; None: not checked.
+        n_items: rows of the item vectors; None: not checked.
         shape: (U, I) of the sparse part.
     """
     for name, rows, expected in (("user_vectors", n_users, shape[0]), ("item_vectors", n_items, shape[1])):
-        if rows != expected:
+        if rows is not None and rows != expected:
             raise KernelInputError(f"{name} must have {expected} rows, as the sparse part has; got {rows}")
 
 
@@ -183,38 +176,33 @@ def as_scale(scale: ArrayLike | None, n_users: int) -> NDArray[np.float32]:
     return array
 
 
-def check_both_or_neither(scores: MixedScores) -> None:
-    """Refuse vectors of only one side."""
-    if (scores.user_vectors is None) != (scores.item_vectors is None):
-        raise KernelInputError("user_vectors and item_vectors must both be given, or neither")
-
-
-def _check_rows(rows: int, expected: int) -> None:
-    if rows != expected:
-        raise KernelInputError(f"item_weights must have {expected} rows, the columns of user_items; got {rows}")
-
-
 def _check_values(name: str, values: NDArray[np.float32]) -> None:
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
         raise KernelInputError(f"{name} must be finite; {bad} values are NaN or infinite")
 
 
-def check_range(sparse: SparsePart, scale: NDArray[np.float32], largest_product: float) -> None:
+def check_range(sparse: SparsePart, scale: NDArray[np.float32], largest_weight: float, largest_product: float) -> None:
     """Refuse scores that may leave float32.
 
     Args:
-        sparse: R and W, bounded by the largest weight and each user's sum of |R|.
+        sparse: R, bounded by each user's sum of |R|.
         scale: float32 [U].
+        largest_weight: largest |W|.
         largest_product: bound of all inner products.
     """
+    _check_values("scale", scale)
     magnitudes = np.abs(sparse.values, dtype=np.float64) if len(sparse.values) else np.ones(len(sparse.ids))
     ends = np.concatenate([[0.0], np.cumsum(magnitudes)])
     totals = (ends[sparse.indptr[1:]] - ends[sparse.indptr[:-1]]) * np.maximum(np.abs(scale, dtype=np.float64), 1)
-    weights = sparse.dense_weights if len(sparse.dense_weights) else sparse.weight_values
-    largest = 1.001 * float(totals.max(initial=0.0)) * float(np.abs(weights).max(initial=0.0)) + largest_product
+    largest = 1.001 * float(totals.max(initial=0.0)) * largest_weight + largest_product
     if largest >= _LARGEST:
         raise KernelInputError(f"scores reach {largest:.3g}, beyond float32; scale weights and vectors down")
+
+
+def inverse_spread(spread: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return 1 / spread, and 0 where it is 0, float32 [U]."""
+    return np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0).astype(np.float32)
 
 
 def _is_dense(weights: Any) -> bool:

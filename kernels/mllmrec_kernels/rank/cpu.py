@@ -19,6 +19,7 @@ from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.float32_tile import for_each_tile
 from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.problem import TopKProblem, dot_problem, ranks_before
 from mllmrec_kernels.exact.score import dot_rows
 from mllmrec_kernels.rank import exact_int8
@@ -62,6 +63,7 @@ def count_ahead(
     ranks: NDArray[np.int32],
     limit: int,
     max_bytes: int,
+    kept: KeptItems | None = None,
 ) -> None:
     """Add to each rank the number of items whose inner product is ahead of a held-out item's score.
 
@@ -72,8 +74,10 @@ def count_ahead(
         ranks: int32 [heldout.nnz], added to.
         limit: ranks from here on need not be told apart.
         max_bytes: working memory.
+        kept: of earlier calls with the same items; added to.
     """
-    if supported() and exact_int8.count_ahead(problem, heldout, scores, ranks, limit, max_bytes):
+    kept = kept or KeptItems()
+    if supported() and exact_int8.count_ahead(problem, heldout, scores, ranks, limit, max_bytes, kept):
         return
     users = np.flatnonzero(np.diff(heldout.indptr))
 

@@ -26,6 +26,7 @@ from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, count_above, lowest_bit
+from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.plan import RotationPlan, unrotated_plan
 from mllmrec_kernels.exact.problem import TopKProblem, ranks_before
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, padded, quantize, row_bytes
@@ -46,6 +47,7 @@ def count_ahead(
     ranks: NDArray[np.int32],
     limit: int,
     max_bytes: int,
+    kept: KeptItems,
 ) -> bool:
     """Add to each held-out item's rank the number of items ahead of it.
 
@@ -56,6 +58,7 @@ def count_ahead(
         ranks: int32 [heldout.nnz], added to.
         limit: ranks from here on need not be told apart.
         max_bytes: working memory.
+        kept: of earlier calls with the same items; these are kept for the next where `max_bytes` holds all.
 
     Returns:
         False, with nothing done, where `max_bytes` holds not even one panel per side.
@@ -71,7 +74,10 @@ def count_ahead(
     if min(item_rows, user_rows) < PANEL:
         return False
     user_memory = allocate(user_rows, d, plan, as_columns=False)
-    items = ItemBlocks(problem, plan, allocate(item_rows, d, plan, as_rows=False), limit)
+    key = plan.two_bytes, limit < n_items
+    items = kept.blocks.get(key) or ItemBlocks(problem, plan, allocate(item_rows, d, plan, as_rows=False), limit)
+    if items.is_whole:
+        kept.blocks[key] = items
     for start in range(0, len(users), user_rows):
         block = users[start : start + user_rows]
         left = quantize(

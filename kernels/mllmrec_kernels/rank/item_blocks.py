@@ -27,7 +27,8 @@ class ItemBlocks:
 
     def __init__(self, problem: TopKProblem, plan: RotationPlan, memory: QuantizedRows, limit: int) -> None:
         n_items, largest = len(problem.items), len(memory.ids)
-        self._problem, self._plan, self._memory = problem, plan, memory
+        nobody = np.zeros((0, problem.queries.shape[1]), np.float32)
+        self._problem, self._plan, self._memory = problem._replace(queries=nobody), plan, memory
         self._order, size, ends = np.arange(n_items, dtype=np.int32), largest, [0]
         if limit < n_items:
             at = np.linspace(0, len(problem.queries) - 1, _SAMPLED).astype(np.int64)
@@ -38,6 +39,11 @@ class ItemBlocks:
             size *= _GROWTH
         self.spans = list(pairwise(ends))
         self._all = self._quantized(0, n_items) if n_items <= largest else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all items are in memory, quantized."""
+        return self._all is not None
 
     def block(self, n: int) -> tuple[QuantizedRows, int]:
         """Return the n-th block, and how many of its rows are items."""

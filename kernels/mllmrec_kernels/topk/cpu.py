@@ -9,6 +9,7 @@ from mllmrec_kernels.base.arrays import Float32Array
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.float32_tile import for_each_tile
 from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.kept import KeptItems, KeptLists
 from mllmrec_kernels.exact.plan import make_plan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, is_excluded, push, score_pair, sort_heaps
 from mllmrec_kernels.topk.reference import TopK
@@ -39,26 +40,31 @@ def solve(problem: TopKProblem, k: int, max_bytes: int) -> TopK:
     return ids, scores
 
 
-def fill(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> None:
+def fill(problem: TopKProblem, heaps: Heaps, max_bytes: int, kept: KeptItems | None = None, n_queries: int = 0) -> None:
     """Offer every pair to the heaps, which may hold entries that the problem excludes.
 
     Args:
         problem: the search.
         heaps: of `problem.k` entries at most.
         max_bytes: working memory.
+        kept: of earlier searches of the same items; added to.
+        n_queries: of this search and those after it that are to use what is kept; 0: of this one.
     """
-    if not _fill_by_int8(problem, heaps, max_bytes):
+    if not _fill_by_int8(problem, heaps, max_bytes, kept or KeptItems(), n_queries or len(problem.queries)):
         _fill_by_float32(problem, heaps, max_bytes)
 
 
-def _fill_by_int8(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> bool:
+def _fill_by_int8(problem: TopKProblem, heaps: Heaps, max_bytes: int, kept: KeptItems, n_queries: int) -> bool:
     from mllmrec_kernels.topk import exact_int8
 
     if not supported() or len(problem.queries) * len(problem.items) < FEW_PAIRS:
         return False
-    ends = heaps.scores[:, 0] if len(heaps.sizes) and heaps.scores.shape[1] else np.zeros(0, np.float32)
-    plan = make_plan(problem, np.where(heaps.sizes == problem.k, ends, np.float32(-np.inf)))
-    return plan is not None and exact_int8.fill(problem, heaps, plan, max_bytes)
+    lists = kept.lists
+    if lists.k != problem.k:
+        ends = heaps.scores[:, 0] if len(heaps.sizes) and heaps.scores.shape[1] else np.zeros(0, np.float32)
+        plan = make_plan(problem, np.where(heaps.sizes == problem.k, ends, np.float32(-np.inf)), n_queries)
+        lists = kept.lists = KeptLists(problem.k, plan)
+    return lists.plan is not None and exact_int8.fill(problem, heaps, lists, max_bytes)
 
 
 def _fill_by_float32(problem: TopKProblem, heaps: Heaps, max_bytes: int) -> None:

@@ -29,76 +29,62 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.base.arrays import Int32Array
 from mllmrec_kernels.base.jit import jit
-from mllmrec_kernels.base.parallel import chunks, parallel_for
+from mllmrec_kernels.base.parallel import chunks
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, candidates, lowest_bit
+from mllmrec_kernels.exact.kept import KeptLists
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, is_excluded, push, score_pair
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, padded, quantize, row_bytes
-from mllmrec_kernels.exact.score import unit_rows
 from mllmrec_kernels.exact.thresholds import NEVER, Bounds, bounds_between, init_thresholds, min_sum, raise_thresholds
 from mllmrec_kernels.topk import candidate_buffer
+from mllmrec_kernels.topk.order import order_by_similarity
 from mllmrec_kernels.topk.rounds import circle, shifts
 
-_MAX_CENTERS = 512
 _QUERY_PANELS = 4  # a thread, quantized at a time
-_CHUNK = 1_024  # rows
 
 Blocks = list[NDArray[np.int32]]
 
 
-def fill(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, max_bytes: int) -> bool:
+def fill(problem: TopKProblem, heaps: Heaps, kept: KeptLists, max_bytes: int) -> bool:
     """Offer every pair to its lists.
 
     Args:
         problem: the search.
         heaps: the lists, empty; filled in place.
-        plan: axes and scales of the product.
+        kept: axes and scales of the product, and the items if they were quantized before; these are kept for the
+            next queries where `max_bytes` holds all.
         max_bytes: working memory.
 
     Returns:
         False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
+    plan = kept.plan_for(problem)
+    assert plan is not None
     self_graph = problem.queries is problem.items
     n_queries, (n_items, d) = len(problem.queries), problem.items.shape
     buffered = candidate_buffer.buffer_bytes(problem.k) if plan.two_bytes and not self_graph else 0
     if buffered > max_bytes // 2:
         buffered = 0
     spare = max_bytes - chunk_bytes(d) - buffered - 4 * (n_items + (0 if self_graph else n_queries))
-    block = spare // (2 * row_bytes(plan, d)) // PANEL * PANEL
+    rows = spare // row_bytes(plan, d, layouts=2 if self_graph else 1)
+    block = rows // 2 // PANEL * PANEL
     if block < PANEL:
         return False
     if self_graph:
-        order = _order_by_similarity(problem, plan)
+        order = order_by_similarity(problem, plan)
         _fill_self(problem, heaps, plan, _blocks(order, n_items if padded(n_items) <= 2 * block else block))
-    else:
-        # Where items are quantized once for all queries, queries need not all be there at once.
-        few = min(block, _QUERY_PANELS * get_num_threads() * PANEL) if n_items <= block else block
-        queries, items = (np.arange(n, dtype=np.int32) for n in (n_queries, n_items))
-        _fill_queries(problem, heaps, plan, _blocks(queries, few), _blocks(items, block), buffered=buffered > 0)
+        return True
+    few = block
+    if padded(n_items) + PANEL <= rows:  # items are quantized once for all queries, which need not all be there at once
+        few = min(rows - padded(n_items), _QUERY_PANELS * get_num_threads() * PANEL) // PANEL * PANEL
+        block = n_items
+    queries, items = (np.arange(n, dtype=np.int32) for n in (n_queries, n_items))
+    _fill_queries(problem, heaps, plan, kept, _blocks(queries, few), _blocks(items, block), buffered=buffered > 0)
     return True
 
 
 def _blocks(rows: NDArray[np.int32], size: int) -> Blocks:
     return [rows[start:stop] for start, stop in chunks(len(rows), size)]
-
-
-def _order_by_similarity(problem: TopKProblem, plan: RotationPlan) -> NDArray[np.int32]:
-    """Return row numbers grouped by the nearest of some sampled rows; int32 [N]."""
-    n = len(problem.items)
-    n_centers = min(n // PANEL, _MAX_CENTERS)
-    if plan.axes is None or n_centers < 2:
-        return np.arange(n, dtype=np.int32)
-    axes = plan.axes[: plan.prefix]
-    sampled = np.random.default_rng(1).permutation(n)[:n_centers]
-    centers = unit_rows(problem.items[sampled], problem.item_scale[sampled]) @ axes.T
-    nearest = np.empty(n, np.int16)
-
-    def _assign(start: int, stop: int) -> None:
-        unit = unit_rows(problem.items[start:stop], problem.item_scale[start:stop])
-        nearest[start:stop] = ((unit @ axes.T) @ centers.T).argmax(axis=1)
-
-    parallel_for(_assign, chunks(n, _CHUNK))
-    return np.argsort(nearest, kind="stable").astype(np.int32)
 
 
 def _fill_self(problem: TopKProblem, heaps: Heaps, plan: RotationPlan, blocks: Blocks) -> None:
@@ -132,20 +118,40 @@ def _offer_rounds(
 
 
 def _fill_queries(
-    problem: TopKProblem, heaps: Heaps, plan: RotationPlan, queries: Blocks, items: Blocks, *, buffered: bool
+    problem: TopKProblem,
+    heaps: Heaps,
+    plan: RotationPlan,
+    kept: KeptLists,
+    queries: Blocks,
+    items: Blocks,
+    *,
+    buffered: bool,
 ) -> None:
-    """Offer every item to every query, block by block."""
+    """Offer every item to every query, block by block.
+
+    Args:
+        problem: the search.
+        heaps: the lists.
+        plan: axes and scales of the product.
+        kept: the items if they were quantized before.
+        queries: rows of queries that are quantized together.
+        items: the same of items.
+        buffered: whether candidates are collected before they are scored.
+    """
     d = problem.items.shape[1]
-    query_memory, item_memory = allocate(len(queries[0]), d, plan), allocate(len(items[0]), d, plan, as_rows=False)
+    query_memory = allocate(len(queries[0]), d, plan, as_columns=False)
+    right = kept.columns
+    item_memory = allocate(len(items[0]), d, plan, as_rows=False) if right is None else right
     for block in queries:
         left = quantize(
             query_memory, problem.queries, problem.query_scale, problem.query_weights, block, plan, plan.left_scale
         )
         for other in items:
-            if len(items) > 1 or block is queries[0]:
+            if len(items) > 1 or right is None:
                 right = quantize(
                     item_memory, problem.items, problem.item_scale, problem.item_weights, other, plan, plan.right_scale
                 )
+                kept.columns = right if len(items) == 1 else None
             bounds = bounds_between(left, right, plan)
             init_thresholds(left, problem, heaps, bounds)
             if buffered:
