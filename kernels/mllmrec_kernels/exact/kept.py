@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from mllmrec_kernels.exact.plan import RotationPlan, unrotated_plan
 
 if TYPE_CHECKING:
+    from mllmrec_kernels.exact.item_blocks import ItemBlocks
     from mllmrec_kernels.exact.problem import TopKProblem
     from mllmrec_kernels.exact.quantized import QuantizedRows
-    from mllmrec_kernels.rank.item_blocks import ItemBlocks
 
 
 @dataclass(slots=True)

@@ -26,13 +26,13 @@ from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, count_above, lowest_bit
+from mllmrec_kernels.exact.item_blocks import ItemBlocks
 from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.plan import RotationPlan, unrotated_plan
 from mllmrec_kernels.exact.problem import TopKProblem, ranks_before
 from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, allocate, chunk_bytes, padded, quantize, row_bytes
 from mllmrec_kernels.exact.score import dot_rows
 from mllmrec_kernels.exact.thresholds import bounds_between
-from mllmrec_kernels.rank.item_blocks import ItemBlocks
 
 _ENTRY_BYTES = 80  # of a held-out item: counts, limits, and the float64 they are made with
 _HIGHEST, _LOWEST = float(2**31 - 1), -float(2**31)
