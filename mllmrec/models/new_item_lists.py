@@ -99,8 +99,8 @@ def _top_in_blocks(scores: MixedScores, exclude: CSR, blocks: Blocks) -> Lists:
 def list_block(block: Block) -> Arrays:
     """Return the best items of the block's users."""
     has_vectors = "user_vectors" in block.rows
-    vectors = [block.array(name) if has_vectors else None for name in ("user_vectors", "item_vectors")]
-    scores = MixedScores(block.matrix("user_items"), block.matrix("weights"), block.array("scale"), *vectors)
+    users, items = (block.array(name) if has_vectors else None for name in ("user_vectors", "item_vectors"))
+    scores = MixedScores(block.matrix("user_items"), block.matrix("weights"), block.array("scale"), users, items)
     ids, values = topk_mixed(scores, CUTOFF, exclude=block.matrix("exclude"))
     return {"ids": ids, "scores": values}
 
