@@ -18,8 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from bench.node_network import Wires, network
 from tests.ray_cluster import Cluster, cluster, descendants
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_SAMPLE_SECONDS = 0.5
 _THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -36,17 +39,33 @@ def artefacts(run: Path) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.glob("*/*")) if file.is_file()}
 
 
-def processor_seconds(started: Cluster) -> float:
-    """Return the processor seconds of a cluster's processes, and of those that they waited for."""
-    total = 0
-    for node in started.nodes:
-        for process in (node.process.pid, *descendants(node.process.pid)):
-            try:
+class Processors:
+    """Sample the processor seconds of a cluster's processes; those of workers that ended are lost to their parents."""
+
+    def __init__(self, started: Cluster) -> None:
+        self._roots = [node.process.pid for node in started.nodes]
+        self._ticks: dict[int, int] = {}
+        self._ended = threading.Event()
+        self._before = self._read()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self._read()
+
+    def _read(self) -> float:
+        for process in [child for root in self._roots for child in (root, *descendants(root))]:
+            with suppress(OSError):
                 fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            total += sum(int(field) for field in fields[11:15])
-    return total / _TICKS
+                self._ticks[process] = int(fields[11]) + int(fields[12])
+        return sum(self._ticks.values()) / _TICKS
+
+    def close(self) -> float:
+        """Return the seconds since the start."""
+        self._ended.set()
+        self._thread.join()
+        return self._read() - self._before
 
 
 def children_seconds() -> float:
@@ -74,8 +93,11 @@ def stage_seconds(run: Path) -> dict[str, float]:
 
 def show(name: str, made: Any, cluster_seconds: float) -> None:
     """Print the time of one run."""
-    print(f"{name}: {made['seconds']:.1f} s, processor {made['processor']:.1f} s and {cluster_seconds:.1f} s of the")
-    print("  cluster's", flush=True)
+    own = made["processor"]
+    print(
+        f"{name}: {made['seconds']:.1f} s; processor s: {own:.1f} and, of the cluster, {cluster_seconds:.1f}",
+        flush=True,
+    )
 
 
 def show_stages(local: dict[str, float], seconds: dict[str, float]) -> None:
@@ -84,6 +106,12 @@ def show_stages(local: dict[str, float], seconds: dict[str, float]) -> None:
     rows = {stage: (local[stage], seconds[stage]) for stage in local if stage in seconds}
     for stage, (own, other) in {**rows, "all": (sum(local.values()), sum(seconds.values()))}.items():
         print(f"| {stage} | {own:.1f} | {other:.1f} | {other / max(own, 1e-9):.3f} |", flush=True)
+
+
+def show_files(want: dict[str, bytes], found: dict[str, bytes]) -> None:
+    """Print which files differ from the local run's."""
+    differing = [name for name in sorted({*want, *found}) if want.get(name) != found.get(name)]
+    print(f"{len(want)} files; those that differ: {differing or 'none'}")
 
 
 def show_bytes(made: Any, wires: Wires) -> None:
@@ -120,17 +148,11 @@ def main() -> None:
             tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as place,
             cluster(Path(place), nodes, places, store // nodes, options) as started,
         ):
-            before, out = processor_seconds(started), given.out / f"ray{nodes}"
+            processors, out = Processors(started), given.out / f"ray{nodes}"
             made = traced(out, "ray", given, {**started.environment, **threads}, places[0].enter)
             time.sleep(1)  # the last samples of the wires
-            found = artefacts(out)
-            differing = [name for name in sorted({*want, *found}) if want.get(name) != found.get(name)]
-            show(f"{nodes} nodes", made, processor_seconds(started) - before)
-            print(
-                f"files: {len(want)}, {len(differing)} differ: {differing}"
-                if differing
-                else f"all {len(want)} files are equal"
-            )
+            show(f"{nodes} nodes", made, processors.close())
+            show_files(want, artefacts(out))
             show_stages(stage_seconds(local), stage_seconds(out))
             show_bytes(made, wires)
 
