@@ -120,15 +120,19 @@ def sent_rows(works: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def moved_bytes(works: Sequence[Mapping[str, Any]], nodes: int) -> dict[str, int]:
-    """Return the bytes that go from node to node in each stage, if every node takes its share of the blocks.
+    """Return the bytes that go from node to node in each stage, if the nodes take the blocks in turn.
 
-    A table goes to each node that takes a block and lacks it. Rows and results of all blocks move but those of the
-    starter's own node; rows of a table that is cut again and again move twice.
+    The starter's own node takes the first block, and moves nothing. A table goes to each other node that takes a block
+    and lacks it. So do the rows of its blocks, twice those of a table that is cut again and again; results come back.
+
+    Args:
+        works: of a trace.
+        nodes: the starter's own among them.
     """
     last, held, stages = dict[str, int](), dict[str, int](), dict[str, float]()
     for number, (work, sent) in enumerate(zip(works, sent_rows(works), strict=True)):
         taking = min(nodes, len(work["blocks"]))
-        moved = sum(sent * rows + result for _, rows, result in work["blocks"]) * (1 - 1 / taking)
+        moved = sum(sent * rows + result for n, (_, rows, result) in enumerate(work["blocks"]) if n % taking)
         for key, size in work["tables"].items():
             if number - last.get(key, -_KEPT_WORKS - 1) > _KEPT_WORKS:
                 held[key] = 1
