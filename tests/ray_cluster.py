@@ -18,7 +18,7 @@ _START_SECONDS = 120
 _FAST = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",  # of a busy one; a dead one refuses at once
     "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_raylet_client_num_connect_attempts": "3",
@@ -89,6 +89,16 @@ class Cluster:
             "RAY_ADDRESS": f"{self.places[0].address}:{self.port}",
         }
 
+    def _serves_clients(self) -> bool:
+        """Return whether the head takes connections by ray://, which it does some time after it has started."""
+        if self.places[0].enter:  # a network of its own, which nobody enters by ray://
+            return True
+        try:
+            socket.create_connection((self.places[0].address, self.client_port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     def add(self, *more: str) -> Node:
         """Start the head, then further nodes: one processor each, a folder for temporary files, and `more` options."""
         machine = self.places[min(self.started, len(self.places) - 1)]
@@ -108,7 +118,7 @@ class Cluster:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.nodes.append(Node(process))
         log_file, until = place / "log", time.monotonic() + _START_SECONDS
-        while "Ray runtime started" not in log_file.read_text():
+        while "Ray runtime started" not in log_file.read_text() or not self._serves_clients():
             assert process.poll() is None, log_file.read_text()
             assert time.monotonic() < until, log_file.read_text()
             time.sleep(0.2)
