@@ -3,6 +3,8 @@
 The folder in which Numba keeps compiled code is chosen here, before the first function is declared for compilation.
 Numba looks beside the source files and in the user's cache. It refuses to import if it may write to neither, as in a
 container with a read-only package and no home. Then a private folder for temporary files takes their place.
+
+Code that no longer fits its sources is removed there first.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import stat
 import tempfile
 from pathlib import Path
 
+from mllmrec_kernels.base.stale_code import remove_stale_code
+
 _VARIABLE = "NUMBA_CACHE_DIR"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def choose_folder(package: Path = _PACKAGE) -> str:
-    """Make sure that compiled code can be kept; name a folder in $NUMBA_CACHE_DIR if there is none.
+    """Make sure that compiled code can be kept and fits; name a folder in $NUMBA_CACHE_DIR if there is none.
 
     Args:
         package: the folder of the source files.
@@ -28,14 +32,18 @@ def choose_folder(package: Path = _PACKAGE) -> str:
         The place, for a person: a folder, with the reason if it is a fallback.
     """
     if named := os.environ.get(_VARIABLE):
+        remove_stale_code(package, Path(named))
         return f"{named} (${_VARIABLE})"
     if all(os.access(place, os.W_OK | os.X_OK) for place in _source_folders(package)):
+        remove_stale_code(package, None)
         return f"{package}, beside the source files"
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     user = Path(os.path.expanduser(base))  # noqa: PTH111 - Path.expanduser raises if there is no home
     if user.is_absolute() and _is_writable(user):
+        remove_stale_code(package, user / "numba")
         return f"{user}, the package cannot be written to"
     os.environ[_VARIABLE] = folder = _temporary_folder()
+    remove_stale_code(package, Path(folder))
     return f"{folder}, neither the package nor a home can be written to; set ${_VARIABLE} to keep it elsewhere"
 
 
