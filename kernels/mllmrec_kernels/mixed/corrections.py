@@ -120,7 +120,10 @@ def _correct_open(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def offer_few(problem: Any, rows: Any, few: Any, block: Any, heaps: Any, first_user: Any, k: Any) -> None:
-    """Offer the few to their users' heaps.
+    """Offer the few to their users' heaps, which are empty.
+
+    First all are bounded, and a heap holds the k highest lower bounds. Then those are scored whose upper bound is no
+    lower than the least of these: little more than k, where heaps that fill with scores take k ln(few / k).
 
     Args:
         problem: the scores.
@@ -131,33 +134,51 @@ def offer_few(problem: Any, rows: Any, few: Any, block: Any, heaps: Any, first_u
         first_user: the user of the first heap.
         k: entries that a heap takes.
     """
-    cursors, room = few.indptr[:-1].copy(), empty_bounds(block)
-    for start in range(0, len(problem.items), block):
-        for p in range(len(cursors)):
-            m, end = cursors[p], few.indptr[p + 1]
-            n = count_below(few.ids, m, end, start + block)
-            if few.codes.shape[1] > 0:
+    highs = np.full(few.indptr[-1], np.inf, np.float32)
+    if few.codes.shape[1] > 0:
+        cursors, room = few.indptr[:-1].copy(), empty_bounds(block)
+        for start in range(0, len(problem.items), block):
+            for p in range(len(cursors)):
+                m, end = cursors[p], few.indptr[p + 1]
+                n = count_below(few.ids, m, end, start + block)
                 bound_few(problem, rows, few, p, m, n, room)
-            _offer_block(problem, few, p, m, n, room, heaps, first_user, k)
-            cursors[p] += n
+                _keep_lower_bounds(few, p, m, n, room, highs, heaps, first_user, k)
+                cursors[p] += n
+    for p in range(len(few.users)):
+        _offer_highest(problem, few, p, highs, heaps, first_user, k)
 
 
 @jit
-def _offer_block(
-    problem: Any, few: Any, p: Any, m: Any, n: Any, room: Any, heaps: Any, first_user: Any, k: Any
+def _keep_lower_bounds(
+    few: Any, p: Any, m: Any, n: Any, room: Any, highs: Any, heaps: Any, first_user: Any, k: Any
 ) -> None:
-    """Offer n of the few of the user in place p, from place m on, but those that the bounds keep from a full heap."""
-    u, is_bounded = few.users[p], few.codes.shape[1] > 0
-    q, best, size = u - first_user, heaps.scores, heaps.sizes[u - first_user]
+    """Offer lower bounds of n of the few of the user in place p, from place m on; write upper bounds into `highs`."""
+    q = few.users[p] - first_user
+    ids, best, size = heaps.ids, heaps.scores, heaps.sizes[q]
     for t in range(n):
-        if size == k and is_bounded:
-            lowest = np.float64(best[q, 0])
-            margin = room.radii[t] + abs(lowest) * ROUNDED + LEAST
-            if room.centers[t] + room.added[t] + margin < lowest:
-                continue
-        i = few.ids[m + t]
-        size = push(heaps.ids, best, q, size, k, score_pair(problem, u, i, few.values[m + t]), i)
+        center = room.centers[t] + room.added[t]
+        margin = room.radii[t] + (abs(center) + room.radii[t]) * ROUNDED + LEAST
+        highs[m + t], low = np.float32(center + margin), np.float32(center - margin)
+        if size < k or low > best[q, 0]:
+            size = push(ids, best, q, size, k, low, few.ids[m + t])
     heaps.sizes[q] = size
+
+
+@jit
+def _offer_highest(problem: Any, few: Any, p: Any, highs: Any, heaps: Any, first_user: Any, k: Any) -> None:
+    """Offer those of the few of the user in place p that may be among the k highest, by their scores."""
+    u = few.users[p]
+    q, ids, best, size = u - first_user, heaps.ids, heaps.scores, 0
+    least = best[q, 0] if k > 0 and heaps.sizes[q] == k else np.float32(-np.inf)
+    for m in range(few.indptr[p], few.indptr[p + 1]):
+        if highs[m] < least:
+            continue
+        i = few.ids[m]
+        size = push(ids, best, q, size, k, score_pair(problem, u, i, few.values[m]), i)
+        if size == k:
+            least = max(least, best[q, 0])
+    heaps.sizes[q] = size
+    ids[q, size:], best[q, size:] = -1, np.float32(-np.inf)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
