@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from mllmrec.reason.answer_text import letters, thinks_aloud, without_markup, without_thoughts
 from mllmrec.reason.engine import Reply
 
-VERSION = "checks 5"
+VERSION = "checks 6"
 CUT = "cut at the limit of new tokens"
 LIST = "a list instead of sentences"
 REPEATS = "repeats itself"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from mllmrec.engine_config import TransformersConfig
 from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply
 from mllmrec.reason.engines import text_decoding, transformers_model
-from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, shared_prefix
+from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, shared_prefix, with_sentences
 from mllmrec.reason.engines.llama_decoding import answer
 from mllmrec.reason.engines.llama_network import LlamaNetwork
 from mllmrec.reason.engines.local_model import TransformersModel
@@ -90,6 +91,22 @@ def test_an_answer_ends_after_the_sentences_that_are_wanted(tiny: Tiny) -> None:
     first, second, all_of_it = answer(model.network, prompts, limits, sentences=[1, 2, 0])
     assert first == free[: free.index(point) + 1] and all_of_it == free
     assert len(second) > len(first) and (second == free or second.count(point) == 2)
+
+
+def test_the_point_of_a_number_ends_no_sentence() -> None:
+    words = ["1", "7", "mm", ".", "!", " And", "\n"]
+    tokenizer = SimpleNamespace(get_vocab=lambda: {word: n for n, word in enumerate(words)})
+    limits = with_sentences(Decoding(16, set(), 1.0, 1, 1 << 20), tokenizer)
+
+    def ends(*text: str) -> list[int]:
+        """The places whose tokens show that a sentence is over."""
+        tokens = [words.index(word) for word in text]
+        return [place for place in range(len(tokens)) if limits.ends_sentence(tokens[: place + 1])]
+
+    assert ends("mm", ".", " And", "mm", "!") == [1, 4]
+    assert ends("1", ".", "7", "mm", ".") == [4]  # 1.7mm.
+    assert ends("1", ".", " And", "mm") == [2]  # 1. And
+    assert limits.line_ends == {words.index("\n")}
 
 
 def test_tokens_are_counted_as_they_come(tiny: Tiny) -> None:

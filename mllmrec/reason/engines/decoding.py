@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mllmrec.reason.engines.transformers_model import text_settings
@@ -22,6 +22,7 @@ class Decoding:
         tokens: positions of all rows together, at most.
         sentence_ends: tokens that end a sentence, counted for requests that name a number of them.
         line_ends: tokens that end the paragraph, and with it the answer, of such requests.
+        digits: tokens of digits alone; a point between two of them ends no sentence.
     """
 
     max_new_tokens: int
@@ -31,6 +32,17 @@ class Decoding:
     tokens: int
     sentence_ends: Collection[int] = ()
     line_ends: Collection[int] = ()
+    digits: Collection[int] = ()
+
+    def ends_sentence(self, tokens: Sequence[int]) -> bool:
+        """Return whether the last token shows that a sentence is over.
+
+        A point after a digit may be that of 1.75, so it is over once no digit follows.
+        """
+        before, point, last = (-1, -1, *tokens)[-3:]
+        if last in self.sentence_ends:
+            return point not in self.digits
+        return point in self.sentence_ends and before in self.digits and last not in self.digits
 
 
 def allowed_tokens(tokenizer: Any, words: Sequence[str], ends: Collection[int]) -> list[int]:
@@ -49,13 +61,15 @@ def allowed_tokens(tokenizer: Any, words: Sequence[str], ends: Collection[int]) 
     return sorted({token for tokens in read for token in tokens}.union(ends))
 
 
-def sentence_ends(tokenizer: Any) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the tokens that end a sentence, in scripts that end one by a point, and those that end a line."""
-    vocabulary = tokenizer.get_vocab()
+def with_sentences(decoding: Decoding, tokenizer: Any) -> Decoding:
+    """Return limits that know the tokens which end a sentence, in scripts that end one by a point, or a line."""
     breaks = ("\n", "\u010a", "<0x0A>")  # as it is, byte-level, and by its number
-    return (
-        frozenset(number for token, number in vocabulary.items() if token.endswith((".", "!", "?"))),
-        frozenset(number for token, number in vocabulary.items() if any(sign in token for sign in breaks)),
+    named = tokenizer.get_vocab().items()
+    return replace(
+        decoding,
+        sentence_ends=frozenset(number for token, number in named if token.endswith((".", "!", "?"))),
+        line_ends=frozenset(number for token, number in named if any(sign in token for sign in breaks)),
+        digits=frozenset(number for token, number in named if token.isdigit()),
     )
 
 

@@ -150,7 +150,7 @@ class _Answering:
                 best[place] = int(own[scores[place, own].argmax()])
         for row, token in zip(rows, best, strict=True):
             row.tokens.append(token)
-            if token in self._decoding.sentence_ends:
+            if self._decoding.ends_sentence(row.tokens):
                 row.sentences -= 1
                 row.done = row.sentences == 0
             elif row.sentences > 0 and token in self._decoding.line_ends:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mllmrec.reason.answer_text import opens_thought
 from mllmrec.reason.engine import NO_RESULTS, ChatRequest, Reply, Report
-from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, sentence_ends, too_long
+from mllmrec.reason.engines.decoding import Decoding, allowed_tokens, too_long, with_sentences
 from mllmrec.reason.engines.transformers_model import Loaded
 from mllmrec.reason.engines.transformers_processor import begins, render, to_reply
 
@@ -59,8 +59,7 @@ def complete(
             prompts[n] = list(tokens)
     failed = len(requests) - len(prompts)
     if any(requests[n].sentences for n in prompts):
-        sentence, line = sentence_ends(tokenizer)
-        decoding = replace(decoding, sentence_ends=sentence, line_ends=line)
+        decoding = with_sentences(decoding, tokenizer)
     numbers = list(prompts)
 
     def finished(done: int, tokens: int = 0, most: int = 0, results: Mapping[int, list[int]] = NO_RESULTS) -> None:
