@@ -8,7 +8,7 @@ import pytest
 
 from mllmrec.engine_config import ChatServerConfig
 from mllmrec.reason.answer_checks import CUT, LIST, REPEATS, check_reply, salvage, without_repeated_sentences
-from mllmrec.reason.answer_grounds import EXAMPLE, SAYS_NOTHING, STRAY
+from mllmrec.reason.answer_grounds import EXAMPLE, STRAY
 from mllmrec.reason.chat import to_answer
 from mllmrec.reason.engine import ChatRequest, Reply
 from mllmrec.reason.engines.openai_format import chat_body
@@ -191,58 +191,6 @@ GARDEN = (
     "garden."
 )
 TBO = "This customer likes play, toys, cookware, and has chosen a family Casserole, a original tbo, and a weekend tbo."
-
-# Of amazon-scientific, whose titles are full of codes and sizes.
-STRIP = (
-    "This customer likes food service equipment and supplies, professional medical supplies, and janitorial and "
-    "sanitation supplies, and has chosen a 3M Steri-Strip Reinforced, Kimberly-Clark, Black Advance Nitrile "
-    "Examination Powder Free."
-)
-RESISTORS = (
-    "This customer likes brad nails, a 1/4w resistors pack, a 1/4w electrical connectors, and has chosen a 5, 480PCS "
-    "electrical connectors."
-)
-TEFLON = (
-    "This customer likes industrial lubricants, pipe fittings, and 17000 workbench caster kit, 15505 white aluminum "
-    "oxide, and 11000 Teflon silicone lubricant."
-)
-ONE = "This customer likes 1."
-
-
-@pytest.mark.parametrize(
-    ("text", "kinds", "titles", "reason"),
-    [
-        (
-            STRIP,
-            "food service equipment & supplies, professional medical supplies, janitorial & sanitation supplies",
-            "3M Steri-Strip Reinforced, Kimberly-Clark, Black Advance Nitrile Examination Powder Free",
-            "",
-        ),
-        (
-            RESISTORS,
-            "brad nails, butt terminals, terminals",
-            "1/4w Resistors Pack, Fluoride Scissor, Black, 5, 480PCS Electrical Connectors",
-            "",
-        ),
-        (
-            TEFLON,
-            "industrial lubricants, pipe fittings, fittings",
-            "17000 Workbench Caster Kit, 15505 White Aluminum Oxide, Teflon Silicone Lubricant",
-            f"{STRAY}: 11000",
-        ),
-        (
-            ONE,
-            "3d printing filament, 3d printing supplies, additive manufacturing products",
-            "1.75mm Orange PLA PRO, Mercurry GT2 Timing Belt Torsion, F015084 - 1",
-            SAYS_NOTHING,
-        ),
-    ],
-)
-def test_codes_and_sizes_are_compared_as_they_are_written(text: str, kinds: str, titles: str, reason: str) -> None:
-    line = f"Kinds: {kinds}. Bought: {titles}."
-    request = PLAIN.request({"items": line, "order": "oldest first", "category": "", "words": "100"})
-    answer = to_answer(Reply(text), request)
-    assert (answer.text, answer.status, answer.reason) == (text, "flagged" if reason else "ok", reason)
 
 
 @pytest.mark.parametrize(
