@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bench import profile_sources
 from bench.given_vectors import GivenItems, best_of, gain, mean_of, table
 from bench.user_sample import draw_users
 from mllmrec.dataset import Dataset
@@ -58,3 +59,13 @@ def test_drawn_users_keep_their_split(dataset: Dataset, tmp_path: Path) -> None:
     assert rows(drawn).equals(rows(dataset)) and rows(drawn)["user"].value_counts()["count"].min() >= 3
     with pytest.raises(InputError, match="no user of .* has 1000 interactions; lower --least"):
         draw_users(dataset, tmp_path / "none", 7, 1000, 1)
+
+
+def test_the_row_of_texts_that_saw_held_out_items_says_leaky(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = profile_sources.Maker.__new__(profile_sources.Maker)
+    maker._generated, maker.means = [], np.zeros((2, 3), np.float32)
+    monkeypatch.setattr(maker, "_best_states", lambda: ("states", lambda: maker.means, "train"), raising=False)
+    sources = list(maker.sources())
+    assert [name for name, _, scope in sources if scope == "all"] == [profile_sources.LEAKY]
+    leaky = [name for name, make, _ in sources if "profile.history=all" in getattr(make, "args", ())]
+    assert leaky == [profile_sources.LEAKY] and "LEAKY" in profile_sources.LEAKY
