@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from mllmrec_kernels import CSR, MixedScores, topk_mixed
+from mllmrec_kernels import CSR, MixedItems, MixedScores, topk_mixed
 from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
@@ -24,7 +24,7 @@ from mllmrec.models.scoring import USERS, Lists
 from mllmrec.models.weight_scorers import StandardizedScorer
 
 CUTOFF = 20
-_LISTED = 1 << 10  # users of a block, at least: each block encodes the items anew
+_LISTED = 1 << 10  # users of a block, at least: a worker encodes the items for its blocks
 _HALVINGS = 30  # of the interval that the offset lies in
 _DISCOUNTS = 1 / np.log2(np.arange(CUTOFF) + 2)
 _IDEAL = np.concatenate([[np.inf], np.cumsum(_DISCOUNTS)])  # by number of relevant items; a user without any adds 0
@@ -98,9 +98,11 @@ def _top_in_blocks(scores: MixedScores, exclude: CSR, blocks: Blocks) -> Lists:
 
 def list_block(block: Block) -> Arrays:
     """Return the best items of the block's users."""
-    has_vectors = "user_vectors" in block.rows
-    users, items = (block.array(name) if has_vectors else None for name in ("user_vectors", "item_vectors"))
-    scores = MixedScores(block.matrix("user_items"), block.matrix("weights"), block.array("scale"), users, items)
+    users, vectors = (
+        block.array(name) if "user_vectors" in block.rows else None for name in ("user_vectors", "item_vectors")
+    )
+    items = block.once("items", lambda: MixedItems(block.matrix("weights"), vectors))
+    scores = MixedScores(block.matrix("user_items"), items, block.array("scale"), users)
     ids, values = topk_mixed(scores, CUTOFF, exclude=block.matrix("exclude"))
     return {"ids": ids, "scores": values}
 

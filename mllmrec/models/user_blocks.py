@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from mllmrec_kernels import CSR
@@ -26,8 +26,10 @@ from mllmrec.models.scorer_model import EmbeddingModel, FittedScorer, ScorerMode
 from mllmrec.models.scoring import USERS, Lists, Part, VectorScorer
 from mllmrec.models.weight_scorers import MixedScorer, StandardizedScorer, SumScorer, WeightsScorer
 
-# Each block encodes the items anew, which costs as much as to rank some 4,000 users with a limit, or to list some 500.
+# A worker encodes the items, which costs as much as to rank some 4,000 users with a limit, or to list some 500. Its
+# blocks of one work share them.
 _RANKED, _LISTED = 1 << 12, 1 << 9  # users of a block, at least
+_OfItems: TypeAlias = WeightsScorer | StandardizedScorer | SumScorer
 
 
 class RankedPart(Part, ItemRanker, Protocol):
@@ -81,9 +83,11 @@ def _put_together(block: Block) -> FittedScorer:
     if kind == "vectors":
         return _vectors(block)
     weights = WeightsScorer(block.matrix("user_items"), _weights(block))
-    if kind == "weights":
-        return weights
-    return (StandardizedScorer if kind == "standardized" else SumScorer)(weights, _vectors(block))
+    scorer: _OfItems = weights
+    if kind != "weights":
+        scorer = (StandardizedScorer if kind == "standardized" else SumScorer)(weights, _vectors(block))
+    scorer.__dict__["items"] = block.once("items", lambda: scorer.items)  # not encoded anew for each block
+    return scorer
 
 
 def _all_neighbors(block: Block) -> GramFactor:
