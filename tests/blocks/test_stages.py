@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from mllmrec_kernels import CSR, cooccurrence_topk, topk_cosine
+from mllmrec_kernels import CSR, MixedItems, cooccurrence_topk, topk_cosine
 
 from mllmrec.config import EncodeConfig, EvaluateConfig, GraphConfig, RecommendConfig
 from mllmrec.dataset import Dataset
@@ -19,7 +19,7 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models import content, gfcf, new_item_lists, new_items
+from mllmrec.models import content, gfcf, new_item_lists, new_items, weight_scorers
 from mllmrec.models.base import FitContext, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.ease import EASE
@@ -28,7 +28,9 @@ from mllmrec.models.ials import IALS
 from mllmrec.models.item_knn import ItemKNN
 from mllmrec.models.new_item_placement import split_columns
 from mllmrec.models.ridge import ItemGraphRidge
-from mllmrec.models.user_blocks import in_blocks
+from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.user_blocks import in_blocks, part_in_blocks
+from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 from mllmrec.recommend import recommend_items
 from tests.blocks.in_process import blocks_in
 from tests.models.test_cold_items import shop as shop_of_tastes
@@ -189,6 +191,21 @@ def test_ranks_and_lists_of_users_in_blocks(dataset: Dataset, vectors: np.ndarra
         want = recommend_items(model, dataset, config)
         assert found.users.equals(want.users) and found.items.equals(want.items), name
     assert blocks.counts["models_not_in_blocks"] == 0
+
+
+def test_blocks_of_a_work_encode_the_items_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    R, W, blocks = (
+        interactions(users=1_100),
+        CSR.from_scipy(sp.csr_array(np.triu(table(200, 200)))),
+        blocks_in(tmp_path),
+    )
+    part = StandardizedScorer(WeightsScorer(R, W), VectorScorer(table(1_100, 8), table(200, 8, seed=1)))
+    want = part.top(np.arange(1_100), 10, R)
+    encoded = list[CSR]()
+    monkeypatch.setattr(weight_scorers, "MixedItems", lambda *items: encoded.append(items[0]) or MixedItems(*items))
+    found = part_in_blocks(part, blocks).top(np.arange(1_100), 10, R)
+    assert all(np.array_equal(*pair) for pair in zip(found, want, strict=True))
+    assert blocks.counts["blocks"] == 3 and len(encoded) == 1
 
 
 def test_a_ranker_that_workers_do_not_know_ranks_here_and_is_counted(dataset: Dataset, tmp_path: Path) -> None:
