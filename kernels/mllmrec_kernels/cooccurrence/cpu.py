@@ -20,6 +20,7 @@ from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.jit import prefetch
 
+_PADDING = 8  # float64 of a cache line, between the lists of two threads: a shared line moves at each insertion
 _AHEAD = 4  # users whose rows are prefetched: they lie anywhere in memory
 _BLOCK_BYTES = 2**22  # of transposed entries: more would save passes over the interactions, which cost little
 _MAX_BYTES = 2**24  # unless it is too little for the counters
@@ -86,10 +87,10 @@ def _insert(keys: NDArray[np.float64], ids: Ids, filled: int, key: float, j: int
 @njit(cache=True)
 def _keep_best(
     i: int, touched: Ids, n_touched: int, counter: Ids, degrees: Ids, measure: int, keys: NDArray[np.float64],
-    ids: Ids, scores: NDArray[np.float32],
+    best: Ids, ids: Ids, scores: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Empty the counter into the item's top-k."""
-    k = len(keys)
+    """Empty the counter into the item's top-k, by way of the thread's own `keys` and `best`."""
+    k = len(ids)
     filled = 0
     for t in range(n_touched):
         j = touched[t]
@@ -98,11 +99,12 @@ def _keep_best(
         if j == i or (filled == k and _is_below(measure, c, degrees[i], degrees[j], keys[k - 1])):
             continue
         key = _key(measure, c, degrees[i], degrees[j])
-        if filled == k and (key < keys[k - 1] or (key == keys[k - 1] and j > ids[k - 1])):
+        if filled == k and (key < keys[k - 1] or (key == keys[k - 1] and j > best[k - 1])):
             continue
-        _insert(keys, ids, filled, key, j)
+        _insert(keys[:k], best, filled, key, j)
         filled = min(filled + 1, k)
     for m in range(filled):
+        ids[m] = best[m]
         scores[m] = np.sqrt(keys[m] / degrees[i]) if measure == 1 else keys[m]
     ids[filled:] = -1
     scores[filled:] = 0
@@ -111,8 +113,8 @@ def _keep_best(
 @njit(cache=True, parallel=True)
 def _count_block(
     low: int, high: int, starts: Offsets, users: Ids, entries: Offsets, indptr: Offsets, indices: Ids, times: Offsets,
-    window: int, degrees: Ids, measure: int, counters: Ids, touched: Ids, keys: NDArray[np.float64], first: int,
-    ids: Ids, scores: NDArray[np.float32],
+    window: int, degrees: Ids, measure: int, counters: Ids, touched: Ids, keys: NDArray[np.float64], best: Ids,
+    first: int, ids: Ids, scores: NDArray[np.float32],
 ) -> None:  # fmt: skip
     n_threads = len(counters)
     for thread in prange(n_threads):
@@ -133,7 +135,10 @@ def _count_block(
                     seen[n_touched] = j
                     n_touched += counter[j] == 0
                     counter[j] += 1
-            _keep_best(i, seen, n_touched, counter, degrees, measure, keys[thread], ids[i - first], scores[i - first])
+            _keep_best(
+                i, seen, n_touched, counter, degrees, measure, keys[thread], best[thread], ids[i - first],
+                scores[i - first],
+            )  # fmt: skip
 
 
 def _blocks(
@@ -158,7 +163,7 @@ def working_bytes(n_items: int, k: int, threads: int) -> int:
         k: neighbors per item.
         threads: threads that count.
     """
-    return n_items * (4 + 8) + threads * (n_items * 8 + 4 + k * 8)
+    return n_items * (4 + 8) + threads * (n_items * 8 + 4 + k * 12 + 16 * _PADDING)
 
 
 def cooccurrence_topk(
@@ -191,7 +196,7 @@ def cooccurrence_topk(
         )
     counters = np.zeros((threads, n_items), np.int32)
     touched = np.empty((threads, n_items + 1), np.int32)  # one is written before it is known to be new
-    keys = np.empty((threads, k), np.float64)
+    keys, best = np.empty((threads, k + _PADDING), np.float64), np.empty((threads, k + 2 * _PADDING), np.int32)
     ids = np.empty((items[1] - items[0], k), np.int32)
     scores = np.empty(ids.shape, np.float32)
     entry_times = np.empty(0, np.int64) if times is None else times
@@ -203,6 +208,6 @@ def cooccurrence_topk(
         _transpose_block(user_items.indptr, user_items.indices, low, high, starts[:-1].copy(), users, entries)
         _count_block(
             low, high, starts, users, entries, user_items.indptr, user_items.indices, entry_times, window or 0,
-            degrees, MEASURES[measure], counters, touched, keys, items[0], ids, scores,
+            degrees, MEASURES[measure], counters, touched, keys, best, items[0], ids, scores,
         )  # fmt: skip
     return ids, scores
