@@ -122,15 +122,16 @@ class Work:
         return f"{self.function.__module__}:{self.function.__qualname__}"
 
 
-def rows_a_block(total: int, most: int, *, least: int = 64) -> int:
-    """Return how many rows a block has: a thirty-second of all, within limits.
+def rows_a_block(total: int, most: int, *, least: int = 64, parts: int = _BLOCKS) -> int:
+    """Return how many rows a block has: an equal part of all, within limits.
 
     Args:
         total: rows in all.
         most: rows that a worker has memory for.
         least: rows below which starting a block costs more than computing it.
+        parts: blocks of a total that is within the limits.
     """
-    return min(most, max(least, -(-total // _BLOCKS)))
+    return min(most, max(least, -(-total // parts)))
 
 
 def find_function(name: str) -> Function:

@@ -216,8 +216,8 @@ def _semantic_lists(
             changed = np.ones(len(vectors), bool)
             changed[:before] = (vectors[:before] != earlier.vectors).any(axis=1)
             return grow_lists(vectors, lists, changed, k, device, threshold)
-    if wide and not (blocks or include_self):
-        return wide.of_vectors(vectors, k, device, threshold)
+    if wide and not include_self:
+        return wide.of_vectors(vectors, k, device, threshold, blocks)
     return neighbors.by_vectors(vectors, k, device, blocks=blocks, threshold=threshold, include_self=include_self)
 
 
@@ -234,8 +234,8 @@ def _cooccurrence(
             "graph.window needs the time of every training interaction, and this dataset lacks them; prepare it "
             "with --column timestamp=NAME, or leave graph.window at 0"
         )
-    if wide and not (blocks or window) and config.mode == "fixed":
-        return _from_lists(*wide.of_users(user_items, k, device))
+    if wide and not window and config.mode == "fixed":
+        return _from_lists(*wide.of_users(user_items, k, device, blocks))
     search = partial(neighbors.by_users, user_items, device=device, blocks=blocks, window=window, times=times)
     if config.mode == "fixed":
         return _from_lists(*search(k))

@@ -55,7 +55,12 @@ class WideLists:
         self._held: dict[str, tuple[object, Lists]] = {}
 
     def of_vectors(
-        self, vectors: Vectors, k: int, device: torch.device | None, threshold: float | None = None
+        self,
+        vectors: Vectors,
+        k: int,
+        device: torch.device | None,
+        threshold: float | None = None,
+        blocks: Blocks | None = None,
     ) -> Lists:
         """Return what by_vectors does.
 
@@ -64,22 +69,24 @@ class WideLists:
             k: neighbors per item.
             device: where neighbors are searched; None: on the CPU.
             threshold: neighbors of a lower cosine are dropped; None: none are.
+            blocks: workers that search instead.
         """
-        ids, cosines = self._cut("vectors", vectors, k, lambda width: by_vectors(vectors, width, device))
+        ids, cosines = self._cut("vectors", vectors, k, lambda width: by_vectors(vectors, width, device, blocks=blocks))
         if threshold is not None:
             far = cosines < np.float32(threshold)
             ids[far], cosines[far] = -1, -np.inf
         return ids, cosines
 
-    def of_users(self, user_items: CSR, k: int, device: torch.device | None) -> Lists:
+    def of_users(self, user_items: CSR, k: int, device: torch.device | None, blocks: Blocks | None = None) -> Lists:
         """Return what by_users does.
 
         Args:
             user_items: binary [U, I].
             k: neighbors per item.
             device: where neighbors are searched; None: on the CPU.
+            blocks: workers that search instead.
         """
-        return self._cut("users", user_items, k, lambda width: by_users(user_items, width, device))
+        return self._cut("users", user_items, k, lambda width: by_users(user_items, width, device, blocks=blocks))
 
     def forget(self) -> None:
         """Drop the lists, which nobody reads any more."""

@@ -40,7 +40,7 @@ from mllmrec.models.new_users import HalfSweep
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
-_ROWS = 1 << 14  # rows that a worker solves at once
+_ROWS, _PARTS = 1 << 14, 8  # rows that a worker solves at once, parts of few: many sweeps wait for their last block
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
 _PAIRS = 1 << 14  # whose factors are gathered at once
 WARM_ITERATIONS = 3  # of a fit that goes on from an earlier one's factors
@@ -208,7 +208,7 @@ def _solve(
         if prior is not None:
             tables["prior"] = prior
         shared: dict[str, Table] = {"factors": factors, "gram": factors.T @ factors}
-        size = rows_a_block(rows.n_rows, _ROWS)
+        size = rows_a_block(rows.n_rows, _ROWS, parts=_PARTS)
         work = Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share})
         return blocks.run(work)["factors"]
     return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)

@@ -225,10 +225,8 @@ def neighbor_lists(
         blocks: workers that search instead.
         wide: lists that a graph has searched as well.
     """
-    if wide is not None and blocks is None:
-        search_users, search_vectors = wide.of_users, wide.of_vectors
-    else:
-        search_users, search_vectors = (partial(f, blocks=blocks) for f in (neighbors.by_users, neighbors.by_vectors))
+    given = (wide.of_users, wide.of_vectors) if wide is not None else (neighbors.by_users, neighbors.by_vectors)
+    search_users, search_vectors = (partial(search, blocks=blocks) for search in given)
     lists = []
     if cooccurrence:
         lists.append(search_users(user_items, cooccurrence, device)[0])
