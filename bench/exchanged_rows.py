@@ -4,8 +4,8 @@
 
 The default is fitted three times: on the dataset as it is, with its test rows exchanged, and with the test split in
 the place of validation. The first two must write the same bytes, and exchanged rows must be ranked by chance. The
-third has every setting and weight chosen by the rows that judge it. It bounds what better choices among the same parts
-could reach, but for the search's own luck. No other figure of this project is chosen so.
+third has every setting and weight chosen by the rows that judge it. It shows about what better choices among the same
+parts could reach; the search is no exhaustive one, so it is no strict bound. No other figure here is chosen so.
 """
 
 from __future__ import annotations
