@@ -105,10 +105,10 @@ class FittedEnsemble(NewItemModel):
         """
         if not self.weights:
             raise NotFittedError
-        made = self.__dict__.get("_scorer")
-        if made is None or made.weights is not self.ridge.sums or made.rest is not self.rest:
-            self._scorer = made = StandardizedScorer(self.ridge.sums, self.rest)  # it keeps its items encoded
-        return made
+        scorer: StandardizedScorer | None = self.__dict__.get("_scorer")
+        if scorer is None or scorer.weights is not self.ridge.sums or scorer.rest is not self.rest:
+            self._scorer = scorer = StandardizedScorer(self.ridge.sums, self.rest)  # it keeps its items encoded
+        return scorer
 
     @property
     def summary(self) -> str:

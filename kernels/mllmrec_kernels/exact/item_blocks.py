@@ -42,7 +42,7 @@ class ItemBlocks:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all items are in memory, quantized."""
+        """Return whether all items are in memory, quantized."""
         return self._all is not None
 
     def block(self, n: int) -> tuple[QuantizedRows, int]:

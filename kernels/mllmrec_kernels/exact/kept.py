@@ -1,4 +1,4 @@
-"""What block after block of users needs again of the same items: plans of the product, and quantized items."""
+"""Keep what block after block of users needs of the same items: plans of the product, and quantized items."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class KeptLists:
 
 @dataclass(slots=True)
 class KeptItems:
-    """What was made of the items, for lists and for ranks.
+    """Hold what lists and ranks need of the items again.
 
     Attributes:
         lists: of the last length of lists.
