@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 MOST_ITEMS = 10_000  # of a user that are counted
-_ROWS = 1 << 14  # rows whose lists a worker searches at once
+_ROWS, _PARTS = 1 << 14, 8  # rows whose lists a worker searches at once, parts of few: each block encodes all rows
 _SHARD = 1 << 20  # rows that a worker holds to search among
 _PAYS = 20_000  # at least so many items are worth a GPU's start: Triton compiles for some seconds
 _MANY = 0.5  # if a larger share of rows is searched, a search from scratch is cheaper
@@ -128,7 +128,7 @@ def by_vectors(
 def _vectors_in_blocks(vectors: Vectors, settings: dict[str, Any], blocks: Blocks) -> Lists:
     """Return what by_vectors does; of many rows, among a shard of them after the other, the lists merged."""
     n, label = len(vectors), "neighbors by vectors"
-    size = rows_a_block(n, _ROWS)
+    size = rows_a_block(n, _ROWS, parts=_PARTS)
     if n <= _SHARD:
         found = blocks.run(Work(vectors_block, label, n, size, {}, {"vectors": vectors}, settings))
         return found["ids"], found["scores"]

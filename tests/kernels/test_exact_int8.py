@@ -9,6 +9,7 @@ import pytest
 from mllmrec_kernels.exact import plan as plans
 from mllmrec_kernels.exact import quantized, thresholds
 from mllmrec_kernels.exact.int8_tile import supported
+from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, cosine_problem
 from mllmrec_kernels.topk import cpu, topk_cosine, topk_dot
@@ -25,7 +26,7 @@ def forced(m_of_d: int | None, *, fine: bool = False):
     """make_plan with a prefix of d / m_of_d principal axes, or on the rows' own axes; and how often it was asked."""
     calls = []
 
-    def make_plan(problem: TopKProblem, ends: np.ndarray | None = None) -> RotationPlan:
+    def make_plan(problem: TopKProblem, ends: np.ndarray | None = None, n_queries: int | None = None) -> RotationPlan:
         calls.append(problem)
         itself, d = problem.queries is problem.items, problem.items.shape[1]
         sample = plans._draw_sample(problem)
@@ -134,4 +135,4 @@ def test_nearly_equal_rows_fall_back_to_float32() -> None:
     problem = cosine_problem(x, x, 10, None, exclude_self=True)
     assert plans.make_plan(problem) is None
     heaps = Heaps(np.full((1200, 10), -1, np.int32), np.full((1200, 10), -np.inf, np.float32), np.zeros(1200, np.int64))
-    assert not cpu._fill_by_int8(problem, heaps, os.cpu_count() or 1)
+    assert not cpu._fill_by_int8(problem, heaps, os.cpu_count() or 1, KeptItems(), len(x))
