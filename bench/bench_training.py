@@ -24,7 +24,7 @@ from mllmrec_bench.peers.case import Peer, sizes
 
 from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Histories
-from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.features.encode import Features
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import FitContext, MLLMRec
 from mllmrec.models.base import FitData
@@ -43,7 +43,7 @@ class Data:
         self.train, self.valid = interactions.held_out(drawn, share=HELD_OUT / (PAIRS + HELD_OUT))
         self.histories = Histories(self.train.indptr, self.train.indices, None, drawn.n_columns, "train")
         items = isotropic(drawn.n_columns, WIDTH)
-        self.features = Features(items, mean_of_items(items, self.histories), self.histories.digest, Cuts(0, 0, 0, 0))
+        self.features = Features.of_items(items, self.histories)
         self.graph: ItemGraph = build_graph(items, self.histories, GraphConfig(threshold=-1))
 
     def trainer(self, config: TrainConfig) -> Trainer:

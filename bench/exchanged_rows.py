@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from bench.given_vectors import encoded_items
 from mllmrec.config import default_kind, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.dataset.dataset import SPLITS
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluation.evaluate import HeldOut
 from mllmrec.evaluation.groups import ALL, SplitTask
-from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items
+from mllmrec.features.encode import Features, Vectors
 from mllmrec.models import registry
 from mllmrec.models.base import Recommender
 from mllmrec.models.fitting import fit_model
-from mllmrec.pipeline import run
 
 CUTOFF = 20
 
@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         dataset = load(options.dataset)
-        config = load_config(None, ["profile.kind=mean"])
-        items = run(dataset, options.out, config, until="encode").encode.items
-        same = measure(dataset, items, options.kind)
+        same = measure(dataset, encoded_items(dataset, options.out), options.kind)
     except MllmrecError as error:
         print(f"exchanged rows: {error}", file=sys.stderr)
         return 1
@@ -94,7 +92,7 @@ def fit(dataset: Dataset, items: Vectors, kind: str, chosen_by: HeldOut = "valid
     """
     config = load_config(None, ["profile.kind=mean", f"model.kind={kind}"])
     seen = dataset.histories()
-    features = Features(items, mean_of_items(items, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(items, seen)
     return fit_model(
         features, None, seen, dataset.matrix(chosen_by), config.model, config.train, seed=config.seed
     )  # fmt: skip

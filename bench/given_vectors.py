@@ -19,6 +19,7 @@ from mllmrec.features.encode import Cuts, Features, Vectors
 from mllmrec.foundation.storage import make_folder, read_array, write_array
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models.fitting import fit_model
+from mllmrec.pipeline import run
 
 CUTOFF = 20
 METRICS = (f"recall@{CUTOFF}", f"ndcg@{CUTOFF}")
@@ -81,6 +82,11 @@ class GivenItems:
         make_folder(self.folder)
         write_array(file, values)
         return values
+
+
+def encoded_items(dataset: Dataset, out: Path) -> Vectors:
+    """Return the vectors of a dataset's items, float32 [I, d], encoded in a run folder or found there."""
+    return run(dataset, out, load_config(None, ["profile.kind=mean"]), until="encode").encode.items
 
 
 def mean_of(values: NDArray[np.float64], split: HeldOut, metric: str) -> float:

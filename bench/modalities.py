@@ -25,7 +25,7 @@ from mllmrec.dataset.splits import resplit
 from mllmrec.errors import MllmrecError
 from mllmrec.evaluation.groups import ALL, Judged, SplitTask
 from mllmrec.evaluation.metrics import crossed_intervals, short
-from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items
+from mllmrec.features.encode import Features, Vectors
 from mllmrec.models import registry
 from mllmrec.models.fitting import fit_model
 from mllmrec.pipeline import run
@@ -107,7 +107,7 @@ def judge(dataset: Dataset, items: Vectors | None, kind: str) -> Judged:
     config = load_config(None, ["profile.kind=mean", f"model.kind={kind}"])
     seen = dataset.histories()
     given = np.zeros((dataset.n_items, 1), np.float32) if items is None else items
-    features = Features(given, mean_of_items(given, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(given, seen)
     model = fit_model(features, None, seen, dataset.matrix("valid"), config.model, config.train, seed=config.seed)
     return SplitTask.of(dataset, "test", config.evaluate).judge(model, (CUTOFF,))[1][ALL]
 

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.given_vectors import table
+from bench.given_vectors import encoded_items, table
 from mllmrec.config import default_kind, load_config
 from mllmrec.dataset import Dataset, load
 from mllmrec.errors import MllmrecError
-from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items
+from mllmrec.features.encode import Features, Vectors
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models import registry
 from mllmrec.models.fitting import fit_model
-from mllmrec.pipeline import run
 
 LAST = "the rest"
 
@@ -62,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         dataset = load(options.dataset)
-        made = run(dataset, options.out, load_config(None, ["profile.kind=mean"]), until="encode")
-        print(measure(dataset, made.encode.items, options.kind))
+        print(measure(dataset, encoded_items(dataset, options.out), options.kind))
     except MllmrecError as error:
         print(f"part seconds: {error}", file=sys.stderr)
         return 1
@@ -80,7 +78,7 @@ def measure(dataset: Dataset, items: Vectors, kind: str) -> str:
     """
     config = load_config(None, ["profile.kind=mean", f"model.kind={kind}"])
     seen, valid = dataset.histories(), dataset.matrix("valid")
-    features = Features(items, mean_of_items(items, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(items, seen)
     graph = build_graph(items, seen, config.graph) if "graph" in registry.reads(kind) else None
     clock = Clock()
     fit_model(features, graph, seen, valid, config.model, config.train, seed=config.seed, progress=clock)

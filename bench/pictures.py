@@ -27,7 +27,7 @@ from mllmrec.dataset.splits import COLD_SHARE, resplit
 from mllmrec.errors import InputError, MllmrecError
 from mllmrec.evaluation.groups import ALL, AMONG_COLD, COLD, Judged, SplitTask
 from mllmrec.evaluation.metrics import Interval, crossed_intervals, short, written
-from mllmrec.features.encode import Cuts, Features, Vectors, mean_of_items
+from mllmrec.features.encode import Features, Vectors
 from mllmrec.foundation.storage import write_text
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models import registry
@@ -120,7 +120,7 @@ def _judge(dataset: Dataset, config: Config, vectors: dict[bool, Vectors], seed:
     histories, valid = data.histories("train"), data.matrix("valid")
     task, found = SplitTask.of(data, "test", config.evaluate), {}
     for pictures, items in vectors.items():
-        features = Features(items, mean_of_items(items, histories), histories.digest, Cuts(0, 0, 0, 0))
+        features = Features.of_items(items, histories)
         graph = build_graph(items, histories, config.graph)
         model = fit_model(features, graph, histories, valid, config.model, config.train, seed=config.seed)
         _, found[pictures] = task.judge(model, (CUTOFF,))

@@ -102,6 +102,11 @@ class Features:
         return ["items.npy", "users.npy", "encode.json"]
 
     @staticmethod
+    def of_items(items: Vectors, histories: Histories) -> Features:
+        """Return features of given item vectors, float32 [I, d]; users are the means of their items."""
+        return Features(items, mean_of_items(items, histories), histories.digest, Cuts(0, 0, 0, 0))
+
+    @staticmethod
     def load(path: Callable[[str], Path]) -> Features:
         """Read what save wrote."""
         notes = storage.read_json(path("encode.json"))

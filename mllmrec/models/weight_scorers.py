@@ -20,6 +20,7 @@ from mllmrec_kernels import (
     score_mixed,
     topk_mixed,
 )
+from mllmrec_kernels.mixed.scores import inverse_spread
 from numpy.typing import NDArray
 
 from mllmrec.foundation.progress import Progress, silent
@@ -162,7 +163,7 @@ class StandardizedScorer(MixedScorer):
         """Return the scores of users [B], float32 [B, I]."""
         sums = self.weights.scores(users)
         spread = np.array([row.std(dtype=np.float64) for row in sums])  # by rows: no float64 copy of the block
-        return np.asarray(sums * _inverse(spread)[:, None]) + self.rest.scores(users)
+        return np.asarray(sums * inverse_spread(spread)[:, None]) + self.rest.scores(users)
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] as the kernels take them."""
@@ -177,7 +178,7 @@ class StandardizedScorer(MixedScorer):
     def scaled(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B], with the scale that other items than these are to be scored by."""
         rows, weights = self.weights.user_items.take_rows(users), self.weights.weights
-        scale = _inverse(row_spread(rows, weights))
+        scale = inverse_spread(row_spread(rows, weights))
         if self.rest.items.shape[1] == 0:
             return MixedScores(rows, weights, scale)
         return MixedScores(rows, weights, scale, self.rest.users[users], self.rest.items)
@@ -211,11 +212,6 @@ class SumScorer(MixedScorer):
     def items(self) -> MixedItems:
         """The weights and vectors of the items, checked and encoded once."""
         return MixedItems(self.weights.weights, self.rest.items)
-
-
-def _inverse(spread: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return 1 / spread, and 0 where it is 0."""
-    return np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0).astype(np.float32)
 
 
 def mixed_ranks(

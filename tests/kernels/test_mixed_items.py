@@ -47,7 +47,7 @@ def in_blocks(users: int, n: int) -> list[NDArray[np.int64]]:
 
 
 def rotated(problem: TopKProblem) -> plan.RotationPlan:
-    """Return a plan on the axes of a sample of items, half of which are multiplied for every pair."""
+    """Return a plan on the axes of a sample of items; half of the axes are multiplied for every pair."""
     sample, m = plan._draw_sample(problem), problem.items.shape[1] // 2
     return plan._scaled(plan._axes(plan._principal_axes(sample.axis_rows), m), m, sample, itself=False)
 

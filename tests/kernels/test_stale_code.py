@@ -25,7 +25,7 @@ RUN = "from shop_code.{module} import Pair; from shop_code.total import total; p
 
 
 def write(package: Path, sources: dict[str, str | None]) -> None:
-    """Write or delete source files, none of which keeps its time of change."""
+    """Write or delete source files; each gets another time of change."""
     package.mkdir(exist_ok=True)
     for name, text in sources.items():
         path = package / f"{name}.py"

@@ -9,7 +9,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.config import GraphConfig, ModelConfig, TrainConfig
 from mllmrec.dataset import Dataset
-from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.features.encode import Features
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models.bpr import BPRNetwork
 from mllmrec.models.fitting import fit_model
@@ -196,7 +196,7 @@ KINDS = [
 @pytest.mark.parametrize("model", KINDS, ids=lambda model: model.kind)
 def test_each_kind_learns_and_repeats_itself(dataset: Dataset, vectors: np.ndarray, model: ModelConfig) -> None:
     seen = dataset.histories()
-    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(vectors, seen)
     graph = build_graph(vectors, seen, GraphConfig(threshold=0.2))
     rate = SMALL.model_copy(update={"learning_rate": 1e-2})
     first, second = (fit_model(features, graph, seen, dataset.matrix("valid"), model, rate, seed=4) for _ in range(2))

@@ -11,7 +11,7 @@ from bench.exchanged_rows import digests, exchange_test_rows
 from mllmrec.config import EvaluateConfig, GraphConfig, TrainConfig
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation.evaluate import evaluate_models
-from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.features.encode import Features
 from mllmrec.graph.item_graph import build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import Recommender
@@ -24,7 +24,7 @@ QUICK = TrainConfig(dim=8, epochs=2, batch_size=256)
 def fit(dataset: Dataset, vectors: np.ndarray, kind: str) -> Recommender:
     """Fit as a trial of a comparison does."""
     seen = dataset.histories()
-    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(vectors, seen)
     graph = build_graph(vectors, seen, GraphConfig())
     return fit_model(features, graph, seen, dataset.matrix("valid"), read_settings({"kind": kind}), QUICK, seed=1)
 

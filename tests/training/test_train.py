@@ -16,7 +16,7 @@ from safetensors.torch import save
 from mllmrec.config import GraphConfig, TrainConfig
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.errors import ConfigError, LeakError, MismatchError, TrainingError
-from mllmrec.features.encode import Cuts, Features, mean_of_items
+from mllmrec.features.encode import Features
 from mllmrec.graph.item_graph import ItemGraph, build_graph
 from mllmrec.models import registry
 from mllmrec.models.base import FitContext, FitData
@@ -35,7 +35,7 @@ class StoppedError(Exception):
 @pytest.fixture
 def inputs(dataset: Dataset, vectors: np.ndarray) -> tuple[Features, ItemGraph, Histories, CSR]:
     seen = dataset.histories()
-    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(vectors, seen)
     return features, build_graph(vectors, seen, GraphConfig(threshold=0.2)), seen, dataset.matrix("valid")
 
 
@@ -152,7 +152,7 @@ def test_users_without_training_items_and_items_that_nobody_trains_on_do_no_harm
     rows = np.repeat(np.arange(train.n_users), np.diff(train.indptr))[kept]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=train.n_users))])
     seen = Histories(indptr, train.items[kept], None, train.n_items, "train")
-    features = Features(vectors, mean_of_items(vectors, seen), seen.digest, Cuts(0, 0, 0, 0))
+    features = Features.of_items(vectors, seen)
     valid = CSR.from_pairs(np.array([0, 5, 9]), np.array([3, 3, 3]), (train.n_users, train.n_items))
     graph = build_graph(vectors, seen, GraphConfig(threshold=0.2))
     trained = train_model(features, graph, seen, valid, QUICK, seed=1)

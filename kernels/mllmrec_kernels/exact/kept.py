@@ -31,9 +31,9 @@ class KeptLists:
         """Return the plan as it serves other queries of the same items.
 
         Coordinates on the plan's own axes may be clipped, which is counted. Without axes two bytes per coordinate
-        must not be: their sums would leave int32.
+        must not be: their sums would leave int32. Rows searched among themselves keep one scale for both sides.
         """
-        if self.plan is None or self.plan.axes is not None:
+        if self.plan is None or self.plan.axes is not None or problem.queries is problem.items:
             return self.plan
         return replace(self.plan, left_scale=unrotated_plan(problem, two_bytes=self.plan.two_bytes).left_scale)
 

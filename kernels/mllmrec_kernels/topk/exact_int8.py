@@ -58,9 +58,9 @@ def fill(problem: TopKProblem, heaps: Heaps, kept: KeptLists, max_bytes: int) ->
     Returns:
         False, with nothing done, where `max_bytes` holds not even one panel per side.
     """
-    self_graph = problem.queries is problem.items
-    plan = kept.plan if self_graph else kept.plan_for(problem)  # a self graph has one scale for both sides
+    plan = kept.plan_for(problem)
     assert plan is not None
+    self_graph = problem.queries is problem.items
     n_queries, (n_items, d) = len(problem.queries), problem.items.shape
     buffered = candidate_buffer.buffer_bytes(problem.k) if plan.two_bytes and not self_graph else 0
     if buffered > max_bytes // 2:
