@@ -4,7 +4,7 @@
 
 Bytes a layer: nnz d 4 gathered (from cache where columns repeat nearby), N d 4 written for `next` and again
 for `out`; FLOPs 2 nnz d. At 20 edges per row and 384 features that is bound by the gathers. The last layer
-writes only `out`, so one layer needs no buffer and L layers at most two.
+writes only `out`, and the first of several only `next`: one layer needs no buffer and L layers at most two.
 
 The inner loop is `_gather`: four vectors of columns stay in registers while a row's entries pass, instead of going
 through the cache once per entry. The columns needed two entries later are prefetched: rows lie anywhere in memory.
@@ -157,32 +157,35 @@ def _row(indptr: Offsets, indices: Ids, data: Weights, current: Floats, i: int, 
 
 @njit(cache=True, fastmath=_FAST)
 def _rows(
-    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, scale: float, keep: bool,
+    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, second: Floats, scale: float,
     following: Floats, out: Floats, start: int, stop: int,
 ) -> None:  # fmt: skip
     total = np.empty(current.shape[1], current.dtype)
     for i in range(start, stop):
         _row(indptr, indices, data, current, i, total)
-        if keep:
+        if len(following):
             following[i] = total
-        if len(base):
+        if len(out) and len(second):
+            for c in range(len(total)):
+                out[i, c] = ((base[i, c] + second[i, c]) + total[c]) * scale
+        elif len(out) and len(base):
             for c in range(len(total)):
                 out[i, c] = (base[i, c] + total[c]) * scale
-        else:
+        elif len(out):
             for c in range(len(total)):
                 out[i, c] = total[c] * scale
 
 
 @njit(cache=True, parallel=True)
 def _layer(
-    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, scale: float, keep: bool,
+    indptr: Offsets, indices: Ids, data: Weights, current: Floats, base: Floats, second: Floats, scale: float,
     following: Floats, out: Floats,
 ) -> None:  # fmt: skip
-    """Write out = (base + A current) scale, base left out if it is empty, and following = A current if kept."""
+    """Write out = (base + second + A current) scale and following = A current; what is empty is left out."""
     n = len(indptr) - 1
     for block in prange((n + _ROWS - 1) // _ROWS):
         start = block * _ROWS
-        _rows(indptr, indices, data, current, base, scale, keep, following, out, start, min(start + _ROWS, n))
+        _rows(indptr, indices, data, current, base, second, scale, following, out, start, min(start + _ROWS, n))
 
 
 def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats:
@@ -197,17 +200,19 @@ def propagate(graph: CSR, features: Floats, layers: int, combine: str) -> Floats
     if layers == 0:
         return features.copy()
     current: Any = np.ascontiguousarray(features)
+    first = current
     out: Floats = np.empty_like(current)
     nothing = np.empty((0, current.shape[1]), current.dtype)
     data = np.empty(0, np.float32) if graph.data is None else graph.data
-    running = nothing if combine == "last" else current
+    base, second = nothing, nothing
     for layer in range(layers):
         last = layer == layers - 1
         scale = current.dtype.type(1 / (layers + 1) if last and combine == "mean" else 1)
         following = nothing if last else np.empty_like(current)
-        _layer(
-            graph.indptr, graph.indices, data, current, running, scale, not last, following, out,
-        )  # fmt: skip
+        if combine != "last":
+            # The first layer writes no sum: the second adds up the features and that layer as it reads them.
+            base, second = (current, nothing) if layer == 0 else (first, current) if layer == 1 else (out, nothing)
+        written = out if last or (combine != "last" and layer) else nothing
+        _layer(graph.indptr, graph.indices, data, current, base, second, scale, following, written)
         current = following
-        running = nothing if combine == "last" else out
     return out
