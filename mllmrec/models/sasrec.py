@@ -80,12 +80,16 @@ class SASRecNetwork(Network):
         self.norm = nn.LayerNorm(dim)
         self._dropout, self._random = config.dropout, torch.Generator()
         lengths = np.minimum(np.diff(histories.indptr), sequences.shape[1])
+        powers = 2 ** np.ceil(np.log2(np.maximum(lengths, 2))).astype(np.int64)
         keys, ages = _places(histories)
-        for name, array in (("sequences", sequences), ("lengths", lengths), ("keys", keys), ("ages", ages)):
+        arrays = {"sequences": sequences, "lengths": lengths, "widths": np.minimum(powers, sequences.shape[1]),
+                  "keys": keys, "ages": ages}  # fmt: skip
+        for name, array in arrays.items():
             self.register_buffer(f"_{name}", torch.from_numpy(array), persistent=False)
 
     _sequences: Tensor  # int64 [U, L], -1 before a user's first item
     _lengths: Tensor  # int64 [U]
+    _widths: Tensor  # int64 [U], the lengths rounded up to a power of two
     _keys: Tensor  # int64 [n], u I + i of each pair, ascending
     _ages: Tensor  # int64 [n], the user's items after it
 
@@ -121,14 +125,25 @@ class SASRecNetwork(Network):
         return torch.cat(parts) * (self._lengths > 0)[:, None], self.items.detach()
 
     def _encode(self, users: Tensor) -> Tensor:
-        """Return H of users [B], float32 [B, l, d], l the longest of their sequences."""
-        longest = max(2, int(self._lengths[users].max()))
-        sequences = self._sequences[users, -longest:]
+        """Return H of users [B], float32 [B, l, d], l the longest of their widths; zeros before those of a user.
+
+        Users of one width are encoded together: beside a user with 50 items, 45 of 50 places of one with 5 are empty.
+        """
+        widths = self._widths[users]
+        hidden = self.items.new_zeros(len(users), int(widths.max()), self.items.shape[1])
+        for width in torch.unique(widths).tolist():
+            rows = (widths == width).nonzero()[:, 0]
+            hidden[rows, -width:] = self._encode_width(users[rows], width)
+        return hidden
+
+    def _encode_width(self, users: Tensor, width: int) -> Tensor:
+        """Return H of the newest `width` items of users [B], float32 [B, width, d]."""
+        sequences = self._sequences[users, -width:]
         filled = sequences >= 0
-        x = self.items[sequences.clamp(min=0)] * self.items.shape[1] ** 0.5 + self.places[-longest:]
+        x = self.items[sequences.clamp(min=0)] * self.items.shape[1] ** 0.5 + self.places[-width:]
         x = self._drop(x) * filled[:, :, None]
-        causal = torch.ones(longest, longest, dtype=torch.bool, device=users.device).tril()
-        own = torch.eye(longest, dtype=torch.bool, device=users.device)  # no row of a mask is empty
+        causal = torch.ones(width, width, dtype=torch.bool, device=users.device).tril()
+        own = torch.eye(width, dtype=torch.bool, device=users.device)  # no row of a mask is empty
         mask = (causal & filled[:, None, :] | own)[:, None]
         for block in self.blocks:
             x = block(x, mask, self._drop)

@@ -128,10 +128,10 @@ def reference_hidden(network: SASRecNetwork, sequence: list[int]) -> np.ndarray:
     return norm(x, "norm")
 
 
-def sasrec() -> SASRecNetwork:
+def sasrec(histories: Histories = SMALL) -> SASRecNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        network = SASRecNetwork(SMALL, 6, SASRecConfig(dropout=0.0))
+        network = SASRecNetwork(histories, 6, SASRecConfig(dropout=0.0))
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     return network
@@ -149,6 +149,15 @@ def test_sasrec_reads_a_sequence_and_predicts_what_comes_next() -> None:
     pairs = [(h[0], 3, 0), (H[1], 2, 1), (H[0], 0, 2)]
     expected = np.mean([np.logaddexp(0, -x @ items[i]) + np.logaddexp(0, x @ items[j]) for x, i, j in pairs])
     assert float(network.loss(*batch).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sasrec_encodes_users_of_different_lengths_as_if_they_were_alone() -> None:
+    rows = [[4], [1, 6, 3], [0, 5, 2, 6, 4, 1, 3], [6, 0], [2, 1, 5, 0, 3]]
+    seen = Histories(np.cumsum([0, *map(len, rows)]), np.concatenate(rows).astype(np.int32),
+                     np.concatenate([np.arange(len(row)) for row in rows]), 7, "train")  # fmt: skip
+    network = sasrec(seen)
+    expected = [reference_hidden(network, row)[-1] for row in rows]
+    np.testing.assert_allclose(network.vectors()[0].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sasrec_learns_the_order() -> None:
