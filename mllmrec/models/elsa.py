@@ -139,8 +139,10 @@ class _Factors:
                 raise TrainingError(f"ELSA's loss is {loss.item()}; lower model.learning_rate")
 
     def _loss(self, rows: CSR) -> Tensor:
-        items, starts = rows.indices.astype(np.int64), rows.indptr[:-1].astype(np.int64)
-        return reconstruction_loss(*(torch.from_numpy(ids).to(self._device) for ids in (items, starts)), self._A)
+        items, starts = (
+            torch.from_numpy(ids.astype(np.int64)).to(self._device) for ids in (rows.indices, rows.indptr[:-1])
+        )
+        return reconstruction_loss(items, starts, self._A)
 
     def vectors(self) -> VectorScorer:
         """Return R A and A, of unit rows."""
