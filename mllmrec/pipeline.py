@@ -23,7 +23,7 @@ from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
 from mllmrec.foundation import storage
 from mllmrec.foundation.addresses import fetched, mirrored
-from mllmrec.foundation.environment import release_memory
+from mllmrec.foundation.memory import release_memory
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.graph.neighbors import WideLists
@@ -264,6 +264,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         Features.load,
         lambda scratch: work.encode(artefacts.describe, artefacts.profile, scratch),
     )
+    artefacts.encode = artefacts.encode.mapped(partial(work.run.file, "encode"))
     yield "encode"
     artefacts.graph = step("graph", ItemGraph.load, lambda scratch: work.graph(artefacts.encode, scratch))
     yield "graph"

@@ -177,10 +177,11 @@ def source_of(
         unknown: bool [B], users without a known item.
         described: bool [B], those of them whose list follows a text; None: no user's does.
     """
-    source = np.where(unknown, "popularity", "model")
+    source = np.where(unknown, 1, 0)
     if described is not None:
-        source[described] = "text"
-    return pl.Series("source", source[np.nonzero(ids >= 0)[0]])
+        source[described] = 2
+    names = pl.Series("source", ["model", "popularity", "text"])
+    return names.gather(source[np.nonzero(ids >= 0)[0]])  # views of three texts, not a text per entry
 
 
 def list_table(

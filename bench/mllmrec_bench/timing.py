@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from mllmrec.errors import ConfigError
-from mllmrec.foundation.environment import PeakMemory
+from mllmrec.foundation.memory import PeakMemory
 from mllmrec.foundation.progress import Progress, silent
 
 PAUSE = 0.03  # seconds; OpenBLAS spins for about 20 ms

@@ -190,7 +190,7 @@ class SplitTask:
     def _ranks_among_cold(self, model: Ranker, held: CSR, limit: int | None) -> NDArray[np.int32]:
         if held.nnz == 0:
             return np.empty(0, np.int32)
-        exclude, heldout = (_columns(matrix, self.cold_items) for matrix in (self.exclude, held))
+        exclude, heldout = (take_columns(matrix, self.cold_items) for matrix in (self.exclude, held))
         return model.among(self.cold_items).ranks(exclude, heldout, limit=limit)
 
 
@@ -235,7 +235,7 @@ def _judged(ranks: NDArray[np.int32], heldout: CSR, cutoffs: Sequence[int]) -> J
     return Judged(users, {name: value[users] for name, value in values.items()})
 
 
-def _columns(matrix: CSR, items: NDArray[np.int64]) -> CSR:
+def take_columns(matrix: CSR, items: NDArray[np.int64]) -> CSR:
     """Return the columns `items`, ascending, of a binary matrix."""
     place = np.full(matrix.n_columns, -1, np.int64)
     place[items] = np.arange(len(items))

@@ -29,8 +29,8 @@ from mllmrec.evaluation.groups import ALL, GROUPS, ItemRanker
 from mllmrec.experiments.judge import SHOWN, Values, evaluate_groups
 from mllmrec.features.encode import Cuts, Features, mean_of_items
 from mllmrec.foundation import digests, storage
-from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.folders import open_foreign
+from mllmrec.foundation.memory import PeakMemory
 from mllmrec.foundation.progress import Progress
 from mllmrec.foundation.tables import read_table
 from mllmrec.graph.item_graph import ItemGraph, build_graph

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mllmrec_kernels import CSR
+from mllmrec_kernels.base.parallel import chunks, parallel_for
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.config import EncodeConfig
@@ -24,11 +25,13 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.features.encoder import Vectors as Vectors
 from mllmrec.features.encoder import normalize_rows as normalize_rows
 from mllmrec.foundation import storage
+from mllmrec.foundation.memory import map_array
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.reason.describe import Descriptions, catalogue
 from mllmrec.reason.engine import Item
 from mllmrec.reason.profile import Profiles
 
+_AVERAGED = 1 << 12  # users whose items are averaged at once, by a thread
 _SILENT_SECONDS = 1.0  # texts that are cut faster need no progress
 
 
@@ -100,6 +103,10 @@ class Features:
         storage.write_array(path("users.npy"), self.users)
         storage.write_json(path("encode.json"), {"histories": self.histories, "cuts": asdict(self.cuts)})
         return ["items.npy", "users.npy", "encode.json"]
+
+    def mapped(self, path: Callable[[str], Path]) -> Features:
+        """Return the same features; the users' stay in the file that save wrote until they are read."""
+        return replace(self, users=map_array(path("users.npy")))
 
     @staticmethod
     def of_items(items: Vectors, histories: Histories) -> Features:
@@ -241,7 +248,14 @@ def mean_of_owned(items: Vectors, user_items: CSR) -> Vectors:
     Returns:
         float32 [U, d].
     """
-    return normalize_rows(np.asarray(user_items.to_scipy() @ items, dtype=np.float32))
+    rows, items = user_items.to_scipy(), np.ascontiguousarray(items)
+    means = np.empty((user_items.n_rows, items.shape[1]), np.float32)
+
+    def _work(start: int, stop: int) -> None:
+        means[start:stop] = normalize_rows(np.asarray(rows[start:stop] @ items, dtype=np.float32))
+
+    parallel_for(_work, chunks(user_items.n_rows, _AVERAGED))
+    return means
 
 
 def center_states(states: Vectors) -> Vectors:

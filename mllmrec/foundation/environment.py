@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -214,12 +211,6 @@ def _kernel_backends() -> list[Finding]:
     ]
 
 
-def release_memory() -> None:
-    """Return freed memory to the system; the C library keeps it, gigabytes after a large fit. Only glibc can."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def resolve_device(name: str, setting: str) -> torch.device:
     """Return the device of a setting such as train.device.
 
@@ -241,38 +232,6 @@ def resolve_device(name: str, setting: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if present else "cpu")
-
-
-class PeakMemory:
-    """Measure the highest resident memory since its creation; of several at once only the newest is right."""
-
-    def __init__(self) -> None:
-        self._start: int | None = None
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak, only of this process
-            self._start = _status("VmRSS")
-        except OSError:
-            pass  # another system, or not allowed: no figures
-
-    def added_bytes(self) -> int | None:
-        """Return bytes above the start, or None if the system gives no figure."""
-        peak = _status("VmHWM") if self._start is not None else None
-        return None if peak is None or self._start is None else 1024 * max(0, peak - self._start)
-
-    def added_mib(self) -> float | None:
-        """Return MiB above the start, or None if the system gives no figure."""
-        added = self.added_bytes()
-        return None if added is None else round(added / 2**20, 1)
-
-    def total_mib(self) -> float | None:
-        """Return MiB of the whole process, or None if the system gives no figure."""
-        peak = _status("VmHWM") if self._start is not None else None
-        return None if peak is None else round(peak / 1024, 1)
-
-
-def _status(name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else None
 
 
 def multiplies_bfloat16() -> bool:

@@ -25,16 +25,18 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from mllmrec_kernels import CSR
 from mllmrec_kernels.base.parallel import single_threaded_blas
+from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
-from mllmrec.foundation.environment import release_memory, resolve_device
+from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.memory import drop_pages, release_memory
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
@@ -43,6 +45,7 @@ from mllmrec.models.ensemble_firsts import (
     KNN,
     RIDGE,
     TRANSITIONS,
+    FirstPart,
     RidgeSettings,
     first_parts,
     other_weights,
@@ -55,11 +58,12 @@ from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.refit import can_go_on, refit_first, refit_parts, same_weight
-from mllmrec.models.ridge import by_owned_item, ridge_support, solve_ridges
-from mllmrec.models.scoring import VectorScorer
-from mllmrec.models.user_blocks import part_in_blocks
+from mllmrec.models.ridge import Strengths, ridge_support, solve_ridges
+from mllmrec.models.ridge_strengths import fit_ridges
+from mllmrec.models.scoring import PartMadeAnew, VectorScorer
+from mllmrec.models.user_blocks import RankedPart, part_in_blocks
 from mllmrec.models.validation import Validation
-from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
+from mllmrec.models.weight_scorers import StandardizedScorer
 
 if TYPE_CHECKING:
     import torch
@@ -122,20 +126,20 @@ class Ensemble(FittedEnsemble):
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
         parts = self._fit_parts(data, validation, items, tables[-1], rows)
         ridges = {} if self._leaves_out(RIDGE) else self._fit_ridges(validation, tables, device)
+        del tables  # the projection is as large as the item vectors, and nobody reads it any more
         names = (KNN, TRANSITIONS) if len(rows) > 1 else (KNN,)
         kept = [name for name in names if not self._leaves_out(name)]
         others = other_weights(kept, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
-        first_scorers = [StandardizedScorer(first.scorer, _no_parts(R.shape)) for first in firsts]
-        scorers, others_in_blocks = (
-            [part_in_blocks(part, blocks) for part in group] for group in (first_scorers, parts.values())
-        )
-        best, weights = choose_weights(scorers, others_in_blocks, validation, progress)
+        candidates = [PartMadeAnew(partial(_standardized, first, blocks)) for first in firsts]
+        others_in_blocks = [part_in_blocks(part, blocks) for part in parts.values()]
+        best, weights = choose_weights(candidates, others_in_blocks, validation, progress)
+        del candidates, others_in_blocks  # they hold parts that are about to be joined
         chosen = firsts[best]
         self.first_settings = chosen.settings
         self.weights = {RIDGE: 0.0, **chosen.settings.shares, **dict(zip(parts, weights, strict=True))}
-        self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
+        self.rest = _join(parts, self.weights, R.shape)
         self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
         self.sample = validation.record
 
@@ -148,8 +152,8 @@ class Ensemble(FittedEnsemble):
         self.weights, self.first_settings, self.went_on = earlier.weights, earlier.first_settings, True
         self.content_half_life = earlier.content_half_life
         self.factor_settings = same_weight(earlier, R)
-        self.rest = _join([(part, self.weights[name]) for name, part in parts.items()], R.shape)
         self.widths = {name: part.items.shape[1] for name, part in parts.items()}
+        self.rest = _join(parts, self.weights, R.shape)
         first = refit_first(earlier, data, Z, self.context.histories, device, progress)
         self.ridge = self._empty_ridge().set_weights(R, first.weights, first.rows, first.settings.half_life)
         if earlier.placer is not None:
@@ -199,8 +203,12 @@ class Ensemble(FittedEnsemble):
             self.content_half_life = list(rows)[aged]
         if profiles is not None and profiles.shape == means.shape and not _are_same(profiles, means):
             parts["profile"] = VectorScorer(profiles, items)
+        elif profiles is not None:
+            drop_pages(profiles)
+        del means
         parts["popularity"] = log_popularity(R)
-        return {name: standardize(part) for name, part in parts.items() if not self._leaves_out(name)}
+        kept = [name for name in parts if not self._leaves_out(name)]
+        return {name: standardize(parts.pop(name)) for name in kept}
 
     def _fit_ridges(
         self, validation: Validation, tables: Sequence[Vectors], device: torch.device
@@ -217,15 +225,15 @@ class Ensemble(FittedEnsemble):
         progress("search neighbors", 0, 1)
         widths, wide = (config.cooccurrence_support, config.semantic_support), self.context.wide
         support = ridge_support(tables[0], R, *widths, device, blocks, wide)
+        if wide is not None:
+            wide.forget()
         progress("search neighbors", 1, 1)
-        solved = solve_ridges(tables, R, support, RIDGE_STRENGTHS, device, progress, blocks)
-        best = dict[RidgeSettings, CSR]()
-        for n, of_table in enumerate(solved):
-            scorers = (WeightsScorer(R, by_owned_item(support, values)) for values in of_table)
-            chosen, scorer = validation.best(f"ridges {n + 1} of {len(tables)}", scorers, progress)
-            assert isinstance(scorer.weights, CSR)
-            best[n, *RIDGE_STRENGTHS[chosen]] = scorer.weights
-        return best
+
+        def solve(used: Sequence[Vectors], on: CSR, strengths: Strengths) -> NDArray[np.float32]:
+            return solve_ridges(used, R, on, strengths, device, progress, blocks)
+
+        fitted = fit_ridges(validation, tables, support, RIDGE_STRENGTHS, solve, progress)
+        return {(n, *RIDGE_STRENGTHS[chosen]): W for n, (chosen, W) in enumerate(fitted)}
 
 
 def _are_same(one: Vectors, other: Vectors) -> bool:
@@ -239,12 +247,30 @@ def _no_parts(shape: tuple[int, int]) -> VectorScorer:
     return VectorScorer(*(np.zeros((n, 0), np.float32) for n in shape))
 
 
-def _join(parts: Sequence[tuple[VectorScorer, float]], shape: tuple[int, int]) -> VectorScorer:
-    """Return the weighted sum of the parts that weigh anything, as one pair of tables for [U, I]."""
-    none, used = _no_parts(shape), [(part, weight) for part, weight in parts if weight]
-    users = [none.users, *(np.float32(weight) * part.users for part, weight in used)]
-    items = [none.items, *(part.items for part, _ in used)]
-    return VectorScorer(np.concatenate(users, axis=1), np.concatenate(items, axis=1))
+def _standardized(first: FirstPart, blocks: Blocks | None) -> RankedPart:
+    """Return the standardized scores of a candidate."""
+    scorer = first.scorer
+    return part_in_blocks(StandardizedScorer(scorer, _no_parts(scorer.user_items.shape)), blocks)
+
+
+def _join(parts: dict[str, VectorScorer], weights: Mapping[str, float], shape: tuple[int, int]) -> VectorScorer:
+    """Return the weighted sum of the parts that weigh anything, as one pair of tables for [U, I].
+
+    Args:
+        parts: by name; taken out, so that no part is in memory beside its copy for longer than it takes.
+        weights: of each, by name.
+        shape: (U, I).
+    """
+    width = sum(part.items.shape[1] for name, part in parts.items() if weights[name])
+    users, items = (np.empty((n, width), np.float32) for n in shape)
+    stop = 0
+    for name in list(parts):
+        part, weight = parts.pop(name), weights[name]
+        if weight:
+            start, stop = stop, stop + part.items.shape[1]
+            np.multiply(part.users, np.float32(weight), out=users[:, start:stop])
+            items[:, start:stop] = part.items
+    return VectorScorer(users, items)
 
 
 def _fit_factors(

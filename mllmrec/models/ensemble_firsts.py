@@ -13,13 +13,14 @@ which may be none: one for each sum with transitions, and one for all others, ju
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from mllmrec_kernels import CSR, row_spread
+from mllmrec_kernels.mixed.weighted_sum import weighted_sum
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.dataset import Histories
@@ -75,13 +76,18 @@ class FirstPart:
 
     Attributes:
         settings: what it is made of.
-        weights: W, [I, I].
+        add: returns W, [I, I].
         rows: of the users, [U, I].
     """
 
     settings: FirstSettings
-    weights: CSR
+    add: Callable[[], CSR]
     rows: CSR
+
+    @property
+    def weights(self) -> CSR:
+        """W, [I, I]; a sum is added up each time, because a large shop's memory does not hold all candidates."""
+        return self.add()
 
     @property
     def scorer(self) -> WeightsScorer:
@@ -107,12 +113,12 @@ def first_parts(
     """
     chosen, firsts = dict[float, float](), []
     for used, shares in _candidates(tuple(ridges), others):
-        W = first_weights(shares, [ridges[one] for one in used], others, validation.train)
+        add = partial(first_weights, shares, [ridges[one] for one in used], others, validation.train)
         followed = shares.get(TRANSITIONS, 0.0)
         if followed not in chosen:
-            chosen[followed] = _half_life(W, " and ".join(shares), rows, validation, progress)
+            chosen[followed] = _half_life(add, " and ".join(shares), rows, validation, progress)
         half_life = chosen[followed]
-        firsts.append(FirstPart(FirstSettings(used, shares, half_life), W, rows[half_life]))
+        firsts.append(FirstPart(FirstSettings(used, shares, half_life), add, rows[half_life]))
     return firsts
 
 
@@ -130,10 +136,21 @@ def _candidates(
     return [*sums, *last, *alone]
 
 
-def _half_life(W: CSR, name: str, rows: Mapping[float, CSR], validation: Validation, progress: Progress) -> float:
-    """Return the half-life that validation chooses for W."""
+def _half_life(
+    add: Callable[[], CSR], name: str, rows: Mapping[float, CSR], validation: Validation, progress: Progress
+) -> float:
+    """Return the half-life that validation chooses for W.
+
+    Args:
+        add: returns W.
+        name: of W, as progress says it.
+        rows: of the users for each half-life.
+        validation: the users that choose.
+        progress: called while users are ranked.
+    """
     half_lives, best = list(rows), 0
     if len(rows) > 1:
+        W = add()
         scorers = (WeightsScorer(row, W) for row in rows.values())
         best, _ = validation.best(f"half-lives of {name}", scorers, progress)
     return half_lives[best]
@@ -183,9 +200,8 @@ def sum_weights(parts: Sequence[tuple[float, CSR]], user_items: CSR) -> CSR:
         user_items: R, binary [U, I]; rows spread evenly over the filled ones give s.
     """
     filled = np.flatnonzero(np.diff(user_items.indptr))
-    users = filled[:: max(1, len(filled) // _SPREAD_USERS)]
-    rows, total = user_items.take_rows(users), sp.csr_array((user_items.n_columns, user_items.n_columns))
-    for share, W in parts:
-        spread = float(row_spread(rows, W).mean())
-        total = total + W.to_scipy() * (share / spread if spread else 0.0)
-    return CSR.from_scipy(sp.csr_array(total))
+    rows = user_items.take_rows(filled[:: max(1, len(filled) // _SPREAD_USERS)])
+    spreads = [float(row_spread(rows, W).mean()) for _, W in parts]
+    return weighted_sum(
+        [(share / spread if spread else 0.0, W) for (share, W), spread in zip(parts, spreads, strict=True)]
+    )

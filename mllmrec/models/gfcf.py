@@ -8,6 +8,7 @@ R~ = D_U^-1/2 R D_I^-1/2 and V [I, r] its leading right singular vectors,
 The first term keeps its `neighbors` largest entries per item. The second is `graph_filter`, an inner product of
 R_u D_I^-1/2 V and D_I^1/2 V: r numbers per user and per item. Memory: I x neighbors and (U + I) x r.
 
+Of 20,000 items on V are found in blocks of vectors (leading_vectors.py), of fewer by ARPACK.
 Of more than four million users, V are the leading eigenvectors of R~^T R~. ARPACK asks only for its products with a
 vector, and these are sums over parts of the users, in one order whoever adds them.
 """
@@ -30,11 +31,13 @@ from mllmrec.config import ModelConfig, Positive
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.item_weight_model import ItemWeightModel
+from mllmrec.models.leading_vectors import leading_vectors
 from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.turbo_cf import as_weights, similar_by_users
 from mllmrec.models.weight_scorers import SumScorer
 
 _USERS = 1 << 22  # of a part
+_MANY_ITEMS, _FEW = 20_000, 128  # of so many items on and up to so many factors, blocks of vectors are faster
 
 
 def graph_filter(user_items: CSR, factors: int, blocks: Blocks | None = None) -> VectorScorer:
@@ -57,6 +60,8 @@ def graph_filter(user_items: CSR, factors: int, blocks: Blocks | None = None) ->
         return VectorScorer(np.zeros((R.shape[0], 1), np.float32), np.zeros((R.shape[1], 1), np.float32))
     if filled.shape[0] > _USERS:
         basis, values = _leading(filled, factors, blocks)
+    elif filled.shape[1] >= _MANY_ITEMS and factors <= _FEW:
+        basis, values = leading_vectors(filled, factors)
     else:
         _, values, basis = svds(filled, k=factors, v0=np.ones(min(filled.shape)), return_singular_vectors="vh")
     V = np.zeros((R.shape[1], factors))

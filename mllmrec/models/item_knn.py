@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
-from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram, scoring_factor
 from mllmrec_kernels.mixed.largest import nearest_by_gram
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
@@ -107,7 +107,7 @@ class ItemKNN(ItemWeightModel):
         """Return the scorer of some users' rows; X as the kernels take it is made once."""
         assert self._X is not None
         if self._factor is None:
-            self._factor = gram_factor(self._X)
+            self._factor = scoring_factor(self._X)
         return AllNeighborsScorer(user_items, self._factor)
 
     def _add_items(self, features: Vectors, shares: sp.csr_array) -> None:

@@ -78,9 +78,8 @@ class NewItemModel(ScorerModel):
             return
         features, placement, blocks = data.items_or_zeros(), earlier, self.context.blocks
         if placement is None and valid is not None:
-            x = HalfWhitening.of(features)(features)
             progress = self.context.progress
-            placement = choose_placement(self._fold_in, R, valid, x, share, data.seed, progress, blocks)
+            placement = choose_placement(self._fold_in, R, valid, features, share, data.seed, progress, blocks)
             self._forget_new_users()
         if placement is None:
             return

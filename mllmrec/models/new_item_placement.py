@@ -84,7 +84,7 @@ def choose_placement(
     fold_in: FoldIn,
     train: CSR,
     valid: CSR,
-    vectors: Vectors,
+    features: Vectors,
     share: float,
     seed: int,
     progress: Progress = silent,
@@ -96,7 +96,7 @@ def choose_placement(
         fold_in: returns a scorer of users by their histories [B, I].
         train: binary [U, I], training interactions.
         valid: binary [U, I], validation interactions.
-        vectors: x of all items, float32 [I, r].
+        features: float32 [I, d], vectors of all items.
         share: of Recall@20 and NDCG@20 that known items may lose, above 0.
         seed: of the hidden items.
         progress: called after each setting of the prediction.
@@ -105,7 +105,7 @@ def choose_placement(
     Returns:
         The placement; None where too little is known to hide anything, or no validation item is listed.
     """
-    known = np.flatnonzero(is_warm(train) & vectors.any(axis=1))
+    known = np.flatnonzero(is_warm(train) & features.any(axis=1))
     hidden = np.sort(np.random.default_rng(seed).choice(known, round(HIDDEN * len(known)), replace=False))
     histories, bought = split_columns(train, hidden)
     users = judging_users(histories, bought, valid)
@@ -119,7 +119,7 @@ def choose_placement(
         return None
     best: Placement | None = None
     liked = bought.take_rows(users).to_scipy()[:, hidden]
-    means = all_neighbor_weights(vectors[hidden], vectors[kept], SHARPNESS, blocks)
+    means = _all_means(features, hidden, kept, blocks)
     for n, (sharpness, near) in enumerate(zip(SHARPNESS, means, strict=True)):
         mean = spread_columns(near, kept, train.n_columns)
         for m, (owned, columns) in enumerate(zip(OWNED, groups.predict_columns(mean, OWNED), strict=True), start=1):
@@ -133,6 +133,15 @@ def choose_placement(
                     best = Placement(prediction, offset, len(hidden), *reached, *lost)
             progress("place new items", n * len(OWNED) + m, len(SHARPNESS) * len(OWNED))
     return best
+
+
+def _all_means(
+    features: Vectors, hidden: NDArray[np.int64], kept: NDArray[np.int64], blocks: Blocks | None
+) -> list[sp.csr_array]:
+    """Return A of the hidden items among those that stay known, for each of SHARPNESS; see new_items.py."""
+    x = HalfWhitening.of(features)(features)
+    new, x = x[hidden], x[kept]
+    return all_neighbor_weights(new, x, SHARPNESS, blocks)
 
 
 def judge(known: TopLists, new: TopLists, offset: float) -> tuple[Quality, tuple[float, ...]]:

@@ -25,13 +25,13 @@ The axes that all items share count less then, and what sets two items apart cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, topk_cosine
-from mllmrec_kernels.mixed.largest import largest_entries
+from mllmrec_kernels.mixed.largest import largest_of_product
 from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
@@ -139,7 +139,10 @@ class HalfWhitening:
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Return x of vectors [J, d], float32 [J, r] with unit rows; an item without a vector gets zeros."""
-        x: Vectors = normalize_rows(np.asarray((vectors - self.mean) @ self.axes, np.float32))
+        x = np.empty((len(vectors), self.axes.shape[1]), np.float32)
+        for start in range(0, len(vectors), _CENTERED):
+            rows = vectors[start : start + _CENTERED]
+            x[start : start + _CENTERED] = normalize_rows(np.asarray((rows - self.mean) @ self.axes, np.float32))
         x[~vectors.any(axis=1)] = 0
         return x
 
@@ -246,25 +249,21 @@ def predict_all_columns(
         rows, shared, size = {"mean": CSR.from_scipy(mean)}, {"columns": columns}, rows_a_block(n, _BLOCK)
         found = blocks.run(Work(predict_block, "predict new items", n, size, rows, shared, {"owned": list(owned)}))
         return [_joined(found, m, shape) for m in range(len(owned))]
-    kept = [[sp.csc_array((shape[0], 0), dtype=np.float32)] for _ in owned]
-    for start in range(0, n, _BLOCK):
-        for pieces, predicted in zip(kept, _predict(columns, mean[start : start + _BLOCK], owned), strict=True):
-            pieces.append(predicted)
-    return [sp.hstack(pieces, format="csc", dtype=np.float32) for pieces in kept]
+    return [_columns(rows) for rows in largest_of_product(CSR.from_scipy(mean), columns, owned, MOST_WEIGHTS)]
 
 
-def _predict(columns: CSR, mean: sp.csr_array, owned: Sequence[float]) -> Iterator[sp.csc_array]:
-    A = mean.T.tocsc()
-    product = columns.to_scipy().T @ A
-    return (_largest((product + np.float32(o) * A).tocsc()) for o in owned)
+def _columns(rows: CSR) -> sp.csc_array:
+    """Return rows [J, I] as columns [I, J], over the same arrays."""
+    by_row = rows.to_scipy()
+    return sp.csc_array((by_row.data, by_row.indices, by_row.indptr), shape=by_row.shape[::-1])
 
 
 def predict_block(block: Block) -> Arrays:
     """Return the weights of the block's new items for each o: entries of each column, their rows and values."""
     arrays: Arrays = {}
-    predicted = _predict(block.matrix("columns"), block.matrix("mean").to_scipy(), block.settings["owned"])
-    for n, columns in enumerate(predicted):
-        arrays |= {f"lengths {n}": np.diff(columns.indptr), f"rows {n}": columns.indices, f"values {n}": columns.data}
+    predicted = largest_of_product(block.matrix("mean"), block.matrix("columns"), block.settings["owned"], MOST_WEIGHTS)
+    for n, rows in enumerate(predicted):
+        arrays |= {f"lengths {n}": np.diff(rows.indptr), f"rows {n}": rows.indices, f"values {n}": rows.values()}
     return arrays
 
 
@@ -282,14 +281,3 @@ def predict_rows(table: Vectors, mean: sp.csr_array, prediction: Prediction) -> 
         prediction: g.
     """
     return np.asarray(np.float32(prediction.gain) * (mean @ table), np.float32)
-
-
-def _largest(columns: sp.csc_array) -> sp.csc_array:
-    """Return the columns with their MOST_WEIGHTS largest entries by absolute value alone; of equal ones lower rows."""
-    columns.sort_indices()
-    lengths = np.diff(columns.indptr)
-    if lengths.max(initial=0) <= MOST_WEIGHTS:
-        return columns
-    kept = largest_entries(columns.indptr.astype(np.int64), columns.data, MOST_WEIGHTS)
-    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, MOST_WEIGHTS))])
-    return sp.csc_array((columns.data[kept], columns.indices[kept], indptr), shape=columns.shape)

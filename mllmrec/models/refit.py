@@ -11,6 +11,7 @@ are the best, only a fit from nothing tells.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mllmrec_kernels import CSR
@@ -157,4 +158,4 @@ def refit_first(
         ridges += ridge_weights(vectors, R, support, strengths, device, progress)
     others = other_weights(tuple(settings.shares), R, histories)
     (rows,) = aged_rows(R, histories, [settings.half_life]).values()
-    return FirstPart(settings, first_weights(settings.shares, ridges, others, R), rows)
+    return FirstPart(settings, partial(first_weights, settings.shares, ridges, others, R), rows)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import scipy.sparse as sp
 from mllmrec_kernels import CSR, RidgeSystems
 from numpy.typing import NDArray
 from pydantic import Field
@@ -104,12 +105,28 @@ def ridge_weights(
         blocks: workers that solve instead, on their processors.
     """
     solved = solve_ridges([vectors], user_items, support, strengths, device, progress, blocks)
-    return [by_owned_item(support, values) for values in solved[0]]
+    return list(map(OwnedItems(support), solved[0]))
 
 
-def by_owned_item(support: CSR, values: NDArray[np.float32]) -> CSR:
-    """Return W [I, I], whose row i is what owning item i adds, from values in the order of the support's entries."""
-    return CSR(support.indptr, support.indices, values, support.n_columns).transpose()
+class OwnedItems:
+    """Turns weights on a support into W [I, I], whose row i is what owning item i adds.
+
+    Where the values of an item's regression lie in W is found once, and all W share their columns.
+
+    Args:
+        support: binary [I, I]; row j is S_j.
+    """
+
+    def __init__(self, support: CSR) -> None:
+        places = np.arange(support.nnz, dtype=np.int32 if support.nnz < 2**31 else np.int64)
+        turned = sp.csr_array((places, support.indices, support.indptr), shape=support.shape).T.tocsr()
+        self._pattern = CSR.from_scipy(turned, binary=True)
+        self._places: NDArray[np.integer] = turned.data
+
+    def __call__(self, values: NDArray[np.float32]) -> CSR:
+        """Return W of values in the order of the support's entries."""
+        pattern = self._pattern
+        return CSR(pattern.indptr, pattern.indices, values[self._places], pattern.n_columns)
 
 
 def solve_ridges(

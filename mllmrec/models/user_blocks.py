@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from mllmrec_kernels import CSR
-from mllmrec_kernels.mixed.gram import GramFactor, gram_factor
+from mllmrec_kernels.mixed.gram import GramFactor, scoring_factor
 from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
@@ -91,7 +91,7 @@ def _put_together(block: Block) -> FittedScorer:
 
 
 def _all_neighbors(block: Block) -> GramFactor:
-    return gram_factor(weighted_interactions(block.matrix("training"), block.settings["weighting"]))
+    return scoring_factor(weighted_interactions(block.matrix("training"), block.settings["weighting"]))
 
 
 def _vectors(block: Block) -> VectorScorer:

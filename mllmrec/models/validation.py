@@ -77,6 +77,10 @@ class Validation:
             self._parts = [np.sort(drawn[start:stop]) for start, stop in pairwise(ends)]
         self.users = np.sort(np.concatenate(self._parts))
 
+    def of(self, train: CSR, valid: CSR) -> Validation:
+        """Return the validation of other matrices with the same seed and ranker; see the class."""
+        return Validation(train, valid, self.seed, self._ranker)
+
     @property
     def is_sampled(self) -> bool:
         """Tell whether some users do not judge."""

@@ -25,8 +25,8 @@ from mllmrec.errors import InputError, MismatchError, StorageError, first_line
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.foundation import digests, storage
-from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.folders import open_foreign, remove_temporaries
+from mllmrec.foundation.memory import PeakMemory
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.models.base import Recommender
 from mllmrec.models.fitting import read_model

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from mllmrec.foundation import environment
+from mllmrec.foundation import memory
 from mllmrec.foundation.environment import _extra, describe_machine, versions
 
 
@@ -45,8 +46,22 @@ def test_an_absent_extra_is_named_with_its_command() -> None:
 
 def test_memory_is_released_where_the_c_library_can_and_else_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
-    environment.release_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
+    memory.release_memory()
     assert calls == [0]
-    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: SimpleNamespace())
-    environment.release_memory()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    memory.release_memory()
+
+
+def test_a_mapped_array_is_read_from_its_file_and_let_go_without_a_change(tmp_path: Path) -> None:
+    values = np.arange(3 * 4096, dtype=np.float32).reshape(3, -1)
+    np.save(tmp_path / "values.npy", values)
+    mapped = memory.map_array(tmp_path / "values.npy")
+    assert np.array_equal(mapped, values)
+    memory.drop_pages(mapped)
+    assert np.array_equal(mapped, values)
+    mapped[1, 0] = -1
+    memory.drop_pages(mapped)
+    assert np.array_equal(np.load(tmp_path / "values.npy"), values)
+    memory.drop_pages(values)
+    assert values[1, 0] == 4096

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from mllmrec.foundation import images
-from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.images import ByteBudget, ImageRefusedError, check_image, image_kind, open_image
+from mllmrec.foundation.memory import PeakMemory
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

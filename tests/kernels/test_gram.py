@@ -7,9 +7,10 @@ import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, KernelInputError
 from mllmrec_kernels.mixed import gram, largest
-from mllmrec_kernels.mixed.gram import gram_factor, rank_by_gram, score_by_gram
-from mllmrec_kernels.mixed.largest import largest_entries, nearest_by_gram
+from mllmrec_kernels.mixed.gram import gram_factor, rank_by_gram, score_by_gram, scoring_factor
+from mllmrec_kernels.mixed.largest import largest_of_product, nearest_by_gram
 from mllmrec_kernels.mixed.trial_ranks import trial_ranks
+from mllmrec_kernels.mixed.weighted_sum import weighted_sum
 
 
 def case(users: int, items: int, density: float, seed: int = 0) -> tuple[CSR, sp.csr_array, CSR]:
@@ -67,10 +68,62 @@ def test_the_nearest_are_the_largest_entries_of_the_gram_matrix(k: int) -> None:
         assert nearest.values()[nearest.indptr[i] : nearest.indptr[i + 1]].tolist() == row[sorted(best)].tolist()
 
 
-def test_the_largest_entries_of_rows_are_kept_and_of_equal_ones_the_first() -> None:
-    values = np.array([1, -3, 2, 2, -2, 0, 5, 5, 5], np.float32)
-    kept = largest_entries(np.array([0, 5, 5, 6, 9]), values, 2)
-    assert np.flatnonzero(kept).tolist() == [1, 2, 5, 6, 7]
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_the_largest_of_a_product_are_those_of_scipys_and_of_equal_ones_the_first(k: int) -> None:
+    """Whole numbers, so that many sizes are equal, and some sums 0; some rows have nothing."""
+    rng = np.random.default_rng(5)
+    A, B = (sp.random_array((n, 60), density=0.1, rng=rng, dtype=np.float32) for n in (150, 60))
+    A.data, B.data = (np.rint(4 * matrix.data - 2).astype(np.float32) for matrix in (A, B))
+    left, right = CSR.from_scipy(A), CSR.from_scipy(B)
+    for o, got in zip((0.0, 1.0, -0.5), largest_of_product(left, right, [0.0, 1.0, -0.5], k), strict=True):
+        whole = (A @ B + np.float32(o) * A).toarray()
+        assert got.shape == (150, 60)
+        for row, values in enumerate(whole):
+            best = [j for j in sorted(range(60), key=lambda j: (-abs(values[j]), j)) if values[j] != 0][:k]
+            assert got.row(row).tolist() == sorted(best)
+            assert got.values()[got.indptr[row] : got.indptr[row + 1]].tolist() == values[sorted(best)].tolist()
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 0.9), (40, 30, 0.2), (700, 90, 0.05)])
+def test_a_gram_matrix_multiplied_out_gives_the_same_scores_and_ranks(sizes: tuple[int, int, float]) -> None:
+    R, X, H = case(*sizes)
+    X.data = np.rint(3 * X.data)  # exact in any order, with many equal scores
+    plain, product = gram_factor(X), scoring_factor(X)
+    assert len(product.indptr) == X.shape[1] + 1
+    one, other = (score_by_gram(factor, R).to_scipy().toarray() for factor in (plain, product))
+    assert one.tobytes() == other.tobytes()
+    assert np.array_equal(rank_by_gram(plain, R, R, H), rank_by_gram(product, R, R, H))
+
+
+def test_a_large_gram_matrix_is_not_multiplied_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram, "_MOST_STEPS", 100)
+    _, X, _ = case(40, 30, 0.2)
+    assert len(scoring_factor(X).indptr) == 41
+
+
+def test_a_weighted_sum_has_the_bits_of_scipys_in_float64() -> None:
+    rng = np.random.default_rng(6)
+    matrices = [sp.random_array((3000, 70), density=d, rng=rng, dtype=np.float32, format="csr") for d in (0.2, 0.05, 0)]
+    matrices.append(-matrices[0] * np.float32(1.5))
+    shares = [1.5, 0.3, 2.0, 1.0]  # the first and the last cancel
+    total = sp.csr_array((3000, 70))
+    for share, matrix in zip(shares, matrices, strict=True):
+        total = total + matrix * share
+    got = weighted_sum([(share, CSR.from_scipy(matrix)) for share, matrix in zip(shares, matrices, strict=True)])
+    wanted = CSR.from_scipy(total)
+    assert got.indptr.tolist() == wanted.indptr.tolist() and got.indices.tobytes() == wanted.indices.tobytes()
+    assert got.values().tobytes() == wanted.values().tobytes() and 0 < got.nnz < matrices[0].nnz
+    none = CSR(np.zeros(4, np.int64), np.zeros(0, np.int32), None, 5)
+    assert weighted_sum([(2.0, none)]).nnz == 0
+    with pytest.raises(KernelInputError, match="one shape"):
+        weighted_sum([(1.0, none), (1.0, got)])
+
+
+def test_a_weighted_sum_takes_arrays_that_are_read_only() -> None:
+    indptr, ids, values = np.array([0, 2]), np.array([0, 2], np.int32), np.array([1, 2], np.float32)
+    ids.flags.writeable = False
+    both = weighted_sum([(1.0, CSR(indptr, ids, values, 3)), (2.0, CSR(indptr, ids.copy(), values, 3))])
+    assert both.values().tolist() == [3, 6]
 
 
 def test_trial_ranks_count_the_items_at_least_as_good_for_each_weight() -> None:

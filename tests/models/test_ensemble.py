@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from mllmrec_kernels import CSR
 
@@ -17,7 +18,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.features.encode import mean_of_items, mean_of_owned
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors as nearest
-from mllmrec.models import IALS, Ensemble, FitContext
+from mllmrec.models import IALS, Ensemble, FitContext, leading_vectors
 from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize
@@ -291,3 +292,24 @@ def test_a_gpu_fits_the_same_ensemble(dataset: Dataset, vectors: np.ndarray, mon
     one, other = (model.scores(np.arange(users)) for model in fitted)
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
     assert one.shape == (users, items)
+
+
+def test_leading_vectors_in_blocks_are_those_of_a_dense_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leading_vectors, "_BLOCK", 4)
+    monkeypatch.setattr(leading_vectors, "_BASIS", 2)  # many restarts
+    generator = np.random.default_rng(3)
+    dense_matrix = np.where(generator.random((300, 120)) < 0.1, generator.random((300, 120)), 0)
+    found, values = leading_vectors.leading_vectors(sp.csr_array(dense_matrix), 6)
+    _, singular, vectors = np.linalg.svd(dense_matrix)
+    np.testing.assert_allclose(values, singular[:6] ** 2, rtol=1e-10)
+    np.testing.assert_allclose(found.T @ found, vectors[:6].T @ vectors[:6], atol=1e-5)
+    np.testing.assert_allclose(found @ found.T, np.eye(6), atol=1e-12)
+
+
+def test_leading_vectors_of_a_matrix_of_lower_rank_than_wanted_stay_orthonormal() -> None:
+    generator = np.random.default_rng(4)
+    low = generator.standard_normal((90, 3)) @ generator.standard_normal((3, 200))
+    found, values = leading_vectors.leading_vectors(sp.csr_array(low), 5)
+    np.testing.assert_allclose(values[:3], np.linalg.svd(low)[1][:3] ** 2, rtol=1e-10)
+    assert np.abs(values[3:]).max() < 1e-9 * values[0]
+    np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-10)

@@ -20,8 +20,8 @@ from PIL import Image
 
 from mllmrec.config import load_config
 from mllmrec.dataset import PrepareOptions, prepare
-from mllmrec.foundation.environment import PeakMemory
 from mllmrec.foundation.images import ImageRefusedError, open_image
+from mllmrec.foundation.memory import PeakMemory
 from mllmrec.pipeline import run
 
 _EXTREMES = (0, 1, 7, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)

@@ -1,52 +1,103 @@
-"""The largest entries of each row, without a sort: of a stored matrix, or of X^T X, which is not formed."""
+"""The largest entries of each row of X^T X, or of A B + o A, without a sort; neither matrix is formed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.mixed.gram import USERS, GramFactor, Pieces, join_pieces
 
-_ROWS = 256  # of one piece of work
+_ROWS = 64  # of one piece of work
 
 
-def largest_entries(indptr: NDArray[np.int64], values: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
-    """Return which entries are among the k largest of their row by absolute value; of equal ones the first.
+def largest_of_product(left: CSR, right: CSR, shares: Sequence[float], k: int) -> list[CSR]:
+    """Return the k largest entries by absolute value of each row of A B + o A, for each o; of equal ones the first.
+
+    Products and sums are float32, the columns of A ascending, as scipy's are. Entries of 0 are left out.
 
     Args:
-        indptr: int64 [R + 1], where each row's entries lie.
-        values: float32 [nnz], finite.
+        left: A, [J, I].
+        right: B, [I, I].
+        shares: o of each result.
         k: entries per row, at least 1.
 
     Returns:
-        bool [nnz].
+        float32 [J, I] for each o.
     """
-    kept = np.ones(len(values), np.bool_)
-    parallel_for(
-        lambda start, stop: _mark(indptr[start : stop + 1], values, k, kept),
-        chunks(len(indptr) - 1, _ROWS),
-    )
-    return kept
+    found: list[Pieces] = [{} for _ in shares]
+    scales = np.array(shares, np.float32)
+    arrays = left.indptr, left.indices, left.values(), right.indptr, right.indices, right.values()
+
+    def _work(start: int, stop: int) -> None:
+        room, counts = (len(shares), (stop - start) * k), np.zeros((len(shares), stop - start), np.int64)
+        ids, values = np.empty(room, np.int32), np.empty(room, np.float32)
+        _multiply(*arrays, scales, k, start, stop, counts, ids, values)
+        for n, pieces in enumerate(found):
+            total = int(counts[n].sum())
+            pieces[start] = counts[n], ids[n, :total].copy(), values[n, :total].copy()
+
+    parallel_for(_work, chunks(left.n_rows, _ROWS))
+    return [join_pieces(pieces, right.n_columns) for pieces in found]
 
 
 @njit(cache=True, nogil=True)
-def _mark(indptr: Any, values: Any, k: Any, kept: Any) -> None:
-    for r in range(len(indptr) - 1):
-        first, last = indptr[r], indptr[r + 1]
-        if last - first <= k:
-            continue
-        sizes = np.abs(values[first:last])
+def _multiply(
+    indptr: Any, columns: Any, weights: Any, right_indptr: Any, right_ids: Any, right_values: Any, shares: Any, k: Any,
+    start: Any, stop: Any, counts: Any, ids: Any, values: Any,
+) -> None:  # fmt: skip
+    n_items = len(right_indptr) - 1
+    sums, own, seen = np.zeros(n_items, np.float32), np.zeros(n_items, np.float32), np.zeros(n_items, np.bool_)
+    touched, row, totals = np.empty(n_items, np.int32), np.empty(n_items, np.float32), np.zeros(len(shares), np.int64)
+    for j in range(start, stop):
+        n = 0
+        for e in range(indptr[j], indptr[j + 1]):
+            i, weight = columns[e], weights[e]
+            own[i] = weight
+            n = _touch(i, seen, touched, n)
+            for m in range(right_indptr[i], right_indptr[i + 1]):
+                sums[right_ids[m]] += weight * right_values[m]
+                n = _touch(right_ids[m], seen, touched, n)
+        found = np.sort(touched[:n])
+        for s in range(len(shares)):
+            for t in range(n):
+                row[t] = sums[found[t]] + shares[s] * own[found[t]]
+            count = _keep(found, row[:n], k, ids[s, totals[s] :], values[s, totals[s] :])
+            counts[s, j - start] = count
+            totals[s] += count
+        for t in range(n):
+            sums[found[t]], own[found[t]], seen[found[t]] = 0.0, 0.0, False
+
+
+@njit(cache=True, nogil=True)
+def _touch(i: Any, seen: Any, touched: Any, n: Any) -> int:
+    """Note that column i has an entry; return how many columns have one."""
+    if seen[i]:
+        return int(n)
+    seen[i], touched[n] = True, i
+    return int(n + 1)
+
+
+@njit(cache=True, nogil=True)
+def _keep(found: Any, row: Any, k: Any, ids: Any, values: Any) -> int:
+    """Write the k largest entries of a row by absolute value, other than 0; return how many they are."""
+    least, equal = np.float32(0), len(row)
+    sizes = np.abs(row)
+    if np.sum(sizes > 0) > k:
         least = np.partition(sizes, len(sizes) - k)[len(sizes) - k]  # the k-th largest
         equal = k - np.sum(sizes > least)
-        for n in range(len(sizes)):
-            is_equal = sizes[n] == least
-            kept[first + n] = sizes[n] > least or (is_equal and equal > 0)
+    count = 0
+    for t in range(len(row)):
+        is_equal = sizes[t] == least
+        if sizes[t] > 0 and (sizes[t] > least or (is_equal and equal > 0)):
+            ids[count], values[count] = found[t], row[t]
+            count += 1
             equal -= is_equal
+    return count
 
 
 def nearest_by_gram(factor: GramFactor, k: int) -> CSR:

@@ -6,7 +6,7 @@ For the support S of an item j, with k = |S|, one matrix of k + 1 rows is made (
                    one to each pair: sum of the items' users + sum over users of c_u² steps, not k² merges
     content        X X^T of k + 1 rows and d columns, by NumPy's BLAS, once for all strengths
     a strength     the sum of both, weighted
-    Cholesky       of all strengths, by NumPy's LAPACK; row k of a factor is the forward solve, one triangle is left
+    Cholesky       by LAPACK, in place; row k of the factor is the forward solve, one triangle is left
 
 Counts are exact integers. Products and solve run in float64, where products of float32 vectors are exact to 1e-15.
 The difference to the reference is then only the conditioning of the system, at most 1 + trace(G) / lambda. Each item
@@ -21,10 +21,10 @@ Bytes per thread: (2 + 2 strengths) (k + 1)² 8 + (k + 1) d 8 + 4 U, and 8 for e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numpy.typing import NDArray
 
 from mllmrec_kernels.base.arrays import Float32Array, Float64Array, Int32Array, Int64Array
@@ -33,6 +33,12 @@ from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.ridge.reference import Strengths, count_members
 
 _ITEMS = 64  # of one piece of work
+_FLOAT64, _UPPER = ord("d"), ord("U")
+_cholesky: Any = (
+    types.ExternalFunction(  # LAPACK's potrf by Numba's name: kind, triangle, n, matrix, its leading dimension
+        "numba_xxpotrf", types.intc(types.char, types.char, types.intp, types.CPointer(types.float64), types.intp)
+    )
+)
 
 
 class _Room(NamedTuple):
@@ -86,34 +92,11 @@ def ridge_weights(
             shared = np.zeros((len(rows), len(rows)))
             _count_shared(rows, item_users.indptr, item_users.indices, room.last, room.before, room.owner, shared)
             for vectors, weights in zip(tables, out, strict=True):
-                used = vectors if reads_content else vectors[:, :0]
-                _fit_item(rows, shared, used, scales, weights[:, first - before : last - before])
+                X = np.take(vectors if reads_content else vectors[:, :0], rows, axis=0).astype(np.float64)
+                _fit_item(shared, X @ X.T, scales, weights[:, first - before : last - before])
 
     parallel_for(_work, chunks(stop - start, _ITEMS))
     return out
-
-
-def _fit_item(
-    rows: Int32Array, shared: Float64Array, vectors: Float32Array, strengths: Float64Array, out: Float32Array
-) -> None:
-    """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN if float64 cannot solve.
-
-    Args:
-        rows: int32 [k + 1], the neighbors and the item.
-        shared: float64 [k + 1, k + 1], the lower triangle: users of each pair.
-        vectors: V, float32 [I, d]; of no column if content counts nothing.
-        strengths: float64 [n, 2], pairs (w, lambda).
-        out: written.
-    """
-    k = len(rows) - 1
-    X = np.take(vectors, rows, axis=0).astype(np.float64)
-    systems = np.empty((len(strengths), k + 1, k + 1))
-    _build_systems(shared, X @ X.T, strengths, systems)
-    for system, weights in zip(systems, out, strict=True):
-        try:
-            _solve_triangle(np.asarray(np.linalg.cholesky(system), np.float64), weights)
-        except np.linalg.LinAlgError:
-            weights[:] = np.nan
 
 
 @njit(cache=True, nogil=True)
@@ -138,16 +121,35 @@ def _count_shared(
             last[users[e]] = -1
 
 
-@njit(cache=True, nogil=True)
-def _build_systems(shared: Float64Array, content: Float64Array, strengths: Float64Array, systems: Float64Array) -> None:
-    """Set systems[n] = shared + w content + lambda I, both triangles."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fit_item(shared: Float64Array, content: Float64Array, strengths: Float64Array, out: Float32Array) -> None:
+    """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN if float64 cannot solve.
+
+    Args:
+        shared: float64 [k + 1, k + 1], the lower triangle: users of each pair, the item last.
+        content: float64 [k + 1, k + 1], products of their vectors.
+        strengths: float64 [n, 2], pairs (w, lambda).
+        out: written.
+    """
+    system = np.empty_like(shared)
     for n in range(len(strengths)):
-        G, weight, regularization = systems[n], strengths[n, 0], strengths[n, 1]
-        for a in range(len(G)):
-            for b in range(a + 1):
-                G[a, b] = shared[a, b] + weight * content[a, b]
-                G[b, a] = G[a, b]
-            G[a, a] += regularization
+        _build_system(shared, content, strengths[n, 0], strengths[n, 1], system)
+        # By columns, as LAPACK reads it, the lower triangle is the upper one.
+        if _cholesky(_FLOAT64, _UPPER, len(system), system.ctypes, len(system)) == 0:
+            _solve_triangle(system, out[n])
+        else:
+            out[n] = np.nan
+
+
+@njit(cache=True, nogil=True)
+def _build_system(
+    shared: Float64Array, content: Float64Array, weight: float, regularization: float, out: Float64Array
+) -> None:
+    """Write shared + weight content + regularization I, the lower triangle."""
+    for a in range(len(out)):
+        for b in range(a + 1):
+            out[a, b] = shared[a, b] + weight * content[a, b]
+        out[a, a] += regularization
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
