@@ -128,6 +128,7 @@ def recommend_items(
     if unknown.any():
         popular, rows = popularity(train), np.flatnonzero(unknown)
         ids[rows], scores[rows] = popular.top(users[rows], config.top, known.take_rows(rows))
+    model.release()
     progress("similar items", 0, dataset.n_items)
     similar_ids, similar_scores = similar_items(model, dataset.n_items, config.similar, blocks)
     progress("similar items", dataset.n_items, dataset.n_items)

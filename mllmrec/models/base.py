@@ -51,6 +51,7 @@ class Recommender(ABC):
         candidates: settings that `mllmrec compare` chooses from by validation; the first are the defaults.
         is_random: whether a fit depends on the seed.
         goes_on: whether a fit takes an earlier one's choices or arrays over; see `FitContext.earlier`.
+        derived: names of attributes that are derived from the fitted arrays, and large.
         reads: what a fit looks at beside the interactions: item vectors, user vectors, the item graph. What no model
             of a run reads is not made.
         config: the settings of this instance.
@@ -65,6 +66,7 @@ class Recommender(ABC):
     candidates: ClassVar[Sequence[Candidate]] = ((),)
     is_random: ClassVar[bool] = False
     goes_on: ClassVar[bool] = False
+    derived: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[frozenset[Source]] = frozenset({"items", "users", "graph"})
     user_items: CSR | None = None
     item_features: Vectors | None = None
@@ -250,6 +252,11 @@ class Recommender(ABC):
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of only some items, int64 [m], ascending; its column j is `items[j]`."""
         return ScoresAmong(self, items)
+
+    def release(self) -> None:
+        """Drop what ranks and lists derived from the fitted arrays; the next ones derive it again."""
+        for name in self.derived:
+            self.__dict__.pop(name, None)
 
     def save(self, folder: str | Path) -> None:
         """Write the settings, the training interactions and the fitted model into a folder.

@@ -5,12 +5,16 @@ They have no settings and see only training interactions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 
 from mllmrec.features.encode import Vectors, mean_of_owned
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.item_knn import ItemKNN, ItemKNNConfig
-from mllmrec.models.scoring import VectorScorer
+from mllmrec.models.scoring import VECTOR_USERS, VectorScorer, ranks_by_users
 
 
 def popularity(user_items: CSR) -> VectorScorer:
@@ -25,12 +29,49 @@ def log_popularity(user_items: CSR) -> VectorScorer:
     return VectorScorer(np.ones((user_items.n_rows, 1), np.float32), counts[:, None])
 
 
-def untrained_content(items: Vectors, user_items: CSR) -> VectorScorer:
-    """Score an item by the cosine of its vector to the mean vector of the user's training items."""
-    return VectorScorer(mean_of_owned(items, user_items), items)
+@dataclass(frozen=True, slots=True)
+class UntrainedContent:
+    """Scores an item by the cosine of its vector to the mean vector of the user's training items.
+
+    Means are made for the users at hand: those of a large shop take more memory than its item vectors.
+
+    Attributes:
+        items: float32 [I, d], item vectors.
+        user_items: binary [U, I], training interactions.
+        scored: float32 [m, d], vectors of the items that are ranked.
+    """
+
+    items: Vectors
+    user_items: CSR
+    scored: Vectors
+
+    def of(self, users: NDArray[np.int64]) -> VectorScorer:
+        """Return the vectors of users [B] and of the ranked items."""
+        return VectorScorer(mean_of_owned(self.items, self.user_items.take_rows(users)), self.scored)
+
+    def ranks(
+        self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
+    ) -> NDArray[np.int32]:
+        """Return the rank of each held-out item; see Recommender.ranks.
+
+        Args:
+            exclude: [U, m], items that are not ranked.
+            heldout: [U, m], items to rank.
+            limit: ranks of `limit` or more may come out as any number from `limit` on.
+            progress: called after each block of users.
+        """
+
+        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
+            return self.of(users).ranks(exclude.take_rows(users), heldout.take_rows(users), limit=limit)
+
+        return ranks_by_users(rank, heldout, progress, users=VECTOR_USERS)
+
+    def among(self, items: NDArray[np.int64]) -> UntrainedContent:
+        """Return the ranker of only some items, int64 [m]; see Recommender.among."""
+        return replace(self, scored=self.items[items])
 
 
-def baselines(items: Vectors, user_items: CSR) -> dict[str, VectorScorer | ItemKNN]:
+def baselines(items: Vectors, user_items: CSR) -> dict[str, VectorScorer | UntrainedContent | ItemKNN]:
     """Return the baselines, by the names that tables print.
 
     Args:
@@ -40,6 +81,6 @@ def baselines(items: Vectors, user_items: CSR) -> dict[str, VectorScorer | ItemK
     every_neighbor = ItemKNNConfig(n_neighbors=0, weighting="cosine")
     return {
         "popularity": popularity(user_items),
-        "content, untrained": untrained_content(items, user_items),
+        "content, untrained": UntrainedContent(items, user_items, items),
         "item-kNN": ItemKNN(every_neighbor).fit(user_items),
     }

@@ -80,6 +80,7 @@ class FittedEnsemble(NewItemModel):
     """
 
     config: EnsembleConfig
+    derived = ("_user_sides", "_index", "_scorer")
     ridge: ItemGraphRidge
     rest: VectorScorer
     weights: Mapping[str, float] = MappingProxyType({})
@@ -145,8 +146,7 @@ class FittedEnsemble(NewItemModel):
             raise InputError("this model's files do not say how to place new users and items; fit it again")
 
     def _forget_new_users(self) -> None:
-        for name in ("_user_sides", "_index", "_scorer"):
-            self.__dict__.pop(name, None)
+        self.release()
 
     def _fold_in(self, histories: CSR) -> StandardizedScorer:
         sums = self.ridge.weights_of(histories)

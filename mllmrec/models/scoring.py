@@ -23,7 +23,7 @@ from mllmrec.foundation.progress import Progress, silent
 _BLOCK_BYTES = 64 << 20  # of a dense block of scores
 _FEW = 64  # users whose scores of every item are held to keep those of some items
 USERS = 1 << 15  # users ranked or listed between two calls of progress
-_VECTOR_USERS = 1 << 16  # the same where scores are inner products; the items are encoded anew for each block
+VECTOR_USERS = 1 << 16  # the same where scores are inner products; the items are encoded anew for each block
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
@@ -106,7 +106,7 @@ class VectorScorer:
             taken = (matrix.take_rows(users) for matrix in (exclude, heldout))
             return np.asarray(rank_heldout(self.users[users], self.items, *taken, limit=limit), np.int32)
 
-        return ranks_by_users(rank, heldout, progress, users=_VECTOR_USERS)
+        return ranks_by_users(rank, heldout, progress, users=VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> VectorScorer:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""

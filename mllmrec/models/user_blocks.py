@@ -21,6 +21,7 @@ from mllmrec.evaluation.groups import ItemRanker, Ranker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Recommender
+from mllmrec.models.baselines import UntrainedContent
 from mllmrec.models.item_knn import AllNeighborsScorer, ItemKNN, weighted_interactions
 from mllmrec.models.scorer_model import EmbeddingModel, FittedScorer, ScorerModel
 from mllmrec.models.scoring import USERS, Lists, Part, VectorScorer
@@ -57,6 +58,8 @@ def _take_apart(scorer: object, users: NDArray[np.int64]) -> _Tables | None:
     """Return the tables of some users; None for a scorer that workers do not know."""
     if isinstance(scorer, VectorScorer):
         return _Tables("vectors", {"user_vectors": scorer.users[users]}, {"item_vectors": scorer.items})
+    if isinstance(scorer, UntrainedContent):
+        return _take_apart(scorer.of(users), np.arange(len(users)))
     if isinstance(scorer, WeightsScorer):
         return _Tables("weights", {"user_items": scorer.user_items.take_rows(users)}, {"weights": scorer.weights})
     if isinstance(scorer, StandardizedScorer | SumScorer):
