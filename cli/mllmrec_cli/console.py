@@ -97,7 +97,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> Table:
-    """Return a table.
+    """Return a table; where it is too wide, words are wrapped rather than numbers cut.
 
     Args:
         title: above it.
@@ -107,7 +107,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     """
     grid = Table(title=plain(title), title_justify="left", title_style="bold", header_style="bold")
     for n, column in enumerate(columns):
-        grid.add_column(plain(column), justify="left" if n < words else "right", no_wrap=n == 0 or n >= words)
+        whole = n >= words or (n == 0 and words > 1)  # other words make room
+        grid.add_column(plain(column), justify="left" if n < words else "right", no_wrap=whole, overflow="fold")
     for row in rows:
         grid.add_row(*(plain(cell) for cell in row))
     return grid

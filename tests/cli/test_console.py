@@ -111,3 +111,12 @@ def test_a_bar_restarts_with_its_label() -> None:
     clock.now = 110.0
     hook("epochs", 2, 100)
     assert task.elapsed == 10
+
+
+def test_a_table_wraps_long_words_and_cuts_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    words, numbers = "a user's interactions (mean, median, most)", "16,129,581 / 1,789,921 / 2,080,498"
+    Console(width=60).print(console.table("of the dataset", ("of", "number"), [(words, numbers)]))
+    shown = capsys.readouterr().out
+    assert numbers in shown
+    assert "…" not in shown
+    assert all(word in shown for word in words.split())
