@@ -43,6 +43,12 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
+@pytest.fixture(autouse=True)
+def many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut so few rows into more blocks than a search would, so that there are some to lose."""
+    monkeypatch.setattr(neighbors, "_PARTS", 32)
+
+
 def search(
     started: Cluster, parts: Path, progress: Progress = silent, rows: np.ndarray = ROWS, **options: str
 ) -> tuple[Blocks, bool]:
