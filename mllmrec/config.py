@@ -158,6 +158,7 @@ class EvaluateConfig(BaseModel):
     model_config = _FROZEN
     cutoffs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20, 50)
     mask_validation: bool = False  # True: validation items are not rankable at test time
+    update_users: Count = 10_000  # judged after an update, beside popularity; 0: all, beside every baseline
 
 
 class RecommendConfig(BaseModel):

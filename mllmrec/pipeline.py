@@ -35,7 +35,7 @@ from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles
-from mllmrec.recommend import Recommendations, recommend_items
+from mllmrec.recommend import Recommendations
 from mllmrec.reuse import open_earlier
 from mllmrec.runs import Run, open_run
 from mllmrec.runs.record import STAGES, read_seal, seal_path
@@ -81,7 +81,7 @@ _INPUTS: Mapping[Stage, Callable[[Work], dict[str, Any]]] = {
     },
     "evaluate": lambda work: {
         "version": 3,
-        "config": work.config.evaluate.model_dump(),
+        "config": work.evaluate_settings,
         "split": work.dataset.split_digest,
         "encode": work.run.digest("encode"),
         "train": work.run.digest("train"),
@@ -273,6 +273,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         partial(read_model, work.config.model),
         lambda scratch: work.train(artefacts.encode, artefacts.graph, scratch),
     ).model
+    work.keeps_fit = artefacts.train.refitted is not None
     yield "train"
     artefacts.evaluate = step(
         "evaluate",
@@ -283,8 +284,6 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
     artefacts.recommend = step(
         "recommend",
         Recommendations.load,
-        lambda scratch: recommend_items(
-            artefacts.train, work.dataset, work.config.recommend, work.progress, blocks=work.blocks(scratch)
-        ),
+        lambda scratch: work.recommend(artefacts.train, scratch),
     )
     yield "recommend"

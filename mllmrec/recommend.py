@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 from mllmrec.blocks.stage import Blocks
 from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
+from mllmrec.dataset.growth import changed_rows
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
+from mllmrec.models.fitted_ensemble import FittedEnsemble
+from mllmrec.models.list_update import update_lists
 from mllmrec.models.scoring import USERS, Lists
 from mllmrec.models.user_blocks import similar_items, top_in_blocks
 
+_NOTES = "lists.json"
 TABLES = ("recommendations", "similar_items")
 COLUMNS: Mapping[str, Mapping[str, pl.DataType]] = {
     "recommendations": {
@@ -46,16 +50,19 @@ class Recommendations:
         items: item, rank (from 1), similar, score. The score is the cosine of trained item vectors, or the weight
             of an item-item model.
         suffix: "parquet" or "jsonl".
+        note: a line of how lists of an earlier run were brought up to date; empty if all were made anew.
     """
 
     users: pl.DataFrame
     items: pl.DataFrame
     suffix: str
+    note: str = ""
 
     @property
     def summary(self) -> str:
         """One line about the lists."""
-        return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users"
+        note = f"; {self.note}" if self.note else ""
+        return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users{note}"
 
     @property
     def sources(self) -> str:
@@ -72,6 +79,9 @@ class Recommendations:
         names = [f"{table}.{self.suffix}" for table in TABLES]
         for name, table in zip(names, (self.users, self.items), strict=True):
             write_any(path(name), table)
+        if self.note:
+            storage.write_json(path(_NOTES), {"note": self.note})
+            names.append(_NOTES)
         return names
 
     @staticmethod
@@ -84,7 +94,44 @@ class Recommendations:
         """Read what save wrote."""
         suffix = "parquet" if path(f"{TABLES[0]}.parquet").exists() else "jsonl"
         users, items = (_read(path(f"{table}.{suffix}"), COLUMNS[table]) for table in TABLES)
-        return Recommendations(users, items, suffix)
+        note = str(storage.read_json(path(_NOTES))["note"]) if path(_NOTES).is_file() else ""
+        return Recommendations(users, items, suffix, note)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierLists:
+    """The lists that a model's refitted items are joined with.
+
+    Attributes:
+        dataset: whose users they are for, the first of the dataset of today.
+        users: their table; see Recommendations.
+    """
+
+    dataset: Dataset
+    users: pl.DataFrame
+
+    def arrays(self, k: int) -> Lists:
+        """Return ids int32 [U, k], padded with -1, and scores float32 [U, k], padded with -inf."""
+        names = (("user", self.dataset.users), ("item", self.dataset.item_ids))
+        rows, ids = (
+            self.users[name].replace_strict(known, np.arange(len(known)), return_dtype=pl.Int32).to_numpy()
+            for name, known in names
+        )
+        places, shape = self.users["rank"].to_numpy() - 1, (self.dataset.n_users, k)
+        lists = np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
+        lists[0][rows, places], lists[1][rows, places] = ids, self.users["score"].to_numpy()
+        return lists
+
+    def changed(self, known: CSR) -> NDArray[np.bool_]:
+        """Return bool [U]: users who have other items than before; new users are among them.
+
+        Args:
+            known: binary [U, I], what each user has today.
+        """
+        before, changed = self.dataset.histories("all").user_items(), np.ones(known.n_rows, bool)
+        n = before.n_rows
+        changed[:n] = changed_rows((before.indptr, before.indices), (known.indptr, known.indices))
+        return changed
 
 
 def _read(path: Path, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -103,6 +150,7 @@ def recommend_items(
     progress: Progress = silent,
     *,
     blocks: Blocks | None = None,
+    earlier: EarlierLists | None = None,
 ) -> Recommendations:
     """Return the top-N of every user (or of `config.users`), and the items most similar to each item.
 
@@ -115,6 +163,8 @@ def recommend_items(
         config: how many of each, for whom, in which format.
         progress: called after each block of users.
         blocks: workers that list instead of this process.
+        earlier: lists with these settings of the fit that the model keeps where nothing changed; None: all are made
+            anew.
 
     Raises:
         InputError: a named user is not in the dataset.
@@ -122,8 +172,21 @@ def recommend_items(
     users = _named_users(dataset, config.users)
     train = dataset.train
     known = dataset.histories("all").user_items().take_rows(users)
-    lists = top_in_blocks(model, users, config.top, known, blocks) if blocks else None
-    ids, scores = lists or _top(model, users, config.top, known, progress)
+
+    def list_anew(rows: NDArray[np.int64]) -> Lists:
+        taken = users[rows], config.top, known.take_rows(rows)
+        return (top_in_blocks(model, *taken, blocks) if blocks else None) or _top(model, *taken, progress)
+
+    note = ""
+    if earlier is not None and isinstance(model, FittedEnsemble) and model.refitted is not None:
+        stale = earlier.changed(known)
+        stale[model.refitted.users] = True
+        (ids, scores), counts = update_lists(
+            model.scorer, model.refitted.items, earlier.arrays(config.top), stale, known, list_anew, progress
+        )
+        note = str(counts)
+    else:
+        ids, scores = list_anew(np.arange(len(users)))
     unknown = np.diff(train.indptr)[users] == 0
     if unknown.any():
         popular, rows = popularity(train), np.flatnonzero(unknown)
@@ -137,6 +200,7 @@ def recommend_items(
         users=shown.with_columns(source=source_of(ids, unknown)),
         items=list_table("item", dataset.item_ids, similar_ids, similar_scores, "similar", dataset.item_ids),
         suffix=config.format,
+        note=note,
     )
 
 

@@ -6,8 +6,10 @@
 | profile | profiles of users whose history is the same | new and changed users, against the whole new catalogue |
 | encode | vectors whose text was taken over | the others; means of items are computed for all |
 | graph | lists by vectors of unchanged items | rows of new ones; lists that a new one enters (graph/neighbors.py) |
+| train | of the ensemble, what belongs to other items and users, and all choices | see models/refit.py |
+| recommend | of the ensemble, lists that no refitted item enters | see models/list_update.py |
 
-A profile taken over was set against the earlier catalogue. Everything else is what a run from scratch would make.
+A profile taken over was set against the earlier catalogue. Up to the graph, all else is as a run from scratch makes it.
 """
 
 from __future__ import annotations
@@ -26,19 +28,23 @@ from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.growth import Growth, compare
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Cuts, Features, Vectors, center_states, encode_texts, mean_of_items
-from mllmrec.foundation import digests
+from mllmrec.foundation import digests, storage
 from mllmrec.foundation.progress import Progress
 from mllmrec.models import registry
+from mllmrec.models.base import Recommender
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import WITHOUT_TEXT, Describer, Profiler
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.history_prompts import HiddenProfiler
 from mllmrec.reason.profile import Profiles, profile_users
+from mllmrec.recommend import EarlierLists
 from mllmrec.runs import Run
+from mllmrec.runs.checks import check_vectors
 from mllmrec.runs.record import Stage, read_seal
 
 REUSED: tuple[Stage, ...] = ("describe", "profile", "encode", "graph", "train")
+_LISTS: Stage = "recommend"  # brought up to date where the model keeps an earlier fit
 _SAME = ("config", "engine", "encoder", "model", "seed")  # inputs of a stage that must be equal
 
 
@@ -61,10 +67,39 @@ class EarlierRun:
             stage: its name.
             inputs: of the same stage of the run that goes on.
         """
-        if stage not in REUSED or (stage == "train" and not registry.find(inputs["model"]["kind"]).goes_on):
+        if stage not in (*REUSED, _LISTS) or not self.run.has(stage):
+            return False
+        if stage == "train" and not registry.find(inputs["model"]["kind"]).goes_on:
+            return False
+        if stage == _LISTS and inputs["config"]["users"]:
             return False
         before = read_seal(self.run.folder, stage).inputs
         return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
+
+    def item_vectors(self) -> Vectors:
+        """Return the earlier vectors of the items alone: the table of users may be far larger.
+
+        Raises:
+            InputError: the file is not the one that its stage wrote.
+        """
+        folder, file = self.run.folder / "encode", self.run.file("encode", "items.npy")
+        if not digests.are_unchanged(
+            folder, {file.name: read_seal(self.run.folder, "encode").outputs.get(file.name, "")}
+        ):
+            raise InputError(f"{file} was changed after it was written; redo it with {self.run.go_on}")
+        vectors = np.array(storage.read_array(file))
+        check_vectors("encode/items", vectors, self.growth.n_items)
+        return vectors
+
+    def model(self) -> Recommender:
+        """Return the earlier model, with the item vectors that it was fitted on."""
+        model = self.run.fitted
+        model.item_features = self.item_vectors()
+        return model
+
+    def lists(self) -> EarlierLists:
+        """Return the earlier lists."""
+        return EarlierLists(self.run.dataset, self.run.recommendations.users)
 
     def text_growth(self, descriptions: Descriptions, profiles: Profiles) -> Growth:
         """Return the items and users whose texts are not those that the earlier run encoded."""

@@ -20,7 +20,7 @@ from mllmrec.graph.item_graph import EarlierGraph, ItemGraph, build_graph
 from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
-from mllmrec.models.baselines import baselines
+from mllmrec.models.baselines import baselines, popularity
 from mllmrec.models.fitting import FittedModel, fit_model
 from mllmrec.models.network_model import NetworkModel
 from mllmrec.models.user_blocks import in_blocks
@@ -30,46 +30,20 @@ from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
-from mllmrec.recommend import Recommendations
+from mllmrec.recommend import Recommendations, recommend_items
 from mllmrec.report.figures import training_curve
 from mllmrec.reuse import REUSED, EarlierRun, Generation, grow_descriptions, grow_features, grow_profiles
 from mllmrec.runs import Run
-from mllmrec.runs.record import Artefact, StageRecord
+from mllmrec.runs.artefacts import Artefacts as Artefacts
+from mllmrec.runs.record import Artefact
 from mllmrec.runs.record import Stage as Stage
 from mllmrec.training.trainer import EPOCHS
 
 A = TypeVar("A", bound=Artefact)
-
-
-class Artefacts:
-    """The artefacts of a run so far, one attribute per stage; a stage that is not done has none."""
-
-    describe: Descriptions
-    profile: Profiles
-    encode: Features
-    graph: ItemGraph
-    train: Recommender
-    evaluate: Evaluation
-    recommend: Recommendations
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self.notes: tuple[str, ...] = ()  # what a run that goes on took over
-
-    @property
-    def leaky(self) -> bool:
-        """Tell whether the profiles saw held-out interactions."""
-        return self._run.leaky
-
-    @property
-    def stages(self) -> Mapping[str, StageRecord]:
-        """Return the record of each stage in run.json."""
-        return self._run.stages
-
-    @property
-    def evaluated(self) -> Evaluation | None:
-        """Return the evaluation, or None if the run has none yet."""
-        return self.__dict__.get("evaluate")
+_AGAIN = (
+    "settings, and what belongs to other items and users, are those of the earlier run; run the whole from nothing now "
+    "and then, and mllmrec evaluate with --set evaluate.update_users=0 judges everybody beside all baselines"
+)
 
 
 class _DrawnModel(FittedModel):
@@ -106,6 +80,7 @@ class Work:
     training: Histories = field(init=False)
     profiled: Histories = field(init=False)
     block_counts: Counter[str] = field(init=False, default_factory=Counter)
+    keeps_fit: bool = field(init=False, default=False)  # whether the model keeps an earlier one's fit where it can
 
     def __post_init__(self) -> None:
         self.engines = Engines(self.config, self.dataset)
@@ -150,7 +125,13 @@ class Work:
             return ()
         anew = ", ".join(self.anew)
         others = f"; from scratch, for settings differ or the model cannot go on: {anew}" if anew else ""
-        return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}",)
+        again = (_AGAIN,) if self.keeps_fit else ()
+        return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}", *again)
+
+    @property
+    def evaluate_settings(self) -> dict[str, Any]:
+        """Return the settings that an evaluation depends on."""
+        return self.config.evaluate.model_dump(exclude=set() if self.keeps_fit else {"update_users"})
 
     def goes_on(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
         """Tell whether a stage takes over what an earlier run made of the dataset before it grew."""
@@ -228,7 +209,7 @@ class Work:
     def graph(self, features: Features, scratch: Path) -> ItemGraph:
         """Build the item graph; unfinished work goes to `scratch`."""
         earlier = self._given("graph")
-        before = EarlierGraph(earlier.run.graph, earlier.run.features.items) if earlier else None
+        before = EarlierGraph(earlier.run.graph, earlier.item_vectors()) if earlier else None
         blocks = self.blocks(scratch)
         config, wide = self.config.graph, self.wide
         return build_graph(features.items, self.training, config, self.progress, before, blocks=blocks, wide=wide)
@@ -254,7 +235,7 @@ class Work:
                 profiled=self.profiled,
                 checkpoint=scratch / "checkpoint.safetensors",
                 progress=self._count_epochs,
-                earlier=earlier.run.fitted if earlier else None,
+                earlier=earlier.model() if earlier else None,
                 blocks=self.blocks(scratch),
                 wide=self.wide,
             )
@@ -267,7 +248,7 @@ class Work:
         self.progress(label, done, total)
 
     def evaluate(self, features: Features, model: Recommender, scratch: Path) -> Evaluation:
-        """Evaluate the model beside its baselines.
+        """Evaluate the model beside its baselines; one that keeps an earlier fit beside popularity, on drawn users.
 
         Args:
             features: vectors of items and users.
@@ -276,10 +257,29 @@ class Work:
         """
         name = registry.title(self.config.model.kind)
         name = f"{name} ({LEAKY})" if self.run.leaky else name
+        R, most = self.training.user_items(), self.config.evaluate.update_users
+        if self.keeps_fit and most:
+            beside: dict[str, Any] = {"popularity": popularity(R)}
+        else:
+            beside, most = baselines(features.items, R), 0
         return evaluate_models(
-            in_blocks({**baselines(features.items, self.training.user_items()), name: model}, self.blocks(scratch)),
+            in_blocks({**beside, name: model}, self.blocks(scratch)),
             self.dataset,
             self.config.evaluate,
             leaky=self.run.leaky,
             progress=self.progress,
+            most=most,
+            seed=self.config.seed,
+        )
+
+    def recommend(self, model: Recommender, scratch: Path) -> Recommendations:
+        """List items for users, and similar items; unfinished work goes to `scratch`."""
+        earlier = self._given("recommend") if self.keeps_fit else None
+        return recommend_items(
+            model,
+            self.dataset,
+            self.config.recommend,
+            self.progress,
+            blocks=self.blocks(scratch),
+            earlier=earlier.lists() if earlier else None,
         )

@@ -54,11 +54,52 @@ def test_only_what_is_new_is_made(grown: tuple[Path, Path], dataset: Dataset, tm
     scratch = build_graph(now.features.items, now.dataset.histories("train"), load_config(assignments=QUICK).graph)
     assert now.graph.digest == scratch.digest
     assert now.fitted.weights == before.fitted.weights
-    assert "choices and factors go on from an earlier fit" in now.stages["train"]["summary"]
-    assert made.notes == (f"from {first.resolve()}: 1 new and 0 changed items, 1 new users and 1 with another history",)
+    again = now.fitted.refitted
+    assert again.users.tolist() == [4, n_users] and n_items in again.items
+    fitted = (
+        f"{len(again.items)} of {n_items + 1} items and 2 of {n_users + 1} users are fitted again, all else is kept"
+    )
+    assert fitted in now.stages["train"]["summary"]
+    assert made.notes[0] == f"from {first.resolve()}: 1 new and 0 changed items, 1 new users and 1 with another history"
+    assert "are those of the earlier run" in made.notes[1] and "evaluate.update_users=0" in made.notes[1]
+    assert f"the others over {len(again.items)}" in now.stages["recommend"]["summary"]
+    assert list(now.evaluation.means["test"]) == ["popularity", "ensemble"]
     assert set(now.recommendations.users["user"]) == {*dataset.users, "guest"}
     again = run(folder, tmp_path / "run2", load_config(assignments=QUICK), cache=tmp_path / "c.sqlite")
     assert all(stage["reused"] for stage in again.stages.values())  # the run remembers where it goes on from
+
+
+def test_a_killed_update_goes_on_and_gives_the_same(grown: tuple[Path, Path], tmp_path: Path) -> None:
+    first, folder = grown
+    config, cache = load_config(assignments=QUICK), tmp_path / "c.sqlite"
+    run(folder, tmp_path / "whole", config, cache=cache, earlier=first)
+    run(folder, tmp_path / "cut", config, cache=cache, earlier=first, until="train")
+    seals = {stage: (tmp_path / "cut" / stage / "stage.json").read_bytes() for stage in ("graph", "train")}
+    made = run(folder, tmp_path / "cut", config, cache=cache)  # it remembers where it goes on from
+    assert not made.stages["recommend"]["reused"] and "evaluate.update_users=0" in made.notes[1]
+    for stage, seal in seals.items():
+        assert (tmp_path / "cut" / stage / "stage.json").read_bytes() == seal
+    whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
+    for stage in ("train", "evaluate", "recommend"):
+        assert whole.digest(stage) == cut.digest(stage)
+
+
+def test_an_update_is_judged_by_drawn_users_or_by_all(grown: tuple[Path, Path], tmp_path: Path) -> None:
+    first, folder = grown
+    cache = tmp_path / "c.sqlite"
+    few = load_config(assignments=[*QUICK, "evaluate.update_users=12"])
+    made = run(folder, tmp_path / "run2", few, cache=cache, earlier=first).evaluate
+    assert made.users["test"] == 12 and "12 of " in made.judged and "standard error of NDCG@" in made.judged
+    whole = run(folder, tmp_path / "run2", load_config(assignments=[*QUICK, "evaluate.update_users=0"]), cache=cache)
+    assert all(whole.stages[stage]["reused"] for stage in ("train", "recommend"))
+    assert len(whole.evaluate.means["test"]) == 4 and not whole.evaluate.drawn_from
+    assert made.drawn_from["test"] == whole.evaluate.users["test"]
+    own = whole.evaluate.per_user.filter(
+        (pl.col("model") == "ensemble")
+        & (pl.col("split") == "test")
+        & pl.col("id").is_in(made.per_user["id"].implode())
+    )
+    assert made.means["test"]["ensemble"]["ndcg@20"] == pytest.approx(own["ndcg@20"].mean())
 
 
 def test_other_settings_are_made_from_scratch_and_said(grown: tuple[Path, Path], tmp_path: Path) -> None:

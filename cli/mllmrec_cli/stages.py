@@ -266,7 +266,8 @@ def print_results(evaluation: Evaluation) -> None:
     shown = evaluation.means["test"]
     names = [name for name in _COLUMNS if name in next(iter(shown.values()))]
     rows = [(model, *(decimals(means[name]) for name in names)) for model, means in shown.items()]
-    heading = f"{title('test', leaky=evaluation.leaky)}, {evaluation.users['test']:,} users"
+    users = evaluation.judged if evaluation.drawn_from else f"{evaluation.users['test']:,} users"
+    heading = f"{title('test', leaky=evaluation.leaky)}, {users}"
     console.out.print(console.table(heading, ("model", *names), rows))
     if evaluation.unjudged:
         console.warn(f"{evaluation.unjudged}; prepare with another split to have metrics")

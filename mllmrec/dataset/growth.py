@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from mllmrec.dataset.dataset import Dataset, Histories, Scope
 from mllmrec.errors import MismatchError
+
+Rows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +83,22 @@ def _plain(column: pl.Series) -> pl.Series:
 
 def _changed_histories(before: Histories, now: Histories) -> NDArray[np.bool_]:
     """Return bool [n]: users of `before` whose items or their order are others."""
-    return np.array([not np.array_equal(before.of(user), now.of(user)) for user in range(before.n_users)], bool)
+    return changed_rows((before.indptr, before.items), (now.indptr, now.items))
+
+
+def changed_rows(before: Rows, now: Rows) -> NDArray[np.bool_]:
+    """Return which rows of `before` have other entries now, or the same in another order, bool [n].
+
+    Args:
+        before: int64 [n + 1] and entries; row u holds entries[indptr[u]:indptr[u + 1]].
+        now: likewise, of as many rows or more.
+    """
+    (indptr, entries), (indptr_now, entries_now) = before, now
+    lengths, n = np.diff(indptr), len(indptr) - 1
+    changed = lengths != np.diff(indptr_now[: n + 1])
+    rows = np.repeat(np.arange(n), lengths)
+    compared = np.flatnonzero(~changed[rows])
+    rows = rows[compared]
+    moved = indptr_now[rows] - indptr[rows]
+    changed[rows[entries[compared] != entries_now[compared + moved]]] = True
+    return np.asarray(changed, np.bool_)

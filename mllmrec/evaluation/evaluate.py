@@ -36,6 +36,7 @@ from mllmrec.foundation.tables import read_table
 
 EXACT_USERS = 20_000  # test users whose ranks are counted to the end
 FARTHEST = 100  # rank that stands for itself and all beyond, with more test users than that
+_PREFERRED = "ndcg@20"  # whose standard error is named
 SPLITS: tuple[HeldOut, ...] = ("valid", "test")
 
 
@@ -51,6 +52,7 @@ class Evaluation:
         heldout: user, item, and a column per model: its 0-based rank of that held-out test item, int32.
         groups: the same by group; empty if the evaluation is of an earlier version.
         farthest: the rank that stands for itself and all beyond; 0 if all ranks were counted.
+        drawn_from: split -> users that these were drawn from; empty if everybody was judged.
     """
 
     leaky: bool
@@ -60,15 +62,27 @@ class Evaluation:
     heldout: pl.DataFrame
     groups: Groups = field(default_factory=Groups)
     farthest: int = 0
+    drawn_from: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
         """Return one line for a person."""
         if self.unjudged:
             return "no metrics: nobody to judge on the test split"
-        models, users = len(self.means["test"]), self.users["test"]
         cut = f", ranks counted to {self.farthest:,}" if self.farthest else ""
-        return f"{models} models on {users:,} test users{cut}{', LEAKY' if self.leaky else ''}"
+        return f"{len(self.means['test'])} models on {self.judged}{cut}{', LEAKY' if self.leaky else ''}"
+
+    @property
+    def judged(self) -> str:
+        """Return who was judged on the test split; of drawn users with the standard error of the last model's NDCG."""
+        users = f"{self.users['test']:,}"
+        if not self.drawn_from:
+            return f"{users} test users"
+        metric = sorted((name for name in self.per_user.columns if name.startswith("ndcg@")), key=_PREFERRED.__eq__)[-1]
+        own = self.per_user.filter((pl.col("split") == "test") & (pl.col("model") == list(self.means["test"])[-1]))
+        error = metrics.standard_error(own[metric].to_numpy())
+        written = metrics.written(metric)
+        return f"{users} of {self.drawn_from['test']:,} test users, standard error of {written} {error:.4f}"
 
     @property
     def unjudged(self) -> str:
@@ -77,7 +91,9 @@ class Evaluation:
 
     def save(self, path: Callable[[str], Path]) -> list[str]:
         """Write metrics.json (null if nobody is judged), per_user.parquet, heldout.parquet and groups.parquet."""
-        groups, limited = self.groups.as_dict(), {"farthest_rank": self.farthest} if self.farthest else {}
+        groups = self.groups.as_dict()
+        limited: dict[str, Any] = {"farthest_rank": self.farthest} if self.farthest else {}
+        limited |= {"drawn_from": dict(self.drawn_from)} if self.drawn_from else {}
         notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": groups, **limited}
         storage.write_json(path("metrics.json"), storage.nulled(notes))
         tables = {"per_user": self.per_user, "heldout": self.heldout, "groups": self.groups.per_user}
@@ -98,8 +114,12 @@ class Evaluation:
             raise MismatchError(f"{path('heldout.parquet')} is missing; evaluate again with mllmrec evaluate")
         means = {split: _means(models, notes["users"][split]) for split, models in notes["metrics"].items()}
         per_user, heldout = (read_table(path(name), {}) for name in ("per_user.parquet", "heldout.parquet"))
-        farthest = notes.get("farthest_rank", 0)
-        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout, _read_groups(notes, path), farthest)
+        farthest, groups, drawn_from = (
+            notes.get("farthest_rank", 0),
+            _read_groups(notes, path),
+            notes.get("drawn_from", {}),
+        )
+        return Evaluation(notes["leaky"], means, notes["users"], per_user, heldout, groups, farthest, drawn_from)
 
 
 def _means(models: Mapping[str, Mapping[str, Any]], users: int) -> dict[str, dict[str, float]]:
@@ -129,6 +149,8 @@ def evaluate_models(
     *,
     leaky: bool = False,
     progress: Progress = silent,
+    most: int = 0,
+    seed: int = 0,
 ) -> Evaluation:
     """Evaluate models on the validation and the test split.
 
@@ -138,13 +160,20 @@ def evaluate_models(
         config: cutoffs and protocol.
         leaky: mark the result.
         progress: told before and after each model.
+        most: users that are judged; of more test users so many are drawn; 0: everybody is.
+        seed: of the draw.
     """
     means: dict[str, dict[str, dict[str, float]]] = {}
     users: dict[str, int] = {}
     frames: list[pl.DataFrame] = []
     ranked, groups = pl.DataFrame(), GroupTable(dataset)
     tasks = {split: SplitTask.of(dataset, split, config) for split in SPLITS}
-    limit = _limit(tasks["test"], config)
+    limit, drawn_from = _limit(tasks["test"], config), dict[str, int]()
+    judged_users = tasks["test"].judged_users()
+    if 0 < most < len(judged_users):
+        drawn = np.random.default_rng(seed).permutation(judged_users)[:most]
+        drawn_from = {split: len(task.judged_users()) for split, task in tasks.items()}
+        tasks = {split: task.of_users(drawn) for split, task in tasks.items()}
     ranks = _rank_all(models, tasks, config, limit, progress)
     for split, task in tasks.items():
         means[split] = {}
@@ -162,7 +191,7 @@ def evaluate_models(
             frames.append(pl.DataFrame(identity | dict(values)))
             groups.add(split, task, name, judged)
     # ranked is of the last split, which is test
-    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish(), limit or 0)
+    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish(), limit or 0, drawn_from)
 
 
 def _rank_all(
@@ -192,8 +221,7 @@ def _rank_all(
 
 def _limit(test: SplitTask, config: EvaluateConfig) -> int | None:
     """Return the limit of ranks, beyond which they are not told apart; None if all test ranks are counted."""
-    users = int((np.diff(test.part(test.known).indptr) > 0).sum())
-    return None if users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
+    return None if len(test.judged_users()) <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -144,6 +144,18 @@ class SplitTask:
         cold = ~is_warm(train)
         known = np.diff(train.indptr)[heldout.rows()] > 0
         return SplitTask(heldout, exclude, known, cold[heldout.indices], np.flatnonzero(cold))
+
+    def of_users(self, users: NDArray[np.int64]) -> SplitTask:
+        """Return the task with the held-out items of only some users, int64."""
+        chosen, rows = np.zeros(self.heldout.n_rows, bool), self.heldout.rows()
+        chosen[users] = True
+        kept = chosen[rows]
+        heldout = CSR.from_pairs(rows[kept], self.heldout.indices[kept], self.heldout.shape)
+        return replace(self, heldout=heldout, known=self.known[kept], cold=self.cold[kept])
+
+    def judged_users(self) -> NDArray[np.int64]:
+        """Return the users with training and held-out items, int64, ascending."""
+        return np.unique(self.heldout.rows()[self.known])
 
     def chosen(self, group: str) -> NDArray[np.bool_]:
         """Return the held-out items of a group, bool [heldout.nnz]."""

@@ -73,6 +73,11 @@ def mean(values: dict[str, Floats]) -> dict[str, float]:
     return {name: float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for name, v in values.items()}
 
 
+def standard_error(values: Floats) -> float:
+    """Return the standard error of the mean of some numbers; 0 for fewer than two."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
 def users_with_heldout(train: CSR, heldout: CSR) -> NDArray[np.int64]:
     """Return the users with both training and held-out items, int64, ascending.
 

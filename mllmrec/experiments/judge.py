@@ -13,9 +13,8 @@ from mllmrec.errors import TrainingError
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import HeldOut, Ranker, nobody_to_judge
 from mllmrec.evaluation.groups import SplitTask
-from mllmrec.evaluation.metrics import short
+from mllmrec.evaluation.metrics import short, standard_error
 from mllmrec.foundation.progress import Progress, silent, under
-from mllmrec.models.validation import standard_error
 
 _CUTOFFS = (10, 20)
 SHOWN = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")

@@ -257,7 +257,7 @@ def grow_lists(
     ids[:before], cosines[:before] = earlier
     rows, others, new = np.flatnonzero(stale), np.flatnonzero(~stale), np.flatnonzero(changed)
     if len(rows):
-        ids[rows], cosines[rows] = _search(vectors, rows, k, threshold)
+        ids[rows], cosines[rows] = search_rows(vectors, rows, k, threshold)
     if len(others) and len(new):
         found, near = topk_cosine(vectors[new], k, queries=vectors[others], threshold=threshold)
         named = np.where(found >= 0, new[found], -1).astype(np.int32)
@@ -265,8 +265,15 @@ def grow_lists(
     return ids, cosines
 
 
-def _search(vectors: Vectors, rows: NDArray[np.int64], k: int, threshold: float | None) -> Lists:
-    """Return the k nearest of some rows among all, themselves left out."""
+def search_rows(vectors: Vectors, rows: NDArray[np.int64], k: int, threshold: float | None = None) -> Lists:
+    """Return the k nearest of some rows among all, themselves left out; see by_vectors.
+
+    Args:
+        vectors: float32 [I, d].
+        rows: int64 [n], whose lists are searched.
+        k: neighbors per row.
+        threshold: neighbors of a lower cosine are dropped; None: none are.
+    """
     lists = topk_cosine(vectors, k + 1, queries=vectors[rows], threshold=threshold)
     return _without_self(lists, rows[:, None], k)
 

@@ -26,6 +26,7 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.fitting import FitContext as FitContext
 from mllmrec.models.fitting import FitData as FitData
 from mllmrec.models.fitting import Matrix as Matrix
+from mllmrec.models.fitting import Refitted as Refitted
 from mllmrec.models.fitting import as_interactions as as_interactions
 from mllmrec.models.fitting import check_histories as check_histories
 from mllmrec.models.fitting import user_rows as user_rows
@@ -59,6 +60,7 @@ class Recommender(ABC):
         user_items: binary [U, I], the training interactions; None before a fit.
         item_features: float32 [I, d], the vectors that new items are placed by; None if the fit had none. A model
             that is read from a run's files has none until they are set.
+        refitted: what was fitted again where the rest was kept from an earlier fit; None: everything was fitted.
     """
 
     Config: ClassVar[type[ModelConfig]]
@@ -70,6 +72,7 @@ class Recommender(ABC):
     reads: ClassVar[frozenset[Source]] = frozenset({"items", "users", "graph"})
     user_items: CSR | None = None
     item_features: Vectors | None = None
+    refitted: Refitted | None = None
 
     def __init__(
         self, config: ModelConfig | None = None, *, context: FitContext | None = None, **settings: Any

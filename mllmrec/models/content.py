@@ -26,6 +26,8 @@ regression that leaves item i out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -116,6 +118,43 @@ def half_whiten(vectors: Vectors) -> Vectors:
     return normalize_rows(whitened)
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A linear map of item vectors under which items that users buy together are close.
+
+    Attributes:
+        mean: float32 [d], of the vectors that it was fitted on.
+        axes: float32 [d, r], Q W^1/2 of the module; a column of zeros where vectors tell nothing about co-purchase.
+    """
+
+    mean: Vectors
+    axes: Vectors
+
+    @staticmethod
+    def of(vectors: Vectors, user_items: CSR, blocks: Blocks | None = None) -> Projection:
+        """Fit the map.
+
+        Args:
+            vectors: float32 [I, d].
+            user_items: R, binary [U, I], training interactions.
+            blocks: workers that sum over users instead of this process.
+        """
+        mean, nothing = _mean(vectors), np.zeros((vectors.shape[1], 1), np.float32)
+        V = vectors - mean
+        damped, scale = _damp(V, _MAP_STRENGTH)
+        if not scale:
+            return Projection(mean, nothing)
+        inverse = np.linalg.inv(damped)
+        values, Q = np.linalg.eigh(inverse @ _smoothed_gram(V, user_items, blocks) @ inverse)
+        kept = values > _ROUNDING * np.abs(values).max()
+        return Projection(mean, (Q[:, kept] * values[kept] ** 0.5).astype(np.float32) if kept.any() else nothing)
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Return Z of vectors [J, d], float32 [J, r] with unit rows."""
+        centered: Vectors = vectors - self.mean
+        return normalize_rows(centered @ self.axes)
+
+
 def project_vectors(vectors: Vectors, user_items: CSR, blocks: Blocks | None = None) -> Vectors:
     """Return Z of the module with unit rows.
 
@@ -127,16 +166,7 @@ def project_vectors(vectors: Vectors, user_items: CSR, blocks: Blocks | None = N
     Returns:
         float32 [I, r <= d]; zeros [I, 1] where the vectors tell nothing about co-purchase.
     """
-    V, nothing = _center(vectors), np.zeros((len(vectors), 1), np.float32)
-    damped, scale = _damp(V, _MAP_STRENGTH)
-    if not scale:
-        return nothing
-    inverse = np.linalg.inv(damped)
-    values, Q = np.linalg.eigh(inverse @ _smoothed_gram(V, user_items, blocks) @ inverse)
-    kept = values > _ROUNDING * np.abs(values).max()
-    if not kept.any():
-        return nothing
-    return normalize_rows(V @ (Q[:, kept] * values[kept] ** 0.5).astype(np.float32))
+    return Projection.of(vectors, user_items, blocks)(vectors)
 
 
 class LeaveOneOutRegression:
@@ -150,22 +180,44 @@ class LeaveOneOutRegression:
         self._X = _center(vectors)
         damped, scale = _damp(self._X, _PREDICTION_STRENGTH)
         self._inverse = np.linalg.inv(damped) if scale else np.zeros_like(damped)
-        self._own = np.concatenate(  # H_ii
-            [np.empty(0), *(((x @ self._inverse) * x).sum(axis=1) for x in _blocks(self._X))]
-        )
 
-    def predict(self, table: Vectors) -> Vectors:
-        """Return the prediction of each row of a table [I, r], float32 [I, r]."""
+    @cached_property
+    def _own(self) -> NDArray[np.float64]:
+        return self._leverage(self._X)
+
+    def _leverage(self, X: Vectors) -> NDArray[np.float64]:
+        """Return H_ii of the items with these centered vectors."""
+        parts = (((x @ self._inverse) * x).sum(axis=1) for x in _blocks(X))
+        return np.concatenate([np.empty(0), *parts])
+
+    def predict(self, table: Vectors, items: NDArray[np.int64] | None = None) -> Vectors:
+        """Return the prediction of rows of a table.
+
+        Args:
+            table: float32 [I, r].
+            items: int64 [n], whose rows are predicted; None: all.
+
+        Returns:
+            float32 [n, r].
+        """
         coefficients = self._inverse @ (self._X.T @ table)  # [d, r]
-        fitted = self._X @ coefficients.astype(np.float32)
-        own = self._own[:, None]
-        return np.asarray((fitted - own * table) / (1 - own), np.float32)
+        X, own, known = self._X, None, table
+        if items is not None:
+            X, known = X[items], table[items]
+            own = self._leverage(X)
+        fitted = X @ coefficients.astype(np.float32)
+        H = (self._own if own is None else own)[:, None]
+        return np.asarray((fitted - H * known) / (1 - H), np.float32)
 
 
 def _center(vectors: Vectors) -> Vectors:
     """Less their mean, which is taken in float64."""
-    centered: Vectors = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centered: Vectors = vectors - _mean(vectors)
     return centered
+
+
+def _mean(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def _blocks(table: Vectors) -> Iterator[NDArray[np.float64]]:

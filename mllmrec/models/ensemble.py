@@ -25,7 +25,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,7 @@ from mllmrec.foundation.memory import drop_pages, release_memory
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
-from mllmrec.models.content import LeaveOneOutRegression, project_vectors
+from mllmrec.models.content import LeaveOneOutRegression, Projection
 from mllmrec.models.ensemble_firsts import (
     KNN,
     RIDGE,
@@ -57,7 +57,9 @@ from mllmrec.models.gfcf import graph_filter, narrow
 from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
-from mllmrec.models.refit import can_go_on, refit_first, refit_parts, same_weight
+from mllmrec.models.refit import can_go_on, count_users, find_changes, grow_counts
+from mllmrec.models.refit_vectors import VectorRefit, same_weight
+from mllmrec.models.refit_weights import WeightRefit
 from mllmrec.models.ridge import Strengths, ridge_support, solve_ridges
 from mllmrec.models.ridge_strengths import fit_ridges
 from mllmrec.models.scoring import PartMadeAnew, VectorScorer
@@ -104,7 +106,7 @@ class Ensemble(FittedEnsemble):
         if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data, self.context.histories):
             self._go_on(earlier, data, device)
             return
-        self.went_on = False
+        self.refitted = None
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
         held = of_known_items(held, R)
         self._fit_known_items(data, held, device)
@@ -141,36 +143,36 @@ class Ensemble(FittedEnsemble):
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
         self.rest = _join(parts, self.weights, R.shape)
         self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
-        self.sample = validation.record
+        self.sample, self.fitted_users = validation.record, count_users(R).astype(np.int32)
 
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
-        """Fit with the choices of an earlier fit; see refit.py."""
-        R, progress = data.user_items, self.context.progress
-        Z = cache(lambda: self._tables(data.items_or_zeros(), R)[-1])
-        refitted = refit_parts(earlier, data, Z, self.context.histories, progress)
-        parts = {name: standardize(part) for name, part in refitted.items()}
-        self.weights, self.first_settings, self.went_on = earlier.weights, earlier.first_settings, True
-        self.content_half_life = earlier.content_half_life
+        """Keep an earlier fit where nothing changed; see refit.py."""
+        R, context, features = data.user_items, self.context, data.items_or_zeros()
+        self.refitted = changed = find_changes(earlier, data)
+        self.projection, self.weights, self.widths = earlier.projection, earlier.weights, earlier.widths
+        self.first_settings, self.content_half_life = earlier.first_settings, earlier.content_half_life
         self.factor_settings = same_weight(earlier, R)
-        self.widths = {name: part.items.shape[1] for name, part in parts.items()}
-        self.rest = _join(parts, self.weights, R.shape)
-        first = refit_first(earlier, data, Z, self.context.histories, device, progress)
-        self.ridge = self._empty_ridge().set_weights(R, first.weights, first.rows, first.settings.half_life)
-        if earlier.placer is not None:
-            held = None if data.valid is None else of_known_items(data.valid, R)
-            self.fit_new_items(data, held, self.config.new_items, earlier.placer.placement)
+        assert self.first_settings is not None
+        tables = _tables_of(features, self.projection)
+        vectors = VectorRefit(earlier, data, changed, tables[-1], context.histories, self.factor_settings)
+        self.rest = vectors.tables()
+        weights = WeightRefit(earlier, R, changed, context.histories, device, context.wide, context.progress)
+        (rows,) = aged_rows(R, context.histories, [self.first_settings.half_life]).values()
+        self.ridge = self._empty_ridge().set_weights(R, weights.weights(tables), rows, self.first_settings.half_life)
+        self.fitted_users = grow_counts(earlier, R, changed.items)
+        self.grow_new_items(earlier, data, changed.items)
 
     def _leaves_out(self, part: str) -> bool:
         return part in self.config.left_out
 
     def _tables(self, items: Vectors, user_items: CSR) -> tuple[Vectors, ...]:
         """Return the item vectors and, unless it is left out, their projection."""
-        if self._leaves_out("projection"):
-            return (items,)
-        self.context.progress("project vectors", 0, 1)
-        Z = project_vectors(items, user_items, self.context.blocks)
-        self.context.progress("project vectors", 1, 1)
-        return items, Z
+        self.projection = None
+        if not self._leaves_out("projection"):
+            self.context.progress("project vectors", 0, 1)
+            self.projection = Projection.of(items, user_items, self.context.blocks)
+            self.context.progress("project vectors", 1, 1)
+        return _tables_of(items, self.projection)
 
     def _fit_parts(
         self, data: FitData, validation: Validation, items: Vectors, Z: Vectors, rows: Mapping[float, CSR]
@@ -234,6 +236,11 @@ class Ensemble(FittedEnsemble):
 
         fitted = fit_ridges(validation, tables, support, RIDGE_STRENGTHS, solve, progress)
         return {(n, *RIDGE_STRENGTHS[chosen]): W for n, (chosen, W) in enumerate(fitted)}
+
+
+def _tables_of(items: Vectors, projection: Projection | None) -> tuple[Vectors, ...]:
+    """Return the item vectors and, if there is a projection, their image."""
+    return (items,) if projection is None else (items, projection(items))
 
 
 def _are_same(one: Vectors, other: Vectors) -> bool:

@@ -47,11 +47,13 @@ class FirstSettings:
         ridges: settings of each ridge in it.
         shares: c of each kind of weights in it, by name.
         half_life: of the users' rows, in items; 0: none.
+        scales: c_k / s_k of each matrix in the sum, ridges first; empty of files that do not have them.
     """
 
     ridges: tuple[RidgeSettings, ...]
     shares: Mapping[str, float]
     half_life: float = 0.0
+    scales: tuple[float, ...] = ()
 
     @property
     def reads_order(self) -> bool:
@@ -67,7 +69,8 @@ class FirstSettings:
         """Return what `as_json` gave."""
         ridges = tuple((int(table), float(w), float(strength)) for table, w, strength in notes["ridges"])
         shares = {str(name): float(share) for name, share in notes["shares"].items()}
-        return FirstSettings(ridges, shares, float(notes["half_life"]))
+        scales = tuple(map(float, notes.get("scales", ())))
+        return FirstSettings(ridges, shares, float(notes["half_life"]), scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,15 @@ def first_parts(
     """
     chosen, firsts = dict[float, float](), []
     for used, shares in _candidates(tuple(ridges), others):
-        add = partial(first_weights, shares, [ridges[one] for one in used], others, validation.train)
+        matrices = [(shares[RIDGE], ridges[one]) for one in used]
+        matrices += [(c, others[name]) for name, c in shares.items() if name != RIDGE]
+        scales = _scales(matrices, validation.train)
+        add = partial(_add, [(scale, W) for scale, (_, W) in zip(scales, matrices, strict=True)])
         followed = shares.get(TRANSITIONS, 0.0)
         if followed not in chosen:
             chosen[followed] = _half_life(add, " and ".join(shares), rows, validation, progress)
         half_life = chosen[followed]
-        firsts.append(FirstPart(FirstSettings(used, shares, half_life), add, rows[half_life]))
+        firsts.append(FirstPart(FirstSettings(used, shares, half_life, scales), add, rows[half_life]))
     return firsts
 
 
@@ -156,21 +162,6 @@ def _half_life(
     return half_lives[best]
 
 
-def first_weights(
-    shares: Mapping[str, float], ridges: Sequence[CSR], others: Mapping[str, CSR], user_items: CSR
-) -> CSR:
-    """Return W of the module; of a single model as it is.
-
-    Args:
-        shares: c of each kind of weights.
-        ridges: W of each ridge in it.
-        others: W of the other kinds in it, by name.
-        user_items: R, binary [U, I].
-    """
-    parts = [(shares[RIDGE], W) for W in ridges] + [(c, others[name]) for name, c in shares.items() if name != RIDGE]
-    return parts[0][1] if len(parts) == 1 else sum_weights(parts, user_items)
-
-
 def other_weights(
     names: Sequence[str], user_items: CSR, histories: Histories | None, blocks: Blocks | None = None
 ) -> dict[str, CSR]:
@@ -192,16 +183,21 @@ def other_weights(
     return weights
 
 
-def sum_weights(parts: Sequence[tuple[float, CSR]], user_items: CSR) -> CSR:
-    """Return the sum of the module.
+def _scales(matrices: Sequence[tuple[float, CSR]], user_items: CSR) -> tuple[float, ...]:
+    """Return c_k / s_k of each matrix; 1 for a single one, which stands as it is.
 
     Args:
-        parts: c and W of each.
+        matrices: c and W of each.
         user_items: R, binary [U, I]; rows spread evenly over the filled ones give s.
     """
+    if len(matrices) == 1:
+        return (1.0,)
     filled = np.flatnonzero(np.diff(user_items.indptr))
     rows = user_items.take_rows(filled[:: max(1, len(filled) // _SPREAD_USERS)])
-    spreads = [float(row_spread(rows, W).mean()) for _, W in parts]
-    return weighted_sum(
-        [(share / spread if spread else 0.0, W) for (share, W), spread in zip(parts, spreads, strict=True)]
-    )
+    spreads = [float(row_spread(rows, W).mean()) for _, W in matrices]
+    return tuple(c / spread if spread else 0.0 for (c, _), spread in zip(matrices, spreads, strict=True))
+
+
+def _add(scaled: Sequence[tuple[float, CSR]]) -> CSR:
+    """Return the sum of matrices by their scales; a single one as it is."""
+    return scaled[0][1] if len(scaled) == 1 else weighted_sum(scaled)

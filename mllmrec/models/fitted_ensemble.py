@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedIndex
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 from safetensors.numpy import load_file, save_file
 
@@ -25,7 +25,8 @@ from mllmrec.config import Count, ModelConfig, Positive, Share
 from mllmrec.errors import InputError, NotFittedError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
-from mllmrec.models.base import FilePath
+from mllmrec.models.base import FilePath, Refitted
+from mllmrec.models.content import Projection
 from mllmrec.models.ensemble_firsts import FirstSettings
 from mllmrec.models.new_item_model import NEW_ITEMS, NewItemModel
 from mllmrec.models.new_items import extend_rows
@@ -73,10 +74,11 @@ class FittedEnsemble(NewItemModel):
         weights: c of each part by its name; those of one W are its shares; empty before a fit.
         widths: columns of `rest` by part, in their order.
         factor_settings: a and lambda of the factors; None of files that do not have them.
-        went_on: whether weights and settings are those of an earlier fit, and the factors go on from it.
         sample: the users that judged, and the result of each candidate; empty if all users judged.
         first_settings: what W is made of; None of files that do not say it.
         content_half_life: of the users' items in the content part; 0: none.
+        fitted_users: int32 [I], training users of each item when it was last fitted; None of files without them.
+        projection: of item vectors; None where it is left out, and of files that do not have it.
     """
 
     config: EnsembleConfig
@@ -88,7 +90,8 @@ class FittedEnsemble(NewItemModel):
     factor_settings: tuple[float, float] | None = None
     first_settings: FirstSettings | None = None
     content_half_life: float = 0.0
-    went_on: bool = False
+    fitted_users: NDArray[np.int32] | None = None
+    projection: Projection | None = None
     sample: Mapping[str, Any] = MappingProxyType({})
 
     def _empty_ridge(self) -> ItemGraphRidge:
@@ -115,7 +118,13 @@ class FittedEnsemble(NewItemModel):
     def summary(self) -> str:
         """One line about the fitted model."""
         mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
-        before = "choices and factors go on from an earlier fit" if self.went_on else ""
+        before = ""
+        if self.refitted is not None:
+            (n_users, n_items), again = self.ridge.sums.user_items.shape, self.refitted
+            before = (
+                f"{len(again.items):,} of {n_items:,} items and {len(again.users):,} of {n_users:,} users are fitted "
+                "again, all else is kept from an earlier fit"
+            )
         notes = (mixed, self.ridge.summary, sample_summary(self.sample), before, self.new_items_summary)
         return "; ".join(text for text in notes if text)
 
@@ -132,6 +141,8 @@ class FittedEnsemble(NewItemModel):
         self.ridge = ridge
         self._forget_new_users()
         first = len(rest) - len(features)
+        if self.fitted_users is not None:
+            self.fitted_users = np.concatenate([self.fitted_users, np.zeros(len(features), np.int32)])
         self.show_items(np.arange(first, len(rest)), features)
 
     def _require_layout(self) -> None:
@@ -144,6 +155,17 @@ class FittedEnsemble(NewItemModel):
             raise NotFittedError
         if sum(self.widths.values()) != self.rest.items.shape[1]:
             raise InputError("this model's files do not say how to place new users and items; fit it again")
+
+    @property
+    def keeps_refits(self) -> bool:
+        """Tell whether the model has what a fit that goes on from it needs; files of earlier versions do not."""
+        first, R = self.first_settings, self.user_items
+        if first is None or not first.scales or self.factor_settings is None or self.fitted_users is None or R is None:
+            return False
+        needs_projection = "factors" in self.widths or any(table for table, _, _ in first.ridges)
+        has_projection = self.projection is not None or "projection" in self.config.left_out
+        has_layout = sum(self.widths.values()) == self.rest.items.shape[1]
+        return has_layout and len(self.fitted_users) == R.n_columns and (has_projection or not needs_projection)
 
     def _forget_new_users(self) -> None:
         self.release()
@@ -187,25 +209,41 @@ class FittedEnsemble(NewItemModel):
         """Write the ridge's files, parts.safetensors, ensemble.json and what new items are placed by."""
         names = [*self.ridge.write_files(path), *self.write_new_items(path)]
         with storage.atomic(path("parts.safetensors")) as temporary:
-            save_file({"users": self.rest.users, "items": self.rest.items}, temporary)
+            save_file({"users": self.rest.users, "items": self.rest.items, **self._refit_tensors()}, temporary)
         notes = {
             "weights": dict(self.weights),
             "widths": dict(self.widths),
             "factor_settings": self.factor_settings,
             "first": self.first_settings.as_json() if self.first_settings else None,
             "content_half_life": self.content_half_life,
-            "went_on": self.went_on,
         }
         storage.write_json(path("ensemble.json"), notes | ({"sample": dict(self.sample)} if self.sample else {}))
         return [*names, "parts.safetensors", "ensemble.json"]
+
+    def _refit_tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a later fit goes on by, and what this one fitted again."""
+        tensors: dict[str, NDArray[Any]] = {}
+        if self.fitted_users is not None:
+            tensors["fitted_users"] = self.fitted_users
+        if self.projection is not None:
+            tensors |= {"projection_mean": self.projection.mean, "projection_axes": self.projection.axes}
+        if self.refitted is not None:
+            tensors |= {"refitted_users": self.refitted.users, "refitted_items": self.refitted.items}
+        return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
     def read_files(self, path: FilePath) -> Self:
         """Read what `write_files` wrote."""
         tensors = load_file(path("parts.safetensors"))
         self.rest = VectorScorer(tensors["users"], tensors["items"])
+        self.fitted_users = tensors.get("fitted_users")
+        self.projection = self.refitted = None
+        if "projection_mean" in tensors:
+            self.projection = Projection(tensors["projection_mean"], tensors["projection_axes"])
+        if "refitted_users" in tensors:
+            self.refitted = Refitted(tensors["refitted_users"], tensors["refitted_items"])
         notes = storage.read_json(path("ensemble.json"))
         self.weights = {str(name): float(weight) for name, weight in notes["weights"].items()}
-        self.sample, self.went_on = notes.get("sample", {}), bool(notes.get("went_on", False))
+        self.sample = notes.get("sample", {})
         self.widths = {str(name): int(width) for name, width in notes.get("widths", {}).items()}
         share, regularization = notes.get("factor_settings") or (0, 0)
         self.factor_settings = (float(share), float(regularization)) if regularization else None

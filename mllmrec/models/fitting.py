@@ -63,6 +63,19 @@ class FitContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Refitted:
+    """The users and items that a fit which went on from an earlier one fitted again; all others it kept.
+
+    Attributes:
+        users: int64, ascending.
+        items: int64, ascending.
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class FitData:
     """The checked arguments of `fit`.
 

@@ -166,8 +166,8 @@ def alternate(
     progress(label, 0, iterations)
     for n in range(iterations):
         if block is None or block >= factors:
-            users = _solve(by_user, items, share, regularization, blocks=blocks)
-            items = _solve(by_item, users, share, regularization, prior, blocks=blocks)
+            users = solve_side(by_user, items, share, regularization, blocks=blocks)
+            items = solve_side(by_item, users, share, regularization, prior, blocks=blocks)
         else:
             users = _solve_blocks(by_user, items, users, share, regularization, block)
             items = _solve_blocks(by_item, users, items, share, regularization, block, prior)
@@ -183,7 +183,7 @@ def _draw(n_items: int, factors: int, seed: int) -> Vectors:
     return np.asarray((torch.randn(n_items, factors, generator=generator) * (_START / factors**0.5)).numpy())
 
 
-def _solve(
+def solve_side(
     rows: CSR,
     factors: Vectors,
     share: float,

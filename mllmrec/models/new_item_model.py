@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from mllmrec_kernels import CSR
@@ -62,42 +63,57 @@ class NewItemModel(ScorerModel):
     def _forget_new_users(self) -> None:
         """Drop what was derived from the tables."""
 
-    def fit_new_items(self, data: FitData, valid: CSR | None, share: float, earlier: Placement | None = None) -> None:
+    def fit_new_items(self, data: FitData, valid: CSR, share: float) -> None:
         """Choose how new items are shown, and show those of the catalogue.
 
         Args:
             data: what the model was fitted on.
-            valid: binary [U, I], validation interactions; None: there are none, and `earlier` stands.
+            valid: binary [U, I], validation interactions.
             share: of Recall@20 and NDCG@20 that known items may lose; 0: new items are not shown.
-            earlier: a placement that stands; None: one is chosen.
         """
         R, self.placer, self.shown = data.user_items, None, 0
         unknown = np.flatnonzero(~is_warm(R))
         self.unshown = len(unknown)
         if data.items is None or share == 0:
             return
-        features, placement, blocks = data.items_or_zeros(), earlier, self.context.blocks
-        if placement is None and valid is not None:
-            progress = self.context.progress
-            placement = choose_placement(self._fold_in, R, valid, features, share, data.seed, progress, blocks)
-            self._forget_new_users()
+        features, progress, blocks = data.items_or_zeros(), self.context.progress, self.context.blocks
+        placement = choose_placement(self._fold_in, R, valid, features, share, data.seed, progress, blocks)
+        self._forget_new_users()
         if placement is None:
             return
         self.placer = ItemPlacer.of(placement, R, features)
         if not len(unknown):
             return
-        if valid is None:
-            new = self.show_items(unknown, features[unknown], blocks)
-        else:
-            self.placer = self.placer.with_offset(0.0)
-            new = self.show_items(unknown, features[unknown], blocks)
-            offset = placement.offset
-            if len(new):
-                offset = lowered_offset(self.scorer, new, R, valid, share, offset, blocks)
-            self.placer = self.placer.with_offset(offset)
-            self._set_offset(new)
+        self.placer = self.placer.with_offset(0.0)
+        new = self.show_items(unknown, features[unknown], blocks)
+        offset = placement.offset
+        if len(new):
+            offset = lowered_offset(self.scorer, new, R, valid, share, offset, blocks)
+        self.placer = self.placer.with_offset(offset)
+        self._set_offset(new)
         self.shown = len(new)
         self.unshown -= self.shown
+
+    def grow_new_items(self, earlier: NewItemModel, data: FitData, changed: NDArray[np.int64]) -> None:
+        """Show the items of a grown catalogue that nobody bought, by the placement of an earlier fit.
+
+        Args:
+            earlier: the fit, whose own new items stand in the tables already.
+            data: of this fit.
+            changed: int64, ascending, items that are fitted again.
+        """
+        warm = is_warm(data.user_items)
+        fresh, placed = changed[~warm[changed]], 0
+        self.placer = earlier.placer
+        if self.placer is not None:
+            features = data.items_or_zeros()
+            self.placer = _with_known(self.placer, np.flatnonzero(warm), features, changed)
+            placed = len(self.show_items(fresh, features[fresh], self.context.blocks))
+        before = earlier.ridge.known_interactions()
+        again = changed[changed < before.n_columns]
+        left = int(np.count_nonzero(~is_warm(before)[again])) if earlier.shown else 0
+        self.shown = max(0, earlier.shown - left) + placed
+        self.unshown = int(np.count_nonzero(~warm)) - self.shown
 
     def show_items(
         self, items: NDArray[np.int64], features: Vectors, blocks: Blocks | None = None
@@ -181,3 +197,22 @@ class NewItemModel(ScorerModel):
             whitening = HalfWhitening(tensors["mean"], tensors["axes"])
             placement = Placement.from_json(notes["placement"])
             self.placer = ItemPlacer(whitening, tensors["known"], tensors["vectors"], placement)
+
+
+def _with_known(
+    placer: ItemPlacer, known: NDArray[np.int64], features: Vectors, changed: NDArray[np.int64]
+) -> ItemPlacer:
+    """Return the placer with other known items; those that it has keep their x unless they changed.
+
+    Args:
+        placer: of an earlier fit.
+        known: int64 [K], ascending.
+        features: float32 [I, d], item vectors.
+        changed: int64, ascending, items whose vectors may be others.
+    """
+    kept = np.setdiff1d(np.intersect1d(known, placer.known), changed)
+    others = np.setdiff1d(known, kept)
+    x = np.empty((len(known), placer.vectors.shape[1]), np.float32)
+    x[np.searchsorted(known, kept)] = placer.vectors[np.searchsorted(placer.known, kept)]
+    x[np.searchsorted(known, others)] = placer.whitening(features[others])
+    return replace(placer, known=known, vectors=x)

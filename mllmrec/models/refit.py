@@ -1,37 +1,27 @@
-"""Fit the ensemble again on a grown dataset, from an earlier fit: its choices stand, its factors go on.
+"""Change an earlier fit of the ensemble only where the data changed, on a dataset that grew.
 
-    chosen before    the parts, their weights, the strengths of ridge and factors, the width of the filter
-    solved again     the ridge on the chosen table, the filter, the means of the users' items
-    goes on          the factors: a few iterations from the earlier ones; those of new items are predicted
+    users  that are new, have another history, or own an item with another vector: their vectors are solved again
+    items  that are new, have another vector, or have over GROWTH more training users than when they were last fitted:
+           their columns of W and their vectors are solved again
+    kept   every other number, bit for bit, and all that was chosen: weights, strengths, half-lives, the projection,
+           the prediction and the offset of new items
 
-Nothing is validated, and parts of weight 0 are not fitted: that is most of a fit's time. Whether the choices still
-are the best, only a fit from nothing tells.
+So an item's parameters are at most GROWTH of its training users behind: growth adds up over days until the item is
+fitted again. Nothing is searched or validated. Whether the choices still are the best, only a fit from nothing tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING
-
+import numpy as np
 from mllmrec_kernels import CSR
+from numpy.typing import NDArray
 
 from mllmrec.dataset import Histories
-from mllmrec.features.encode import Vectors, mean_of_owned
-from mllmrec.foundation.progress import Progress
-from mllmrec.models.base import FitData
-from mllmrec.models.baselines import log_popularity
-from mllmrec.models.content import LeaveOneOutRegression
-from mllmrec.models.ensemble_firsts import FirstPart, first_weights, other_weights
+from mllmrec.dataset.growth import changed_rows
+from mllmrec.models.base import FitData, Refitted
 from mllmrec.models.fitted_ensemble import EnsembleConfig, FittedEnsemble
-from mllmrec.models.gfcf import graph_filter
-from mllmrec.models.ials import WARM_ITERATIONS, alternate, pair_weight
-from mllmrec.models.recency import aged_rows
-from mllmrec.models.ridge import ridge_support, ridge_weights
-from mllmrec.models.scoring import VectorScorer
 
-if TYPE_CHECKING:
-    import torch
+GROWTH = 0.1  # share of an item's training users
 
 
 def can_go_on(earlier: object, config: EnsembleConfig, data: FitData, histories: Histories | None = None) -> bool:
@@ -43,119 +33,60 @@ def can_go_on(earlier: object, config: EnsembleConfig, data: FitData, histories:
         data: of the refit.
         histories: its training histories; None: no order is known.
     """
-    if not isinstance(earlier, FittedEnsemble) or earlier.config != config or earlier.first_settings is None:
+    if not isinstance(earlier, FittedEnsemble) or earlier.config != config or not earlier.keeps_refits:
         return False
+    assert earlier.first_settings is not None
     reads_order = earlier.first_settings.reads_order or earlier.content_half_life
     if reads_order and (histories is None or histories.times is None):
         return False
-    if earlier.factor_settings is None or sum(earlier.widths.values()) != earlier.rest.items.shape[1]:
-        return False
-    before = earlier.ridge.sums.user_items.shape
-    grown = before[0] <= data.user_items.n_rows and before[1] <= data.user_items.n_columns
+    before, now = earlier.ridge.sums.user_items.shape, data.user_items.shape
     items, users = data.items_or_zeros(), data.users
     for name in ("content", "profile"):
         if earlier.widths.get(name, items.shape[1]) != items.shape[1]:
             return False
+    if earlier.projection is not None and len(earlier.projection.mean) != items.shape[1]:
+        return False
     has_profiles = users is not None and users.shape[1] == items.shape[1]
+    grown = before[0] <= now[0] and before[1] <= now[1]
     return grown and ("profile" not in earlier.widths or has_profiles)
 
 
-def refit_parts(
-    earlier: FittedEnsemble,
-    data: FitData,
-    Z: Callable[[], Vectors],
-    histories: Histories | None,
-    progress: Progress,
-) -> Mapping[str, VectorScorer]:
-    """Return the parts that the earlier fit weighed, by name, in its order; none is on a scale yet.
+def find_changes(earlier: FittedEnsemble, data: FitData) -> Refitted:
+    """Return the users and items of the module that are fitted again.
 
     Args:
         earlier: checked by `can_go_on`.
-        data: training interactions, vectors and seed.
-        Z: returns the projected item vectors.
-        histories: the training histories; None: no order is known.
-        progress: called while factors are fitted.
+        data: of the refit.
     """
-    R, items = data.user_items, data.items_or_zeros()
-    parts, stop = dict[str, VectorScorer](), 0
-    for name, width in earlier.widths.items():
-        start, stop = stop, stop + width
-        match name:
-            case "factors":
-                columns = earlier.rest.items[:, start:stop]
-                parts[name] = _factors(earlier, columns, R, LeaveOneOutRegression(Z()), data.seed, progress)
-            case "graph filter":
-                parts[name] = graph_filter(R, width)
-            case "content":
-                (rows,) = aged_rows(R, histories, [earlier.content_half_life]).values()
-                parts[name] = VectorScorer(mean_of_owned(items, rows), items)
-            case "profile":
-                assert data.users is not None
-                parts[name] = VectorScorer(data.users, items)
-            case "popularity":
-                parts[name] = log_popularity(R)
-    return parts
+    R, before = data.user_items, earlier.ridge.known_interactions()
+    items, users = np.ones(R.n_columns, bool), np.ones(R.n_rows, bool)
+    assert earlier.fitted_users is not None
+    counts, fitted = count_users(R)[: before.n_columns], earlier.fitted_users
+    items[: before.n_columns] = np.abs(counts - fitted) > GROWTH * fitted
+    users[: before.n_rows] = changed_rows((before.indptr, before.indices), (R.indptr, R.indices))
+    if data.items is not None and earlier.item_features is not None:
+        n = before.n_columns
+        moved = np.flatnonzero((data.items[:n] != earlier.item_features[:n]).any(axis=1))
+        items[moved] = True
+        users[R.rows()[np.isin(R.indices, moved)]] = True
+    return Refitted(np.flatnonzero(users), np.flatnonzero(items))
 
 
-def _factors(
-    earlier: FittedEnsemble, start: Vectors, R: CSR, content: LeaveOneOutRegression, seed: int, progress: Progress
-) -> VectorScorer:
-    """Return factors that go on from those of the earlier fit, float32 [J, r]."""
-    assert earlier.factor_settings is not None
-    share, regularization = earlier.factor_settings
-    return alternate(
-        R,
-        factors=start.shape[1],
-        unobserved_weight=_unobserved_weight(earlier, share),
-        regularization=regularization,
-        iterations=WARM_ITERATIONS,
-        seed=seed,
-        content=content,
-        start=start,
-        progress=progress,
-        label="fit factors, from earlier ones",
-    )
+def count_users(user_items: CSR) -> NDArray[np.int64]:
+    """Return the number of users of each item, int64 [I]."""
+    return np.bincount(user_items.indices, minlength=user_items.n_columns)
 
 
-def same_weight(earlier: FittedEnsemble, R: CSR) -> tuple[float, float]:
-    """Return a and lambda of the factors on other interactions [U, I], for the same unobserved weight."""
-    assert earlier.factor_settings is not None
-    share, regularization = earlier.factor_settings
-    return pair_weight(R, _unobserved_weight(earlier, share)), regularization
-
-
-def _unobserved_weight(earlier: FittedEnsemble, share: float) -> float:
-    before = earlier.ridge.sums.user_items
-    return float(share * before.shape[0] * before.shape[1] / max(1, before.nnz))
-
-
-def refit_first(
-    earlier: FittedEnsemble,
-    data: FitData,
-    Z: Callable[[], Vectors],
-    histories: Histories | None,
-    device: torch.device,
-    progress: Progress,
-) -> FirstPart:
-    """Return the first part with the settings that the earlier fit chose.
+def grow_counts(earlier: FittedEnsemble, user_items: CSR, items: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the training users of each item when it was last fitted, int32 [I].
 
     Args:
         earlier: checked by `can_go_on`.
-        data: training interactions and vectors.
-        Z: returns the projected item vectors.
-        histories: the training histories; None: no order is known.
-        device: where neighbors are searched and regressions solved.
-        progress: called while it works.
+        user_items: R, binary [U, I].
+        items: int64, fitted today; new items are among them.
     """
-    settings, config, R = earlier.first_settings, earlier.config, data.user_items
-    assert settings is not None
-    items, ridges = data.items_or_zeros(), []
-    progress("search neighbors", 0, 1)
-    support = ridge_support(items, R, config.cooccurrence_support, config.semantic_support, device)
-    progress("search neighbors", 1, 1)
-    for table, content_weight, regularization in settings.ridges:
-        vectors, strengths = Z() if table else items, [(content_weight, regularization)]
-        ridges += ridge_weights(vectors, R, support, strengths, device, progress)
-    others = other_weights(tuple(settings.shares), R, histories)
-    (rows,) = aged_rows(R, histories, [settings.half_life]).values()
-    return FirstPart(settings, partial(first_weights, settings.shares, ridges, others, R), rows)
+    counts = count_users(user_items).astype(np.int32)
+    assert earlier.fitted_users is not None
+    kept = np.setdiff1d(np.arange(len(earlier.fitted_users)), items)
+    counts[kept] = earlier.fitted_users[kept]
+    return counts

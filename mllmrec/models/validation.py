@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.groups import ItemRanker
+from mllmrec.evaluation.metrics import standard_error
 from mllmrec.foundation.progress import Progress, silent, under
 
 CUTOFF = 20
@@ -180,11 +181,6 @@ def only_users(matrix: CSR, users: NDArray[np.int64]) -> CSR:
 def spread_users(users: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return at most so many users, spread evenly."""
     return users if len(users) <= most else users[np.linspace(0, len(users) - 1, most).astype(np.int64)]
-
-
-def standard_error(values: Values) -> float:
-    """Return the standard error of the mean of some numbers; 0 for fewer than two."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def is_behind(differences: Values) -> bool:

@@ -85,10 +85,16 @@ class MixedAmong(MixedScorer):
         self, mixed: Callable[[NDArray[np.int64]], MixedScores], items: NDArray[np.int64], users: int = USERS
     ) -> None:
         self._all, self._items, self._users = mixed, items, users
+        self._narrow: tuple[object, MixedItems] | None = None
 
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
         """Return the scores of users [B] for the items as the kernels take them."""
         scores = self._all(users)
+        if self._narrow is None or self._narrow[0] is not scores.item_weights:
+            self._narrow = scores.item_weights, self._columns(scores)  # encoded once for all users
+        return MixedScores(scores.user_items, self._narrow[1], scores.scale, scores.user_vectors)
+
+    def _columns(self, scores: MixedScores) -> MixedItems:
         weights, vectors = scores.item_weights, scores.item_vectors
         if isinstance(weights, MixedItems):
             weights, vectors = weights.given
@@ -96,8 +102,7 @@ class MixedAmong(MixedScorer):
             narrow: Any = CSR.from_scipy(weights.to_scipy()[:, self._items])
         else:
             narrow = np.ascontiguousarray(np.asarray(weights)[:, self._items])
-        kept = None if vectors is None else np.asarray(vectors)[self._items]
-        return MixedScores(scores.user_items, narrow, scores.scale, scores.user_vectors, kept)
+        return MixedItems(narrow, None if vectors is None else np.asarray(vectors)[self._items])
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent

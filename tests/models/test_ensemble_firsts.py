@@ -40,7 +40,9 @@ def test_first_parts_are_ridges_sums_of_them_and_item_knn(dataset: Dataset) -> N
     firsts = first_parts(ridges, {KNN: neighbors}, {0.0: R}, validation, silent)
     both, three, second, knn = firsts
     assert [part.settings.shares for part in (second, both, knn)] == [{RIDGE: 1}, {RIDGE: 1}, {KNN: 1}]
-    assert three.settings == FirstSettings(tuple(ridges), {RIDGE: 1, KNN: 0.3})
+    scales = [c / (dense(R) @ table).std(1).mean() for c, table in zip((1, 1, 0.3), tables, strict=True)]
+    np.testing.assert_allclose(three.settings.scales, scales, rtol=1e-4)
+    assert three.settings == FirstSettings(tuple(ridges), {RIDGE: 1, KNN: 0.3}, scales=three.settings.scales)
     assert (second.weights, knn.weights) == (other, neighbors)
     a, b, c = (table / (dense(R) @ table).std(1).mean() for table in tables)
     np.testing.assert_allclose(dense(both.weights), a + b, rtol=1e-4)

@@ -10,7 +10,7 @@ from mllmrec_kernels import CSR
 from mllmrec.dataset import Dataset
 from mllmrec.models.alpharec import AlphaRecConfig, AlphaRecNetwork
 from mllmrec.models.elsa import ELSA, reconstruction_loss
-from mllmrec.models.ials import IALS, _solve, _solve_blocks
+from mllmrec.models.ials import IALS, _solve_blocks, solve_side
 
 U, N = 6, 5
 R = CSR.from_pairs(np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 1, 1, 3, 0, 4, 2]), (U, N))
@@ -26,7 +26,7 @@ def objective(P: np.ndarray, Q: np.ndarray, share: float, lam: float, prior: np.
 def test_blocks_of_columns_reach_the_exact_solution_and_never_climb() -> None:
     generator = np.random.default_rng(0)
     Q, P, prior = (generator.standard_normal((n, 6)).astype(np.float32) for n in (N, U, U))
-    exact = _solve(R, Q, 0.1, 0.05, prior)
+    exact = solve_side(R, Q, 0.1, 0.05, prior)
     reached = [objective(P, Q, 0.1, 0.05, prior)]
     for _ in range(300):
         P = _solve_blocks(R, Q, P, 0.1, 0.05, 2, prior)
