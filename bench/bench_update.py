@@ -9,7 +9,8 @@ item_feat.npy) is the new day; the rest is the earlier state. Then:
     prepare before; run before; update; run --from; run from scratch
 
 Printed: processor seconds and seconds of the clock of each, the ratio of the update to the run from scratch, whether
-the graphs are equal byte for byte, and NDCG@20 on test of both.
+the graphs are equal byte for byte, NDCG@20 of both on the test users that both judged, with a paired interval, and the
+share of listed items that both have.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import polars as pl
 from mllmrec_cli import console
 from numpy.typing import NDArray
 
+from mllmrec.evaluation.metrics import mean_interval
 from mllmrec.foundation.storage import make_folder, read_array, write_array, write_table
 from mllmrec.runs import Run
 
@@ -78,8 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     console.out.print(console.table("A day's update", ("command", "processor s", "clock s"), rows))
     console.say(f"graphs: {compare_graphs(run_after, scratch)}")
-    for name, folder in (("run --from", run_after), ("run from scratch", scratch)):
-        console.say(f"{name}: test NDCG@20 {Run(folder).evaluation.means['test']['ensemble']['ndcg@20']:.4f}")
+    console.say(compare_quality(run_after, scratch))
     return 0
 
 
@@ -154,6 +155,31 @@ def compare_graphs(left: Path, right: Path) -> str:
         name for name in names if (left / "graph" / name).read_bytes() != (right / "graph" / name).read_bytes()
     ]
     return f"{len(names)} files equal" if not different else f"differ in {', '.join(different)}"
+
+
+def compare_quality(update: Path, scratch: Path) -> str:
+    """Return NDCG@20 of both runs on the test users that both judged, and the share of list places that agree.
+
+    Args:
+        update: run that went on from an earlier one.
+        scratch: run of the same dataset from nothing.
+    """
+    tables = [
+        run.evaluation.per_user.filter(
+            (pl.col("split") == "test") & (pl.col("model") == list(run.evaluation.means["test"])[-1])
+        )
+        for run in (Run(update), Run(scratch))
+    ]
+    both = tables[0].join(tables[1], on="id", suffix="_scratch")
+    own, other = (both[name].to_numpy() for name in ("ndcg@20", "ndcg@20_scratch"))
+    gap = mean_interval(own - other)
+    lists = [Run(folder).recommendations.users.select("user", "item") for folder in (update, scratch)]
+    same = len(lists[0].join(lists[1], on=["user", "item"], how="semi")) / max(1, len(lists[1]))
+    return (
+        f"test NDCG@20 of {len(both):,} users: run --from {own.mean():.4f}, from scratch {other.mean():.4f}, gap "
+        f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] ({gap.value / max(other.mean(), 1e-12):+.1%}); "
+        f"{same:.1%} of the listed items are the same"
+    )
 
 
 def _call(*words: object) -> Cost:
