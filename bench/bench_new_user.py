@@ -1,9 +1,11 @@
 """Time the list of one new user from a loaded ensemble, beside the same list by topk_mixed.
 
     python -m bench.bench_new_user --items 100000
+    python -m bench.bench_new_user --run run
 
-The model has the sizes of a fitted one: 200 weights per item, 64 factors, a filter of 64, item vectors of 384 numbers
-near the centers of clusters. Nothing is fitted; the time of a list does not depend on what the numbers mean.
+Without a run the model is drawn at the sizes of a fitted one: 200 weights per item, 64 factors, a filter of 64, item
+vectors of 384 numbers near the centers of clusters. With a run, its model lists for the histories of its users, as if
+they were new. The time of a list depends on how many items a bound settles, so only a run tells it for a shop.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +23,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.models import Ensemble
 from mllmrec.models.scoring import VectorScorer
+from mllmrec.runs import Run
 
 _USERS = 2_000  # of the fit; a new user's list reads none of them
 _WEIGHTS, _FACTORS, _WIDTH, _HISTORY = 200, 64, 384, 20
@@ -61,12 +65,27 @@ def timed(work: Callable[[], object], rounds: int) -> Quantiles:
     return Quantiles.of(seconds)
 
 
+def time_run(folder: str, rounds: int) -> int:
+    """Print the milliseconds of a list by a run's model, over histories drawn from its users."""
+    model = Run(Path(folder)).fitted
+    assert isinstance(model, Ensemble), "a run of the ensemble is timed"
+    drawn = np.random.default_rng(1).choice(model.user_items.n_rows, rounds, replace=False)
+    histories = [model.user_items.take_rows(drawn[n : n + 1]) for n in range(rounds)]
+    waiting = iter([histories[0], *histories])
+    ms = timed(lambda: model.recommend(next(waiting), 20), rounds)
+    print(f"{model.user_items.n_columns:,} items: {1e3 * ms.median:.2f} ms ({1e3 * ms.p20:.2f} to {1e3 * ms.p80:.2f})")
+    return 0
+
+
 def main() -> int:
     """Print the milliseconds of a list."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--run", help="a finished run of the ensemble")
     options = parser.parse_args()
+    if options.run:
+        return time_run(options.run, options.rounds)
     model, draw = loaded_model(options.items), np.random.default_rng(1)
     items = np.sort(draw.choice(options.items, _HISTORY, replace=False))
     history = CSR.from_pairs(np.zeros(_HISTORY, np.int64), items, (1, options.items))
