@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 Strengths = Sequence[tuple[float, float]]  # w and lambda
+_SINGLE = 20_000  # items whose vectors are multiplied in float64, at most
 _BLOCK = 4096  # items solved between two calls of progress
 
 
@@ -156,7 +157,8 @@ def solve_ridges(
     import torch
 
     place = device or torch.device("cpu")
-    systems = RidgeSystems(user_items, [torch.from_numpy(V).to(place) for V in tables], support)
+    single = _is_large(support)
+    systems = RidgeSystems(user_items, [torch.from_numpy(V).to(place) for V in tables], support, single=single)
     values = np.empty((len(tables), len(strengths), support.nnz), np.float32)
     progress(label, 0, n)
     for start in range(0, n, _BLOCK):
@@ -164,6 +166,11 @@ def solve_ridges(
         values[:, :, support.indptr[start] : support.indptr[stop]] = systems.solve(strengths, start, stop)
         progress(label, stop, n)
     return values
+
+
+def _is_large(support: CSR) -> bool:
+    """Tell whether there are so many items that vectors are multiplied in float32."""
+    return support.n_rows > _SINGLE
 
 
 def _in_blocks(
@@ -181,7 +188,7 @@ def _in_blocks(
     """
     shared: dict[str, Table] = {f"vectors {n}": V for n, V in enumerate(tables)}
     shared["item_users"] = user_items.transpose()
-    settings = {"strengths": [list(pair) for pair in strengths], "tables": len(tables)}
+    settings = {"strengths": [list(pair) for pair in strengths], "tables": len(tables), "single": _is_large(support)}
     size = rows_a_block(support.n_rows, _BLOCK)
     solved = blocks.run(Work(ridge_block, label, support.n_rows, size, {"support": support}, shared, settings))
     values = [solved[str(n)] for n in range(len(tables) * len(strengths))]
@@ -194,7 +201,8 @@ def ridge_block(block: Block) -> Arrays:
     before, after = np.zeros(block.start, np.int64), np.full(rows.n_columns - block.stop, rows.nnz, np.int64)
     support = CSR(np.concatenate([before, rows.indptr, after]), rows.indices, None, rows.n_columns)
     tables = [block.array(f"vectors {n}") for n in range(block.settings["tables"])]
-    systems = RidgeSystems(block.matrix("item_users"), tables, support, by_item=True)
+    single = block.settings["single"]
+    systems = RidgeSystems(block.matrix("item_users"), tables, support, by_item=True, single=single)
     solved = systems.solve(strengths, block.start, block.stop)
     return {str(n): values for n, values in enumerate(solved.reshape(-1, rows.nnz))}
 

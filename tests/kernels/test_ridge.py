@@ -130,6 +130,14 @@ def test_a_path_is_its_strengths_one_by_one(backend: str) -> None:
     assert [made.data.tobytes() for made in path] == [solve(R, V, S, backend, *one).data.tobytes() for one in strengths]
 
 
+def test_products_in_float32_move_weights_by_little() -> None:
+    R, V, S = case(300, 80, 3000, 48, 30)
+    V /= np.linalg.norm(V, axis=1, keepdims=True)
+    double, single = (RidgeSystems(R, [V], S, single=one).solve([(20.0, 5.0)])[0, 0] for one in (False, True))
+    assert double.tobytes() != single.tobytes()
+    np.testing.assert_allclose(single, double, atol=2e-6 * np.abs(double).max())
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     R, V, S = case(300, 80, 3000, 48, 30)
     many = solve(R, V, S).data.tobytes()

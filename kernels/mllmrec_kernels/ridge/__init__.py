@@ -95,6 +95,7 @@ class RidgeSystems:
         support: as in `ridge_weights`.
         by_item: `user_items` is given transposed, [I, U].
         backend: as in `ridge_weights`.
+        single: by Numba, multiply unit vectors in float32. Weights are then off by some 1e-6 of the largest.
 
     Raises:
         KernelInputError: types or shapes do not match, or an item supports itself.
@@ -109,11 +110,13 @@ class RidgeSystems:
         *,
         by_item: bool = False,
         backend: str = "auto",
+        single: bool = False,
     ) -> None:
         matrix, self.support = as_csr("user_items", user_items, binary=True), as_csr("support", support, binary=True)
         for vectors in tables:
             _check_vectors(matrix.n_rows if by_item else matrix.n_columns, vectors)
         _check_support(matrix.n_rows if by_item else matrix.n_columns, self.support)
+        self._single = single
         self._backend = backends.choose(backend, tables[0], cpu=("numba", "torch"), gpu=("torch",))
         self._matrix = matrix if by_item == (self._backend == "numba") else matrix.transpose()
         self._tables: list[Any] = [_as_tensor(V) if self._backend == "torch" else _contiguous(V) for V in tables]
@@ -146,7 +149,9 @@ class RidgeSystems:
         if self._backend == "numba":
             from mllmrec_kernels.ridge import cpu
 
-            return cpu.ridge_weights(self._matrix, self._tables, self.support, strengths, start, stop)
+            return cpu.ridge_weights(
+                self._matrix, self._tables, self.support, strengths, start, stop, single=self._single
+            )
         rows = _only_rows(self.support, start, stop)
         if self._backend == "torch":
             from mllmrec_kernels.ridge import gpu
