@@ -23,7 +23,7 @@ from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
 from mllmrec.foundation import storage
 from mllmrec.foundation.addresses import fetched, mirrored
-from mllmrec.foundation.memory import release_memory
+from mllmrec.foundation.memory import release_memory, return_large_blocks
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
 from mllmrec.graph.neighbors import WideLists
@@ -132,6 +132,7 @@ def run(
         LimitReached: `limits` has a limit, and a stage has requests left.
     """
     check_engine(on)
+    return_large_blocks()
     resolved = config or load_config()
     _check_ranks(resolved)
     if earlier is not None and Path(earlier).resolve() == Path(out).resolve():

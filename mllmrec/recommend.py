@@ -17,6 +17,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import changed_rows
 from mllmrec.errors import InputError, near_miss
 from mllmrec.foundation import storage
+from mllmrec.foundation.memory import release_memory
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
@@ -192,6 +193,7 @@ def recommend_items(
         popular, rows = popularity(train), np.flatnonzero(unknown)
         ids[rows], scores[rows] = popular.top(users[rows], config.top, known.take_rows(rows))
     model.release()
+    release_memory()
     progress("similar items", 0, dataset.n_items)
     similar_ids, similar_scores = similar_items(model, dataset.n_items, config.similar, blocks)
     progress("similar items", dataset.n_items, dataset.n_items)

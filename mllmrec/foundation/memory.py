@@ -17,6 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# By glibc's malloc.h: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD (of free memory at the end of the heap) and M_ARENA_MAX.
+_ALLOCATION = {-3: 16 << 20, -1: 64 << 20, -8: 2}
+
+
+def return_large_blocks() -> None:
+    """Let the C library give large blocks back when they are freed, and share memory among threads.
+
+    By itself it keeps ever larger blocks, up to 32 MiB, apart for each thread: a gigabyte in a large fit. Smaller ones
+    than these stay, for kernels allocate them again and again, and each new page costs a microsecond. Only glibc can.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        for option, value in _ALLOCATION.items():
+            library.mallopt(option, value)
+
 
 def release_memory() -> None:
     """Return freed memory to the system; the C library keeps it, gigabytes after a large fit. Only glibc can."""

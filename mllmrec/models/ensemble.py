@@ -25,7 +25,6 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +61,7 @@ from mllmrec.models.refit_vectors import VectorRefit, same_weight
 from mllmrec.models.refit_weights import WeightRefit
 from mllmrec.models.ridge import Strengths, ridge_support, solve_ridges
 from mllmrec.models.ridge_strengths import fit_ridges
-from mllmrec.models.scoring import PartMadeAnew, VectorScorer
+from mllmrec.models.scoring import VectorScorer
 from mllmrec.models.user_blocks import RankedPart, part_in_blocks
 from mllmrec.models.validation import Validation
 from mllmrec.models.weight_scorers import StandardizedScorer
@@ -127,22 +126,26 @@ class Ensemble(FittedEnsemble):
         tables = self._tables(items, R)
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
         parts = self._fit_parts(data, validation, items, tables[-1], rows)
+        release_memory()
         ridges = {} if self._leaves_out(RIDGE) else self._fit_ridges(validation, tables, device)
         del tables  # the projection is as large as the item vectors, and nobody reads it any more
         names = (KNN, TRANSITIONS) if len(rows) > 1 else (KNN,)
         kept = [name for name in names if not self._leaves_out(name)]
         others = other_weights(kept, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
-        candidates = [PartMadeAnew(partial(_standardized, first, blocks)) for first in firsts]
+        release_memory()
+        candidates = [_standardized(first, blocks) for first in firsts]
         others_in_blocks = [part_in_blocks(part, blocks) for part in parts.values()]
         best, weights = choose_weights(candidates, others_in_blocks, validation, progress)
         del candidates, others_in_blocks  # they hold parts that are about to be joined
         chosen = firsts[best]
+        ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
         self.first_settings = chosen.settings
         self.weights = {RIDGE: 0.0, **chosen.settings.shares, **dict(zip(parts, weights, strict=True))}
         self.widths = {name: part.items.shape[1] for name, part in parts.items() if self.weights[name]}
-        self.rest = _join(parts, self.weights, R.shape)
-        self.ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
+        del chosen, firsts, ridges, others  # before the parts are copied
+        release_memory()
+        self.rest, self.ridge = _join(parts, self.weights, R.shape), ridge
         self.sample, self.fitted_users = validation.record, count_users(R).astype(np.int32)
 
     def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:

@@ -79,7 +79,7 @@ class FirstPart:
 
     Attributes:
         settings: what it is made of.
-        add: returns W, [I, I].
+        add: returns W, [I, I]; a sum is added up when it is first read, and kept.
         rows: of the users, [U, I].
     """
 
@@ -89,7 +89,7 @@ class FirstPart:
 
     @property
     def weights(self) -> CSR:
-        """W, [I, I]; a sum is added up each time, because a large shop's memory does not hold all candidates."""
+        """W, [I, I]."""
         return self.add()
 
     @property

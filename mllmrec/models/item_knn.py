@@ -41,6 +41,7 @@ from mllmrec.models.weight_scorers import MixedAmong, MixedScorer
 
 _K1, _B = 1.2, 0.75  # of BM25
 _USERS = 2_048  # ranked between two calls of progress
+_FEW_USERS = 256  # whose sums over all items are stored at once
 _SUMS = 1 << 25  # numbers of sums over all neighbors that are held at once
 Weighting = Literal["cosine", "tfidf", "bm25"]
 
@@ -180,7 +181,7 @@ class AllNeighborsScorer(MixedScorer):
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""
-        return MixedAmong(self.mixed, items, users=_USERS)
+        return MixedAmong(self.mixed, items, users=_FEW_USERS)
 
     def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
         """Return the k best items of each user; see top_by_user.

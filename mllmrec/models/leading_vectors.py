@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 _BLOCK = 16  # vectors that are added at once
 _BASIS = 6  # blocks of a full basis beside twice the wanted vectors
-_TOLERANCE = 1e-7  # of |A v - l v|, over the largest l
+_TOLERANCE = 1e-5  # of |A v - l v|, over the largest l
 _RESTARTS = 200  # at most
 _ROWS, _COLUMNS, _VECTORS = 1 << 12, 1 << 13, 32  # of one piece of a product
+_AGAIN = 0.1  # of a vector's length: where Q had more of it than that leaves, rounding needs a second projection
 _LOST = 1e-10  # of the longest vector: shorter ones are rounding once Q is taken from them
 Table = NDArray[np.float64]
 
@@ -82,8 +83,10 @@ def _append(Q: Table, size: int, block: Table, longest: float, generator: np.ran
     Returns:
         The block's products with Q, [size, b], and the triangle that makes the new rows what Q lacked, [b, b].
     """
+    lengths = np.linalg.norm(block, axis=1)
     known = _project(Q, size, block)
-    known += _project(Q, size, block)
+    if (np.linalg.norm(block, axis=1) < _AGAIN * lengths).any():
+        known += _project(Q, size, block)
     basis, triangle = np.linalg.qr(block.T)
     lost = np.abs(np.diagonal(triangle)) <= _LOST * longest
     if lost.any():

@@ -134,17 +134,13 @@ class NewItemModel(ScorerModel):
         self.ridge.set_weights(
             self.ridge.known_interactions(), replace_columns(W, placed, columns), self.ridge.rows, self.ridge.half_life
         )
-        users, table = self.rest.users, self.rest.items
-        if NEW_ITEMS not in self.widths:
-            users, table = (
-                np.concatenate([side, np.full((len(side), 1), value, np.float32)], axis=1)
-                for side, value in ((users, 1), (table, 0))
-            )
+        if NEW_ITEMS in self.widths:
+            self.rest = VectorScorer(self.rest.users, self.rest.items.copy())
+        else:  # one side after the other: both twice are more than a large shop's memory holds
+            self.rest = VectorScorer(self.rest.users, _with_column(self.rest.items, 0))
+            self.rest = VectorScorer(_with_column(self.rest.users, 1), self.rest.items)
             self.widths = {**self.widths, NEW_ITEMS: 1}
-        else:
-            table = table.copy()
-        table[placed, :width] = rows
-        self.rest = VectorScorer(users, table)
+        self.rest.items[placed, :width] = rows
         self._set_offset(placed)
         return placed
 
@@ -216,3 +212,8 @@ def _with_known(
     x[np.searchsorted(known, kept)] = placer.vectors[np.searchsorted(placer.known, kept)]
     x[np.searchsorted(known, others)] = placer.whitening(features[others])
     return replace(placer, known=known, vectors=x)
+
+
+def _with_column(table: Vectors, value: float) -> Vectors:
+    """Return a table with one more column, of one value."""
+    return np.concatenate([table, np.full((len(table), 1), value, np.float32)], axis=1)

@@ -54,31 +54,6 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PartMadeAnew:
-    """A part that exists only while it lists or scores, for the memory does not hold all of them.
-
-    Attributes:
-        make: returns the part.
-    """
-
-    make: Callable[[], Part]
-
-    def top(self, users: NDArray[np.int64], k: int, exclude: CSR) -> Lists:
-        """Return the k best items of each user; see Part.
-
-        Args:
-            users: int64 [B].
-            k: items per user.
-            exclude: [B, I], items not to list.
-        """
-        return self.make().top(users, k, exclude)
-
-    def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
-        """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        return self.make().scores_of(users, items)
-
-
-@dataclass(frozen=True, slots=True)
 class VectorScorer:
     """Scores that are inner products.
 

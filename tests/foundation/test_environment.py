@@ -46,11 +46,15 @@ def test_an_absent_extra_is_named_with_its_command() -> None:
 
 def test_memory_is_released_where_the_c_library_can_and_else_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
+    options: dict[int, int] = {}
+    library = SimpleNamespace(malloc_trim=calls.append, mallopt=options.__setitem__)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
     memory.release_memory()
-    assert calls == [0]
+    memory.return_large_blocks()
+    assert calls == [0] and options == {-3: 16 << 20, -1: 64 << 20, -8: 2}
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
     memory.release_memory()
+    memory.return_large_blocks()
 
 
 def test_a_mapped_array_is_read_from_its_file_and_let_go_without_a_change(tmp_path: Path) -> None:
