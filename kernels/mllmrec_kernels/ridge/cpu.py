@@ -22,7 +22,7 @@ Bytes per thread: 3 (k + 1)² 8 + (k + 1) d 12 + 4 U, and 8 for each user of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numba import njit, types
@@ -33,6 +33,7 @@ from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.ridge.reference import Strengths, count_members
 
+Products: TypeAlias = NDArray[np.floating[Any]]
 _ITEMS = 64  # of one piece of work
 _FLOAT64, _UPPER = ord("d"), ord("U")
 _cholesky: Any = (
@@ -127,12 +128,12 @@ def _count_shared(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_item(shared: Float64Array, content: Float64Array, strengths: Float64Array, out: Float32Array) -> None:
+def _fit_item(shared: Float64Array, content: Products, strengths: Float64Array, out: Float32Array) -> None:
     """Write the weights of an item on its neighbors, float32 [strengths, k]; NaN if float64 cannot solve.
 
     Args:
         shared: float64 [k + 1, k + 1], the lower triangle: users of each pair, the item last.
-        content: float64 [k + 1, k + 1], products of their vectors.
+        content: float64 or float32 [k + 1, k + 1], products of their vectors.
         strengths: float64 [n, 2], pairs (w, lambda).
         out: written.
     """
@@ -148,7 +149,7 @@ def _fit_item(shared: Float64Array, content: Float64Array, strengths: Float64Arr
 
 @njit(cache=True, nogil=True)
 def _build_system(
-    shared: Float64Array, content: Float64Array, weight: float, regularization: float, out: Float64Array
+    shared: Float64Array, content: Products, weight: float, regularization: float, out: Float64Array
 ) -> None:
     """Write shared + weight content + regularization I, the lower triangle."""
     for a in range(len(out)):
