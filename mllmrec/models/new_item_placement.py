@@ -277,6 +277,8 @@ def lowered_offset(
 ) -> float:
     """Return the highest offset of new items, at most `most`, that keeps the loss of known ones.
 
+    Without a user to judge it by that is `most`.
+
     Args:
         scorer: with the new items in its tables, at an offset of 0.
         new: int64, ascending.
@@ -287,6 +289,8 @@ def lowered_offset(
         blocks: workers that list instead of this process.
     """
     users = judging_users(train, valid, valid)
+    if not len(users):
+        return most
     groups, held = ItemGroups(scorer, users, train, blocks), valid.take_rows(users)
     known = np.flatnonzero(is_warm(train))
     return min(most, highest_offset(groups.lists(known, held), groups.lists(new, held), share))

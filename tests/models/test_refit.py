@@ -181,6 +181,14 @@ def test_a_new_item_enters_the_lists_of_users_with_the_same_history() -> None:
     same = np.setdiff1d(np.arange(OLD_USERS), model.refitted.users)
     assert (ids[same] >= OLD_ITEMS).any() and counts.same > 0.9
     assert overlap(ids, model.recommend(np.arange(USERS), 10)[0]) > 0.9
+def test_without_a_validation_item_new_items_keep_the_offset_of_the_earlier_fit() -> None:
+    train, valid, vectors = shop()
+    earlier, known = earlier_fit("ensemble")[0], train.tolil()
+    known[:, OLD_ITEMS:] = 0
+    model = Ensemble(earlier.config, context=FitContext(earlier=earlier))
+    model.fit(known.tocsr(), item_features=vectors, valid=valid * 0, seed=1)
+    assert model.went_on and model.shown == ITEMS - OLD_ITEMS
+    assert model.placer.placement.offset == earlier.placer.placement.offset
 
 
 def test_the_lists_are_nearly_those_of_a_fit_from_nothing() -> None:
