@@ -2,8 +2,8 @@
 
     python -m bench.validation_rows scientific run --kinds mm-gf gf-cf
 
-Settings are chosen on validation, by fits on training rows. The chosen ones are then fitted on both. The default does
-the same: its choices and weights stand, and its parts are solved again (models/refit.py). No row ranks validation items
+Settings are chosen on validation, by fits on training rows. The chosen ones are then fitted on both. The default goes
+on from its fit on training rows, and its choices and weights stand (models/refit.py). No row ranks validation items
 at test time, for some of the fits have read them; figures are therefore above those of the other tables. A row on both
 is no result beside one on training rows.
 """

@@ -181,6 +181,8 @@ def test_a_new_item_enters_the_lists_of_users_with_the_same_history() -> None:
     same = np.setdiff1d(np.arange(OLD_USERS), model.refitted.users)
     assert (ids[same] >= OLD_ITEMS).any() and counts.same > 0.9
     assert overlap(ids, model.recommend(np.arange(USERS), 10)[0]) > 0.9
+
+
 def test_without_a_validation_item_new_items_keep_the_offset_of_the_earlier_fit() -> None:
     train, valid, vectors = shop()
     earlier, known = earlier_fit("ensemble")[0], train.tolil()
