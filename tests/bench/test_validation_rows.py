@@ -41,4 +41,4 @@ def test_the_default_keeps_its_choices_and_is_set_against_itself_on_the_same_row
     config, model = choose(dataset, vectors, "ensemble")
     again = fit(with_validation(dataset), vectors, config, model)
     assert isinstance(model, FittedEnsemble) and isinstance(again, FittedEnsemble)
-    assert again.went_on and again.weights == model.weights
+    assert again.refitted is not None and again.weights == model.weights

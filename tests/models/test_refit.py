@@ -189,7 +189,7 @@ def test_without_a_validation_item_new_items_keep_the_offset_of_the_earlier_fit(
     known[:, OLD_ITEMS:] = 0
     model = Ensemble(earlier.config, context=FitContext(earlier=earlier))
     model.fit(known.tocsr(), item_features=vectors, valid=valid * 0, seed=1)
-    assert model.went_on and model.shown == ITEMS - OLD_ITEMS
+    assert model.refitted is not None and model.shown == ITEMS - OLD_ITEMS
     assert model.placer.placement.offset == earlier.placer.placement.offset
 
 
