@@ -30,7 +30,6 @@ from mllmrec.graph.neighbors import WideLists
 from mllmrec.models import registry
 from mllmrec.models.base import FilePath
 from mllmrec.models.fitting import fit_model, read_model
-from mllmrec.models.network_model import NetworkModel
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions
 from mllmrec.reason.generate import GenerationLimits
@@ -184,7 +183,7 @@ def _check_ranks(config: Config) -> None:
     Raises:
         ConfigError: the model is no network.
     """
-    if ranks.count() > 1 and not issubclass(registry.find(config.model.kind), NetworkModel):
+    if ranks.count() > 1 and not registry.find(config.model.kind).is_network:
         raise ConfigError(
             f"torchrun started {ranks.count()} processes, and model.kind={config.model.kind} is no network; run it "
             "without torchrun, and on a cluster with --on ray"

@@ -69,9 +69,8 @@ class EarlierRun:
         """
         if stage not in (*REUSED, _LISTS) or not self.run.has(stage):
             return False
-        if stage == "train" and not registry.find(inputs["model"]["kind"]).goes_on:
-            return False
-        if stage == _LISTS and inputs["config"]["users"]:
+        begins = stage == "train" and not registry.find(inputs["model"]["kind"]).goes_on
+        if begins or (stage == _LISTS and inputs["config"]["users"]):
             return False
         before = read_seal(self.run.folder, stage).inputs
         return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
@@ -94,6 +93,7 @@ class EarlierRun:
     def model(self) -> Recommender:
         """Return the earlier model, with the item vectors that it was fitted on."""
         model = self.run.fitted
+        self.run.__dict__.pop("fitted")  # its tables end with the fit
         model.item_features = self.item_vectors()
         return model
 

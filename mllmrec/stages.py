@@ -22,7 +22,6 @@ from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines, popularity
 from mllmrec.models.fitting import FittedModel, fit_model
-from mllmrec.models.network_model import NetworkModel
 from mllmrec.models.user_blocks import in_blocks
 from mllmrec.reason.block_engines import with_workers
 from mllmrec.reason.cache import GenerationCache
@@ -31,18 +30,22 @@ from mllmrec.reason.generate import GenerationLimits
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.reason.requests import Engines
 from mllmrec.recommend import Recommendations, recommend_items
-from mllmrec.report.figures import training_curve
 from mllmrec.reuse import REUSED, EarlierRun, Generation, grow_descriptions, grow_features, grow_profiles
 from mllmrec.runs import Run
 from mllmrec.runs.artefacts import Artefacts as Artefacts
 from mllmrec.runs.record import Artefact
 from mllmrec.runs.record import Stage as Stage
-from mllmrec.training.trainer import EPOCHS
+from mllmrec.training import EPOCHS
 
 A = TypeVar("A", bound=Artefact)
 _AGAIN = (
     "settings, and what belongs to other items and users, are those of the earlier run; run the whole from nothing now "
     "and then, and mllmrec evaluate with --set evaluate.update_users=0 judges everybody beside all baselines"
+)
+
+_FROM_NOTHING = (
+    "the model is fitted from nothing: the earlier run is of a version that did not keep what an update goes on by, or "
+    "its users and items do not fit"
 )
 
 
@@ -52,7 +55,11 @@ class _DrawnModel(FittedModel):
     def save(self, path: FilePath) -> list[str]:
         """Write the model's files, and curve.svg of a network; return their names."""
         names = super().save(path)
-        if isinstance(self.model, NetworkModel):
+        if self.model.is_network:
+            from mllmrec.models.network_model import NetworkModel  # it loads torch
+            from mllmrec.report.figures import training_curve
+
+            assert isinstance(self.model, NetworkModel)
             curve = self.model.curve
             epochs, loss, recall = ([getattr(at, name) for at in curve] for name in ("epoch", "loss", "recall"))
             storage.write_text(path("curve.svg"), training_curve(epochs, loss, recall, self.model.best_epoch))
@@ -126,6 +133,8 @@ class Work:
         anew = ", ".join(self.anew)
         others = f"; from scratch, for settings differ or the model cannot go on: {anew}" if anew else ""
         again = (_AGAIN,) if self.keeps_fit else ()
+        if "train" in self.reused and not self.keeps_fit and self.config.model.kind == "ensemble":
+            again = (_FROM_NOTHING,)
         return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}", *again)
 
     @property

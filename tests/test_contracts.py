@@ -53,7 +53,17 @@ def test_public_names_are_there_and_sorted(name: str) -> None:
     assert all(getattr(module, public) is not None for public in module.__all__)
 
 
-@pytest.mark.parametrize("name", ["mllmrec", "mllmrec.dataset", "mllmrec_kernels", "mllmrec_cli.main"])
+LIGHT = [
+    "mllmrec",
+    "mllmrec.dataset",
+    "mllmrec.pipeline",
+    "mllmrec.models.ensemble",
+    "mllmrec_kernels",
+    "mllmrec_cli.main",
+]
+
+
+@pytest.mark.parametrize("name", [*LIGHT, "mllmrec_cli.main"])
 def test_an_import_pulls_in_neither_torch_nor_transformers(name: str) -> None:
     script = f"import sys, {name}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -30,6 +31,7 @@ _FEATURES = (
     "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16", "avxvnni", "amx-int8", "amx-bf16",
     "neon", "dotprod", "i8mm", "bf16", "sve",
 )  # fmt: skip
+_GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # one of them is there on Linux
 _BFLOAT16 = ("avx512bf16", "amx-bf16", "bf16")  # the last is ARM's
 
 
@@ -232,6 +234,23 @@ def resolve_device(name: str, setting: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if present else "cpu")
+
+
+def find_gpu(name: str, setting: str) -> torch.device | None:
+    """Return the GPU of a setting such as train.device, or None for the CPU; torch is not loaded without a driver.
+
+    Args:
+        name: "cpu", "cuda", or "auto": a GPU if there is one.
+        setting: the config key, for the error.
+
+    Raises:
+        ConfigError: a GPU is wanted and torch sees none.
+    """
+    has_driver = sys.platform != "linux" or any(Path(path).exists() for path in _GPU_DRIVERS)
+    if name == "cpu" or (name == "auto" and not has_driver):
+        return None
+    device = resolve_device(name, setting)
+    return None if device.type == "cpu" else device
 
 
 def multiplies_bfloat16() -> bool:

@@ -33,13 +33,15 @@ from mllmrec.dataset import Histories
 from mllmrec.errors import InputError, MismatchError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import digests, storage
-from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.neighbors import Lists, WideLists, grow_lists
 
 if TYPE_CHECKING:
     import torch
+
+    Device = torch.device | None  # None: the CPU
 
 _LONE = np.float32(1) / (np.float32(1) + np.float32(1e-7))  # the public code's Jaccard of items with one same user
 
@@ -119,8 +121,7 @@ class ItemGraph:
         }
         with storage.atomic(path("graph.safetensors")) as temporary:
             save_file(tensors, temporary)
-        notes = {"histories": self.histories, "statistics": asdict(self.statistics)}
-        storage.write_json(path("graph.json"), notes)
+        storage.write_json(path("graph.json"), {"histories": self.histories, "statistics": asdict(self.statistics)})
         if self.lists is None:
             return ["graph.safetensors", "graph.json"]
         with storage.atomic(path("lists.safetensors")) as temporary:
@@ -185,7 +186,7 @@ def build_graph(
     if len(vectors) != histories.n_items:
         raise InputError(f"there are {len(vectors)} item vectors for {histories.n_items} items")
     progress("item graph", 0, 2)
-    device = resolve_device(config.device, "graph.device")
+    device = find_gpu(config.device, "graph.device")
     lists = _semantic_lists(vectors, config, device, earlier, blocks, wide)
     semantic = _empty(len(vectors)) if lists is None else _from_lists(lists[0], np.ones(lists[0].shape, np.float32))
     progress("item graph", 1, 2)
@@ -201,7 +202,7 @@ def build_graph(
 def _semantic_lists(
     vectors: Vectors,
     config: GraphConfig,
-    device: torch.device,
+    device: Device,
     earlier: EarlierGraph | None,
     blocks: Blocks | None,
     wide: WideLists | None,
@@ -222,7 +223,7 @@ def _semantic_lists(
 
 
 def _cooccurrence(
-    histories: Histories, config: GraphConfig, device: torch.device, blocks: Blocks | None, wide: WideLists | None
+    histories: Histories, config: GraphConfig, device: Device, blocks: Blocks | None, wide: WideLists | None
 ) -> sp.csr_array:
     """Return C: the Jaccard of each item's nearest items by shared users."""
     k, user_items = config.cooccurrence_neighbors, histories.user_items()
@@ -267,8 +268,7 @@ def _largest_twin_group(user_items: CSR) -> int:
     item_users = user_items.transpose()
     twins: dict[bytes, int] = {}
     for item in range(item_users.n_rows):
-        key = item_users.row(item).tobytes()
-        if key:
+        if key := item_users.row(item).tobytes():
             twins[key] = twins.get(key, 0) + 1
     return max(twins.values(), default=0)
 

@@ -51,6 +51,7 @@ class Recommender(ABC):
         title: the name that tables print.
         candidates: settings that `mllmrec compare` chooses from by validation; the first are the defaults.
         is_random: whether a fit depends on the seed.
+        is_network: whether epochs of gradient steps fit it; see NetworkModel.
         goes_on: whether a fit takes an earlier one's choices or arrays over; see `FitContext.earlier`.
         derived: names of attributes that are derived from the fitted arrays, and large.
         reads: what a fit looks at beside the interactions: item vectors, user vectors, the item graph. What no model
@@ -67,6 +68,7 @@ class Recommender(ABC):
     title: ClassVar[str]
     candidates: ClassVar[Sequence[Candidate]] = ((),)
     is_random: ClassVar[bool] = False
+    is_network: ClassVar[bool] = False
     goes_on: ClassVar[bool] = False
     derived: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[frozenset[Source]] = frozenset({"items", "users", "graph"})

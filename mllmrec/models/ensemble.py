@@ -25,6 +25,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
-from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.memory import drop_pages, release_memory
 from mllmrec.foundation.progress import Progress
 from mllmrec.models.base import FitData
@@ -100,10 +101,11 @@ class Ensemble(FittedEnsemble):
     def _fit_all(self, data: FitData) -> None:
         R = data.user_items
         self._forget_new_users()
-        device = resolve_device(self.context.train.device, "train.device")
+        device = find_gpu(self.context.train.device, "train.device")
         earlier = self.context.earlier
         if isinstance(earlier, FittedEnsemble) and can_go_on(earlier, self.config, data, self.context.histories):
             self._go_on(earlier, data, device)
+            self.context = replace(self.context, earlier=None)  # its tables are as large as these
             return
         self.refitted = None
         held = data.required_valid("the ensemble chooses its weights by it (model.kind=ridge needs none)")
@@ -112,13 +114,13 @@ class Ensemble(FittedEnsemble):
         release_memory()
         self.fit_new_items(data, held, self.config.new_items)
 
-    def _fit_known_items(self, data: FitData, held: CSR, device: torch.device) -> None:
+    def _fit_known_items(self, data: FitData, held: CSR, device: torch.device | None) -> None:
         """Fit all parts and choose their weights; candidates that were not chosen end with this call.
 
         Args:
             data: training interactions, vectors and seed.
             held: binary [U, I], validation interactions with known items.
-            device: where neighbors are searched and regressions solved.
+            device: where neighbors are searched and regressions solved; None: on the CPU.
         """
         R, progress, items = data.user_items, self.context.progress, data.items_or_zeros()
         blocks = self.context.blocks
@@ -148,7 +150,7 @@ class Ensemble(FittedEnsemble):
         self.rest, self.ridge = _join(parts, self.weights, R.shape), ridge
         self.sample, self.fitted_users = validation.record, count_users(R).astype(np.int32)
 
-    def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device) -> None:
+    def _go_on(self, earlier: FittedEnsemble, data: FitData, device: torch.device | None) -> None:
         """Keep an earlier fit where nothing changed; see refit.py."""
         R, context, features = data.user_items, self.context, data.items_or_zeros()
         self.refitted = changed = find_changes(earlier, data)
@@ -157,8 +159,7 @@ class Ensemble(FittedEnsemble):
         self.factor_settings = same_weight(earlier, R)
         assert self.first_settings is not None
         tables = _tables_of(features, self.projection)
-        vectors = VectorRefit(earlier, data, changed, tables[-1], context.histories, self.factor_settings)
-        self.rest = vectors.tables()
+        self.rest = VectorRefit(earlier, data, changed, tables[-1], context.histories, self.factor_settings).tables()
         weights = WeightRefit(earlier, R, changed, context.histories, device, context.wide, context.progress)
         (rows,) = aged_rows(R, context.histories, [self.first_settings.half_life]).values()
         self.ridge = self._empty_ridge().set_weights(R, weights.weights(tables), rows, self.first_settings.half_life)
@@ -216,14 +217,14 @@ class Ensemble(FittedEnsemble):
         return {name: standardize(parts.pop(name)) for name in kept}
 
     def _fit_ridges(
-        self, validation: Validation, tables: Sequence[Vectors], device: torch.device
+        self, validation: Validation, tables: Sequence[Vectors], device: torch.device | None
     ) -> dict[RidgeSettings, CSR]:
         """Return weights by their settings, the best on each table of vectors, all on the neighbors by the first.
 
         Args:
             validation: chooses the strengths.
             tables: float32 [I, d] each.
-            device: where neighbors are searched and regressions solved.
+            device: where neighbors are searched and regressions solved; None: on the CPU.
         """
         progress, config, R = self.context.progress, self.config, validation.train
         blocks = self.context.blocks

@@ -102,7 +102,7 @@ class NetworkModel(EmbeddingModel):
         best_epoch: the chosen epoch, counted from 1.
     """
 
-    is_random = True
+    is_random = is_network = True
     parameters: Parameters
     curve: tuple[Epoch, ...] = ()
     best_epoch: int = 0

@@ -46,6 +46,8 @@ def can_go_on(earlier: object, config: EnsembleConfig, data: FitData, histories:
             return False
     if earlier.projection is not None and len(earlier.projection.mean) != items.shape[1]:
         return False
+    if earlier.item_features is not None and earlier.item_features.shape[1] != items.shape[1]:
+        return False
     has_profiles = users is not None and users.shape[1] == items.shape[1]
     grown = before[0] <= now[0] and before[1] <= now[1]
     return grown and ("profile" not in earlier.widths or has_profiles)

@@ -49,7 +49,7 @@ class WeightRefit:
         user_items: R, binary [U, I].
         changed: E.
         histories: the training histories; None: no order is known.
-        device: where neighbors are searched and regressions solved.
+        device: where neighbors are searched and regressions solved; None: on the CPU.
         wide: lists that the item graph has searched; None: they are searched here.
         progress: called while it works.
     """
@@ -58,7 +58,7 @@ class WeightRefit:
     user_items: CSR
     changed: Refitted
     histories: Histories | None
-    device: torch.device
+    device: torch.device | None
     wide: WideLists | None
     progress: Progress
 

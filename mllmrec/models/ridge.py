@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,7 +24,7 @@ from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Table, Work, rows_a_block
 from mllmrec.config import Count, ModelConfig
 from mllmrec.features.encode import Vectors
-from mllmrec.foundation.environment import resolve_device
+from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.neighbors import WideLists
@@ -74,7 +74,7 @@ class ItemGraphRidge(ItemWeightModel):
             KernelError: lambda is too small beside w for float64.
         """
         R, config, progress, blocks = data.user_items, self.config, self.context.progress, self.context.blocks
-        device = resolve_device(self.context.train.device, "train.device")
+        device = find_gpu(self.context.train.device, "train.device")
         V = data.items_or_zeros()
         progress("search neighbors", 0, 1)
         widths = config.cooccurrence_support, config.semantic_support
@@ -154,11 +154,7 @@ def solve_ridges(
     label = "fit ridge" if len(tables) == 1 else f"fit ridges on {len(tables)} tables"
     if blocks and n:
         return _in_blocks(tables, user_items, support, strengths, label, blocks)
-    import torch
-
-    place = device or torch.device("cpu")
-    single = _is_large(support)
-    systems = RidgeSystems(user_items, [torch.from_numpy(V).to(place) for V in tables], support, single=single)
+    systems = RidgeSystems(user_items, _on_device(tables, device), support, single=_is_large(support))
     values = np.empty((len(tables), len(strengths), support.nnz), np.float32)
     progress(label, 0, n)
     for start in range(0, n, _BLOCK):
@@ -171,6 +167,15 @@ def solve_ridges(
 def _is_large(support: CSR) -> bool:
     """Tell whether there are so many items that vectors are multiplied in float32."""
     return support.n_rows > _SINGLE
+
+
+def _on_device(tables: Sequence[Vectors], device: torch.device | None) -> Sequence[Any]:
+    """Return tables as the kernel takes them: on the CPU as they are, without loading torch."""
+    if device is None or device.type == "cpu":
+        return tables
+    import torch
+
+    return [torch.from_numpy(V).to(device) for V in tables]
 
 
 def _in_blocks(

@@ -1,1 +1,3 @@
 """Train the networks: negatives, the loop, checkpoints."""
+
+EPOCHS = "train epochs"  # the label of its progress

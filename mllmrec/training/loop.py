@@ -26,7 +26,7 @@ from mllmrec_kernels.sample.reference import seen_items
 from torch import Generator, Tensor, nn
 
 from mllmrec.config import TrainConfig
-from mllmrec.training.ranks import SharedLoss
+from mllmrec.training.shared_loss import SharedLoss
 
 
 class Network(nn.Module, ABC):

@@ -27,13 +27,12 @@ from mllmrec.evaluation import metrics
 from mllmrec.foundation import digests
 from mllmrec.foundation.environment import resolve_device
 from mllmrec.foundation.progress import Progress, silent
+from mllmrec.training import EPOCHS, ranks
 from mllmrec.training import checkpoint as checkpoints
-from mllmrec.training import ranks
 from mllmrec.training.checkpoint import Epoch, Parameters, State
 from mllmrec.training.loop import Negatives, Network, Steps
 
 STOPPING_CUTOFF = 20
-EPOCHS = "train epochs"  # the label of its progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mllmrec.foundation import memory
-from mllmrec.foundation.environment import _extra, describe_machine, versions
+from mllmrec.errors import ConfigError
+from mllmrec.foundation import environment, memory
+from mllmrec.foundation.environment import _extra, describe_machine, find_gpu, versions
 
 
 def examine_with(folder: Path) -> str:
@@ -69,3 +70,21 @@ def test_a_mapped_array_is_read_from_its_file_and_let_go_without_a_change(tmp_pa
     assert np.array_equal(np.load(tmp_path / "values.npy"), values)
     memory.drop_pages(values)
     assert values[1, 0] == 4096
+
+
+def test_torch_is_asked_for_a_gpu_only_where_one_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(
+        environment, "resolve_device", lambda *words: looked.append(words[0]) or SimpleNamespace(type="cpu")
+    )
+    monkeypatch.setattr(environment, "_GPU_DRIVERS", (str(tmp_path / "driver"),))
+    assert find_gpu("auto", "train.device") is None and find_gpu("cpu", "train.device") is None and not looked
+    (tmp_path / "driver").touch()
+    assert find_gpu("auto", "train.device") is None and looked == ["auto"]  # a driver, and torch sees nothing
+    monkeypatch.setattr(environment, "resolve_device", lambda *words: SimpleNamespace(type="cuda"))
+    assert find_gpu("auto", "train.device").type == "cuda"
+    monkeypatch.undo()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="train.device=cuda wants a GPU"):
+        find_gpu("cuda", "train.device")

@@ -17,6 +17,7 @@ from mllmrec.config import TrainConfig
 from mllmrec.dataset import Dataset
 from mllmrec.training import ranks
 from mllmrec.training.loop import Steps
+from mllmrec.training.shared_loss import SharedLoss
 from tests.training.test_steps import network, triples
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def test_a_step_in_a_group_of_one_is_a_step(group: None) -> None:
 def test_shares_add_up_to_the_batch(monkeypatch: pytest.MonkeyPatch, group: None, size: int) -> None:
     """Three ranks, one after the other in this process: their losses average to that of the batch."""
     model, batch = network("bpr"), triples(size)
-    shared, parts = ranks.SharedLoss(model), []
+    shared, parts = SharedLoss(model), []
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     for rank in range(3):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)

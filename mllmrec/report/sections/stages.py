@@ -10,7 +10,6 @@ import polars as pl
 
 from mllmrec.errors import InputError
 from mllmrec.foundation import digests
-from mllmrec.models.network_model import NetworkModel
 from mllmrec.report.figures import Plot, lines
 from mllmrec.runs import Run
 from mllmrec.runs.record import STAGES, Seal, Stage, read_seal
@@ -158,8 +157,11 @@ class Training:
 
 def training(run: Run) -> Training | None:
     """Return the curves of a run whose train stage is done; None for a model that is solved in closed form."""
-    if not run.has("train") or not isinstance(run.fitted, NetworkModel):  # others have no curve; a planted one is left
+    if not run.has("train") or not run.fitted.is_network:  # others have no curve; a planted one is left
         return None
+    from mllmrec.models.network_model import NetworkModel  # it loads torch
+
+    assert isinstance(run.fitted, NetworkModel)
     curve, best = pl.DataFrame([asdict(epoch) for epoch in run.fitted.curve]), run.fitted.best_epoch
     record = run.record["stages"].get("train", {})
     epochs, seconds = record.get("counts", {}).get("epochs", 0), record.get("seconds", 0.0)
