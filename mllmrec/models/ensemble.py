@@ -158,7 +158,7 @@ class Ensemble(FittedEnsemble):
         self.first_settings, self.content_half_life = earlier.first_settings, earlier.content_half_life
         self.factor_settings = same_weight(earlier, R)
         assert self.first_settings is not None
-        tables = _tables_of(features, self.projection)
+        tables = (features,) if self.projection is None else (features, self.projection(features))
         self.rest = VectorRefit(earlier, data, changed, tables[-1], context.histories, self.factor_settings).tables()
         weights = WeightRefit(earlier, R, changed, context.histories, device, context.wide, context.progress)
         (rows,) = aged_rows(R, context.histories, [self.first_settings.half_life]).values()
@@ -176,7 +176,7 @@ class Ensemble(FittedEnsemble):
             self.context.progress("project vectors", 0, 1)
             self.projection = Projection.of(items, user_items, self.context.blocks)
             self.context.progress("project vectors", 1, 1)
-        return _tables_of(items, self.projection)
+        return (items,) if self.projection is None else (items, self.projection(items))
 
     def _fit_parts(
         self, data: FitData, validation: Validation, items: Vectors, Z: Vectors, rows: Mapping[float, CSR]
@@ -240,11 +240,6 @@ class Ensemble(FittedEnsemble):
 
         fitted = fit_ridges(validation, tables, support, RIDGE_STRENGTHS, solve, progress)
         return {(n, *RIDGE_STRENGTHS[chosen]): W for n, (chosen, W) in enumerate(fitted)}
-
-
-def _tables_of(items: Vectors, projection: Projection | None) -> tuple[Vectors, ...]:
-    """Return the item vectors and, if there is a projection, their image."""
-    return (items,) if projection is None else (items, projection(items))
 
 
 def _are_same(one: Vectors, other: Vectors) -> bool:
