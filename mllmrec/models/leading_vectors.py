@@ -25,15 +25,15 @@ _LOST = 1e-10  # of the longest vector: shorter ones are rounding once Q is take
 Table = NDArray[np.float64]
 
 
-def leading_vectors(S: sp.csr_array, wanted: int) -> tuple[Table, Table]:
-    """Return the leading eigenvectors of S^T S, float64 [wanted, I], and their eigenvalues [wanted], falling.
+def leading_vectors(S: sp.csr_array, count: int) -> tuple[Table, Table]:
+    """Return the leading eigenvectors of S^T S, float64 [count, I], and their eigenvalues [count], falling.
 
     Args:
-        S: float64 [U, I], of many more columns than are wanted.
-        wanted: number of vectors.
+        S: float64 [U, I], of many more columns than `count`.
+        count: number of vectors.
     """
     turned, n = S.T.tocsr(), S.shape[1]
-    most = 2 * wanted + _BASIS * _BLOCK
+    most = 2 * count + _BASIS * _BLOCK
     generator = np.random.default_rng(0)
     Q, H, size, longest = np.empty((most + _BLOCK, n)), np.zeros((most, most)), 0, 0.0
     _append(Q, size, generator.standard_normal((_BLOCK, n)), longest, generator)
@@ -47,8 +47,8 @@ def leading_vectors(S: sp.csr_array, wanted: int) -> tuple[Table, Table]:
             H[:size, last], H[last, :size] = known, known.T
         values, vectors = np.linalg.eigh(H[:size, :size])
         values, vectors = values[::-1], vectors[:, ::-1]
-        errors = np.linalg.norm(rest @ vectors[size - _BLOCK : size, :wanted], axis=0)
-        kept = wanted + _BLOCK
+        errors = np.linalg.norm(rest @ vectors[size - _BLOCK : size, :count], axis=0)
+        kept = count + _BLOCK
         following = Q[size : size + _BLOCK].copy()
         _replace(Q, size, np.ascontiguousarray(vectors[:, :kept].T))
         if errors.max() <= _TOLERANCE * values[0]:
@@ -56,7 +56,7 @@ def leading_vectors(S: sp.csr_array, wanted: int) -> tuple[Table, Table]:
         H[:] = 0
         H[np.arange(kept), np.arange(kept)] = values[:kept]
         Q[kept : kept + _BLOCK], size = following, kept
-    return Q[:wanted].copy(), values[:wanted]
+    return Q[:count].copy(), values[:count]
 
 
 def _times(matrix: sp.csr_array, table: Table) -> Table:
