@@ -183,7 +183,7 @@ def test_a_picture_of_holes_is_not_hashed(tmp_path: Path) -> None:
 
 
 def test_a_planted_curve_is_left_where_the_model_has_none() -> None:
-    run = SimpleNamespace(has=lambda stage: True, fitted=object())
+    run = SimpleNamespace(has=lambda stage: True, fitted=SimpleNamespace(is_network=False))
     assert training(cast(Any, run)) is None
 
 

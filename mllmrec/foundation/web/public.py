@@ -57,7 +57,9 @@ def is_public(address: str, *, allow_loopback: bool = False) -> bool:
         return _is_global(given)
     if given in _NAT64:
         return _is_global(ipaddress.IPv4Address(int(given) & 0xFFFFFFFF))
-    return _is_global(given) and not given.is_site_local and (given.sixtofour is None or _is_global(given.sixtofour))
+    if given.sixtofour is not None:  # Python from 3.11.10 on calls all of 2002::/16 private
+        return _is_global(given.sixtofour)
+    return _is_global(given) and not given.is_site_local
 
 
 def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
