@@ -38,8 +38,8 @@ def test_each_wording_makes_profiles_of_its_own(tmp_path: Path) -> None:
         ],
     )
     made = run_study(find_study("prompts"), shop, tmp_path / "s", config, seeds=1, generations=tmp_path / "c.sqlite")
-    labels = [row.point.label for row in made.rows]
-    assert labels == ["profile preferences", "profile contrast", "profile evidence"]
+    labels = [row.point.title or row.point.name for row in made.rows]
+    assert labels == ["profile preferences", "profile contrast", "profile evidence", "profile plain"]
     assert made.sentence.startswith("Validation NDCG@20 is highest at profile ")
     said = [pl.read_parquet(file)["profile"] for file in (tmp_path / "s" / "inputs").glob("*/profile/profiles.parquet")]
-    assert len(said) == 3 and len({text for profiles in said for text in profiles}) > 60
+    assert len(said) == 4 and len({text for profiles in said for text in profiles}) > 60
