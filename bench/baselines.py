@@ -191,17 +191,13 @@ def _print(dataset: str, pairs: Sequence[Pair]) -> None:
     title = f"{dataset}: full ranking; validation of the first seed, test as the mean of {most}"
     console.out.print(console.table(title, columns, rows, words=3))
     for pair in pairs:
-        gaps = "; ".join(f"{metric} {_signed(pair.gap(metric))}" for metric in METRICS)
+        gaps = "; ".join(f"{metric} {pair.gap(metric).signed}" for metric in METRICS)
         console.say(f"{pair.title}: ours is {'WEAKER' if pair.weaker else 'not weaker'}: {gaps}")
 
 
 def _row(title: str, of: str, side: Side) -> tuple[str, ...]:
     reached = side.trials[0].mean("valid", "ndcg@20"), *(float(side.by_user(metric).mean()) for metric in METRICS)
     return title if of else "", of or "implicit", side.settings, *map(short, reached)
-
-
-def _signed(gap: Interval) -> str:
-    return f"{short(gap.value, signed=True)} [{short(gap.low, signed=True)}, {short(gap.high, signed=True)}]"
 
 
 if __name__ == "__main__":

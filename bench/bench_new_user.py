@@ -68,7 +68,9 @@ def timed(work: Callable[[], object], rounds: int) -> Quantiles:
 def time_run(folder: str, rounds: int) -> int:
     """Print the milliseconds of a list by a run's model, over histories drawn from its users."""
     model = Run(Path(folder)).fitted
-    assert isinstance(model, Ensemble), "a run of the ensemble is timed"
+    if not isinstance(model, Ensemble):
+        print(f"new user: {folder} is a run of {model.title}; name one of the ensemble", file=sys.stderr)
+        return 1
     drawn = np.random.default_rng(1).choice(model.user_items.n_rows, rounds, replace=False)
     histories = [model.user_items.take_rows(drawn[n : n + 1]) for n in range(rounds)]
     waiting = iter([histories[0], *histories])

@@ -216,8 +216,7 @@ def _mixed_gaps(draws: Sequence[pl.DataFrame]) -> Iterator[str]:
     for name in (name for name in draws[0].columns if name != ours):
         gaps = np.mean([frame[ours].to_numpy() - frame[name].to_numpy() for frame in draws], axis=0)
         gap = mean_interval(gaps[np.isfinite(gaps)])
-        value, low, high = (metrics.short(number, signed=True) for number in (gap.value, gap.low, gap.high))
-        yield f"mixed NDCG@20, {ours} less {name}: {value} [{low}, {high}]"
+        yield f"mixed NDCG@20, {ours} less {name}: {gap.signed}"
 
 
 def _print(dataset: str, means: pl.DataFrame, draws: int) -> None:

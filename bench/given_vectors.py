@@ -14,7 +14,7 @@ from mllmrec.config import load_config
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.dataset.dataset import Scope
 from mllmrec.evaluation.groups import ALL, HeldOut, SplitTask
-from mllmrec.evaluation.metrics import mean_interval, short
+from mllmrec.evaluation.metrics import mean_interval
 from mllmrec.features.encode import Cuts, Features, Vectors
 from mllmrec.foundation.storage import make_folder, read_array, write_array
 from mllmrec.graph.item_graph import ItemGraph, build_graph
@@ -98,9 +98,7 @@ def gain(values: NDArray[np.float64], base: NDArray[np.float64], metric: str) ->
     """Return what the test users gain over a base, with its 95 % interval, as a cell of a table."""
     place = SPLITS.index("test"), METRICS.index(metric)
     gaps = (values - base)[place]
-    found = mean_interval(gaps[np.isfinite(gaps)])
-    ends = ", ".join(short(end, signed=True) for end in (found.low, found.high))
-    return f"{short(found.value, signed=True)} [{ends}]"
+    return mean_interval(gaps[np.isfinite(gaps)]).signed
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -129,9 +129,7 @@ def row(dataset: str, name: str, found: Sequence[Judged], base: Sequence[Judged]
         (one.users, (a - other.values[f"ndcg@{CUTOFF}"])[:, None])
         for one, a, other in zip(found, ndcg, base, strict=True)
     ]
-    gain = crossed_intervals(gaps)[0]
-    ends = ", ".join(short(end, signed=True) for end in (gain.low, gain.high))
-    return dataset, name, *means, f"{short(gain.value, signed=True)} [{ends}]"
+    return dataset, name, *means, crossed_intervals(gaps)[0].signed
 
 
 if __name__ == "__main__":

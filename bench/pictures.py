@@ -144,11 +144,7 @@ def as_table(rows: Sequence[Worth]) -> str:
         f"|---|---|---|{'---|' * len(METRICS)}",
     ]
     for first, second in zip(rows[::2], rows[1::2], strict=True):
-        cells = [
-            f"{short(row.without)}, {short(row.with_pictures)}, {short(row.gain.value, signed=True)} "
-            f"[{short(row.gain.low, signed=True)}, {short(row.gain.high, signed=True)}]"
-            for row in (first, second)
-        ]
+        cells = [f"{short(row.without)}, {short(row.with_pictures)}, {row.gain.signed}" for row in (first, second)]
         lines.append(f"| {first.dataset} | {first.model} | {first.group} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

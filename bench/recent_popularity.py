@@ -71,7 +71,8 @@ def measure(dataset: Dataset) -> list[tuple[str, ...]]:
         cells = [short(float(valid[days][NEW].values[_NDCG].mean()))]
         for group in GROUPS:
             own, base = (test[of][group].values[_NDCG] for of in (days, EVERY))
-            cells += [short(mean_interval(own).value), "" if days == EVERY or not len(own) else difference(own, base)]
+            gap = "" if days == EVERY or not len(own) else mean_interval(own - base).signed
+            cells += [short(mean_interval(own).value), gap]
         rows.append((dataset.name, f"**{name}**" if days == chosen else name, *cells))
     return rows
 
@@ -107,13 +108,6 @@ def judge(dataset: Dataset, histories: Histories, days: int, part: HeldOut) -> d
     places[order, 0] = np.arange(histories.n_items)
     model = VectorScorer(np.ones((dataset.n_users, 1), np.float32), places)
     return SplitTask.of(dataset, part, load_config().evaluate).judge(model, (CUTOFF,), limit=CUTOFF)[1]
-
-
-def difference(own: NDArray[np.float64], base: NDArray[np.float64]) -> str:
-    """Return the mean difference of the same users with its 95 % interval, as a cell of a table."""
-    found = mean_interval(own - base)
-    ends = ", ".join(short(end, signed=True) for end in (found.low, found.high))
-    return f"{short(found.value, signed=True)} [{ends}]"
 
 
 if __name__ == "__main__":

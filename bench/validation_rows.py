@@ -70,7 +70,8 @@ def measure(dataset: Dataset, items: Vectors, kinds: Sequence[str]) -> list[tupl
         base = base or found
         for name, values, of_default in zip(("training", "both"), found, base, strict=True):
             means = (short(float(values[metric].mean())) for metric in (RECALL, NDCG))
-            rows.append((model.title, name, *means, "" if found is base else less(values, of_default)))
+            gap = "" if found is base else mean_interval(values[NDCG] - of_default[NDCG]).signed
+            rows.append((model.title, name, *means, gap))
     return rows
 
 
@@ -128,13 +129,6 @@ def judge(dataset: Dataset, model: Recommender, split: HeldOut) -> Values:
     """
     config = load_config(None, ["evaluate.mask_validation=true"]).evaluate
     return dict(SplitTask.of(dataset, split, config).judge(model, (CUTOFF,), limit=CUTOFF)[1][ALL].values)
-
-
-def less(values: Values, other: Values) -> str:
-    """Return the difference in NDCG@20 of the same users with its 95 % interval, as a cell of a table."""
-    found = mean_interval(values[NDCG] - other[NDCG])
-    ends = ", ".join(short(end, signed=True) for end in (found.low, found.high))
-    return f"{short(found.value, signed=True)} [{ends}]"
 
 
 if __name__ == "__main__":

@@ -168,8 +168,8 @@ def evaluate_models(
     frames: list[pl.DataFrame] = []
     ranked, groups = pl.DataFrame(), GroupTable(dataset)
     tasks = {split: SplitTask.of(dataset, split, config) for split in SPLITS}
-    limit, drawn_from = _limit(tasks["test"], config), dict[str, int]()
-    judged_users = tasks["test"].judged_users()
+    judged_users, drawn_from = tasks["test"].judged_users(), dict[str, int]()
+    limit = _limit(len(judged_users), config)
     if 0 < most < len(judged_users):
         drawn = np.random.default_rng(seed).permutation(judged_users)[:most]
         drawn_from = {split: len(task.judged_users()) for split, task in tasks.items()}
@@ -219,9 +219,9 @@ def _rank_all(
     return ranks
 
 
-def _limit(test: SplitTask, config: EvaluateConfig) -> int | None:
+def _limit(test_users: int, config: EvaluateConfig) -> int | None:
     """Return the limit of ranks, beyond which they are not told apart; None if all test ranks are counted."""
-    return None if len(test.judged_users()) <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
+    return None if test_users <= EXACT_USERS else max(FARTHEST, *config.cutoffs)
 
 
 def protocol(dataset: Dataset, split: HeldOut, config: EvaluateConfig) -> tuple[CSR, CSR]:

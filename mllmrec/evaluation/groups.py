@@ -147,15 +147,14 @@ class SplitTask:
 
     def of_users(self, users: NDArray[np.int64]) -> SplitTask:
         """Return the task with the held-out items of only some users, int64."""
-        chosen, rows = np.zeros(self.heldout.n_rows, bool), self.heldout.rows()
+        chosen = np.zeros(self.heldout.n_rows, bool)
         chosen[users] = True
-        kept = chosen[rows]
-        heldout = CSR.from_pairs(rows[kept], self.heldout.indices[kept], self.heldout.shape)
-        return replace(self, heldout=heldout, known=self.known[kept], cold=self.cold[kept])
+        kept = chosen[self.heldout.rows()]
+        return replace(self, heldout=self.part(kept), known=self.known[kept], cold=self.cold[kept])
 
-    def judged_users(self) -> NDArray[np.int64]:
-        """Return the users with training and held-out items, int64, ascending."""
-        return np.unique(self.heldout.rows()[self.known])
+    def judged_users(self, group: str = ALL) -> NDArray[np.int64]:
+        """Return the users with held-out items of a group, int64, ascending; of ALL, those with training items too."""
+        return np.flatnonzero(np.diff(self.part(self.chosen(group)).indptr))
 
     def chosen(self, group: str) -> NDArray[np.bool_]:
         """Return the held-out items of a group, bool [heldout.nnz]."""

@@ -133,6 +133,12 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    @property
+    def signed(self) -> str:
+        """Return a difference of metrics as tables print it: +.0123 [-.0012, +.0258]."""
+        value, low, high = (short(number, signed=True) for number in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
 
 def resampled_sums(values: Floats, *, resamples: int = RESAMPLES, progress: Progress = silent) -> Floats:
     """Return column sums over users drawn with replacement, always with the same seed.

@@ -214,7 +214,7 @@ def pool(
 def _judged_users(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
     """Return the users of each group of the test split, ascending, as trials hold their values."""
     task = SplitTask.of(dataset, "test", EvaluateConfig())
-    return {group: np.unique(task.heldout.rows()[task.chosen(group)]) for group in (ALL, *GROUPS)}
+    return {group: task.judged_users(group) for group in (ALL, *GROUPS)}
 
 
 def _values(row: Row, group: str) -> NDArray[np.float64]:
@@ -274,8 +274,7 @@ def _sentence(best: PooledRow | None, rows: Sequence[PooledRow], draws: int) -> 
         return f"{head} It is the only leak-free model that was compared."
     gap = best.intervals[ALL]
     doubt = "" if gap.low > 0 or gap.high < 0 else ", which is not significant"
-    bounds = f"{short(gap.value, signed=True)} [{short(gap.low, signed=True)}, {short(gap.high, signed=True)}]"
-    return f"{head} Less {rival.title} ({short(rival.test[JUDGED_BY])}): {bounds}{doubt}."
+    return f"{head} Less {rival.title} ({short(rival.test[JUDGED_BY])}): {gap.signed}{doubt}."
 
 
 def _flat(row: PooledRow) -> dict[str, Any]:

@@ -61,10 +61,10 @@ class UntrainedContent:
             progress: called after each block of users.
         """
 
-        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
-            return self.of(users).ranks(exclude.take_rows(users), heldout.take_rows(users), limit=limit)
+        def rank(users: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
+            return self.of(users).ranks(*taken, limit=limit)
 
-        return ranks_by_users(rank, heldout, progress, users=VECTOR_USERS)
+        return ranks_by_users(rank, exclude, heldout, progress, users=VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> UntrainedContent:
         """Return the ranker of only some items, int64 [m]; see Recommender.among."""

@@ -201,13 +201,13 @@ class LeaveOneOutRegression:
             float32 [n, r].
         """
         coefficients = self._inverse @ (self._X.T @ table)  # [d, r]
-        X, own, known = self._X, None, table
-        if items is not None:
-            X, known = X[items], table[items]
+        if items is None:
+            X, own = self._X, self._own
+        else:
+            X, table = self._X[items], table[items]
             own = self._leverage(X)
-        fitted = X @ coefficients.astype(np.float32)
-        H = (self._own if own is None else own)[:, None]
-        return np.asarray((fitted - H * known) / (1 - H), np.float32)
+        fitted, H = X @ coefficients.astype(np.float32), own[:, None]
+        return np.asarray((fitted - H * table) / (1 - H), np.float32)
 
 
 def _center(vectors: Vectors) -> Vectors:

@@ -89,7 +89,7 @@ class FirstPart:
 
     @property
     def weights(self) -> CSR:
-        """W, [I, I]."""
+        """Return W, [I, I]."""
         return self.add()
 
     @property

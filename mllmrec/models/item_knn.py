@@ -173,11 +173,10 @@ class AllNeighborsScorer(MixedScorer):
             progress: called after each block of users.
         """
 
-        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
-            taken = (matrix.take_rows(users) for matrix in (self.user_items, exclude, heldout))
-            return rank_by_gram(self.factor, *taken)
+        def rank(users: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
+            return rank_by_gram(self.factor, self.user_items.take_rows(users), *taken)
 
-        return ranks_by_users(rank, heldout, progress, users=_USERS)
+        return ranks_by_users(rank, exclude, heldout, progress, users=_USERS)
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""

@@ -12,6 +12,8 @@ fitted again. Nothing is searched or validated. Whether the choices still are th
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from mllmrec_kernels import CSR
 from numpy.typing import NDArray
@@ -72,6 +74,11 @@ def find_changes(earlier: FittedEnsemble, data: FitData) -> Refitted:
         items[moved] = True
         users[R.rows()[np.isin(R.indices, moved)]] = True
     return Refitted(np.flatnonzero(users), np.flatnonzero(items))
+
+
+def lengthen(table: NDArray[Any], rows: int) -> NDArray[Any]:
+    """Return a copy of a table with rows of zeros up to a number of rows."""
+    return np.concatenate([table, np.zeros((rows - len(table), *table.shape[1:]), table.dtype)])
 
 
 def count_users(user_items: CSR) -> NDArray[np.int64]:

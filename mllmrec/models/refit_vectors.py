@@ -14,11 +14,9 @@ A user of D is put over the spread of the new scores. All other rows are the ear
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from mllmrec_kernels import CSR
-from numpy.typing import NDArray
 
 from mllmrec.dataset import Histories
 from mllmrec.features.encode import Vectors, mean_of_owned
@@ -30,7 +28,7 @@ from mllmrec.models.gfcf import normalize_bipartite
 from mllmrec.models.ials import pair_weight, solve_side
 from mllmrec.models.new_item_model import NEW_ITEMS
 from mllmrec.models.recency import aged_rows
-from mllmrec.models.refit import count_users
+from mllmrec.models.refit import count_users, lengthen
 from mllmrec.models.scoring import VectorScorer
 
 Part = tuple[Vectors, Vectors]  # of the users of D, [D, r], and of all items, [I, r]
@@ -59,7 +57,7 @@ class VectorRefit:
     def tables(self) -> VectorScorer:
         """Return the tables of all parts, columns as in the earlier ones; new items have an offset of 0."""
         R, before = self.data.user_items, self.earlier.rest
-        users, items = (_lengthen(table, n) for table, n in zip((before.users, before.items), R.shape, strict=True))
+        users, items = (lengthen(table, n) for table, n in zip((before.users, before.items), R.shape, strict=True))
         stop = 0
         for name, width in self.earlier.widths.items():
             start, stop = stop, stop + width
@@ -103,7 +101,7 @@ class VectorRefit:
         R, D, E = self.data.user_items, self.changed.users, self.changed.items
         fitted = self.earlier.fitted_users
         assert fitted is not None
-        degrees = np.maximum(_lengthen(fitted, R.n_columns), 1).astype(np.float64)
+        degrees = np.maximum(lengthen(fitted, R.n_columns), 1).astype(np.float64)
         V = q / degrees[:, None] ** 0.5
         if len(E):
             scaled, by_item = normalize_bipartite(R.to_scipy().astype(np.float64))
@@ -113,11 +111,6 @@ class VectorRefit:
             degrees[E] = by_item[E]
             q[E] = V[E] * degrees[E, None] ** 0.5
         return np.asarray(R.take_rows(D).to_scipy() @ (V / degrees[:, None] ** 0.5), np.float32), q
-
-
-def _lengthen(table: NDArray[Any], rows: int) -> NDArray[Any]:
-    """Return a copy of a table with rows of zeros up to a number of rows."""
-    return np.concatenate([table, np.zeros((rows - len(table), *table.shape[1:]), table.dtype)])
 
 
 def same_weight(earlier: FittedEnsemble, R: CSR) -> tuple[float, float]:

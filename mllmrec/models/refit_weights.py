@@ -33,7 +33,7 @@ from mllmrec.graph.neighbors import WideLists
 from mllmrec.models.base import Refitted
 from mllmrec.models.ensemble_firsts import RIDGE, other_weights
 from mllmrec.models.fitted_ensemble import FittedEnsemble
-from mllmrec.models.refit import count_users
+from mllmrec.models.refit import count_users, lengthen
 from mllmrec.models.ridge import join_lists, solve_ridges
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class WeightRefit:
         settings, before, n = earlier.first_settings, earlier.ridge.sums.matrix, R.n_columns
         assert settings is not None
         assert earlier.fitted_users is not None
-        counts, fitted = count_users(R), np.zeros(n, np.int64)
-        fitted[: len(earlier.fitted_users)] = earlier.fitted_users
+        counts, fitted = count_users(R), lengthen(earlier.fitted_users, n)
         is_column, is_row = (np.zeros(n, bool) for _ in range(2))
         is_column[E] = True
         is_row[E[(fitted[E] == 0) & (counts[E] > 0)]] = True

@@ -77,11 +77,10 @@ class VectorScorer:
             progress: called after each block of users.
         """
 
-        def rank(users: NDArray[np.int64]) -> NDArray[np.int32]:
-            taken = (matrix.take_rows(users) for matrix in (exclude, heldout))
+        def rank(users: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
             return np.asarray(rank_heldout(self.users[users], self.items, *taken, limit=limit), np.int32)
 
-        return ranks_by_users(rank, heldout, progress, users=VECTOR_USERS)
+        return ranks_by_users(rank, exclude, heldout, progress, users=VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> VectorScorer:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""
@@ -156,12 +155,17 @@ def block_rows(n_items: int) -> int:
 
 
 def ranks_by_users(
-    rank: Callable[[NDArray[np.int64]], NDArray[np.int32]], heldout: CSR, progress: Progress, users: int = USERS
+    rank: Callable[[NDArray[np.int64], CSR, CSR], NDArray[np.int32]],
+    exclude: CSR,
+    heldout: CSR,
+    progress: Progress,
+    users: int = USERS,
 ) -> NDArray[np.int32]:
     """Return the rank of each held-out item, a block of the users who have any at a time.
 
     Args:
-        rank: returns the ranks of the held-out items of users [B], ascending.
+        rank: returns the ranks for users [B], ascending, from their rows of the two matrices.
+        exclude: [U, I], items that are not ranked.
         heldout: [U, I], items to rank.
         progress: called after each block.
         users: of a block.
@@ -170,7 +174,9 @@ def ranks_by_users(
     progress("rank users", 0, len(owners))
     for start in range(0, len(owners), users):
         rows = owners[start : start + users]
-        ranks[heldout.indptr[rows[0]] : heldout.indptr[rows[-1] + 1]] = rank(rows)
+        ranks[heldout.indptr[rows[0]] : heldout.indptr[rows[-1] + 1]] = rank(
+            rows, exclude.take_rows(rows), heldout.take_rows(rows)
+        )
         progress("rank users", start + len(rows), len(owners))
     return ranks
 

@@ -238,12 +238,10 @@ def mixed_ranks(
         users: of a block.
     """
 
-    def rank(rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        return np.asarray(
-            rank_mixed(mixed(rows), exclude.take_rows(rows), heldout.take_rows(rows), limit=limit), np.int32
-        )
+    def rank(rows: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
+        return np.asarray(rank_mixed(mixed(rows), *taken, limit=limit), np.int32)
 
-    return ranks_by_users(rank, heldout, progress, users=users)
+    return ranks_by_users(rank, exclude, heldout, progress, users=users)
 
 
 def top_one_by_one(

@@ -54,3 +54,8 @@ def test_means_leave_out_users_without_held_out_items() -> None:
 def test_nobody_to_evaluate_gives_no_warning() -> None:
     values = metrics.per_user(np.array([], dtype=np.int32), np.zeros(3, dtype=np.int64), (5,))
     assert np.isnan(values["ndcg@5"]).all()
+
+
+def test_an_interval_of_a_difference_is_written_with_signs_and_without_leading_zeros() -> None:
+    assert metrics.Interval(0.01234, -0.00121, 0.0258).signed == "+.0123 [-.0012, +.0258]"
+    assert metrics.Interval(math.nan, math.nan, math.nan).signed == "- [-, -]"
