@@ -7,6 +7,9 @@ with the other weights at 0.4, and the one whose ensemble is best stays. A climb
 two more climbs, from 0 and from 1.2. Of equal ends the first stays. The first part's weight is above 0, and all are
 divided by it in the end.
 
+From the best end a last climb goes on with larger weights in the grid, for the top of a hill may lie beyond the edge.
+Its end is taken if the mean gain over the users is above its standard error, so few users do not move by chance.
+
 The search reads a short list of items per user: the best fifty of every part, and the held-out items. An item on none
 counts as ranked below these. Where the lists hold the whole catalogue, the ranking is exact.
 """
@@ -23,12 +26,14 @@ from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 from numpy.typing import NDArray
 
 from mllmrec.evaluation import metrics
+from mllmrec.evaluation.metrics import standard_error
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.ridge import join_lists
 from mllmrec.models.scoring import Part, VectorScorer
-from mllmrec.models.validation import CUTOFF, Validation, spread_users
+from mllmrec.models.validation import CUTOFF, Validation, Values, spread_users
 
 GRID = (0.0, 0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.4, 3.2)
+WIDE_GRID = (*GRID, 4.8, 6.4, 9.6)  # of the last climb
 _START, _MORE_STARTS = 0.4, (0.0, 1.2)
 _ROUNDS = 8  # at most; three are usual
 _LISTED = 50  # items of each part on a user's list
@@ -58,10 +63,16 @@ class _Lists:
 
     def ndcg(self, weights: Sequence[float], k: int, trials: Sequence[float]) -> list[float]:
         """Return NDCG@20 of the held-out items for each weight of part k, beside the weights of the others."""
-        tried = np.array(trials, np.float32)
-        own = np.array(weights, np.float32)
+        return [metrics.mean({"ndcg": values})["ndcg"] for values in self._values(weights, k, trials)]
+
+    def by_user(self, weights: Sequence[float]) -> Values:
+        """Return NDCG@20 of each user's held-out items, float64 [B]."""
+        return self._values(weights, 0, weights[:1])[0]
+
+    def _values(self, weights: Sequence[float], k: int, trials: Sequence[float]) -> list[Values]:
+        tried, own = np.array(trials, np.float32), np.array(weights, np.float32)
         ranks = trial_ranks(self.scores, self.floor, own, k, tried, self.indptr, self.columns)
-        return [metrics.mean(metrics.per_user(row, self.indptr, (CUTOFF,)))[f"ndcg@{CUTOFF}"] for row in ranks]
+        return [metrics.per_user(row, self.indptr, (CUTOFF,))[f"ndcg@{CUTOFF}"] for row in ranks]
 
 
 def standardize(part: VectorScorer) -> VectorScorer:
@@ -112,28 +123,52 @@ def choose_weights(
     Returns:
         The index of the first part, and the weights of the others.
     """
-    lists, total = _short_lists([*firsts, *others], validation, progress), len(firsts) + len(_MORE_STARTS)
-    climbs = []
-    for first in range(len(firsts)):
-        climbs.append((first, *_climb(lists.of(first, len(firsts)), [1.0, *(_START for _ in others)])))
+    lists = _short_lists([*firsts, *others], validation, progress)
+    return _search(lists, len(firsts), len(others), progress)
+
+
+def _search(lists: _Lists, firsts: int, others: int, progress: Progress = silent) -> tuple[int, tuple[float, ...]]:
+    """Climb from each start, and farther from the best end; see choose_weights.
+
+    Args:
+        lists: of the first parts, then of the others.
+        firsts: how many there are.
+        others: how many there are.
+        progress: called after each climb.
+    """
+    climbs, total = list[tuple[int, tuple[float, ...], float]](), firsts + len(_MORE_STARTS) + 1
+
+    def climb(first: int, start: float) -> None:
+        climbs.append((first, *_climb(lists.of(first, firsts), [1.0, *[start] * others], GRID)))
         progress("search weights", len(climbs), total)
+
+    for first in range(firsts):
+        climb(first, _START)
     best, _, _ = max(climbs, key=lambda climb: climb[2])
     for start in _MORE_STARTS:
-        climbs.append((best, *_climb(lists.of(best, len(firsts)), [1.0, *(start for _ in others)])))
-        progress("search weights", len(climbs), total)
-    first, (own, *weights), _ = max(climbs, key=lambda climb: climb[2])
-    return first, tuple(weight / own for weight in weights)
+        climb(best, start)
+    first, weights, _ = max(climbs, key=lambda climb: climb[2])
+    own, *chosen = _climb_farther(lists.of(first, firsts), weights)
+    progress("search weights", total, total)
+    return first, tuple(weight / own for weight in chosen)
 
 
-def _climb(lists: _Lists, weights: list[float]) -> tuple[tuple[float, ...], float]:
+def _climb_farther(lists: _Lists, end: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the end of a climb on the wide grid from `end`, or `end` if the gain is within its standard error."""
+    farther, _ = _climb(lists, end, WIDE_GRID)
+    gains = lists.by_user(farther) - lists.by_user(end)
+    return farther if gains.mean() > standard_error(gains) else end
+
+
+def _climb(lists: _Lists, start: Sequence[float], grid: Sequence[float]) -> tuple[tuple[float, ...], float]:
     """Climb from these weights to where none changes; return the weights and the NDCG@20 there."""
-    best = 0.0
+    weights, best = list(start), 0.0
     for _ in range(_ROUNDS):
         before = tuple(weights)
         for k in (*range(1, len(weights)), 0):  # the first part is last: the others start from it
-            grid = GRID if k else tuple(sorted({*GRID[1:], weights[0]}))
-            reached = lists.ndcg(weights, k, grid)
-            weights[k], best = grid[int(np.argmax(reached))], max(reached)
+            trials = grid if k else tuple(sorted({*grid[1:], weights[0]}))
+            reached = lists.ndcg(weights, k, trials)
+            weights[k], best = trials[int(np.argmax(reached))], max(reached)
         if tuple(weights) == before:
             break
     return tuple(weights), best
