@@ -22,7 +22,7 @@ def draw(d: int, *, tied: bool, dense: bool, n_items: int = ITEMS) -> tuple[CSR,
     return R, weights, *(table.astype(np.float32) for table in vectors)
 
 
-@pytest.mark.parametrize("d", [0, 1, 7, 130])
+@pytest.mark.parametrize("d", [0, 1, 7, 127, 130])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("standardize", [False, True])

@@ -2,14 +2,14 @@
 
 `topk_mixed` checks and encodes all items in each call, which pays for many users. Here a call does
 
-    1. sum the sparse part, and offer its items to a heap: their k-th score is a high threshold;
-    2. scan all other items against it, a span per thread, each with a heap of its own;
-    3. join the heaps.
+    1. sum the sparse part;
+    2. bound all scores by the leading axes (leading_rows.py), a span per thread, which reads a fifth of a table of
+       two bytes per coordinate;
+    3. score the items whose upper bound is no lower than the k-th highest lower one, where the bound of all
+       coordinates (coded_rows.py) leaves them too;
+    4. join the spans' heaps.
 
-An item of the scan has no sparse part. It is scored exactly where two bounds leave it: with norms of blocks of columns,
-|p . q| <= sum over blocks of |p_b| |q_b|, and with two bytes per coordinate, that of coded_rows.py.
-
-Lists have the bits of `topk_mixed`. Memory: 2 d bytes per item, and 4 per block, beside the weights and the vectors.
+Lists have the bits of `topk_mixed`. Memory: 2 d + 170 bytes per item, beside the weights and the vectors.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.base.parallel import equal_parts, parallel_for
-from mllmrec_kernels.exact.problem import push
+from mllmrec_kernels.exact.problem import Heaps, push
 from mllmrec_kernels.mixed.coded_rows import CodedRows, bound_dot, encode_user
-from mllmrec_kernels.mixed.few import room, score_pair, side_of, spread, sum_row
+from mllmrec_kernels.mixed.few import LEAST, ROUNDED, room, score_pair, side_of, spread, sum_row
 from mllmrec_kernels.mixed.items import MixedItems
+from mllmrec_kernels.mixed.leading_rows import LeadingRows, LeadingUsers, bound_leading, lead_users
 from mllmrec_kernels.mixed.scores import Problem, SparsePart
+
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 if TYPE_CHECKING:
     from mllmrec_kernels.base.arrays import ArrayLike
     from mllmrec_kernels.base.csr import SparseLike
 
 _SPAN = 1 << 14  # items of a thread, at least
-_BLOCK = 64  # columns of a block
-_UPWARD = 1.0 + 1e-6  # more than the rounding of a norm to float32
+_BLOCK = 1 << 9  # items that are bounded at a time
 _ALL = 1 << 62  # bytes: the items are encoded whatever they take
 
 
@@ -60,7 +62,7 @@ class MixedIndex:
     ) -> None:
         self.items = item_weights if isinstance(item_weights, MixedItems) else MixedItems(item_weights, item_vectors)
         self._rows = self.items.coded(_ALL)
-        self._norms = _block_norms(self.items.vectors)
+        self._leading = self.items.leading()
         self._n_rows, self.n_items = self.items.shape
         self._room = room(self.n_items)
 
@@ -72,7 +74,7 @@ class MixedIndex:
         user_vector: NDArray[np.float32] | None = None,
         standardize: bool = False,
         exclude: NDArray[np.integer[Any]] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    ) -> Lists:
         """Return the k items of highest score for one user, as topk_mixed does.
 
         Args:
@@ -95,9 +97,10 @@ class MixedIndex:
         scale = np.ones(1, np.float32)
         if standardize:
             scale[0] = np.float32(1 / deviation) if deviation > 0 else 0
-        problem = problem._replace(scale=scale)
-        ids, values = self._room.ids[:n], self._room.values[:n]
-        return self._listed(problem, ids, values, excluded, min(k, self.n_items), k)
+        added = np.zeros(self.n_items, np.float32)
+        added[self._room.ids[:n]] = self._room.values[:n]
+        added[excluded] = -np.inf
+        return self._listed(problem._replace(scale=scale), added, k)
 
     def _of_user(self, owned: NDArray[np.int32], user_vector: NDArray[np.float32] | None) -> Problem:
         d = self.items.vectors.shape[1]
@@ -107,57 +110,31 @@ class MixedIndex:
         sparse = self.items.sparse_part(CSR(np.array([0, len(owned)]), owned, None, self._n_rows))
         return Problem(sparse, np.ones(1, np.float32), vector[None], self.items.vectors)
 
-    def _listed(
-        self,
-        problem: Problem,
-        few: NDArray[np.int32],
-        values: NDArray[np.float32],
-        excluded: NDArray[np.int32],
-        size: int,
-        k: int,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return the list of the one user of `problem`, padded to k.
+    def _listed(self, problem: Problem, added: NDArray[np.float32], k: int) -> Lists:
+        """Return the list of the one user of `problem`.
 
         Args:
             problem: of one user.
-            few: int32 [n], ascending, the items whose sparse part is not 0.
-            values: float32 [n], their sparse parts.
-            excluded: int32 [m], ascending.
-            size: entries that a heap takes.
+            added: float32 [I], sparse parts; -inf for items that are not listed.
             k: entries of the list.
         """
         codes, bounds = np.zeros((1, self._rows.codes.shape[1]), np.int16), np.zeros((1, 3))
-        spans = equal_parts(self.n_items, _SPAN)
-        ids = np.full((len(spans) + 1, size), -1, np.int32)
-        scores, sizes = np.full(ids.shape, -np.inf, np.float32), np.zeros(len(ids), np.int64)
-        _offer(problem, self._rows, few, values, excluded, codes, bounds, (ids, scores, sizes))
-        own = _block_norms(problem.users)[0]
-        least = scores[0, 0] if size and sizes[0] == size else np.float32(-np.inf)
+        user, spans = lead_users(problem.users, self._leading), equal_parts(self.n_items, _SPAN)
+        ids = np.full((len(spans), min(k, self.n_items)), -1, np.int32)
+        heaps = Heaps(ids, np.full(ids.shape, -np.inf, np.float32), np.zeros(len(ids), np.int64))
+        _encode(problem, self._rows, codes, bounds)
 
-        def scan(start: int, stop: int) -> None:
-            heap = 1 + next(n for n, span in enumerate(spans) if span[0] == start)
-            _scan(
-                problem, self._rows, few, excluded, codes, bounds, (ids, scores, sizes), heap, least, start, stop,
-                self._norms, own,
-            )  # fmt: skip
+        def _work(start: int, stop: int) -> None:
+            heap = next(n for n, span in enumerate(spans) if span[0] == start)
+            _list_span(problem, self._rows, self._leading, user, codes, bounds, added, heaps, heap, start, stop)
 
-        parallel_for(scan, spans, keep_threads=True)
+        parallel_for(_work, spans, keep_threads=True)
         listed = ids.ravel() >= 0
-        found, best = ids.ravel()[listed], scores.ravel()[listed]
+        found, best = ids.ravel()[listed], heaps.scores.ravel()[listed]
         order = np.lexsort((found, -best))[:k]
         padded = np.full(k, -1, np.int32), np.full(k, -np.inf, np.float32)
         padded[0][: len(order)], padded[1][: len(order)] = found[order], best[order]
         return padded
-
-
-def _block_norms(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a bound of the norm of each block of columns, float32 [n, blocks]."""
-    n, d = vectors.shape
-    norms = np.zeros((n, -(-d // _BLOCK)), np.float32)
-    for b in range(norms.shape[1]):
-        part = vectors[:, b * _BLOCK : (b + 1) * _BLOCK]
-        norms[:, b] = np.sqrt(np.einsum("nd,nd->n", part, part, dtype=np.float64)) * _UPWARD
-    return norms
 
 
 def _checked_ids(name: str, ids: NDArray[np.integer[Any]], n: int) -> NDArray[np.int32]:
@@ -175,55 +152,64 @@ def _sum(sparse: SparsePart, room: Any) -> tuple[int, float]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _offer(
-    problem: Any, rows: CodedRows, few: Any, values: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any
-) -> None:
-    """Encode the user, and offer the few that are not excluded to heap 0."""
-    ids, scores, sizes = heaps
+def _encode(problem: Any, rows: CodedRows, codes: Any, bounds: Any) -> None:
+    """Encode the one user."""
     if codes.shape[1] > 0:
         encode_user(problem.users, 0, rows.sizes, codes, bounds, 0)
-    k, size, e, scale = ids.shape[1], 0, 0, np.float64(problem.scale[0])
-    for m in range(len(few)):
-        i, x, below = few[m], values[m], False
-        while e < len(excluded) and excluded[e] < i:
-            e += 1
-        if e < len(excluded) and excluded[e] == i:
-            continue
-        if size == k and codes.shape[1] > 0:
-            center, radius = bound_dot(codes, bounds, 0, rows, i)
-            below = side_of(center + np.float64(x) * scale, radius, scores[0, 0]) < 0
-        if not below:
-            size = push(ids, scores, 0, size, k, score_pair(problem, 0, i, x), i)
-    sizes[0] = size
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _scan(
-    problem: Any, rows: CodedRows, few: Any, excluded: Any, codes: Any, bounds: Any, heaps: Any, q: Any, least: Any,
-    start: Any, stop: Any, norms: Any, own: Any,
+def _list_span(
+    problem: Any, rows: CodedRows, leading: LeadingRows, user: LeadingUsers, codes: Any, bounds: Any, added: Any,
+    heaps: Heaps, q: Any, start: Any, stop: Any,
 ) -> None:  # fmt: skip
-    """Offer the items start to stop that are neither few nor excluded to heap q, where they may exceed `least`."""
-    ids, scores, sizes = heaps
-    k, size, threshold = ids.shape[1], 0, least
-    f, e = np.searchsorted(few, start), np.searchsorted(excluded, start)
-    for i in range(start, stop):
-        if f < len(few) and few[f] == i:
-            f += 1
+    """Put the best of the items start to stop into heap q.
+
+    The k highest lower bounds end at `least`, and an item whose upper bound is lower is not listed.
+    """
+    ids, scores, k, size = heaps.ids, heaps.scores, heaps.ids.shape[1], 0
+    highs, scale = np.empty(stop - start), np.float64(problem.scale[0])
+    threshold = _bound_span(rows, leading, user, codes, bounds, added, scale, heaps, q, start, highs)
+    for t in range(len(highs)):
+        i = start + t
+        if highs[t] < threshold or added[i] == -np.inf:
             continue
-        while e < len(excluded) and excluded[e] < i:
-            e += 1
-        if e < len(excluded) and excluded[e] == i:
-            continue
-        if codes.shape[1] > 0 and threshold > -np.inf:
-            largest = 0.0
-            for b in range(len(own)):
-                largest += np.float64(own[b]) * np.float64(norms[i, b])
-            if side_of(0.0, largest * (1.0 + 1e-9), threshold) < 0:
-                continue
+        if user.codes.shape[1] > 0 and codes.shape[1] > 0 and threshold > -np.inf:
             center, radius = bound_dot(codes, bounds, 0, rows, i)
-            if side_of(center, radius, threshold) < 0:
+            if side_of(center + np.float64(added[i]) * scale, radius, threshold) < 0:
                 continue
-        size = push(ids, scores, q, size, k, score_pair(problem, 0, i, np.float32(0)), i)
+        size = push(ids, scores, q, size, k, score_pair(problem, 0, i, added[i]), i)
         if size == k:
-            threshold = max(least, scores[q, 0])
-    sizes[q] = size
+            threshold = max(threshold, scores[q, 0])
+    heaps.sizes[q] = size
+    ids[q, size:], scores[q, size:] = -1, np.float32(-np.inf)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bound_span(
+    rows: CodedRows, leading: LeadingRows, user: LeadingUsers, codes: Any, bounds: Any, added: Any, scale: Any,
+    heaps: Heaps, q: Any, start: Any, highs: Any,
+) -> Any:  # fmt: skip
+    """Write upper bounds of the scores of the items from `start` on; return the k-th highest lower bound."""
+    ids, scores, k, size, least = heaps.ids, heaps.scores, heaps.ids.shape[1], 0, np.float32(-np.inf)
+    centers, radii, lows = np.zeros(_BLOCK), np.zeros(_BLOCK), np.empty(_BLOCK, np.float32)
+    for first in range(0, len(highs), _BLOCK):
+        n = min(_BLOCK, len(highs) - first)
+        if user.codes.shape[1] > 0:
+            bound_leading(user, 0, leading, start + first, n, centers, radii)
+        elif codes.shape[1] > 0:
+            for t in range(n):
+                centers[t], radii[t] = bound_dot(codes, bounds, 0, rows, start + first + t)
+        for t in range(n):
+            x = added[start + first + t]
+            center = centers[t] + np.float64(x) * scale
+            margin = radii[t] + (abs(centers[t]) + abs(center) + radii[t]) * ROUNDED + LEAST
+            listed = x > -np.inf
+            highs[first + t] = center + margin if listed else -np.inf
+            lows[t] = np.float32(center - margin) if listed else np.float32(-np.inf)
+        for t in range(n):
+            if lows[t] > least or (size < k and lows[t] > -np.inf):
+                size = push(ids, scores, q, size, k, lows[t], start + first + t)
+                if size == k:
+                    least = scores[q, 0]
+    return least

@@ -13,6 +13,7 @@ from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.score import norms
 from mllmrec_kernels.mixed.coded_rows import CodedRows, encode
+from mllmrec_kernels.mixed.leading_rows import LeadingRows, lead_items
 from mllmrec_kernels.mixed.scores import (
     MixedScores,
     Problem,
@@ -59,6 +60,7 @@ class MixedItems:
         self.largest_norm = float(norms(self.vectors).max(initial=0.0)) if self.vectors.shape[1] else 0.0
         self.kept = KeptItems()
         self._coded: CodedRows | None = None
+        self._leading: LeadingRows | None = None
 
     def sparse_part(self, user_items: SparseLike) -> SparsePart:
         """Return the sparse part of users by their rows of R, sparse [U, J], checked."""
@@ -73,6 +75,12 @@ class MixedItems:
         rows = encode(self.vectors, max_bytes)
         self._coded = rows if len(rows.codes) else None
         return rows
+
+    def leading(self) -> LeadingRows:
+        """Return the vectors on their leading axes, 170 bytes per item."""
+        if self._leading is None:
+            self._leading = lead_items(self.vectors)
+        return self._leading
 
 
 def as_items(scores: MixedScores) -> MixedItems:
