@@ -297,7 +297,7 @@ def test_a_gpu_fits_the_same_ensemble(dataset: Dataset, vectors: np.ndarray, mon
 def test_leading_vectors_in_blocks_are_those_of_a_dense_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leading_vectors, "_BLOCK", 4)
     monkeypatch.setattr(leading_vectors, "_BASIS", 2)  # many restarts
-    monkeypatch.setattr(leading_vectors, "_TOLERANCE", 1e-8)
+    monkeypatch.setattr(leading_vectors, "_GAIN", 1e-13)
     generator = np.random.default_rng(3)
     dense_matrix = np.where(generator.random((300, 120)) < 0.1, generator.random((300, 120)), 0)
     found, values = leading_vectors.leading_vectors(sp.csr_array(dense_matrix), 6)
