@@ -79,7 +79,7 @@ _INPUTS: Mapping[Stage, Callable[[Work], dict[str, Any]]] = {
         "graph": work.run.digest("graph"),
     },
     "evaluate": lambda work: {
-        "version": 3,
+        "version": 4,
         "config": work.evaluate_settings,
         "split": work.dataset.split_digest,
         "encode": work.run.digest("encode"),

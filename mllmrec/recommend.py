@@ -16,6 +16,7 @@ from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import changed_rows
 from mllmrec.errors import InputError, near_miss
+from mllmrec.evaluation.new_users import are_new
 from mllmrec.foundation import storage
 from mllmrec.foundation.memory import release_memory
 from mllmrec.foundation.progress import Progress, silent
@@ -188,7 +189,7 @@ def recommend_items(
         note = str(counts)
     else:
         ids, scores = list_anew(np.arange(len(users)))
-    unknown = np.diff(train.indptr)[users] == 0
+    unknown = are_new(train)[users]
     if unknown.any():
         popular, rows = popularity(train), np.flatnonzero(unknown)
         ids[rows], scores[rows] = popular.top(users[rows], config.top, known.take_rows(rows))

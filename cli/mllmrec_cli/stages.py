@@ -276,7 +276,7 @@ def print_results(evaluation: Evaluation) -> None:
 
 def _print_groups(evaluation: Evaluation) -> None:
     """Print the NDCG of each group of items and users; a line if the split has none but warm items."""
-    from mllmrec.evaluation.groups import GROUPS
+    from mllmrec.evaluation.groups import GROUPS, NEW
     from mllmrec.evaluation.metrics import short, written
     from mllmrec.report.sections.results import shown_metrics
 
@@ -293,3 +293,5 @@ def _print_groups(evaluation: Evaluation) -> None:
     ]
     rows += [(model, *(short(test[group][model][metric]) for group in GROUPS)) for model in evaluation.means["test"]]
     console.out.print(console.table(f"{written(metric)} by group", ("", *GROUPS), rows))
+    if groups.users["test"][NEW]:
+        console.say("new users have no training item: popularity ranks for them, whatever the model, as in their lists")

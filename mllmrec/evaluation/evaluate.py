@@ -3,7 +3,7 @@
 Every item of the catalogue is ranked except the user's training items. By default validation items stay
 rankable at test time, as in the field's published tables; `evaluate.mask_validation` takes them out.
 Evaluated are the users with a held-out and a training item; cold items and new users are judged apart as well
-(groups.py). Per-user values are kept.
+(groups.py). New users are ranked by popularity, as they are shown (new_users.py). Per-user values are kept.
 
 A user's scores are the same for both splits. So the held-out items of both are ranked in one pass, unless the splits
 leave out different items. No metric reads a rank beyond the largest cutoff. So with more than EXACT_USERS test users,
@@ -30,6 +30,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.evaluation.groups import ALL, Groups, GroupTable, SplitTask, rank_tasks
 from mllmrec.evaluation.groups import HeldOut as HeldOut
 from mllmrec.evaluation.groups import Ranker as Ranker
+from mllmrec.evaluation.new_users import AsShown
 from mllmrec.foundation import storage
 from mllmrec.foundation.progress import Progress, silent, under
 from mllmrec.foundation.tables import read_table
@@ -174,7 +175,8 @@ def evaluate_models(
         drawn = np.random.default_rng(seed).permutation(judged_users)[:most]
         drawn_from = {split: len(task.judged_users()) for split, task in tasks.items()}
         tasks = {split: task.of_users(drawn) for split, task in tasks.items()}
-    ranks = _rank_all(models, tasks, config, limit, progress)
+    shown = {name: AsShown(model, dataset.train) for name, model in models.items()}
+    ranks = _rank_all(shown, tasks, config, limit, progress)
     for split, task in tasks.items():
         means[split] = {}
         heldout = task.part(task.known)

@@ -11,9 +11,10 @@ of only the group:
 | cold items among cold | known | cold | cold items |
 | new users | new | all | all items |
 
-"Known" users have a training interaction; "all" is the protocol of published tables. A user without a held-out item of
-a group is not judged in it. A group without users has no value. Ranks among all items are computed once for all groups.
-Those among cold items are computed by the same kernels over the cold items' part of the model.
+"Known" users have a training interaction; "all" is the protocol of published tables. Runs and `mllmrec compare` rank
+for new users by popularity, as their lists are (new_users.py). A user without a held-out item of a group is not judged
+in it. A group without users has no value. Ranks among all items are computed once for all groups. Those among cold
+items are computed by the same kernels over the cold items' part of the model.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import HeldOut, Ranker, nobody_to_judge
 from mllmrec.evaluation.groups import SplitTask
 from mllmrec.evaluation.metrics import short, standard_error
+from mllmrec.evaluation.new_users import AsShown
 from mllmrec.foundation.progress import Progress, silent, under
 
 _CUTOFFS = (10, 20)
@@ -39,7 +40,8 @@ def evaluate_groups(
         group -> metric -> float64 [its users].
     """
     task = SplitTask.of(dataset, split, config)
-    _, judged = task.judge(model, _CUTOFFS, limit=max(_CUTOFFS), progress=under(progress, f"rank {split}"))
+    shown, label = AsShown(model, dataset.train), f"rank {split}"
+    _, judged = task.judge(shown, _CUTOFFS, limit=max(_CUTOFFS), progress=under(progress, label))
     return {group: {name: own.values[name] for name in SHOWN} for group, own in judged.items()}
 
 

@@ -18,7 +18,9 @@ from mllmrec.dataset import Dataset
 from mllmrec.dataset.splits import resplit
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, GROUPS, NEW, WARM, Ranker, SplitTask
+from mllmrec.evaluation.new_users import AsShown
 from mllmrec.models import EASE, ItemKNN
+from mllmrec.models.baselines import popularity
 from mllmrec.models.scoring import ScoresAmong, VectorScorer
 from mllmrec.models.weight_scorers import StandardizedScorer, WeightsScorer
 
@@ -76,6 +78,7 @@ def rankers(dataset: Dataset, vectors: np.ndarray) -> dict[str, tuple[Ranker, np
 def test_groups_equal_full_sorting(cold: Dataset, vectors: np.ndarray, name: str, mask_validation: bool) -> None:
     model, scores = rankers(cold, vectors)[name]
     made = evaluate_models({"m": model}, cold, EvaluateConfig(cutoffs=(K,), mask_validation=mask_validation))
+    scores[np.diff(cold.train.indptr) == 0] = np.bincount(cold.train.indices, minlength=cold.n_items)
     groups = made.groups
     assert groups.apart and made.users["test"] == made.per_user.filter(split="test").height
     for group, (users, recall, ndcg) in expected(cold, scores, mask_validation=mask_validation).items():
@@ -84,6 +87,16 @@ def test_groups_equal_full_sorting(cold: Dataset, vectors: np.ndarray, name: str
         assert (means[f"recall@{K}"], means[f"ndcg@{K}"]) == pytest.approx((recall, ndcg)), group
         rows = groups.per_user.filter(split="test", group=group)
         assert len(rows) == users and rows[f"recall@{K}"].mean() == pytest.approx(recall)
+
+
+def test_new_users_have_the_ranks_of_popularity_whatever_the_model(cold: Dataset, vectors: np.ndarray) -> None:
+    knn, _ = rankers(cold, vectors)["knn"]  # it scores all items alike for a user without any
+    task = SplitTask.of(cold, "test", EvaluateConfig())
+    own = knn.ranks(task.exclude, task.heldout)
+    shown = AsShown(knn, cold.train).ranks(task.exclude, task.heldout)
+    popular = popularity(cold.train).ranks(task.exclude, task.heldout)
+    np.testing.assert_array_equal(shown, np.where(task.known, own, popular))
+    assert (shown != own).any() and (shown != popular).any()
 
 
 def test_ranks_among_some_items_need_no_kernel(cold: Dataset, vectors: np.ndarray) -> None:
