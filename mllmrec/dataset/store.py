@@ -111,7 +111,7 @@ def _fill(
     lines = (json.dumps({"where": row.where, "reason": row.reason}, ensure_ascii=False) for row in rejected)
     storage.write_text(folder / "rejected.jsonl", "".join(f"{line}\n" for line in lines))
     listed = [*TABLES, *(f"features/{name}.npy" for name in features)]
-    files = {name: digests.hash_file(folder / name) for name in listed}
+    files = dict(zip(listed, digests.hash_files(folder / name for name in listed), strict=True))
     warnings = [*facts["warnings"], *left_out]
     storage.write_json(
         folder / MANIFEST,
@@ -123,6 +123,20 @@ def _fill(
             "files": files,
         },
     )
+
+
+def _check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse files that are not those of the manifest.
+
+    Raises:
+        MismatchError: one is missing, or was changed.
+    """
+    files = [folder / name for name in hashes]
+    gone = [file for file in files if not file.is_file()]
+    found = [] if gone else zip(files, digests.hash_files(files), hashes.values(), strict=True)
+    changed = [file for file, sha, written in found if sha != written]
+    for file in (*gone, *changed):
+        raise MismatchError(f"{file} is not what prepare wrote; prepare the dataset again")
 
 
 def load(folder: Path) -> Dataset:
@@ -141,9 +155,7 @@ def load(folder: Path) -> Dataset:
         )
     open_foreign(folder, find_problems_of_version)  # before the manifest is read: it may be a link
     manifest = storage.read_json(folder / MANIFEST)
-    for name, sha in manifest["files"].items():
-        if not (folder / name).is_file() or digests.hash_file(folder / name) != sha:
-            raise MismatchError(f"{folder / name} is not what prepare wrote; prepare the dataset again")
+    _check_hashes(folder, manifest["files"])
     dataset = Dataset(
         name=manifest["name"],
         users=read_table(folder / "users.parquet", USERS)["id"],

@@ -18,7 +18,7 @@ from mllmrec.foundation.progress import Progress, silent
 
 def are_new(train: CSR) -> NDArray[np.bool_]:
     """Return whether each user has no training item, bool [U]."""
-    return np.diff(train.indptr) == 0
+    return np.asarray(np.diff(train.indptr) == 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,18 +203,18 @@ def nulled(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write parquet atomically.
+    """Write parquet atomically, a million rows at a time: so a large table has no copy beside it.
 
     Args:
         path: the file.
         table: its content.
         notes: key-value metadata of the file.
     """
-    arrow = table.to_arrow()
-    if notes:
-        arrow = arrow.replace_schema_metadata({key: str(value) for key, value in notes.items()})
-    with atomic(path) as temporary:
-        pq.write_table(arrow, temporary, compression="zstd")
+    schema = table.clear().to_arrow().schema
+    schema = schema.with_metadata({key: str(value) for key, value in notes.items()}) if notes else schema
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for rows in table.iter_slices(1 << 20) if table.height else [table]:
+            writer.write_table(rows.to_arrow().replace_schema_metadata(schema.metadata))
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

@@ -33,6 +33,7 @@ from typing import Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
+from mllmrec_kernels.base.parallel import chunks, parallel_for
 from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
@@ -42,13 +43,13 @@ from mllmrec.features.encode import Vectors, mean_of_owned, normalize_rows
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
 from mllmrec.models.gfcf import normalize_bipartite
+from mllmrec.models.ordered_sums import ROWS, gram_of, parts_in_order, turned_product
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
 _ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
 _MAP_STRENGTH = 0.1  # c of the map
 _PREDICTION_STRENGTH = 1.0  # c of a prediction
-_BLOCK = 1 << 14  # rows in float64 at once
 
 
 class ContentConfig(ModelConfig):
@@ -151,8 +152,14 @@ class Projection:
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Return Z of vectors [J, d], float32 [J, r] with unit rows."""
-        centered: Vectors = vectors - self.mean
-        return normalize_rows(centered @ self.axes)
+        mapped = np.empty((len(vectors), self.axes.shape[1]), np.float32)
+
+        def _work(start: int, stop: int) -> None:
+            centered: Vectors = vectors[start:stop] - self.mean
+            mapped[start:stop] = normalize_rows(centered @ self.axes)
+
+        parallel_for(_work, chunks(len(vectors), ROWS))
+        return mapped
 
 
 def project_vectors(vectors: Vectors, user_items: CSR, blocks: Blocks | None = None) -> Vectors:
@@ -187,8 +194,14 @@ class LeaveOneOutRegression:
 
     def _leverage(self, X: Vectors) -> NDArray[np.float64]:
         """Return H_ii of the items with these centered vectors."""
-        parts = (((x @ self._inverse) * x).sum(axis=1) for x in _blocks(X))
-        return np.concatenate([np.empty(0), *parts])
+        own = np.empty(len(X))
+
+        def _work(start: int, stop: int) -> None:
+            x = X[start:stop].astype(np.float64)
+            own[start:stop] = ((x @ self._inverse) * x).sum(axis=1)
+
+        parallel_for(_work, chunks(len(X), ROWS))
+        return own
 
     def predict(self, table: Vectors, items: NDArray[np.int64] | None = None) -> Vectors:
         """Return the prediction of rows of a table.
@@ -200,14 +213,20 @@ class LeaveOneOutRegression:
         Returns:
             float32 [n, r].
         """
-        coefficients = self._inverse @ (self._X.T @ table)  # [d, r]
+        coefficients = (self._inverse @ turned_product(self._X, table)).astype(np.float32)  # [d, r]
         if items is None:
             X, own = self._X, self._own
         else:
             X, table = self._X[items], table[items]
             own = self._leverage(X)
-        fitted, H = X @ coefficients.astype(np.float32), own[:, None]
-        return np.asarray((fitted - H * table) / (1 - H), np.float32)
+        predicted, H = np.empty((len(X), table.shape[1]), np.float32), own[:, None]
+
+        def _work(start: int, stop: int) -> None:
+            at = slice(start, stop)
+            predicted[at] = (X[at] @ coefficients - H[at] * table[at]) / (1 - H[at])
+
+        parallel_for(_work, chunks(len(X), ROWS))
+        return predicted
 
 
 def _center(vectors: Vectors) -> Vectors:
@@ -220,16 +239,9 @@ def _mean(vectors: Vectors) -> Vectors:
     return np.asarray(vectors.mean(axis=0, dtype=np.float64), np.float32)
 
 
-def _blocks(table: Vectors) -> Iterator[NDArray[np.float64]]:
-    """Yield the rows in float64, some at a time."""
-    for start in range(0, len(table), _BLOCK):
-        yield table[start : start + _BLOCK].astype(np.float64)
-
-
 def _damp(X: Vectors, strength: float) -> tuple[NDArray[np.float64], float]:
     """Return X^T X + lambda I, [d, d], and lambda: `strength` times the mean eigenvalue of X^T X."""
-    width = X.shape[1]
-    gram = sum((x.T @ x for x in _blocks(X)), np.zeros((width, width)))
+    gram, width = gram_of(X), X.shape[1]
     scale = strength * float(np.trace(gram)) / max(1, width)
     return gram + scale * np.eye(width), scale
 
@@ -241,15 +253,20 @@ def _smoothed_gram(V: Vectors, user_items: CSR, blocks: Blocks | None) -> NDArra
     n = scaled.shape[0]
     grams: Iterator[NDArray[np.float64]]
     if blocks and n:
-        work = Work(gram_block, "project vectors", n, _BLOCK, {"users": CSR.from_scipy(scaled)}, {"vectors": V})
+        work = Work(gram_block, "project vectors", n, ROWS, {"users": CSR.from_scipy(scaled)}, {"vectors": V})
         grams = iter(blocks.run(work)["grams"])
     else:
-        grams = (_gram_of(scaled[start : start + _BLOCK], V) for start in range(0, n, _BLOCK))
+        grams = parts_in_order(lambda start, stop: _gram_of(scaled[start:stop], V), n)
     for of_block in grams:
         gram += of_block
     diagonal = np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel()  # the diagonal
-    for start, v in zip(range(0, len(V), _BLOCK), _blocks(V), strict=True):
-        gram -= v.T @ (diagonal[start : start + _BLOCK, None] * v)
+
+    def weighted_gram(start: int, stop: int) -> NDArray[np.float64]:
+        v = V[start:stop].astype(np.float64)
+        return np.asarray(v.T @ (diagonal[start:stop, None] * v))
+
+    for of_block in parts_in_order(weighted_gram, len(V)):
+        gram -= of_block
     return gram
 
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels.base.parallel import chunks, parallel_for
+from mllmrec_kernels.propagate.narrow import multiply_narrow
 from numpy.typing import NDArray
 
 _BLOCK = 16  # vectors that are added at once
 _BASIS = 6  # blocks of a full basis beside twice the wanted vectors
 _GAIN = 1e-5  # of the sum of the wanted eigenvalues: a restart that adds less is the last
 _RESTARTS = 200  # at most
-_ROWS, _COLUMNS, _VECTORS = 1 << 12, 1 << 13, 32  # of one piece of a product
+_COLUMNS, _VECTORS = 1 << 13, 32  # of one piece of a product
 _AGAIN = 0.1  # of a vector's length: where Q had more of it than that leaves, rounding needs a second projection
 _LOST = 1e-10  # of the longest vector: shorter ones are rounding once Q is taken from them
 Table = NDArray[np.float64]
@@ -45,7 +46,7 @@ def leading_vectors(S: sp.csr_array, count: int) -> tuple[Table, Table]:
     for _ in range(_RESTARTS):
         while size + _BLOCK <= most:
             last = slice(size, size + _BLOCK)
-            product = np.ascontiguousarray(_times(turned, _times(S, np.ascontiguousarray(Q[last].T))).T)
+            product = np.ascontiguousarray(_times(turned, _times(S, Q[last].T)).T)
             size, longest = size + _BLOCK, max(longest, float(np.linalg.norm(product, axis=1).max()))
             known = _append(Q, size, product, longest, generator)
             H[:size, last], H[last, :size] = known, known.T
@@ -65,13 +66,7 @@ def leading_vectors(S: sp.csr_array, count: int) -> tuple[Table, Table]:
 
 def _times(matrix: sp.csr_array, table: Table) -> Table:
     """Return a sparse matrix [R, C] times a table [C, b]."""
-    out = np.empty((matrix.shape[0], table.shape[1]))
-
-    def _work(start: int, stop: int) -> None:
-        out[start:stop] = matrix[start:stop] @ table
-
-    parallel_for(_work, chunks(len(out), _ROWS))
-    return out
+    return multiply_narrow(matrix.indptr, matrix.indices, matrix.data, table)
 
 
 def _append(Q: Table, size: int, block: Table, longest: float, generator: np.random.Generator) -> Table:

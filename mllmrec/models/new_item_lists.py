@@ -37,7 +37,7 @@ class Quality(NamedTuple):
     ndcg: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TopLists:
     """The best items of one kind for some users.
 
@@ -66,6 +66,12 @@ class TopLists:
         found = np.asarray(relevant.to_scipy()[rows, np.maximum(ids, 0).ravel()]).reshape(ids.shape)
         return TopLists(values, (found > 0) & (ids >= 0), np.diff(relevant.indptr))
 
+    @cached_property
+    def _shown(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """User and place of each hit."""
+        users, places = np.nonzero(self.hits)
+        return users, places
+
     def quality_beside(self, others: TopLists, shift: float, *, is_first: bool) -> Quality:
         """Return the quality of these items in lists that they share with others.
 
@@ -74,7 +80,7 @@ class TopLists:
             shift: added to the scores of these items.
             is_first: of equal scores, these items stand above the others.
         """
-        users, places = np.nonzero(self.hits)
+        users, places = self._shown
         own = self.scores[users, places].astype(np.float64)[:, None] + shift
         rivals = others.scores[users]
         ranks = places + (rivals > own if is_first else rivals >= own).sum(axis=1)
@@ -188,16 +194,20 @@ class ItemGroups:
         """
         return predict_all_columns(self._columns, mean, owned, self._blocks)
 
-    def predicted_lists(self, columns: sp.csc_array, mean: sp.csr_array, relevant: sp.csr_array) -> TopLists:
+    def predict_vectors(self, mean: sp.csr_array) -> Vectors:
+        """Return the vectors of predicted items at a gain of 1, float32 [J, D]; `mean` is A, float32 [J, I]."""
+        return predict_rows(self._items, mean, Prediction())
+
+    def predicted_lists(self, columns: sp.csc_array, vectors: Vectors, relevant: sp.csr_array) -> TopLists:
         """Return the lists of a group by predicted parameters at a gain of 1.
 
         Args:
             columns: weights, float32 [I, J].
-            mean: A, float32 [J, I].
+            vectors: float32 [J, D].
             relevant: binary [B, J].
         """
         nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
-        scores = self._scored(columns, predict_rows(self._items, mean, Prediction()))
+        scores = self._scored(columns, vectors)
         return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True), self._blocks)
 
     def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:

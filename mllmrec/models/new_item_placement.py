@@ -122,8 +122,9 @@ def choose_placement(
     means = _all_means(features, hidden, kept, blocks)
     for n, (sharpness, near) in enumerate(zip(SHARPNESS, means, strict=True)):
         mean = spread_columns(near, kept, train.n_columns)
+        vectors = groups.predict_vectors(mean)
         for m, (owned, columns) in enumerate(zip(OWNED, groups.predict_columns(mean, OWNED), strict=True), start=1):
-            at_scale = groups.predicted_lists(columns, mean, liked)
+            at_scale = groups.predicted_lists(columns, vectors, liked)
             for gain in GAINS:
                 new_lists = replace(at_scale, scores=np.float32(gain) * at_scale.scores)
                 offset = highest_offset(known_lists, new_lists, share)

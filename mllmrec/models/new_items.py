@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, topk_cosine
+from mllmrec_kernels.base.parallel import chunks, parallel_for
 from mllmrec_kernels.mixed.largest import largest_of_product
 from numpy.typing import NDArray
 
@@ -39,12 +40,12 @@ from mllmrec.blocks.work import Arrays, Block, Work, rows_a_block
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors, normalize_rows
 from mllmrec.graph.neighbors import Lists, shard_block
+from mllmrec.models.ordered_sums import ROWS, gram_of
 
 NEIGHBORS = 20  # k
 MOST_WEIGHTS = 400  # of a predicted column; the smallest are dropped
 _ROUNDING = 1e-9  # eigenvalues below this share of the largest are rounding
 _BLOCK = 1 << 10  # items searched for or predicted at once
-_CENTERED = 1 << 14  # rows in float64 at once
 
 
 def place(known: Vectors, new: Vectors, user_items: CSR | None) -> sp.csr_array:
@@ -129,20 +130,18 @@ class HalfWhitening:
     def of(vectors: Vectors) -> HalfWhitening:
         """Fit the map to vectors [I, d]."""
         mean = vectors.mean(axis=0, dtype=np.float64)
-        gram = np.zeros((vectors.shape[1], vectors.shape[1]))
-        for start in range(0, len(vectors), _CENTERED):
-            rows = vectors[start : start + _CENTERED] - mean
-            gram += rows.T @ rows
-        values, axes = np.linalg.eigh(gram / max(1, len(vectors)))
+        values, axes = np.linalg.eigh(gram_of(vectors, mean) / max(1, len(vectors)))
         kept = values > _ROUNDING * max(values.max(initial=0), np.finfo(np.float32).tiny)
         return HalfWhitening(mean.astype(np.float32), (axes[:, kept] * values[kept] ** -0.25).astype(np.float32))
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Return x of vectors [J, d], float32 [J, r] with unit rows; an item without a vector gets zeros."""
         x = np.empty((len(vectors), self.axes.shape[1]), np.float32)
-        for start in range(0, len(vectors), _CENTERED):
-            rows = vectors[start : start + _CENTERED]
-            x[start : start + _CENTERED] = normalize_rows(np.asarray((rows - self.mean) @ self.axes, np.float32))
+
+        def _work(start: int, stop: int) -> None:
+            x[start:stop] = normalize_rows(np.asarray((vectors[start:stop] - self.mean) @ self.axes, np.float32))
+
+        parallel_for(_work, chunks(len(vectors), ROWS))
         x[~vectors.any(axis=1)] = 0
         return x
 

@@ -237,7 +237,8 @@ class Run:
     def _keep(self, stage: Stage, fingerprint: str, inputs: Mapping[str, Any], names: list[str]) -> None:
         """Seal a stage's files; whatever its last run wrote under other names is removed."""
         before = self._seal(stage)
-        outputs = {file.name: digests.hash_file(file) for file in (self.file(stage, name) for name in names)}
+        files = [self.file(stage, name) for name in names]
+        outputs = dict(zip((file.name for file in files), digests.hash_files(files), strict=True))
         seal = Seal(stage=stage, fingerprint=fingerprint, leaky=self.leaky, inputs=dict(inputs), outputs=outputs)
         storage.write_json(seal_path(self.folder, stage), seal.model_dump())
         if before:

@@ -19,7 +19,7 @@ from mllmrec.features.encoder import Encoder
 from mllmrec.foundation.progress import silent
 from mllmrec.graph import neighbors
 from mllmrec.graph.item_graph import build_graph
-from mllmrec.models import content, gfcf, new_item_lists, new_items, weight_scorers
+from mllmrec.models import content, gfcf, new_item_lists, new_items, ordered_sums, weight_scorers
 from mllmrec.models.base import FitContext, Recommender
 from mllmrec.models.baselines import baselines
 from mllmrec.models.ease import EASE
@@ -153,7 +153,8 @@ def test_new_items_placed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_projection_is_one_sum_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content, "_BLOCK", 64)
+    for module in (content, ordered_sums):
+        monkeypatch.setattr(module, "ROWS", 64)
     R, V, blocks = interactions(), table(200, 6), blocks_in(tmp_path)
     Z = content.project_vectors(V, R, blocks)
     assert np.array_equal(Z, content.project_vectors(V, R)) and blocks.counts["blocks"] == 5

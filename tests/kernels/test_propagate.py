@@ -3,10 +3,11 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.propagate import COMBINES, HOWS, cpu, normalize, propagate
+from mllmrec_kernels.propagate import COMBINES, HOWS, cpu, narrow, normalize, propagate
 
 from tests.kernels.sparse_cases import GRAPHS, Graph, from_rows, ids, random_graph
 
@@ -167,6 +168,25 @@ def test_refusals_name_the_argument(options, message):
     arguments |= options
     with pytest.raises(KernelInputError, match=message):
         propagate(arguments.pop("graph"), arguments.pop("features"), **arguments)
+
+
+@pytest.mark.parametrize("width", [1, 16, 19])
+def test_products_with_a_narrow_table_have_the_bits_of_scipy(width: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(narrow, "_ROWS", 32)
+    generator = np.random.default_rng(width)
+    filled = sp.random_array((260, 90), density=0.05, format="csr", rng=generator)
+    matrix = sp.vstack([sp.csr_array((40, 90)), filled], format="csr")
+    table = np.asfortranarray(generator.standard_normal((90, width)))
+    product = narrow.multiply_narrow(matrix.indptr, matrix.indices, matrix.data, table)
+    np.testing.assert_array_equal(product, matrix @ np.ascontiguousarray(table))
+    np.testing.assert_allclose(product, matrix.toarray() @ table)
+    assert not product[:40].any() and product[40:].any()
+
+
+def test_a_matrix_without_entries_gives_zeros():
+    empty = sp.csr_array((4, 3))
+    product = narrow.multiply_narrow(empty.indptr, empty.indices, empty.data, np.ones((3, 2)))
+    np.testing.assert_array_equal(product, np.zeros((4, 2)))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0])

@@ -10,6 +10,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.dataset import Dataset, Histories
 from mllmrec.models import content as projection
+from mllmrec.models import ordered_sums
 from mllmrec.models.content import LeaveOneOutRegression, project_vectors
 from mllmrec.models.ials import alternate
 
@@ -25,7 +26,8 @@ def test_cosines_of_the_projection_are_the_two_sided_regression(
     dataset: Dataset, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     """Written out with its I x I matrix in float64."""
-    monkeypatch.setattr(projection, "_BLOCK", block)
+    for module in (projection, ordered_sums):
+        monkeypatch.setattr(module, "ROWS", block)
     R, V = dataset.train.to_scipy().toarray().astype(np.float64), centred(vectors)
     scaled = R / np.sqrt(np.maximum(R.sum(1, keepdims=True), 1) * np.maximum(R.sum(0), 1))
     C = scaled.T @ scaled
@@ -71,7 +73,8 @@ def test_the_projection_finds_the_coordinate_that_customers_buy_by() -> None:
 @pytest.mark.parametrize("block", [5, 1 << 14])
 def test_an_item_has_no_part_in_its_own_prediction(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     """As the regression fitted without it says; and changing its row changes all predictions but its own."""
-    monkeypatch.setattr(projection, "_BLOCK", block)
+    for module in (projection, ordered_sums):
+        monkeypatch.setattr(module, "ROWS", block)
     generator = np.random.default_rng(5)
     vectors, table = (generator.standard_normal((23, n)).astype(np.float32) for n in (6, 4))
     X = centred(vectors)
