@@ -25,6 +25,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -190,17 +191,19 @@ class Ensemble(FittedEnsemble):
             Z: float32 [I, r], projected item vectors.
             rows: of the users for each half-life.
         """
-        progress, r = self.context.progress, self.config.factors
+        progress, r, blocks = self.context.progress, self.config.factors, self.context.blocks
         R, profiles, parts = data.user_items, data.users, dict[str, VectorScorer]()
         strengths = FACTOR_STRENGTHS[0]
-        if not self._leaves_out("factors"):
-            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, self.context.blocks)
-            chosen, parts["factors"] = validation.best("factors", factors, progress)
-            strengths = FACTOR_STRENGTHS[chosen]
+        with ThreadPoolExecutor(1) as beside:  # each has steps on one core
+            widest = None if self._leaves_out("graph filter") else beside.submit(graph_filter, R, r, blocks)
+            wait([widest] if blocks and widest else [])  # workers have one work at a time
+            if not self._leaves_out("factors"):
+                factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, blocks)
+                chosen, parts["factors"] = validation.best("factors", factors, progress)
+                strengths = FACTOR_STRENGTHS[chosen]
         self.factor_settings = pair_weight(R, strengths[0]), strengths[1]
-        if not self._leaves_out("graph filter"):
-            widest = graph_filter(R, r, self.context.blocks)
-            filters = (narrow(widest, max(1, r // share)) for share in _FILTER_SHARES)
+        if widest:
+            filters = (narrow(widest.result(), max(1, r // share)) for share in _FILTER_SHARES)
             parts["graph filter"] = validation.best("graph filters", filters, progress)[1]
         means = mean_of_owned(items, R)
         if not self._leaves_out("content"):
@@ -213,8 +216,7 @@ class Ensemble(FittedEnsemble):
             drop_pages(profiles)
         del means
         parts["popularity"] = log_popularity(R)
-        kept = [name for name in parts if not self._leaves_out(name)]
-        return {name: standardize(parts.pop(name)) for name in kept}
+        return {name: standardize(parts.pop(name)) for name in list(parts) if not self._leaves_out(name)}
 
     def _fit_ridges(
         self, validation: Validation, tables: Sequence[Vectors], device: torch.device | None
