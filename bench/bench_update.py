@@ -164,12 +164,8 @@ def compare_quality(update: Path, scratch: Path) -> str:
         update: run that went on from an earlier one.
         scratch: run of the same dataset from nothing.
     """
-    tables = [
-        run.evaluation.per_user.filter(
-            (pl.col("split") == "test") & (pl.col("model") == list(run.evaluation.means["test"])[-1])
-        )
-        for run in (Run(update), Run(scratch))
-    ]
+    judged = [Run(folder).evaluation for folder in (update, scratch)]
+    tables = [evaluation.rows_of(evaluation.own_model) for evaluation in judged]
     both = tables[0].join(tables[1], on="id", suffix="_scratch")
     own, other = (both[name].to_numpy() for name in ("ndcg@20", "ndcg@20_scratch"))
     gap = mean_interval(own - other)

@@ -273,7 +273,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         partial(read_model, work.config.model),
         lambda scratch: work.train(artefacts.encode, artefacts.graph, scratch),
     ).model
-    work.keeps_fit = artefacts.train.refitted is not None
+    work.keeps_fit, work.could_keep = artefacts.train.refitted is not None, artefacts.train.keeps_refits
     yield "train"
     artefacts.evaluate = step(
         "evaluate",

@@ -88,6 +88,7 @@ class Work:
     profiled: Histories = field(init=False)
     block_counts: Counter[str] = field(init=False, default_factory=Counter)
     keeps_fit: bool = field(init=False, default=False)  # whether the model keeps an earlier one's fit where it can
+    could_keep: bool = field(init=False, default=False)  # whether models of its kind do
 
     def __post_init__(self) -> None:
         self.engines = Engines(self.config, self.dataset)
@@ -133,7 +134,7 @@ class Work:
         anew = ", ".join(self.anew)
         others = f"; from scratch, for settings differ or the model cannot go on: {anew}" if anew else ""
         again = (_AGAIN,) if self.keeps_fit else ()
-        if "train" in self.reused and not self.keeps_fit and self.config.model.kind == "ensemble":
+        if "train" in self.reused and self.could_keep and not self.keeps_fit:
             again = (_FROM_NOTHING,)
         return (f"from {self.earlier.run.folder}: {self.earlier.growth.summary}{others}", *again)
 

@@ -80,10 +80,18 @@ class Evaluation:
         if not self.drawn_from:
             return f"{users} test users"
         metric = sorted((name for name in self.per_user.columns if name.startswith("ndcg@")), key=_PREFERRED.__eq__)[-1]
-        own = self.per_user.filter((pl.col("split") == "test") & (pl.col("model") == list(self.means["test"])[-1]))
-        error = metrics.standard_error(own[metric].to_numpy())
+        error = metrics.standard_error(self.rows_of(self.own_model)[metric].to_numpy())
         written = metrics.written(metric)
         return f"{users} of {self.drawn_from['test']:,} test users, standard error of {written} {error:.4f}"
+
+    @property
+    def own_model(self) -> str:
+        """Return the name of the last model, which is the run's own."""
+        return list(self.means["test"])[-1]
+
+    def rows_of(self, model: str, split: HeldOut = "test") -> pl.DataFrame:
+        """Return the rows of `per_user` of one model on one split, in the order of the users."""
+        return self.per_user.filter((pl.col("split") == split) & (pl.col("model") == model))
 
     @property
     def unjudged(self) -> str:

@@ -159,6 +159,11 @@ class Recommender(ABC):
         """One line about the fitted model."""
         return self.title
 
+    @property
+    def keeps_refits(self) -> bool:
+        """Tell whether a later fit may keep this one where nothing changed."""
+        return False
+
     def recommend(self, users: ArrayLike | Matrix, k: int, *, exclude: Matrix | None = None) -> Lists:
         """Return the k items of highest score for each of some users, best first; of equal scores the lower id.
 

@@ -107,15 +107,13 @@ def _gaps(run: Run, first: Side) -> dict[str, Interval] | None:
         return None
     own, other = run.evaluation, first.run.evaluation
     shared = [metric for metric in first.results.metrics if metric in own.per_user.columns]
-    values = [per_user(table, list(table.means["test"])[-1], shared) for table in (own, other)]
+    values = [per_user(table, table.own_model, shared) for table in (own, other)]
     return dict(zip(shared, mean_intervals(values[0] - values[1]), strict=True))
 
 
 def _evaluated(run: Run) -> pl.Series:
     """Return the ids of the test users."""
-    table = run.evaluation
-    own = list(table.means["test"])[-1]
-    return table.per_user.filter((pl.col("split") == "test") & (pl.col("model") == own))["id"]
+    return run.evaluation.rows_of(run.evaluation.own_model)["id"]
 
 
 def _plots(sides: Sequence[Side], metrics: Sequence[str]) -> list[Plot]:

@@ -158,8 +158,7 @@ def per_user(evaluation: Evaluation, model: str, metrics: Sequence[str]) -> Floa
     Returns:
         float64 [users, m], users in the order of the evaluation.
     """
-    rows = evaluation.per_user.filter((pl.col("split") == "test") & (pl.col("model") == model))
-    return rows.select(metrics).to_numpy().astype(np.float64)
+    return evaluation.rows_of(model).select(metrics).to_numpy().astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def by_activity(evaluation: Evaluation, dataset: Dataset) -> Slices:
     models = list(evaluation.means["test"])
     metric = next(name for name in reversed(shown_metrics(evaluation)) if name.startswith("recall"))
     values = np.hstack([per_user(evaluation, model, [metric]) for model in models])
-    users = evaluation.per_user.filter((pl.col("split") == "test") & (pl.col("model") == models[0]))["id"]
+    users = evaluation.rows_of(models[0])["id"]
     lengths = np.diff(dataset.histories("train").indptr)
     active = lengths[_places(dataset.users, users)]
     groups = []
