@@ -165,7 +165,7 @@ def dry_run(dataset: Path, config: Config, cache: Path | None, until: str, *, js
     from mllmrec.reason.prompts import PromptStage
     from mllmrec.reason.request_plan import plan_requests
 
-    loaded = load(dataset)
+    loaded = load(dataset, verified=False)
     with open_cache(cache) as opened:
         stages: list[PromptStage] = ["describe"] if until == "describe" else ["describe", "profile"]
         plans = plan_requests(loaded, config, opened, stages)

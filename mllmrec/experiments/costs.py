@@ -17,8 +17,8 @@ from numba import get_num_threads
 
 from mllmrec.config import Config
 from mllmrec.dataset import Dataset
+from mllmrec.dataset.dataset import SPLITS, Split
 from mllmrec.evaluation.evaluate import EXACT_USERS
-from mllmrec.evaluation.metrics import users_with_heldout
 from mllmrec.foundation import storage
 from mllmrec.models.ensemble import FACTOR_ITERATIONS, FACTOR_STRENGTHS, RIDGE_STRENGTHS, EnsembleConfig
 from mllmrec.models.validation import SAMPLED_USERS
@@ -28,7 +28,7 @@ _MIB = 2**20
 _TEXT_WIDTH = 384  # columns of the default encoder
 _GEMM_SECONDS = 0.0052  # of the timed product on one core of the reference machine, with other work beside it
 _GEMM_ROWS = 640
-_BASE_MIB = 620  # of the process with its libraries and compiled kernels
+_BASE_MIB, _FIT_MIB = 280, 420  # of the process with its libraries, and more with compiled kernels of a fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,24 @@ class StageCost:
 
 def measure_sizes(dataset: Dataset, config: Config) -> Sizes:
     """Return the sizes of a run on a dataset."""
-    R = dataset.train
-    degrees = np.diff(R.indptr).astype(np.float64)
-    of_items = np.bincount(R.indices, weights=np.repeat(degrees, np.diff(R.indptr)), minlength=R.n_columns)
+    users, items, split = (dataset.interactions[name].to_numpy() for name in ("user", "item", "split"))
+    trained, n_users, n_items = split == SPLITS.index("train"), dataset.n_users, dataset.n_items
+    degrees = np.bincount(users[trained], minlength=n_users).astype(np.float64)
+    of_items = np.bincount(items[trained], weights=degrees[users[trained]], minlength=n_items)
+    counts = np.bincount(items[trained], minlength=n_items)
+
+    def judged(name: Split) -> int:
+        held = np.bincount(users[split == SPLITS.index(name)], minlength=n_users)
+        return int(np.count_nonzero((held > 0) & (degrees > 0)))
+
     file = dataset.features.get(config.encode.features)
     return Sizes(
-        users=R.n_rows,
-        items=R.n_columns,
-        interactions=R.nnz,
+        users=n_users,
+        items=n_items,
+        interactions=int(counts.sum()),
         shared=float((degrees**2).sum()),
-        steps=float(of_items[R.indices].sum()),
-        heldout=(
-            len(users_with_heldout(R, dataset.matrix("valid"))),
-            len(users_with_heldout(R, dataset.matrix("test"))),
-        ),
+        steps=float((of_items * counts).sum()),
+        heldout=(judged("valid"), judged("test")),
         width=_TEXT_WIDTH if file is None else int(storage.read_array(file).shape[1]),
         given=file is not None,
         cores=get_num_threads(),
@@ -131,16 +135,16 @@ def _seconds(work: Work, cores: int, speed: float) -> float:
 
 
 def _describe(sizes: Sizes, config: Config) -> Work:
-    return 0.0, 0.05 + 1.5e-5 * sizes.items
+    return 0.0, 0.05 + 1.2e-5 * sizes.items
 
 
 def _profile(sizes: Sizes, config: Config) -> Work:
-    return 0.0, 0.05 + (1e-6 if config.profile.kind == "mean" else 4e-5) * sizes.users
+    return 0.0, 0.03 + (4e-7 if config.profile.kind == "mean" else 4e-5) * sizes.users
 
 
 def _encode(sizes: Sizes, config: Config) -> Work:
     if sizes.given:
-        return 0.0, 0.05 + 5e-8 * sizes.width * (sizes.items + sizes.users)
+        return 0.0, 0.05 + 3e-8 * sizes.width * (sizes.items + sizes.users)
     texts = sizes.items + (0 if config.profile.kind == "mean" else sizes.users)
     return 0.02 * texts, 3.0
 
@@ -160,13 +164,13 @@ def _train(sizes: Sizes, config: Config) -> Work:
     each = rows * 2.5e-6 * (model.factors / 64) ** 2 + sizes.interactions * 4e-7 * (model.factors / 64) ** 1.5
     factors = FACTOR_ITERATIONS * len(FACTOR_STRENGTHS) * each
     k = min(model.cooccurrence_support + model.semantic_support, sizes.items) * 0.85
-    products, solves = 6.5e-4 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 2.6e-4 * (k / 200) ** 3
+    products, solves = 4.5e-4 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 1.8e-4 * (k / 200) ** 3
     ridges = 2 * sizes.items * (products * (1 + sizes.width / 384) / 2 + solves)
     judged = 9 * judges * sizes.items * 2e-10 * model.factors / 64 + judges * 2.5e-4
     lists = judges * sizes.items * 1.6e-11 * width + judges * 1e-3
-    filters = 2.0 + 8e-5 * rows * (model.factors / 64)
-    new_items = 6e-4 * sizes.items + 5e-4 * judges if model.new_items else 0.0
-    written = 3e-4 * sizes.items + 4e-5 * sizes.users
+    filters = 1.0 + 4.5e-5 * rows * (model.factors / 64)
+    new_items = 4.5e-4 * sizes.items + 4e-4 * judges if model.new_items else 0.0
+    written = 4e-5 * sizes.items + 1e-5 * sizes.users
     return factors + ridges + judged + lists + new_items / 2, filters + new_items / 2 + written
 
 
@@ -175,8 +179,8 @@ def _evaluate(sizes: Sizes, config: Config) -> Work:
     assert isinstance(model, EnsembleConfig)
     users, width = max(sizes.heldout), 2 * model.factors + 2 * sizes.width
     share = 1.0 if users > EXACT_USERS else 4.0  # of what is multiplied
-    counted = users * sizes.items * 5e-12 * width * share + users * 3e-4
-    return counted + users / max(1, sizes.users) * sizes.steps * 5e-9, 0.5 + 2e-5 * sum(sizes.heldout)
+    counted = users * sizes.items * 6.5e-12 * width * share + users * 8e-5
+    return counted + users / max(1, sizes.users) * sizes.steps * 3e-9, 0.3 + 3e-5 * sum(sizes.heldout)
 
 
 def _recommend(sizes: Sizes, config: Config) -> Work:
@@ -199,16 +203,16 @@ _SECONDS: Mapping[Stage, Callable[[Sizes, Config], Work]] = {
 
 def _bytes(sizes: Sizes, config: Config, stage: Stage) -> float:
     """Return the bytes of a stage's arrays at their peak."""
-    vectors = 4.0 * sizes.width * (sizes.users + sizes.items)
+    rows = sizes.users + sizes.items
+    vectors, tables = 4.0 * sizes.width * rows, 600.0 * rows + 60.0 * sizes.interactions
     if stage in ("describe", "profile"):
-        return 16.0 * sizes.interactions
+        return tables
     if stage in ("encode", "graph"):
-        return vectors + 48.0 * sizes.interactions + 200.0 * sizes.items
+        return tables + vectors
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    tables = 4.0 * (2 * model.factors + sizes.width + 1) * (sizes.users + sizes.items)
+    parts = 4.0 * (2 * model.factors + sizes.width + 1) * rows
     weights = 8.0 * sizes.items * 0.85 * (model.cooccurrence_support + model.semantic_support)
     if stage == "train":
-        new_items = 12_000.0 * sizes.items if model.new_items else 0.0
-        return new_items + vectors + 2.2 * tables + 4 * weights + 60.0 * sizes.interactions
-    return vectors + 2 * tables + 1.5 * weights + 48.0 * sizes.interactions
+        return _FIT_MIB * _MIB + vectors + 1.5 * parts + 3 * weights + 60.0 * sizes.interactions
+    return _FIT_MIB * _MIB + vectors + 2 * parts + 3 * weights + 150.0 * sizes.interactions

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from mllmrec.config import Config
-from mllmrec.dataset import Dataset
+from mllmrec.dataset import Dataset, Histories
 from mllmrec.reason import describe, profile
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, catalogue
@@ -19,6 +21,7 @@ from mllmrec.reason.requests import Engines
 from mllmrec.reason.token_budget import Measure
 
 _TOKENS_PER_WORD = 1.5  # of an answer that is not there yet
+_PLANNED = 20_000  # users whose requests are counted; of more, so many spread evenly stand for all
 _TOKENS_PER_PICTURE = 256  # of a 448 x 448 picture in most current families
 
 
@@ -76,16 +79,17 @@ def _plan_describe(
     dataset: Dataset, config: Config, cache: GenerationCache, engines: Engines
 ) -> tuple[StagePlan, list[Answer | None]]:
     engine, stage = engines.describer, config.describe
-    items = catalogue(dataset, images=stage.images)
+    pictured = _has_pictures(dataset) & stage.images
+    items = catalogue(replace(dataset, items=dataset.items.filter(pl.Series(pictured))))
     keys = describe.keys_of(engine, items)
     held = cache.get(dict.fromkeys(keys))
-    open_items = {key: item for key, item in zip(keys, items, strict=True) if key not in held and item.images}
+    open_items = {key: item for key, item in zip(keys, items, strict=True) if key not in held}
     pictures = sum(len(engine.pictures(item)) for item in open_items.values())
     prompts = sum(_tokens(engine.material(item), engines.measure("describe")) for item in open_items.values())
     generates = stage.engine != "extractive"
     plan = StagePlan(
         stage="describe",
-        total=sum(bool(item.images) for item in items),
+        total=len(items),
         calls=len(open_items),
         cached=len(held),
         prompt_tokens=prompts + pictures * _TOKENS_PER_PICTURE if generates else 0,
@@ -94,21 +98,66 @@ def _plan_describe(
         memory=engines.memory("describe"),
         note=engines.note("describe"),
     )
-    known = [held.get(key) if item.images else Answer("", "text-only") for key, item in zip(keys, items, strict=True)]
+    known: list[Answer | None] = [Answer("", "text-only")] * dataset.n_items
+    for item, key in zip(np.flatnonzero(pictured), keys, strict=True):
+        known[item] = held.get(key)
     return plan, known
+
+
+def _has_pictures(dataset: Dataset) -> NDArray[np.bool_]:
+    return dataset.items["images"].list.len().fill_null(0).to_numpy() > 0
 
 
 def _plan_profile(
     dataset: Dataset, config: Config, cache: GenerationCache, engines: Engines, answers: Sequence[Answer | None]
 ) -> StagePlan:
     stage = config.profile
+    if stage.kind == "mean":
+        rows = dataset.interactions if stage.history == "all" else dataset.interactions.filter(pl.col("split") == 0)
+        return StagePlan("profile", rows["user"].n_unique(), 0, 0, 0, 0, 0.0, None, "users are the mean of their items")
     histories = dataset.histories(stage.history)
+    filled = np.flatnonzero(np.diff(histories.indptr))
+    users = filled if len(filled) <= _PLANNED else filled[np.linspace(0, len(filled) - 1, _PLANNED).astype(np.int64)]
+    plan = _plan_histories(_only(histories, users), config, cache, engines, answers)
+    return plan if len(users) == len(filled) else _scaled(plan, len(filled))
+
+
+def _only(histories: Histories, users: NDArray[np.int64]) -> Histories:
+    """Return the histories of some users, int64 [B], alone."""
+    lengths = np.diff(histories.indptr)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[users])])
+    chosen = np.zeros(histories.n_users, bool)
+    chosen[users] = True
+    kept, times = np.repeat(chosen, lengths), histories.times
+    return replace(histories, indptr=indptr, items=histories.items[kept], times=None if times is None else times[kept])
+
+
+def _scaled(plan: StagePlan, total: int) -> StagePlan:
+    """Return what a plan says of its users as an estimate for `total`."""
+    share = plan.total / total
+    counts = {name: round(getattr(plan, name) / share) for name in ("calls", "cached", "prompt_tokens", "new_tokens")}
+    seconds = None if plan.seconds is None else plan.seconds / share
+    note = "; ".join(text for text in (plan.note, f"estimated from {plan.total:,} of {total:,} users") if text)
+    return replace(plan, total=total, seconds=seconds, note=note, **counts)
+
+
+def _plan_histories(
+    histories: Histories, config: Config, cache: GenerationCache, engines: Engines, answers: Sequence[Answer | None]
+) -> StagePlan:
+    """Return the plan of profiles from texts or hidden states.
+
+    Args:
+        histories: of the users to plan for.
+        config: of the whole run.
+        cache: of generations, which is only read.
+        engines: of the run.
+        answers: of each item's description; None: it is not there yet.
+    """
+    stage = config.profile
     placeholder = "x" * int(stage.words * _TOKENS_PER_WORD * 3)  # for a description that is not there yet
     texts = [placeholder if answer is None else answer.text for answer in answers]
     described = Descriptions(pl.DataFrame({"description": texts}))
     filled = [history for history in profile.newest_items(histories, described, stage.max_items) if history]
-    if stage.kind == "mean":
-        return StagePlan("profile", len(filled), 0, 0, 0, 0, 0.0, None, "users are the mean of their items")
     engine = engines.profiler(described)
     if isinstance(engine, HiddenProfiler):
         distinct = dict.fromkeys(engine.request(history) for history in filled)

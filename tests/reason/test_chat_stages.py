@@ -30,6 +30,7 @@ from mllmrec.dataset.synthetic_shop import CatalogueOptions, generate_catalogue
 from mllmrec.errors import ConfigError, EngineError
 from mllmrec.foundation.digests import hash_file, hash_value
 from mllmrec.pipeline import run
+from mllmrec.reason import request_plan
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import describe_items
 from mllmrec.reason.engine import ChatRequest, Reply, Report, no_report
@@ -236,6 +237,20 @@ def test_a_dry_run_counts_what_a_run_would_ask(small: Dataset, whole: Path, tiny
         assert sum(one.cached for one in done) == held(whole)
         timed = [held.seconds for held in cache.holdings()]
     assert len(timed) == 2 and all(seconds > 0 for seconds in timed)
+
+
+def test_a_plan_of_many_users_is_an_estimate_from_some_of_them(
+    small: Dataset, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_cache(tmp_path / "c.sqlite") as cache:
+        whole = plan_requests(small, config(tiny("idefics3")), cache, ["profile"])[0]
+        monkeypatch.setattr(request_plan, "_PLANNED", 8)
+        drawn = plan_requests(small, config(tiny("idefics3")), cache, ["profile"])[0]
+    assert drawn.total == whole.total > 8 and drawn.calls == round(
+        drawn.total * round(drawn.calls * 8 / drawn.total) / 8
+    )
+    assert drawn.prompt_tokens == pytest.approx(whole.prompt_tokens, rel=0.5)
+    assert drawn.note.endswith(f"estimated from 8 of {whole.total:,} users") and "estimated" not in whole.note
 
 
 def test_a_limit_stops_with_samples_and_loses_nothing(small: Dataset, tiny: Tiny, tmp_path: Path) -> None:
