@@ -1,12 +1,14 @@
-"""Time a day's update beside a full run on the same dataset, and compare what they made.
+"""Time a day's update beside a full run on the same dataset, and compare what they made; or several days in a row.
 
     python -m bench.bench_update DATA/amazon-scientific --out day --split-column split_random
     python -m bench.bench_update SHOP --out day --set encode.features=item_feat      # SHOP of mllmrec_bench.large_shop
+    python -m bench.bench_update SHOP --out days --days 5 --set encode.features=item_feat
 
 A share of the items and of the training interactions of a folder (interactions.parquet, items.jsonl.gz; or shop.inter,
-item_feat.npy) is the new day; the rest is the earlier state. Then:
+item_feat.npy) is each new day; the rest is the earlier state. Then:
 
-    prepare before; run before; update; run --from; run from scratch
+    prepare before; run before; and for each day: update; run --from the day before
+    after the first day and the last: run from scratch
 
 Printed: processor seconds and seconds of the clock of each, the ratio of the update to the run from scratch, whether
 the graphs are equal byte for byte, NDCG@20 of both on the test users that both judged, with a paired interval, and the
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,96 +59,126 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="interactions.parquet and items.jsonl.gz")
     parser.add_argument("--out", type=Path, default=Path("update-cost"), help="folder of everything that is made")
     parser.add_argument("--split-column", default="split", help="column of the interactions: train, valid, test")
-    parser.add_argument("--seed", type=int, default=0, help="of the new day")
+    parser.add_argument("--seed", type=int, default=0, help="of the new days")
+    parser.add_argument("--days", type=int, default=1, help="days in a row")
     parser.add_argument("--set", action="append", default=["profile.kind=mean"], help="a setting of the runs")
     options = parser.parse_args(arguments)
     out: Path = make_folder(options.out)
     if (options.folder / "shop.inter").exists():
-        split_generated_day(options.folder, out, options.seed)
+        split_generated_days(options.folder, out, options.days, options.seed)
     else:
-        split_day(options.folder, out, options.split_column, options.seed)
+        split_days(options.folder, out, options.split_column, options.days, options.seed)
     settings = [word for setting in options.set for word in ("--set", setting)]
-    before, after = out / "before", out / "after"
-    run_before, run_after, scratch = out / "run-before", out / "run-after", out / "run-scratch"
+    before = out / "before"
     column = "x_label" if (before / "files" / "shop.inter").exists() else "split"
     _call("prepare", before / "files", "--out", before / "dataset", "--split-column", column)
-    costs = {"run before": _call("run", before / "dataset", "--out", run_before, *settings)}
-    costs["update"] = _call("update", before / "dataset", "--with", after / "files", "--out", after / "dataset")
-    costs["run --from"] = _call("run", after / "dataset", "--out", run_after, "--from", run_before, *settings)
-    costs["run from scratch"] = _call("run", after / "dataset", "--out", scratch, *settings)
-    full, day = costs["run from scratch"], costs["update"] + costs["run --from"]
+    costs = {"run before": _call("run", before / "dataset", "--out", before / "run", *settings)}
+    for n in range(1, options.days + 1):
+        before = _go_on(before, out / f"day-{n}", settings, costs, judged=n in (1, options.days))
     rows = [(name, f"{cost.processor:.1f}", f"{cost.clock:.1f}") for name, cost in costs.items()]
-    rows.append(
-        ("update and run --from / scratch", f"{day.processor / full.processor:.3f}", f"{day.clock / full.clock:.3f}")
-    )
-    console.out.print(console.table("A day's update", ("command", "processor s", "clock s"), rows))
-    console.say(f"graphs: {compare_graphs(run_after, scratch)}")
-    console.say(compare_quality(run_after, scratch))
+    console.out.print(console.table("Updates", ("command", "processor s", "clock s"), rows))
     return 0
 
 
-def split_day(folder: Path, out: Path, column: str, seed: int) -> None:
-    """Write the earlier state and the new day as files of their own.
+def _go_on(before: Path, day: Path, settings: list[str], costs: dict[str, Cost], *, judged: bool) -> Path:
+    """Update and run a day, and say how it compares with a run from scratch; return the folder of the day.
+
+    Args:
+        before: folder of the day before, with its dataset and run.
+        day: folder of the day, with its files.
+        settings: words of the command line.
+        costs: by command, added to.
+        judged: whether to run from scratch.
+    """
+    own = _call("update", before / "dataset", "--with", day / "files", "--out", day / "dataset")
+    costs[f"{day.name}: update"] = own
+    go_on = _call("run", day / "dataset", "--out", day / "run", "--from", before / "run", *settings)
+    costs[f"{day.name}: run --from"] = go_on
+    if judged:
+        full = _call("run", day / "dataset", "--out", day / "scratch", *settings)
+        costs[f"{day.name}: run from scratch"] = full
+        spent = own + go_on
+        console.say(
+            f"{day.name}: update and run --from take {spent.processor / full.processor:.1%} of the processor seconds "
+            f"from scratch, {spent.clock / full.clock:.1%} of the clock's"
+        )
+        console.say(f"{day.name}: graphs: {compare_graphs(day / 'run', day / 'scratch')}")
+        console.say(f"{day.name}: {compare_quality(day / 'run', day / 'scratch')}")
+    return day
+
+
+def split_days(folder: Path, out: Path, column: str, days: int, seed: int) -> None:
+    """Write the earlier state and the new days as files of their own.
 
     Args:
         folder: interactions.parquet and items.jsonl.gz.
-        out: gets before/files and after/files.
+        out: gets before/files and day-1/files and so on.
         column: of the interactions, which names the part of each.
-        seed: of the new day.
+        days: number of new days.
+        seed: of the new days.
     """
     pairs = pl.read_parquet(folder / "interactions.parquet").with_columns(pl.col(column).alias("split"))
     with gzip.open(folder / "items.jsonl.gz", "rt", encoding="utf-8") as lines:
         items = [json.loads(line) for line in lines]
     draw = np.random.default_rng(seed)
-    names = np.array([item["item"] for item in items])
-    new = draw.choice(names, round(NEW_ITEMS * len(names)), replace=False)
-    new_names = set(new.tolist())
-    of_new_items = pairs["item"].is_in(list(new_names)).to_numpy()
-    is_new = choose_new(of_new_items, (pairs["split"] == "train").to_numpy(), draw)
-    for state, rows, chosen in (("before", ~is_new, False), ("after", is_new, True)):
-        files = make_folder(out / state / "files")
-        write_table(files / "interactions.parquet", pairs.filter(rows))
-        kept = [item for item in items if (item["item"] in new_names) == chosen]
-        text = "".join(json.dumps(item) + "\n" for item in kept)
+    names = [item["item"] for item in items]
+    drawn = draw.permutation(len(names))[: days * round(NEW_ITEMS * len(names))]
+    item_days = np.zeros(len(names), np.int64)
+    item_days[drawn] = 1 + np.arange(len(drawn)) % days
+    of_name = dict(zip(names, item_days.tolist(), strict=True))
+    of_items = pairs["item"].replace_strict(of_name, default=0, return_dtype=pl.Int64).to_numpy()
+    pair_days = choose_days(of_items, (pairs["split"] == "train").to_numpy(), days, draw)
+    for n in range(days + 1):
+        files = make_folder(out / (f"day-{n}" if n else "before") / "files")
+        write_table(files / "interactions.parquet", pairs.filter(pair_days == n))
+        text = "".join(json.dumps(item) + "\n" for item, day in zip(items, item_days.tolist(), strict=True) if day == n)
         (files / "items.jsonl").write_text(text, encoding="utf-8")
 
 
-def split_generated_day(folder: Path, out: Path, seed: int) -> None:
-    """Write the earlier state and the new day of a generated shop; the last items are the new ones.
+def split_generated_days(folder: Path, out: Path, days: int, seed: int) -> None:
+    """Write the earlier state and the new days of a generated shop; the last items are the new ones.
 
     Args:
         folder: shop.inter and item_feat.npy.
-        out: gets before/files and after/files.
+        out: gets before/files and day-1/files and so on.
+        days: number of new days.
         seed: of the new interactions.
     """
     pairs = pl.read_csv(folder / "shop.inter", separator="\t")
     vectors = read_array(folder / "item_feat.npy")
-    n_known = len(vectors) - round(NEW_ITEMS * len(vectors))
-    of_new_items, in_train = (pairs["itemID"] >= n_known).to_numpy(), (pairs["x_label"] == 0).to_numpy()
-    is_new = choose_new(of_new_items, in_train, np.random.default_rng(seed))
-    before, after = make_folder(out / "before" / "files"), make_folder(out / "after" / "files")
-    pairs.filter(~is_new).write_csv(before / "shop.inter", separator="\t")
-    write_array(before / "item_feat.npy", vectors[:n_known])
+    ends = len(vectors) - round(NEW_ITEMS * len(vectors)) * np.arange(days, -1, -1)  # items known after each day
+    of_items = np.searchsorted(ends, pairs["itemID"].to_numpy(), side="right")
+    in_train = (pairs["x_label"] == 0).to_numpy()
+    pair_days = choose_days(of_items, in_train, days, np.random.default_rng(seed))
+    before = make_folder(out / "before" / "files")
+    pairs.filter(pair_days == 0).write_csv(before / "shop.inter", separator="\t")
+    write_array(before / "item_feat.npy", vectors[: ends[0]])
     parts = pl.col("x_label").replace_strict([0, 1, 2], ["train", "valid", "test"]).alias("split")
-    write_table(after / "interactions.parquet", pairs.filter(is_new).select(user="userID", item="itemID", split=parts))
-    write_table(after / "items.parquet", pl.DataFrame({"item": np.arange(n_known, len(vectors))}))
-    write_array(after / "item_feat.npy", vectors[n_known:])
+    for n, (start, stop) in enumerate(pairwise(ends.tolist()), start=1):
+        files = make_folder(out / f"day-{n}" / "files")
+        rows = pairs.filter(pair_days == n).select(user="userID", item="itemID", split=parts)
+        write_table(files / "interactions.parquet", rows)
+        write_table(files / "items.parquet", pl.DataFrame({"item": np.arange(start, stop)}))
+        write_array(files / "item_feat.npy", vectors[start:stop])
 
 
-def choose_new(
-    of_new_items: NDArray[np.bool_], in_train: NDArray[np.bool_], draw: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Return bool [n]: interactions of the new day, which are all of new items and a draw of the other training rows.
+def choose_days(
+    of_items: NDArray[np.int64], in_train: NDArray[np.bool_], days: int, draw: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the day of each interaction, int64 [n]; 0: it is known before the first.
 
     Args:
-        of_new_items: bool [n], interactions with a new item.
+        of_items: int64 [n], the day of the interaction's item; 0: it is known before the first.
         in_train: bool [n], interactions in training.
-        draw: of the others.
+        days: number of days.
+        draw: of the interactions that a day has beside those of its new items.
     """
-    more = max(0, round(NEW_INTERACTIONS * len(in_train)) - int(np.count_nonzero(of_new_items)))
-    is_new = of_new_items.copy()
-    is_new[draw.choice(np.flatnonzero(~of_new_items & in_train), more, replace=False)] = True
-    return is_new
+    chosen = of_items.copy()
+    for day in range(1, days + 1):
+        more = max(0, round(NEW_INTERACTIONS * len(chosen)) - int(np.count_nonzero(of_items == day)))
+        known = np.flatnonzero((chosen == 0) & in_train)
+        chosen[draw.choice(known, min(more, len(known)), replace=False)] = day
+    return chosen
 
 
 def compare_graphs(left: Path, right: Path) -> str:

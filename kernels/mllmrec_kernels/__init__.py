@@ -18,6 +18,7 @@
 | MixedItems | items of the same, checked and encoded once for block after block of users |
 | MixedIndex | lists of the same scores for one user at a time, from items encoded once |
 | row_spread | the standard deviation of each user's sparse part |
+| sum_pairs | the sparse parts of chosen pairs of users and items |
 
 Dense arguments are NumPy arrays or torch tensors, on the CPU or a CUDA device. Sparse ones are scipy, torch or cupyx
 matrices, or a CSR. Results are in the library and on the device of the first dense argument. Every verb takes
@@ -31,7 +32,16 @@ from mllmrec_kernels.base.errors import BackendUnavailableError, KernelError, Ke
 from mllmrec_kernels.base.unique_rows import unique_rows
 from mllmrec_kernels.bpr import bpr_loss
 from mllmrec_kernels.cooccurrence import cooccurrence_topk
-from mllmrec_kernels.mixed import MixedIndex, MixedItems, MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
+from mllmrec_kernels.mixed import (
+    MixedIndex,
+    MixedItems,
+    MixedScores,
+    rank_mixed,
+    row_spread,
+    score_mixed,
+    sum_pairs,
+    topk_mixed,
+)
 from mllmrec_kernels.mlp import mlp
 from mllmrec_kernels.propagate import normalize, propagate
 from mllmrec_kernels.rank import rank_heldout
@@ -62,6 +72,7 @@ __all__ = [
     "row_spread",
     "sample_negatives",
     "score_mixed",
+    "sum_pairs",
     "topk_cosine",
     "topk_dot",
     "topk_mixed",

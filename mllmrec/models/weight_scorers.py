@@ -94,6 +94,17 @@ class MixedAmong(MixedScorer):
             self._narrow = scores.item_weights, self._columns(scores)  # encoded once for all users
         return MixedScores(scores.user_items, self._narrow[1], scores.scale, scores.user_vectors)
 
+    def top_above(self, users: NDArray[np.int64], k: int, exclude: CSR, floor: NDArray[np.float32]) -> Lists:
+        """Return the k best items of each user that score no lower than a floor; see `top`.
+
+        Args:
+            users: int64 [B].
+            k: items per user.
+            exclude: [B, m], items not to list.
+            floor: float32 [B].
+        """
+        return topk_mixed(self.mixed(users), k, exclude=exclude, floor=floor, max_bytes=_LIST_BYTES)
+
     def _columns(self, scores: MixedScores) -> MixedItems:
         weights, vectors = scores.item_weights, scores.item_vectors
         if isinstance(weights, MixedItems):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mllmrec_kernels.mixed.coded_rows import bound_dot, encode, encode_user, table_bytes
-from mllmrec_kernels.mixed.leading_rows import AXES, bound_leading, lead_items, lead_users
+from mllmrec_kernels.mixed.leading_rows import AXES, BYTES, bound_leading, lead_items, lead_users
 from numba import njit
 
 # of the columns' sizes: equal ones, one that is far larger, all kinds, and what float32 hardly holds
@@ -22,9 +22,10 @@ def bounds_of(users: np.ndarray, rows: object, codes: np.ndarray, bounds: np.nda
 
 @njit(error_model="numpy")
 def leading_bounds_of(users: object, items: object, out: np.ndarray) -> None:
+    ids = np.arange(out.shape[1], dtype=np.int32)
     for u in range(out.shape[0]):
-        bound_leading(users, u, items, 0, 7, out[u, :, 0], out[u, :, 1])
-        bound_leading(users, u, items, 7, out.shape[1] - 7, out[u, 7:, 0], out[u, 7:, 1])
+        bound_leading(users, u, items, ids, 0, 7, out[u, :, 0], out[u, :, 1])
+        bound_leading(users, u, items, ids, 7, len(ids) - 7, out[u, 7:, 0], out[u, 7:, 1])
 
 
 def vectors(name: str, seed: int, n: int, d: int) -> np.ndarray:
@@ -100,3 +101,4 @@ def test_narrow_vectors_have_no_leading_axes() -> None:
     assert leading.rows.codes.shape[1] == 0
     assert lead_users(np.ones((3, 2 * AXES - 1), np.float32), leading).codes.shape == (3, 0)
     assert lead_items(np.ones((0, 500), np.float32)).rows.codes.shape[1] == 0
+    assert lead_items(np.ones((5, 500), np.float32), 5 * BYTES - 1).rows.codes.shape[1] == 0

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from mllmrec_kernels.base.csr import CSR, as_csr
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.mixed import MixedScores, cpu, rank_mixed, row_spread, score_mixed, topk_mixed
+from mllmrec_kernels.mixed import MixedScores, cpu, rank_mixed, row_spread, score_mixed, sum_pairs, topk_mixed
 from mllmrec_kernels.rank import cpu as rank_cpu
 from mllmrec_kernels.topk import cpu as topk_cpu
 from numba import get_num_threads, set_num_threads
@@ -183,3 +183,41 @@ class Poisoned:
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is allocated for a result and not written shows up."""
     monkeypatch.setattr(cpu, "np", Poisoned())
+
+
+@each_case
+@pytest.mark.parametrize("by_int8", [True, False])
+def test_lists_above_a_floor_are_the_start_of_the_lists(
+    case: MixedCase, by_int8: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topk_cpu, "FEW_PAIRS", 0)
+    if not by_int8:
+        monkeypatch.setattr(topk_cpu, "supported", lambda: False)
+    scores, exclude = case.scores(), case.pairs()[0]
+    ids, values = topk_mixed(scores, case.k, exclude=exclude)
+    floor = values[:, min(2, case.k - 1)].copy()  # a score that is listed
+    floor[::4] = np.inf
+    floor[1::4] = -np.inf
+    for backend in ("auto", "reference"):
+        found = topk_mixed(scores, case.k, exclude=exclude, floor=floor, backend=backend)
+        below = values < floor[:, None]
+        np.testing.assert_array_equal(found[0], np.where(below, -1, ids))
+        np.testing.assert_array_equal(found[1], np.where(below, -np.inf, values))
+
+
+def test_a_floor_has_a_number_for_each_user() -> None:
+    scores = MIXED_CASES[0].scores()
+    with pytest.raises(KernelInputError, match=r"floor must be 13 numbers; got shape \(2,\)"):
+        topk_mixed(scores, 3, floor=np.zeros(2, np.float32))
+
+
+@each_case
+def test_sums_of_pairs_have_the_bits_of_the_sparse_parts(case: MixedCase) -> None:
+    scores, (exclude, heldout) = case.scores(), case.pairs()
+    R, W = as_csr("R", scores.user_items), scores.item_weights
+    if not isinstance(W, CSR):
+        W = CSR.from_scipy(sp.csr_array(W))
+    for pairs in (exclude, heldout):
+        np.testing.assert_array_equal(sum_pairs(R, W, pairs), score_mixed(MixedScores(R, W), pairs))
+    with pytest.raises(KernelInputError, match="do not fit"):
+        sum_pairs(R, W, CSR(np.zeros(R.n_rows + 2, np.int64), np.zeros(0, np.int32), None, W.n_columns))

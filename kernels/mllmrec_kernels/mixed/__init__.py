@@ -6,14 +6,20 @@ These are verbs of their own, not further arguments of rank_heldout and topk_dot
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mllmrec_kernels.base import arrays
 from mllmrec_kernels.base import backend as backends
 from mllmrec_kernels.base.csr import as_csr
+from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.mixed import reference
 from mllmrec_kernels.mixed.index import MixedIndex
 from mllmrec_kernels.mixed.items import MixedItems, as_items, as_problem
+from mllmrec_kernels.mixed.pair_sums import sum_pairs
 from mllmrec_kernels.mixed.scores import (
     MixedScores,
     Problem,
@@ -31,7 +37,16 @@ if TYPE_CHECKING:
     from mllmrec_kernels.base.csr import SparseLike
     from mllmrec_kernels.mixed import gpu
 
-__all__ = ["MixedIndex", "MixedItems", "MixedScores", "rank_mixed", "row_spread", "score_mixed", "topk_mixed"]
+__all__ = [
+    "MixedIndex",
+    "MixedItems",
+    "MixedScores",
+    "rank_mixed",
+    "row_spread",
+    "score_mixed",
+    "sum_pairs",
+    "topk_mixed",
+]
 
 MAX_BYTES = 256 * 2**20  # working memory on the CPU where the caller names none: items in two bytes, and lists
 
@@ -93,6 +108,7 @@ def topk_mixed(
     k: int,
     *,
     exclude: SparseLike | None = None,
+    floor: NDArray[np.float32] | None = None,
     backend: str = "auto",
     max_bytes: int | None = None,
 ) -> tuple[Any, Any]:
@@ -102,6 +118,7 @@ def topk_mixed(
         scores: of U users for I items.
         k: items per user; a list with fewer candidates is padded with id -1 and score -inf.
         exclude: sparse [U, I]; the items stored in row u are never listed for user u.
+        floor: float32 [U], below which no score is listed; on the CPU a high one saves work. None: all are.
         backend: as in rank_mixed.
         max_bytes: as in rank_mixed.
 
@@ -120,16 +137,20 @@ def topk_mixed(
         excluded = None if exclude is None else as_csr("exclude", exclude, shape=shape, binary=True)
         with backends.on(device_scores.sparse.device):
             ids, best = gpu.topk_mixed(device_scores, k, excluded, max_bytes)
+        if floor is not None:
+            below = best < best.new_tensor(_as_floor(floor, shape[0]))[:, None]
+            ids, best = ids.masked_fill(below, -1), best.masked_fill(below, -math.inf)
         return _tensor_like(scores, ids), _tensor_like(scores, best)
     items = as_items(scores)
     problem = as_problem(scores, items)
     excluded = None if exclude is None else as_csr("exclude", exclude, shape=problem.shape, binary=True)
+    floors = _as_floor(floor, problem.shape[0])
     if chosen == "reference":
-        lists = reference.topk_mixed(_scaled(problem), k, excluded)
+        lists = reference.topk_mixed(_scaled(problem), k, excluded, floors)
     else:
         from mllmrec_kernels.mixed import cpu
 
-        lists = cpu.topk_mixed(problem, items, k, excluded, max_bytes or MAX_BYTES)
+        lists = cpu.topk_mixed(problem, items, k, excluded, max_bytes or MAX_BYTES, floors)
     return _like(scores, lists[0]), _like(scores, lists[1])
 
 
@@ -196,6 +217,16 @@ def row_spread(
     from mllmrec_kernels.mixed import cpu
 
     return cpu.row_spread(sparse, n_items)
+
+
+def _as_floor(floor: NDArray[np.float32] | None, n_users: int) -> NDArray[np.float32]:
+    """Return the floor of each user, float32 [U]; -inf for None."""
+    if floor is None:
+        return np.full(n_users, -np.inf, np.float32)
+    array = np.ascontiguousarray(floor, np.float32)
+    if array.shape != (n_users,) or np.isnan(array).any():
+        raise KernelInputError(f"floor must be {n_users} numbers; got shape {array.shape}")
+    return array
 
 
 def _choose(backend: str, scores: MixedScores) -> str:

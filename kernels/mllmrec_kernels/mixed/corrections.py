@@ -14,7 +14,20 @@ from numba import njit
 from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.problem import push, ranks_before
 from mllmrec_kernels.exact.score import dot_rows
-from mllmrec_kernels.mixed.few import LEAST, ROUNDED, bound_few, count_below, empty_bounds, part_of, score_pair
+from mllmrec_kernels.mixed.coded_rows import bound_dot
+from mllmrec_kernels.mixed.few import (
+    LEAST,
+    ROUNDED,
+    bound_few,
+    count_below,
+    empty_bounds,
+    part_of,
+    score_pair,
+    side_of,
+)
+from mllmrec_kernels.mixed.leading_rows import bound_leading
+
+NOBODY = 2**31 - 1  # stands below every item of the same score
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -119,64 +132,100 @@ def _correct_open(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def offer_few(problem: Any, rows: Any, few: Any, block: Any, heaps: Any, first_user: Any, k: Any) -> None:
+def offer_few(
+    problem: Any, rows: Any, leading: Any, few: Any, users: Any, block: Any, heaps: Any, first_user: Any, k: Any,
+    floor: Any,
+) -> None:  # fmt: skip
     """Offer the few to their users' heaps, which are empty.
 
-    First all are bounded, and a heap holds the k highest lower bounds. Then those are scored whose upper bound is no
-    lower than the least of these: little more than k, where heaps that fill with scores take k ln(few / k).
+    First all are bounded, and a heap holds the k of highest center. Their least score is near the end of the list, and
+    not above it. Then those are scored whose upper bounds are no lower: that of leading axes, and that of all columns.
 
     Args:
         problem: the scores.
         rows: the items encoded.
+        leading: the items on their leading axes.
         few: the users and their few.
+        users: the users on the same axes, from `first_user` on.
         block: items looked at together.
         heaps: of users from `first_user` on.
         first_user: the user of the first heap.
         k: entries that a heap takes.
+        floor: float32, of users from `first_user` on; lower scores are not offered.
     """
     highs = np.full(few.indptr[-1], np.inf, np.float32)
-    if few.codes.shape[1] > 0:
+    if few.codes.shape[1] > 0 or users.codes.shape[1] > 0:
         cursors, room = few.indptr[:-1].copy(), empty_bounds(block)
         for start in range(0, len(problem.items), block):
             for p in range(len(cursors)):
                 m, end = cursors[p], few.indptr[p + 1]
                 n = count_below(few.ids, m, end, start + block)
-                bound_few(problem, rows, few, p, m, n, room)
-                _keep_lower_bounds(few, p, m, n, room, highs, heaps, first_user, k)
+                if users.codes.shape[1] > 0:
+                    bound_leading(users, few.users[p] - first_user, leading, few.ids, m, n, room.centers, room.radii)
+                    _add_few(problem, few, p, m, n, room)
+                else:
+                    bound_few(problem, rows, few, p, m, n, room)
+                _keep_centers(few, p, m, n, room, highs, heaps, first_user, k)
                 cursors[p] += n
     for p in range(len(few.users)):
-        _offer_highest(problem, few, p, highs, heaps, first_user, k)
+        _offer_highest(problem, rows, few, p, highs, heaps, first_user, k, floor)
 
 
 @jit
-def _keep_lower_bounds(
-    few: Any, p: Any, m: Any, n: Any, room: Any, highs: Any, heaps: Any, first_user: Any, k: Any
-) -> None:
-    """Offer lower bounds of n of the few of the user in place p, from place m on; write upper bounds into `highs`."""
+def _add_few(problem: Any, few: Any, p: Any, m: Any, n: Any, room: Any) -> None:
+    """Add the sparse parts of n of the few of the user in place p, from place m on, to bounds; see Bounds."""
+    scale = np.float64(problem.scale[few.users[p]])
+    for t in range(n):
+        added = np.float64(few.values[m + t]) * scale
+        room.added[t] = added
+        room.radii[t] += max(abs(room.centers[t]), abs(room.centers[t] + added)) * ROUNDED
+
+
+@jit
+def _keep_centers(few: Any, p: Any, m: Any, n: Any, room: Any, highs: Any, heaps: Any, first_user: Any, k: Any) -> None:
+    """Offer centers of n of the few of the user in place p, from place m on; write upper bounds into `highs`."""
     q = few.users[p] - first_user
     ids, best, size = heaps.ids, heaps.scores, heaps.sizes[q]
     for t in range(n):
         center = room.centers[t] + room.added[t]
         margin = room.radii[t] + (abs(center) + room.radii[t]) * ROUNDED + LEAST
-        highs[m + t], low = np.float32(center + margin), np.float32(center - margin)
-        if size < k or low > best[q, 0]:
-            size = push(ids, best, q, size, k, low, few.ids[m + t])
+        highs[m + t] = np.float32(center + margin)
+        if size < k or center > best[q, 0]:
+            size = push(ids, best, q, size, k, np.float32(center), few.ids[m + t])
     heaps.sizes[q] = size
 
 
 @jit
-def _offer_highest(problem: Any, few: Any, p: Any, highs: Any, heaps: Any, first_user: Any, k: Any) -> None:
-    """Offer those of the few of the user in place p that may be among the k highest, by their scores."""
+def _offer_highest(
+    problem: Any, rows: Any, few: Any, p: Any, highs: Any, heaps: Any, first_user: Any, k: Any, floor: Any
+) -> None:
+    """Offer those of the few of the user in place p that may be among the k highest, by their scores.
+
+    Where the user has a floor, nobody stands for it in the places that are left.
+    """
     u = few.users[p]
     q, ids, best, size = u - first_user, heaps.ids, heaps.scores, 0
-    least = best[q, 0] if k > 0 and heaps.sizes[q] == k else np.float32(-np.inf)
+    least, scale = floor[q], np.float64(problem.scale[u])
+    if k > 0 and heaps.sizes[q] == k:
+        lowest = np.float32(np.inf)
+        for e in range(k):
+            lowest = min(lowest, score_pair(problem, u, ids[q, e], part_of(few, p, ids[q, e])))
+        least = max(least, lowest)
     for m in range(few.indptr[p], few.indptr[p + 1]):
         if highs[m] < least:
             continue
         i = few.ids[m]
-        size = push(ids, best, q, size, k, score_pair(problem, u, i, few.values[m]), i)
+        if few.codes.shape[1] > 0 and least > -np.inf:
+            center, radius = bound_dot(few.codes, few.bounds, p, rows, i)
+            if side_of(center + np.float64(few.values[m]) * scale, radius, least) < 0:
+                continue
+        score = score_pair(problem, u, i, few.values[m])
+        if score >= floor[q]:
+            size = push(ids, best, q, size, k, score, i)
         if size == k:
             least = max(least, best[q, 0])
+    while floor[q] > -np.inf and size < k:
+        size = push(ids, best, q, size, k, floor[q], NOBODY)
     heaps.sizes[q] = size
     ids[q, size:], best[q, size:] = -1, np.float32(-np.inf)
 

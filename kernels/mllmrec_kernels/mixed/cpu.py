@@ -21,7 +21,7 @@ from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import Span, chunks, parallel_for
 from mllmrec_kernels.exact.problem import Heaps, dot_problem, sort_heaps
 from mllmrec_kernels.mixed.coded_rows import CodedRows
-from mllmrec_kernels.mixed.corrections import correct_ranks, merge_excluded, offer_few, offer_zeros
+from mllmrec_kernels.mixed.corrections import NOBODY, correct_ranks, merge_excluded, offer_few, offer_zeros
 from mllmrec_kernels.mixed.few import (
     USERS,
     Few,
@@ -35,6 +35,7 @@ from mllmrec_kernels.mixed.few import (
     sum_row,
 )
 from mllmrec_kernels.mixed.items import MixedItems, check_scores
+from mllmrec_kernels.mixed.leading_rows import LeadingRows, lead_users
 from mllmrec_kernels.mixed.scores import Problem, SparsePart, count_few
 from mllmrec_kernels.rank import cpu as rank_cpu
 from mllmrec_kernels.topk import cpu as topk_cpu
@@ -133,7 +134,9 @@ def _correct(
     parallel_for(_work, _spans(most, 16, (max_bytes // 2) // get_num_threads(), problem.shape[1], USERS))
 
 
-def topk_mixed(problem: Problem, items: MixedItems, k: int, exclude: CSR | None, max_bytes: int) -> TopK:
+def topk_mixed(
+    problem: Problem, items: MixedItems, k: int, exclude: CSR | None, max_bytes: int, floor: NDArray[np.float32]
+) -> TopK:
     """Return the k best items of each user.
 
     Args:
@@ -142,6 +145,7 @@ def topk_mixed(problem: Problem, items: MixedItems, k: int, exclude: CSR | None,
         k: items per user.
         exclude: [U, I], items that are not listed.
         max_bytes: working memory.
+        floor: float32 [U], items of a lower score are not listed.
 
     Returns:
         ids int32 [U, k], padded with -1, and scores float32 [U, k], padded with -inf.
@@ -154,53 +158,62 @@ def topk_mixed(problem: Problem, items: MixedItems, k: int, exclude: CSR | None,
     heaps = Heaps(ids, best, np.zeros(n_users, np.int64))
     if exclude is None:
         exclude = CSR(np.zeros(n_users + 1, np.int64), _NO_ITEMS, None, n_items)
-    rows = items.coded(max_bytes // 2)
+    rows, leading = items.coded(max_bytes // 2), items.leading(max_bytes // 4)
     most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
     spans = _spans(most, 8, max_bytes // _PIECES, n_items * get_num_threads(), n_users)
     ends = np.concatenate([[0], np.cumsum(most)])
     memory = np.empty(max((ends[stop] - ends[start] for start, stop in spans), default=0), np.int32)
     for start, stop in spans:
         block = Heaps(ids[start:stop], best[start:stop], heaps.sizes[start:stop])
-        indptr, others = _offer(problem, rows, (start, stop), block, min(k, n_items), exclude, memory)
+        size = min(k, n_items)
+        indptr, others = _offer(problem, rows, leading, (start, stop), block, size, exclude, memory, floor[start:stop])
         if problem.items.shape[1] == 0:
-            offer_zeros(indptr, others, n_items, block, min(k, n_items))
+            offer_zeros(indptr, others, n_items, block, size)
         else:
             dots = dot_problem(problem.users[start:stop], problem.items, k, None)
             dots = dots._replace(indptr=indptr, excluded=others)
             topk_cpu.fill(dots, block, max_bytes // 4, items.kept, n_users)
     _check_scale(problem, items)
     sort_heaps(*heaps)
+    left_open = ids == NOBODY
+    ids[left_open], best[left_open] = -1, -np.inf
     return ids, best
 
 
 def _offer(
     problem: Problem,
     rows: CodedRows,
+    leading: LeadingRows,
     span: Span,
     heaps: Heaps,
     k: int,
     exclude: CSR,
     memory: NDArray[np.int32],
+    floor: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Offer the few of some users; return the CSR of the items that must not be offered after them.
 
     Args:
         problem: the scores.
         rows: the items encoded.
+        leading: the items on their leading axes.
         span: first user, and the one after the last.
         heaps: of these users.
         k: entries that a heap takes.
         exclude: [U, I], items that are not listed.
         memory: for the items that are returned.
+        floor: float32, of these users.
     """
     (first, last), width = span, rows.codes.shape[1]
+    on_axes = lead_users(problem.users[first:last], leading)
+    block = block_items(on_axes.codes.shape[1] or width, problem.shape[1])
     counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
 
     def _work(start: int, stop: int) -> None:
         users = np.arange(first + start, first + stop)
         working = room(problem.shape[1])
         few = gather_few(problem, users, working, width, rows.sizes, exclude.indptr, exclude.indices)
-        offer_few(problem, rows, few, block_items(width, problem.shape[1]), heaps, first, k)
+        offer_few(problem, rows, leading, few, on_axes, block, heaps, first, k, floor)
         pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
 
     parallel_for(_work, chunks(last - first, USERS))

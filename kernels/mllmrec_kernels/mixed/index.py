@@ -5,8 +5,8 @@
     1. sum the sparse part;
     2. bound all scores by the leading axes (leading_rows.py), a span per thread, which reads a fifth of a table of
        two bytes per coordinate;
-    3. score the items whose upper bound is no lower than the k-th highest lower one, where the bound of all
-       coordinates (coded_rows.py) leaves them too;
+    3. score the k items of highest center, then those whose upper bounds are no lower than the least of these: that of
+       the axes, and that of all coordinates (coded_rows.py);
     4. join the spans' heaps.
 
 Lists have the bits of `topk_mixed`. Memory: 2 d + 170 bytes per item, beside the weights and the vectors.
@@ -62,9 +62,9 @@ class MixedIndex:
     ) -> None:
         self.items = item_weights if isinstance(item_weights, MixedItems) else MixedItems(item_weights, item_vectors)
         self._rows = self.items.coded(_ALL)
-        self._leading = self.items.leading()
+        self._leading = self.items.leading(_ALL)
         self._n_rows, self.n_items = self.items.shape
-        self._room = room(self.n_items)
+        self._room, self._ids = room(self.n_items), np.arange(self.n_items, dtype=np.int32)
 
     def topk(
         self,
@@ -126,7 +126,8 @@ class MixedIndex:
 
         def _work(start: int, stop: int) -> None:
             heap = next(n for n, span in enumerate(spans) if span[0] == start)
-            _list_span(problem, self._rows, self._leading, user, codes, bounds, added, heaps, heap, start, stop)
+            ids = self._ids[start:stop]
+            _list_span(problem, self._rows, self._leading, user, codes, bounds, added, heaps, heap, ids)
 
         parallel_for(_work, spans, keep_threads=True)
         listed = ids.ravel() >= 0
@@ -161,17 +162,22 @@ def _encode(problem: Any, rows: CodedRows, codes: Any, bounds: Any) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _list_span(
     problem: Any, rows: CodedRows, leading: LeadingRows, user: LeadingUsers, codes: Any, bounds: Any, added: Any,
-    heaps: Heaps, q: Any, start: Any, stop: Any,
+    heaps: Heaps, q: Any, items: Any,
 ) -> None:  # fmt: skip
-    """Put the best of the items start to stop into heap q.
+    """Put the best of some items into heap q.
 
-    The k highest lower bounds end at `least`, and an item whose upper bound is lower is not listed.
+    The k of highest center are scored. An item whose upper bound is below their least score is not listed.
     """
     ids, scores, k, size = heaps.ids, heaps.scores, heaps.ids.shape[1], 0
-    highs, scale = np.empty(stop - start), np.float64(problem.scale[0])
-    threshold = _bound_span(rows, leading, user, codes, bounds, added, scale, heaps, q, start, highs)
-    for t in range(len(highs)):
-        i = start + t
+    highs, scale = np.empty(len(items)), np.float64(problem.scale[0])
+    _bound_span(rows, leading, user, codes, bounds, added, scale, heaps, q, items, highs)
+    threshold = np.float32(-np.inf)
+    if k > 0 and heaps.sizes[q] == k:
+        threshold = np.float32(np.inf)
+        for e in range(k):
+            threshold = min(threshold, score_pair(problem, 0, ids[q, e], added[ids[q, e]]))
+    for t in range(len(items)):
+        i = items[t]
         if highs[t] < threshold or added[i] == -np.inf:
             continue
         if user.codes.shape[1] > 0 and codes.shape[1] > 0 and threshold > -np.inf:
@@ -188,28 +194,28 @@ def _list_span(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _bound_span(
     rows: CodedRows, leading: LeadingRows, user: LeadingUsers, codes: Any, bounds: Any, added: Any, scale: Any,
-    heaps: Heaps, q: Any, start: Any, highs: Any,
-) -> Any:  # fmt: skip
-    """Write upper bounds of the scores of the items from `start` on; return the k-th highest lower bound."""
+    heaps: Heaps, q: Any, items: Any, highs: Any,
+) -> None:  # fmt: skip
+    """Write upper bounds of the scores of some items; put the k of highest center into heap q."""
     ids, scores, k, size, least = heaps.ids, heaps.scores, heaps.ids.shape[1], 0, np.float32(-np.inf)
-    centers, radii, lows = np.zeros(_BLOCK), np.zeros(_BLOCK), np.empty(_BLOCK, np.float32)
+    centers, radii, sums = np.zeros(_BLOCK), np.zeros(_BLOCK), np.empty(_BLOCK, np.float32)
     for first in range(0, len(highs), _BLOCK):
         n = min(_BLOCK, len(highs) - first)
         if user.codes.shape[1] > 0:
-            bound_leading(user, 0, leading, start + first, n, centers, radii)
+            bound_leading(user, 0, leading, items, first, n, centers, radii)
         elif codes.shape[1] > 0:
             for t in range(n):
-                centers[t], radii[t] = bound_dot(codes, bounds, 0, rows, start + first + t)
+                centers[t], radii[t] = bound_dot(codes, bounds, 0, rows, items[first + t])
         for t in range(n):
-            x = added[start + first + t]
+            x = added[items[first + t]]
             center = centers[t] + np.float64(x) * scale
             margin = radii[t] + (abs(centers[t]) + abs(center) + radii[t]) * ROUNDED + LEAST
             listed = x > -np.inf
             highs[first + t] = center + margin if listed else -np.inf
-            lows[t] = np.float32(center - margin) if listed else np.float32(-np.inf)
+            sums[t] = np.float32(center) if listed else np.float32(-np.inf)
         for t in range(n):
-            if lows[t] > least or (size < k and lows[t] > -np.inf):
-                size = push(ids, scores, q, size, k, lows[t], start + first + t)
+            if sums[t] > least or (size < k and sums[t] > -np.inf):
+                size = push(ids, scores, q, size, k, sums[t], items[first + t])
                 if size == k:
                     least = scores[q, 0]
-    return least
+    heaps.sizes[q] = size

@@ -76,11 +76,13 @@ class MixedItems:
         self._coded = rows if len(rows.codes) else None
         return rows
 
-    def leading(self) -> LeadingRows:
-        """Return the vectors on their leading axes, 170 bytes per item."""
-        if self._leading is None:
-            self._leading = lead_items(self.vectors)
-        return self._leading
+    def leading(self, max_bytes: int) -> LeadingRows:
+        """Return the vectors on their leading axes, or on none where that takes more than `max_bytes`."""
+        if self._leading is not None:
+            return self._leading
+        rows = lead_items(self.vectors, max_bytes)
+        self._leading = rows if len(rows.axes) else None
+        return rows
 
 
 def as_items(scores: MixedScores) -> MixedItems:

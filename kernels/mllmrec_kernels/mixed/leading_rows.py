@@ -21,6 +21,7 @@ from mllmrec_kernels.base.parallel import chunks, parallel_for, single_threaded_
 from mllmrec_kernels.mixed.coded_rows import CodedRows, encode, encode_user
 
 AXES = 64
+BYTES = 2 * AXES + 40  # of an item
 _LEAST_WIDTH = 2 * AXES  # columns, below which the axes save nothing
 _SAMPLE = 8_192  # rows that the axes are taken from, at most
 _ROWS = 4_096  # multiplied at a time, by a thread
@@ -58,11 +59,11 @@ class LeadingUsers(NamedTuple):
     left: NDArray[np.float64]
 
 
-def lead_items(vectors: NDArray[np.float32]) -> LeadingRows:
-    """Return item vectors, float32 [I, d], on their leading axes."""
+def lead_items(vectors: NDArray[np.float32], max_bytes: int = _ALL) -> LeadingRows:
+    """Return item vectors, float32 [I, d], on their leading axes; on none where that takes more than `max_bytes`."""
     n, d = vectors.shape
     axes = np.zeros((0, d))
-    if n and d >= _LEAST_WIDTH:
+    if n and d >= _LEAST_WIDTH and n * BYTES <= max_bytes:
         sample = vectors[:: -(-n // _SAMPLE)].astype(np.float64)
         with single_threaded_blas():  # so that no number of threads changes a bit
             axes = np.ascontiguousarray(np.linalg.eigh(sample.T @ sample)[1][:, : -AXES - 1 : -1].T)
@@ -72,7 +73,7 @@ def lead_items(vectors: NDArray[np.float32]) -> LeadingRows:
 
 def lead_users(vectors: NDArray[np.float32], items: LeadingRows) -> LeadingUsers:
     """Return user vectors, float32 [U, d], on the axes of items; of width 0 where these have none."""
-    width = items.rows.codes.shape[1]
+    width = items.rows.codes.shape[1]  # 0 without axes
     users = LeadingUsers(np.zeros((len(vectors), width), np.int16), np.zeros((len(vectors), 3)), np.zeros((0, 2)))
     if width == 0:
         return users
@@ -109,14 +110,17 @@ def _encode_users(leading: Any, sizes: Any, codes: Any, bounds: Any) -> None:
 
 
 @jit
-def bound_leading(users: Any, u: Any, items: Any, start: Any, n: Any, centers: Any, radii: Any) -> None:
-    """Write centers and radii: the inner product of user u and item start + t is at most radii[t] off centers[t].
+def bound_leading(
+    users: Any, u: Any, items: Any, ids: Any, start: Any, n: Any, centers: Any, radii: Any
+) -> None:  # fmt: skip
+    """Write centers and radii: the inner product of user u and item ids[start + t] is at most radii[t] off centers[t].
 
     Args:
         users: of `lead_users`.
         u: the user.
         items: of `lead_items`.
-        start: the first item.
+        ids: int32, of items.
+        start: place of the first.
         n: the number of items.
         centers: float64 [n], written.
         radii: float64 [n], written.
@@ -125,12 +129,12 @@ def bound_leading(users: Any, u: Any, items: Any, start: Any, n: Any, centers: A
     step, error, norm = users.bounds[u, 0], users.bounds[u, 1], users.bounds[u, 2]
     outside, rounded = users.left[u, 0], users.left[u, 1]
     for t in range(n):
-        total = np.int32(0)  # each step cast, or Numba would widen it
+        i, total = ids[start + t], np.int32(0)  # each step cast, or Numba would widen it
         for j in range(AXES):
-            total = np.int32(total + np.int32(np.int32(own[u, j]) * np.int32(codes[start + t, j])))
+            total = np.int32(total + np.int32(np.int32(own[u, j]) * np.int32(codes[i, j])))
         centers[t] = total
     for t in range(n):
-        i = start + t
+        i = ids[start + t]
         center = step * bounds[i, 0] * centers[t]
         radius = norm * bounds[i, 1] + error * (bounds[i, 2] + bounds[i, 1]) + abs(center) * ROUNDED
         centers[t], radii[t] = center, radius + outside * left[i, 0] + rounded * left[i, 1]

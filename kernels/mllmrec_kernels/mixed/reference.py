@@ -84,13 +84,14 @@ def rank_mixed(problem: Problem, exclude: CSR, heldout: CSR) -> NDArray[np.int32
     return np.array(ranks, dtype=np.int32)
 
 
-def topk_mixed(problem: Problem, k: int, exclude: CSR | None) -> TopK:
+def topk_mixed(problem: Problem, k: int, exclude: CSR | None, floor: NDArray[np.float32]) -> TopK:
     """Return the k best items of each user, ids int32 [U, k] and scores float32 [U, k].
 
     Args:
         problem: the scores of every user.
         k: items per user.
         exclude: [U, I], items not to list; None: none.
+        floor: float32 [U], items of a lower score are not listed.
     """
     allowed = np.ones(problem.shape, dtype=bool)
     if exclude is not None:
@@ -99,7 +100,7 @@ def topk_mixed(problem: Problem, k: int, exclude: CSR | None) -> TopK:
     ids = np.full((len(scores), k), -1, dtype=np.int32)
     best = np.full((len(scores), k), -np.inf, dtype=np.float32)
     for u, row in enumerate(scores):
-        candidates = np.flatnonzero(allowed[u])
+        candidates = np.flatnonzero(allowed[u] & (row >= floor[u]))
         order = candidates[np.argsort(-row[candidates], kind="stable")][:k]
         ids[u, : len(order)], best[u, : len(order)] = order, row[order]
     return ids, best
