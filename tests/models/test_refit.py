@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from mllmrec_kernels import CSR
+from mllmrec_kernels import CSR, row_spread
+from mllmrec_kernels.mixed.scores import inverse_spread
 
 from mllmrec.dataset import Histories
 from mllmrec.dataset.growth import changed_rows
@@ -16,7 +17,7 @@ from mllmrec.models import IALS, Ensemble, FitContext
 from mllmrec.models.ensemble import FACTOR_STRENGTHS, RIDGE_STRENGTHS
 from mllmrec.models.ensemble_firsts import RIDGE, other_weights
 from mllmrec.models.fitting import as_interactions
-from mllmrec.models.list_update import update_lists
+from mllmrec.models.list_update import _Joiner, update_lists
 from mllmrec.models.refit import GROWTH, count_users
 from mllmrec.models.ridge import ridge_support, ridge_weights
 from mllmrec.models.scoring import VectorScorer
@@ -166,6 +167,21 @@ def test_lists_that_refitted_items_enter_are_those_of_a_whole_listing() -> None:
     assert full.mean() > 0.6
     unchanged, _ = update_lists(scorer, again[:0], before, np.zeros(300, bool), seen, list_anew)
     np.testing.assert_array_equal(unchanged[0], before[0])
+
+
+def test_the_scale_of_a_users_sums_is_told_by_the_scores_of_a_list() -> None:
+    earlier, _ = earlier_fit("ensemble")
+    scorer, known, users = earlier.scorer, earlier.user_items, np.arange(OLD_USERS)
+    lists = earlier.recommend(users, 10)
+    scale = inverse_spread(row_spread(known, scorer.weights.weights))
+    assert (scale > 0).all()
+    joined = _Joiner(scorer, np.array([3]), known)
+    joined._set_scale(users, lists)
+    np.testing.assert_allclose(joined._scale, scale, rtol=1e-4)
+    assert (joined._scale != scale).any()  # told by float32 scores, not summed again
+    again = _Joiner(scorer, np.arange(OLD_ITEMS), known)  # no listed item is what it was
+    again._set_scale(users, lists)
+    np.testing.assert_array_equal(again._scale, scale)
 
 
 def test_a_new_item_enters_the_lists_of_users_with_the_same_history() -> None:
