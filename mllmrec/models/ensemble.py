@@ -25,7 +25,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
+from mllmrec.foundation.beside import start_beside
 from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.memory import drop_pages, release_memory
 from mllmrec.foundation.progress import Progress
@@ -194,13 +195,12 @@ class Ensemble(FittedEnsemble):
         progress, r, blocks = self.context.progress, self.config.factors, self.context.blocks
         R, profiles, parts = data.user_items, data.users, dict[str, VectorScorer]()
         strengths = FACTOR_STRENGTHS[0]
-        with ThreadPoolExecutor(1) as beside:  # each has steps on one core
-            widest = None if self._leaves_out("graph filter") else beside.submit(graph_filter, R, r, blocks)
-            wait([widest] if blocks and widest else [])  # workers have one work at a time
-            if not self._leaves_out("factors"):
-                factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, blocks)
-                chosen, parts["factors"] = validation.best("factors", factors, progress)
-                strengths = FACTOR_STRENGTHS[chosen]
+        widest = None if self._leaves_out("graph filter") else start_beside(graph_filter, R, r, blocks)
+        wait([widest] if blocks and widest else [])  # workers have one work at a time
+        if not self._leaves_out("factors"):
+            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, blocks)
+            chosen, parts["factors"] = validation.best("factors", factors, progress)
+            strengths = FACTOR_STRENGTHS[chosen]
         self.factor_settings = pair_weight(R, strengths[0]), strengths[1]
         if widest:
             filters = (narrow(widest.result(), max(1, r // share)) for share in _FILTER_SHARES)
