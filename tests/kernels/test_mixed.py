@@ -91,6 +91,25 @@ def test_memory_and_threads_change_nothing(name: str, max_bytes: int) -> None:
         set_num_threads(threads)
 
 
+@pytest.mark.parametrize("users", [1, 3])
+@pytest.mark.parametrize("name", ["several_tiles", "integer_many", "sparse_alone", "dense"])
+def test_memory_that_serves_many_pieces_leaks_nothing(name: str, users: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "USERS", users)
+    monkeypatch.setattr(cpu, "_FIRST_ROOM", 1)
+    case = named[name]
+    scores, (exclude, heldout) = case.scores(), case.pairs()
+    assert len(heldout.indptr) > 2 * users + 1
+    expected = rank_mixed(scores, exclude, heldout, backend="reference")
+    np.testing.assert_array_equal(rank_mixed(scores, exclude, heldout), expected)
+    for got, right in zip(
+        topk_mixed(scores, case.k, exclude=exclude),
+        topk_mixed(scores, case.k, exclude=exclude, backend="reference"),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, right)
+    np.testing.assert_array_equal(score_mixed(scores, heldout), score_mixed(scores, heldout, backend="reference"))
+
+
 @each_case
 def test_the_reference_is_scipy_and_a_sort(case: MixedCase) -> None:
     """Scores to rounding, by scipy's product; ranks are the places in a full list."""

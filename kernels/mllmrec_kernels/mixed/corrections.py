@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from mllmrec_kernels.base.jit import jit
+from mllmrec_kernels.base.jit import jit, prefetch
 from mllmrec_kernels.exact.problem import push, ranks_before
 from mllmrec_kernels.exact.score import dot_rows
 from mllmrec_kernels.mixed.coded_rows import bound_dot
@@ -28,6 +28,9 @@ from mllmrec_kernels.mixed.few import (
 from mllmrec_kernels.mixed.leading_rows import bound_leading
 
 NOBODY = 2**31 - 1  # stands below every item of the same score
+
+_NEXT = 2  # users ahead whose few are prefetched
+_LINE = 16  # ids or values of a cache line
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -61,6 +64,7 @@ def correct_ranks(
     cursors = few.indptr[:-1].copy()
     for start in range(0, len(problem.items), block):
         for p in range(len(cursors)):
+            _prefetch_next(few, cursors, p)
             u, m, end = few.users[p], cursors[p], few.indptr[p + 1]
             n = count_below(few.ids, m, end, start + block)
             if n == 0:
@@ -75,6 +79,19 @@ def correct_ranks(
             if above[indptr[u] - before : indptr[u + 1] - before].min() >= limit:
                 ranks[indptr[u] : indptr[u + 1]] = len(problem.items)
                 cursors[p] = end
+
+
+@jit
+def _prefetch_next(few: Any, cursors: Any, p: Any) -> None:
+    """Prefetch what a user soon to come has of the block of items: a few lines, far from those of other users."""
+    if p + _NEXT >= len(cursors):
+        return
+    start, width = cursors[p + _NEXT], few.codes.shape[1]
+    for line in range(2):
+        prefetch(few.ids, start + line * _LINE)
+        prefetch(few.values, start + line * _LINE)
+    for line in range(0, width, 2 * _LINE):
+        prefetch(few.codes, np.int64(p + _NEXT) * width + line)
 
 
 @jit
@@ -158,6 +175,7 @@ def offer_few(
         cursors, room = few.indptr[:-1].copy(), empty_bounds(block)
         for start in range(0, len(problem.items), block):
             for p in range(len(cursors)):
+                _prefetch_next(few, cursors, p)
                 m, end = cursors[p], few.indptr[p + 1]
                 n = count_below(few.ids, m, end, start + block)
                 if users.codes.shape[1] > 0:

@@ -13,6 +13,9 @@ USERS users. Work: an int16 inner product for each of the few, beside the produc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numba import get_num_threads, njit
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ from mllmrec_kernels.mixed.corrections import NOBODY, correct_ranks, merge_exclu
 from mllmrec_kernels.mixed.few import (
     USERS,
     Few,
+    Room,
     block_items,
     gather_few,
     part_of,
@@ -44,6 +48,41 @@ from mllmrec_kernels.topk.reference import TopK
 _NO_ITEMS = np.zeros(0, np.int32)
 _NO_SIZES = np.zeros(0)
 _PIECES = 8  # share of the memory that the few of users listed at once take
+_FIRST_ROOM = 2**14  # entries that a thread's few begin with
+
+
+class _Memory:
+    """Working memory of threads, kept from one piece of work to the next: new memory costs a page fault per 4 KiB.
+
+    Args:
+        n_items: of the catalogue.
+    """
+
+    def __init__(self, n_items: int) -> None:
+        self._n_items, self._free = n_items, list[tuple[Room, NDArray[np.int32], NDArray[np.float32]]]()
+
+    @contextmanager
+    def few(
+        self, problem: Problem, users: NDArray[np.int64], width: int, sizes: NDArray[np.float64], exclude: CSR
+    ) -> Iterator[Few]:
+        """Give the few of some users, whose memory serves another piece of work afterwards.
+
+        Args:
+            problem: the scores.
+            users: int64 [n].
+            width: of a user's code; 0 where items are not encoded.
+            sizes: of the items' columns, float64 [d].
+            exclude: [U, I], items that are left out.
+        """
+        try:
+            working, ids, values = self._free.pop()  # one step, so that no two threads get the same
+        except IndexError:
+            working = room(self._n_items)
+            ids, values = np.empty(_FIRST_ROOM, np.int32), np.empty(_FIRST_ROOM, np.float32)
+        few = gather_few(problem, users, working, width, sizes, exclude.indptr, exclude.indices, ids, values)
+        del ids, values  # few may have longer ones
+        yield few
+        self._free.append((working, few.ids, few.values))
 
 
 def row_spread(sparse: SparsePart, n_items: int) -> NDArray[np.float64]:
@@ -66,11 +105,12 @@ def score_mixed(problem: Problem, items: MixedItems, pairs: CSR) -> NDArray[np.f
         pairs: [U, I].
     """
     scores = np.empty(pairs.nnz, np.float32)
-    users, nothing = np.flatnonzero(np.diff(pairs.indptr)), np.zeros(pairs.n_rows + 1, np.int64)
+    users, memory = np.flatnonzero(np.diff(pairs.indptr)), _Memory(problem.shape[1])
+    nothing = CSR(np.zeros(pairs.n_rows + 1, np.int64), _NO_ITEMS, None, problem.shape[1])
 
     def _work(start: int, stop: int) -> None:
-        few = gather_few(problem, users[start:stop], room(problem.shape[1]), 0, _NO_SIZES, nothing, _NO_ITEMS)
-        _score_pairs(problem, few, pairs.indptr, pairs.indices, scores)
+        with memory.few(problem, users[start:stop], 0, _NO_SIZES, nothing) as few:
+            _score_pairs(problem, few, pairs.indptr, pairs.indices, scores)
 
     parallel_for(_work, chunks(len(users), USERS))
     _check_scale(problem, items)
@@ -122,13 +162,12 @@ def _correct(
     """Score the held-out items, and correct their ranks for the few and the excluded."""
     rows = items.coded(max_bytes // 2)
     width, users = rows.codes.shape[1], np.flatnonzero(np.diff(heldout.indptr))
-    block = block_items(width, problem.shape[1])
+    block, memory = block_items(width, problem.shape[1]), _Memory(problem.shape[1])
 
     def _work(start: int, stop: int) -> None:
-        memory = room(problem.shape[1])
-        few = gather_few(problem, users[start:stop], memory, width, rows.sizes, exclude.indptr, exclude.indices)
-        correct_ranks(problem, rows, few, block, exclude.indptr, exclude.indices, heldout.indptr, heldout.indices,
-                      scores, ranks, limit)  # fmt: skip
+        with memory.few(problem, users[start:stop], width, rows.sizes, exclude) as few:
+            correct_ranks(problem, rows, few, block, exclude.indptr, exclude.indices, heldout.indptr,
+                          heldout.indices, scores, ranks, limit)  # fmt: skip
 
     most = count_few(problem.sparse, problem.shape[1])[users]
     parallel_for(_work, _spans(most, 16, (max_bytes // 2) // get_num_threads(), problem.shape[1], USERS))
@@ -208,13 +247,13 @@ def _offer(
     on_axes = lead_users(problem.users[first:last], leading)
     block = block_items(on_axes.codes.shape[1] or width, problem.shape[1])
     counts, pieces = np.zeros(last - first + 1, np.int64), dict[int, NDArray[np.int32]]()
+    working = _Memory(problem.shape[1])
 
     def _work(start: int, stop: int) -> None:
         users = np.arange(first + start, first + stop)
-        working = room(problem.shape[1])
-        few = gather_few(problem, users, working, width, rows.sizes, exclude.indptr, exclude.indices)
-        offer_few(problem, rows, leading, few, on_axes, block, heaps, first, k, floor)
-        pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
+        with working.few(problem, users, width, rows.sizes, exclude) as few:
+            offer_few(problem, rows, leading, few, on_axes, block, heaps, first, k, floor)
+            pieces[start] = merge_excluded(few, exclude.indptr, exclude.indices, counts, first)
 
     parallel_for(_work, chunks(last - first, USERS))
     indptr = np.cumsum(counts)

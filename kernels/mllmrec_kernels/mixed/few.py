@@ -22,7 +22,6 @@ from mllmrec_kernels.mixed.reference import LANES
 _WORD = 32  # items that a word of `marks` stands for
 USERS = 512  # of one piece of work
 _BLOCK_BYTES = 2**19  # of encoded rows that are looked at together
-_FIRST_ROOM = 2**14
 _AHEAD = 2  # items that are prefetched
 ROUNDED = 2.0**-22  # of a score that is rounded to float32, and of the float64 sums
 LEAST = 2.0**-146  # the same beside 0
@@ -204,7 +203,9 @@ def empty_bounds(block: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gather_few(problem: Any, users: Any, room: Any, width: Any, sizes: Any, ex_indptr: Any, excluded: Any) -> Any:
+def gather_few(
+    problem: Any, users: Any, room: Any, width: Any, sizes: Any, ex_indptr: Any, excluded: Any, ids: Any, values: Any
+) -> Any:
     """Return the few of some users; write the scale of standardized scores.
 
     Args:
@@ -214,9 +215,9 @@ def gather_few(problem: Any, users: Any, room: Any, width: Any, sizes: Any, ex_i
         width: of a user's code; 0 where items are not encoded.
         sizes: of the items' columns, float64 [d].
         ex_indptr, excluded: CSR of the excluded items [U, I].
+        ids, values: int32 and float32, memory for the few; longer arrays are made where these are too short.
     """
     indptr = np.zeros(len(users) + 1, np.int64)
-    ids, values = np.empty(_FIRST_ROOM, np.int32), np.empty(_FIRST_ROOM, np.float32)
     codes, bounds = np.zeros((len(users), width), np.int16), np.zeros((len(users), 3))
     for p in range(len(users)):
         u, total = users[p], indptr[p]
