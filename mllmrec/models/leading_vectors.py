@@ -25,7 +25,7 @@ _BASIS = 6  # blocks of a full basis beside twice the wanted vectors
 _GAIN = 1e-5  # of the sum of the wanted eigenvalues: a restart that adds less is the last
 _RESTARTS = 200  # at most
 _COLUMNS, _VECTORS = 1 << 13, 32  # of one piece of a product
-_AGAIN = 0.1  # of a vector's length: where Q had more of it than that leaves, rounding needs a second projection
+_AGAIN = 0.5**0.5  # of a vector's length: with less left of it, a second projection (Daniel et al., Math. Comp. 1976)
 _LOST = 1e-10  # of the longest vector: shorter ones are rounding once Q is taken from them
 Table = NDArray[np.float64]
 

@@ -314,3 +314,17 @@ def test_leading_vectors_of_a_matrix_of_lower_rank_than_wanted_stay_orthonormal(
     np.testing.assert_allclose(values[:3], np.linalg.svd(low)[1][:3] ** 2, rtol=1e-10)
     assert np.abs(values[3:]).max() < 1e-9 * values[0]
     np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-10)
+
+
+def test_leading_vectors_of_close_eigenvalues_stay_orthonormal_over_many_restarts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A product lies to nine tenths in the basis: projected once, a block would carry ten times the basis' rounding."""
+    monkeypatch.setattr(leading_vectors, "_BLOCK", 4)
+    monkeypatch.setattr(leading_vectors, "_BASIS", 4)
+    monkeypatch.setattr(leading_vectors, "_GAIN", 1e-12)
+    eigenvalues = np.linspace(0.8, 1.2, 3000)
+    found, values = leading_vectors.leading_vectors(sp.csr_array(sp.diags_array(eigenvalues**0.5)), 6)
+    np.testing.assert_allclose(found @ found.T, np.eye(6), atol=1e-10)
+    assert values.max() <= 1.2 * (1 + 1e-12)
+    np.testing.assert_allclose(values, eigenvalues[:-7:-1], rtol=1e-4)
