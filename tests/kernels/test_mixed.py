@@ -49,6 +49,7 @@ def test_lists_equal_the_reference(
     case: MixedCase, excluding: bool, by_int8: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topk_cpu, "FEW_PAIRS", 0)
+    monkeypatch.setattr(cpu, "AXES_PAY", 0)
     if not by_int8:
         monkeypatch.setattr(topk_cpu, "supported", lambda: False)
     scores, exclude = case.scores(), case.pairs()[0] if excluding else None
@@ -210,6 +211,7 @@ def test_lists_above_a_floor_are_the_start_of_the_lists(
     case: MixedCase, by_int8: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topk_cpu, "FEW_PAIRS", 0)
+    monkeypatch.setattr(cpu, "AXES_PAY", 0)
     if not by_int8:
         monkeypatch.setattr(topk_cpu, "supported", lambda: False)
     scores, exclude = case.scores(), case.pairs()[0]

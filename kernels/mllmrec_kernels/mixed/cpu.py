@@ -47,6 +47,7 @@ from mllmrec_kernels.topk.reference import TopK
 
 _NO_ITEMS = np.zeros(0, np.int32)
 _NO_SIZES = np.zeros(0)
+AXES_PAY = 256  # users of a call for which items are put on their leading axes, if none did it before
 _PIECES = 8  # share of the memory that the few of users listed at once take
 _FIRST_ROOM = 2**14  # entries that a thread's few begin with
 
@@ -197,7 +198,7 @@ def topk_mixed(
     heaps = Heaps(ids, best, np.zeros(n_users, np.int64))
     if exclude is None:
         exclude = CSR(np.zeros(n_users + 1, np.int64), _NO_ITEMS, None, n_items)
-    rows, leading = items.coded(max_bytes // 2), items.leading(max_bytes // 4)
+    rows, leading = items.coded(max_bytes // 2), items.leading(max_bytes // 4 if n_users >= AXES_PAY else 0)
     most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
     spans = _spans(most, 8, max_bytes // _PIECES, n_items * get_num_threads(), n_users)
     ends = np.concatenate([[0], np.cumsum(most)])
