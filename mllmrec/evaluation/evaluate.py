@@ -27,7 +27,7 @@ from mllmrec.config import LEAKY, EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.groups import ALL, Groups, GroupTable, SplitTask, rank_tasks
+from mllmrec.evaluation.groups import ALL, FittedRanker, Groups, GroupTable, SplitTask, rank_tasks
 from mllmrec.evaluation.groups import HeldOut as HeldOut
 from mllmrec.evaluation.groups import Ranker as Ranker
 from mllmrec.evaluation.new_users import AsShown
@@ -185,6 +185,9 @@ def evaluate_models(
         tasks = {split: task.of_users(drawn) for split, task in tasks.items()}
     shown = {name: AsShown(model, dataset.train) for name, model in models.items()}
     ranks = _rank_all(shown, tasks, config, limit, progress)
+    for model in models.values():
+        if isinstance(model, FittedRanker):
+            model.release()  # the values of every user take as much memory
     for split, task in tasks.items():
         means[split] = {}
         heldout = task.part(task.known)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -64,6 +64,15 @@ class Ranker(ItemRanker, Protocol):
 
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of only some items, int64 [m], ascending; its column j is `items[j]`."""
+        ...
+
+
+@runtime_checkable
+class FittedRanker(Ranker, Protocol):
+    """A fitted model, which may keep what ranks of block after block of users share."""
+
+    def release(self) -> None:
+        """Drop what ranks and lists derived from the fitted arrays; the next ones derive it again."""
         ...
 
 

@@ -64,6 +64,7 @@ class ItemKNNConfig(ModelConfig):
 class ItemKNN(ItemWeightModel):
     """See the module."""
 
+    derived = ("_factor",)
     _X: sp.csr_array | None = None  # where all neighbors count
     _factor: GramFactor | None = None  # the same, for the kernels
 

@@ -202,6 +202,8 @@ def topk_mixed(
     most = count_few(problem.sparse, n_items) + np.diff(exclude.indptr)
     spans = _spans(most, 8, max_bytes // _PIECES, n_items * get_num_threads(), n_users)
     ends = np.concatenate([[0], np.cumsum(most)])
+    # With all that is left, the items can mostly be quantized once for all spans.
+    left = max_bytes - max_bytes // _PIECES - rows.codes.nbytes - leading.rows.codes.nbytes
     memory = np.empty(max((ends[stop] - ends[start] for start, stop in spans), default=0), np.int32)
     for start, stop in spans:
         block = Heaps(ids[start:stop], best[start:stop], heaps.sizes[start:stop])
@@ -212,7 +214,7 @@ def topk_mixed(
         else:
             dots = dot_problem(problem.users[start:stop], problem.items, k, None)
             dots = dots._replace(indptr=indptr, excluded=others)
-            topk_cpu.fill(dots, block, max_bytes // 4, items.kept, n_users)
+            topk_cpu.fill(dots, block, max(max_bytes // 4, left), items.kept, n_users)
     _check_scale(problem, items)
     sort_heaps(*heaps)
     left_open = ids == NOBODY
