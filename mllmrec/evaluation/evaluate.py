@@ -187,7 +187,7 @@ def evaluate_models(
     ranks = _rank_all(shown, tasks, config, limit, progress)
     for model in models.values():
         if isinstance(model, FittedRanker):
-            model.release()  # the values of every user take as much memory
+            model.release()  # before the values of every user take memory
     for split, task in tasks.items():
         means[split] = {}
         heldout = task.part(task.known)

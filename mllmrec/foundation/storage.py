@@ -35,7 +35,6 @@ PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary na
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # no O_TRUNC: the file may be planted
 _OS_ERROR = re.compile(r"(?:code: |os error )(\d+)")  # as Rust prints it
-_ROWS = 1 << 18  # of a table, written at a time
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written")  # as NumPy prints it
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another folder",
@@ -204,7 +203,7 @@ def nulled(value: Any) -> Any:
 
 
 def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write parquet atomically, some rows at a time: so a large table has no copy beside it.
+    """Write parquet atomically, a quarter of a million rows at a time: so a large table has no copy beside it.
 
     Args:
         path: the file.
@@ -214,7 +213,7 @@ def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | N
     schema = table.clear().to_arrow().schema
     schema = schema.with_metadata({key: str(value) for key, value in notes.items()}) if notes else schema
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for rows in table.iter_slices(_ROWS) if table.height else [table]:
+        for rows in table.iter_slices(1 << 18) if table.height else [table]:
             writer.write_table(rows.to_arrow().replace_schema_metadata(schema.metadata))
 
 

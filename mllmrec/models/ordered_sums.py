@@ -29,13 +29,13 @@ def parts_in_order(make: Callable[[int, int], Table], total: int) -> Iterator[Ta
     """
     spans = chunks(total, ROWS)
     for first in range(0, len(spans), _WAITING):
-        made = dict[int, Table]()
+        parts = dict[int, Table]()
 
-        def _work(start: int, stop: int, made: dict[int, Table] = made) -> None:
-            made[start] = make(start, stop)
+        def _work(start: int, stop: int, parts: dict[int, Table] = parts) -> None:
+            parts[start] = make(start, stop)
 
         parallel_for(_work, spans[first : first + _WAITING])
-        yield from (made[start] for start in sorted(made))
+        yield from (parts[start] for start in sorted(parts))
 
 
 def gram_of(X: Vectors, mean: Vectors | Table | None = None) -> Table:

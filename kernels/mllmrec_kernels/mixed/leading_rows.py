@@ -67,7 +67,7 @@ def lead_items(vectors: NDArray[np.float32], max_bytes: int = _ALL) -> LeadingRo
         sample = vectors[:: -(-n // _SAMPLE)].astype(np.float64)
         with single_threaded_blas():  # so that no number of threads changes a bit
             axes = np.ascontiguousarray(np.linalg.eigh(sample.T @ sample)[1][:, : -AXES - 1 : -1].T)
-    leading, left = _project(vectors, axes)
+    leading, left = _project(vectors if len(axes) else vectors[:0], axes)
     return LeadingRows(encode(leading, _ALL), left, axes)
 
 
