@@ -68,6 +68,10 @@ def _compare(
     ],
     models: _Models = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each model that is trained.")] = 3,
+    settings: Annotated[
+        int | None,
+        typer.Option(min=1, help="Settings tried of each model, the first of its grid.", show_default="all"),
+    ] = None,
     split: _Splits = "",
     draws: Annotated[int, typer.Option(min=1, help="Draws of each split that is random; needs --split.")] = 1,
     cold_share: Annotated[
@@ -97,13 +101,15 @@ def _compare(
 
     resolved = load_config(config, assignments or [])
     from mllmrec.errors import InputError
-    from mllmrec.experiments import choose_entries, compare_models, compare_splits
+    from mllmrec.experiments import choose_entries, compare_models, compare_splits, first_settings
 
     entries, rules = choose_entries(_names(models)), _names(split)
     if draws > 1 and not rules:
         raise InputError("--draws needs --split, such as --split random: a dataset's own split is one draw")
     data = load(dataset)
     with resumable(), console.progress(quiet=quiet or json) as hook:
+        if settings:
+            entries = first_settings(entries, settings, hook)
         if rules:
             tables = compare_splits(
                 data, out, resolved, entries, rules,

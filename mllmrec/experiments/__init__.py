@@ -2,7 +2,7 @@
 
 from mllmrec.experiments.compare import compare_models
 from mllmrec.experiments.draws import SplitTable, compare_splits
-from mllmrec.experiments.entries import ENTRIES, Entry, choose_entries
+from mllmrec.experiments.entries import ENTRIES, Entry, choose_entries, first_settings
 from mllmrec.experiments.grid import GridPoint
 from mllmrec.experiments.judge import Difference
 from mllmrec.experiments.study import STUDIES, Study, find_study, run_study
@@ -22,5 +22,6 @@ __all__ = [
     "compare_models",
     "compare_splits",
     "find_study",
+    "first_settings",
     "run_study",
 ]

@@ -14,10 +14,11 @@ item-kNN of every evaluation has no settings (models/baselines.py); the one here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mllmrec.errors import InputError, near_miss
+from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models import registry
 
 Settings = tuple[str, ...]
@@ -60,8 +61,15 @@ class Entry:
         """The settings of each point; the first is the default."""
         if not self.kind:
             return ((),)
-        varied = registry.find(self.kind).candidates if self.varied is None else self.varied
-        return tuple((f"model.kind={self.kind}", *self.fixed, *settings) for settings in varied)
+        return tuple((f"model.kind={self.kind}", *self.fixed, *settings) for settings in self._varied)
+
+    @property
+    def _varied(self) -> tuple[Settings, ...]:
+        return tuple(registry.find(self.kind).candidates) if self.varied is None else self.varied
+
+    def first(self, most: int) -> Entry:
+        """Return the entry with at most so many points of its grid, the first ones."""
+        return replace(self, varied=self._varied[:most]) if self.kind else self
 
     @property
     def fitting(self) -> Literal["baseline", "closed", "trained"]:
@@ -170,3 +178,17 @@ def choose_entries(names: Sequence[str]) -> tuple[Entry, ...]:
     of_groups = {own for name, entries in groups.items() for own in entries if not names or name in names}
     chosen = {*names, *of_groups} if names else set(known) - of_groups
     return tuple(entry for entry in all_entries() if entry.name in chosen)
+
+
+def first_settings(entries: Sequence[Entry], most: int, progress: Progress = silent) -> tuple[Entry, ...]:
+    """Return the entries with the first settings of their grids alone.
+
+    Args:
+        entries: the models to compare.
+        most: settings of each, at least 1.
+        progress: called for each model that loses some.
+    """
+    for entry in entries:
+        if len(entry.grid) > most:
+            progress(f"{entry.name}: the first {most} of {len(entry.grid)} settings", 1, 1)
+    return tuple(entry.first(most) for entry in entries)

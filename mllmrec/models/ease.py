@@ -1,11 +1,11 @@
-"""EASE: each item regressed on all others, in closed form; two variants of it; the dense algebra of its kin.
+"""EASE: each item regressed on all others, in closed form; two variants of it.
 
 Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, equation 8. With R [U, I] the interactions,
 
     P = (R^T R + lambda I)^-1,   B_ij = -P_ij / P_jj,   B_jj = 0,   score_u = R_u B.
 
 With item vectors V [I, d], R^T R + w V V^T stands for R^T R: EASE on the interactions with sqrt(w) V^T stacked below
-as further users. Memory: six float64 matrices of I x I at the peak.
+as further users. Memory: dense_weights.py.
 
 **Neighbors' columns.** EASE gives a cold item, one without a training interaction, only the weights of its content.
 `EASENeighbors` scores it as the warm items of the nearest vectors. With N_c the 20 nearest warm items of a cold item c
@@ -34,22 +34,23 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from mllmrec_kernels import CSR
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy.linalg import lapack
 
 from mllmrec.config import ModelConfig, Share
-from mllmrec.errors import TrainingError
 from mllmrec.evaluation.groups import is_warm
 from mllmrec.models.base import FitData
+from mllmrec.models.dense_weights import (
+    add_products,
+    add_to_diagonal,
+    gram_of_items,
+    inverse,
+    refuse_large,
+    weights_of,
+)
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.new_items import place
 from mllmrec.models.recency import HalfLives
 from mllmrec.models.ridge import strength_candidates
-
-Square = NDArray[np.float64]  # [I, I]
-_DENSE_MATRICES = 6  # float64, I x I, at the peak: 863 MiB were measured for 4,344 items
 
 
 class DenseConfig(ModelConfig):
@@ -57,53 +58,6 @@ class DenseConfig(ModelConfig):
 
     regularization: Annotated[float, Field(gt=0)] = 50.0  # lambda
     dense_gib: Annotated[float, Field(gt=0)] = 8.0  # the most that the dense matrices may take
-
-
-def refuse_large(title: str, n_items: int, matrices: int, dense_gib: float) -> None:
-    """Refuse a catalogue whose dense matrices take too much memory.
-
-    Args:
-        title: of the model, as the error names it.
-        n_items: I.
-        matrices: float64 matrices of I x I at the peak.
-        dense_gib: the most that they may take, GiB.
-
-    Raises:
-        TrainingError: they would take more.
-    """
-    gib = matrices * 8 * n_items * n_items / 2**30
-    if gib > dense_gib:
-        raise TrainingError(
-            f"{title} over {n_items:,} items needs {gib:,.1f} GiB of dense matrices, and model.dense_gib is "
-            f"{dense_gib:g}; raise it, or take model.kind=ridge, which holds neighbors alone"
-        )
-
-
-def gram_of_items(user_items: CSR) -> Square:
-    """Return G = R^T R, float64 [I, I]."""
-    R = user_items.to_scipy()
-    return np.asarray((R.T @ R).toarray(), np.float64)
-
-
-def inverse(matrix: Square, title: str) -> Square:
-    """Return the inverse of a symmetric matrix.
-
-    Raises:
-        TrainingError: the matrix is not positive definite.
-    """
-    factor, failed = lapack.dpotrf(matrix, lower=1)
-    if failed:
-        raise TrainingError(f"{title}'s matrix is not positive definite; raise model.regularization")
-    P, _ = lapack.dpotri(factor, lower=1)
-    lower = np.tril(P, -1)
-    return np.asarray(lower + lower.T + np.diag(np.diag(P)))
-
-
-def regressed_items(P: Square) -> Square:
-    """Return B_ij = -P_ij / P_jj with B_jj = 0: each item regressed on all others; [I, I]."""
-    B = P / -np.diag(P)
-    np.fill_diagonal(B, 0)
-    return np.asarray(B)
 
 
 class EASEConfig(DenseConfig):
@@ -132,17 +86,19 @@ class EASE(ItemWeightModel):
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`, or G is not definite.
         """
         R, V = data.user_items, data.items
-        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, self.config.dense_gib)
+        refuse_large(self.title, R.n_columns, self.config.dense_gib)
         progress = self.context.progress
         progress("fit EASE", 0, 2)
         G = gram_of_items(R)
         if self.config.content_weight and V is not None:
-            G += self.config.content_weight * (V.astype(np.float64) @ V.astype(np.float64).T)
-        G[np.diag_indices(R.n_columns)] += self.config.regularization
+            G = add_products(G, V, self.config.content_weight)
+        add_to_diagonal(G, self.config.regularization)
         progress("fit EASE", 1, 2)
-        B = regressed_items(inverse(G, self.title))
+        P = inverse(G, self.title)
+        B = weights_of(P, 1 / np.diag(P))
+        del G, P  # one matrix, the larger part of the memory
         progress("fit EASE", 2, 2)
-        self.choose_rows(data, B.astype(np.float32), self.config.half_lives)
+        self.choose_rows(data, B, self.config.half_lives)
 
 
 class EASENeighborsConfig(EASEConfig):
@@ -203,14 +159,13 @@ class EDLAE(ItemWeightModel):
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
         """
         R, config, progress = data.user_items, self.config, self.context.progress
-        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, config.dense_gib)
+        refuse_large(self.title, R.n_columns, config.dense_gib)
         progress("fit EDLAE", 0, 2)
         G = gram_of_items(R)
         penalty = config.regularization + config.dropout / (1 - config.dropout) * np.diag(G)
-        G[np.diag_indices(len(G))] += penalty
+        add_to_diagonal(G, penalty)
         progress("fit EDLAE", 1, 2)
         P = inverse(G, self.title)
-        B = P * -np.maximum(penalty, (1 - config.diagonal_limit) / np.diag(P))
-        np.fill_diagonal(B, 0)
+        B = weights_of(P, np.maximum(penalty, (1 - config.diagonal_limit) / np.diag(P)))
         progress("fit EDLAE", 2, 2)
-        self.set_weights(R, B.astype(np.float32))
+        self.set_weights(R, B)

@@ -13,7 +13,12 @@ Its authors take lambda below 0, so only lambda + w must be above it. Additive E
 
     B_R = EASE of G + lambda I,   score_u = R_u (g B_R + (1 - g) C).
 
-Without item features C is 0. Memory: seven float64 matrices of I x I at the peak.
+Without item features C is 0. C is never formed: off its diagonal it is left right^T, of two tables [I, d]. Its diagonal
+has no part in B, for B_jj = 0 whatever it is pulled to. With Y = w P left,
+
+    B = Y right^T - P diag((1 + y_j . right_j) / P_jj),   B_jj = 0.
+
+Memory: dense_weights.py.
 """
 
 from __future__ import annotations
@@ -24,19 +29,18 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mllmrec.config import Share
-from mllmrec.features.encode import Vectors
 from mllmrec.models.base import FitData
-from mllmrec.models.ease import (
-    DenseConfig,
-    Square,
+from mllmrec.models.dense_weights import (
+    Factors,
+    add_to_diagonal,
     gram_of_items,
     inverse,
     refuse_large,
-    regressed_items,
+    regression_of_vectors,
+    weights_of,
 )
+from mllmrec.models.ease import DenseConfig
 from mllmrec.models.item_weight_model import ItemWeightModel
-
-_DENSE_MATRICES = 7  # float64, I x I, at the peak
 
 
 class L3AEConfig(DenseConfig):
@@ -72,18 +76,17 @@ class L3AE(ItemWeightModel):
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
         """
         R, config, progress = data.user_items, self.config, self.context.progress
-        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, config.dense_gib)
+        refuse_large(self.title, R.n_columns, config.dense_gib)
         progress("fit L3AE", 0, 2)
-        C = content_weights(data.items_or_zeros(), config.content_regularization, self.title)
+        C, w = regression_of_vectors(data.items_or_zeros(), config.content_regularization), config.content_pull
+        G = gram_of_items(R)
+        add_to_diagonal(G, config.regularization + w)
         progress("fit L3AE", 1, 2)
-        G, w = gram_of_items(R), config.content_pull
-        G[np.diag_indices(len(G))] += config.regularization + w
         P = inverse(G, self.title)
-        PC = w * (P @ C)
-        B = PC - P * ((1 + np.diag(PC)) / np.diag(P))
-        np.fill_diagonal(B, 0)
+        Y = w * (P @ C.left)
+        B = weights_of(P, (1 + (Y * C.right).sum(axis=1)) / np.diag(P), Factors(Y, C.right))
         progress("fit L3AE", 2, 2)
-        self.set_weights(R, B.astype(np.float32))
+        self.set_weights(R, B)
 
 
 class AdditiveEASEConfig(DenseConfig):
@@ -114,26 +117,13 @@ class AdditiveEASE(ItemWeightModel):
             TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
         """
         R, config, progress = data.user_items, self.config, self.context.progress
-        refuse_large(self.title, R.n_columns, _DENSE_MATRICES, config.dense_gib)
+        refuse_large(self.title, R.n_columns, config.dense_gib)
         progress("fit Additive EASE", 0, 2)
-        C = content_weights(data.items_or_zeros(), config.content_regularization, self.title)
+        C, g = regression_of_vectors(data.items_or_zeros(), config.content_regularization), config.interaction_share
+        G = gram_of_items(R)
+        add_to_diagonal(G, config.regularization)
         progress("fit Additive EASE", 1, 2)
-        G, g = gram_of_items(R), config.interaction_share
-        G[np.diag_indices(len(G))] += config.regularization
-        B = g * regressed_items(inverse(G, self.title)) + (1 - g) * C
+        P = inverse(G, self.title)
+        B = weights_of(P, g / np.diag(P), Factors((1 - g) * C.left, C.right))
         progress("fit Additive EASE", 2, 2)
-        self.set_weights(R, B.astype(np.float32))
-
-
-def content_weights(vectors: Vectors, regularization: float, title: str) -> Square:
-    """Return C of the module, float64 [I, I].
-
-    Args:
-        vectors: V, float32 [I, d].
-        regularization: lambda_V > 0.
-        title: of the model, as an error names it.
-    """
-    V = vectors.astype(np.float64)
-    gram = V @ V.T
-    gram[np.diag_indices(len(gram))] += regularization
-    return regressed_items(inverse(gram, title))
+        self.set_weights(R, B)

@@ -13,7 +13,17 @@ from mllmrec.config import Config, load_config, override
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError
 from mllmrec.evaluation.metrics import mean_interval
-from mllmrec.experiments import ENTRIES, GridPoint, Result, Row, choose_entries, compare_models, trial, verdict
+from mllmrec.experiments import (
+    ENTRIES,
+    GridPoint,
+    Result,
+    Row,
+    choose_entries,
+    compare_models,
+    first_settings,
+    trial,
+    verdict,
+)
 from mllmrec.experiments.judge import SHOWN
 from mllmrec.experiments.table import conclude
 from mllmrec.experiments.trial import Trial
@@ -183,3 +193,12 @@ def test_rivals_run_where_they_are_named_and_one_name_stands_for_all_of_them() -
     assert {"l3ae", "mrf", "sasrec", "ials-512", "ease-content-time"} <= {entry.name for entry in rivals}
     assert [entry.name for entry in choose_entries(["mrf", "ease"])] == ["ease", "mrf"]
     assert len(choose_entries(["rivals", "ease"])) == len(rivals) + 1
+
+
+def test_the_first_settings_of_a_grid_are_tried_alone_and_what_is_left_out_is_counted() -> None:
+    entries, said = choose_entries(["ease-content", "ridge", "popularity", "ensemble"]), list[str]()
+    few = first_settings(entries, 3, lambda label, done, total: said.append(label))
+    assert [len(entry.grid) for entry in few] == [1, 3, 3, 1]
+    by_name = {entry.name: entry for entry in few}
+    assert by_name["ease-content"].grid == next(e for e in entries if e.name == "ease-content").grid[:3]
+    assert said == ["ease-content: the first 3 of 9 settings"]
