@@ -22,7 +22,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedScores, topk_mixed
-from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, rank_by_gram, score_by_gram, scoring_factor
+from mllmrec_kernels.mixed.gram import GramFactor, gram_factor, score_by_gram, scoring_factor
+from mllmrec_kernels.mixed.gram_ranks import rank_by_gram
 from mllmrec_kernels.mixed.largest import nearest_by_gram
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
@@ -36,7 +37,7 @@ from mllmrec.models.base import FilePath, FitData, check_histories, user_rows
 from mllmrec.models.item_weight_model import ItemWeightModel, best_of_rows
 from mllmrec.models.recency import HalfLives
 from mllmrec.models.scorer_model import FittedScorer
-from mllmrec.models.scoring import Lists, block_rows, ranks_by_users
+from mllmrec.models.scoring import Lists, block_rows
 from mllmrec.models.weight_scorers import MixedAmong, MixedScorer
 
 _K1, _B = 1.2, 0.75  # of BM25
@@ -174,10 +175,12 @@ class AllNeighborsScorer(MixedScorer):
             progress: called after each block of users.
         """
 
-        def rank(users: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
-            return rank_by_gram(self.factor, self.user_items.take_rows(users), *taken)
-
-        return ranks_by_users(rank, exclude, heldout, progress, users=_USERS)
+        users = int((np.diff(heldout.indptr) > 0).sum())
+        progress("rank users", 0, users)
+        return rank_by_gram(
+            self.factor, self.user_items, exclude, heldout,
+            limit=limit, report=lambda done: progress("rank users", done, users),
+        )  # fmt: skip
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""

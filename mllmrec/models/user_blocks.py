@@ -30,6 +30,7 @@ from mllmrec.models.weight_scorers import MixedScorer, StandardizedScorer, SumSc
 # A worker encodes the items, which costs as much as to rank some 4,000 users with a limit, or to list some 500. Its
 # blocks of one work share them.
 _RANKED, _LISTED = 1 << 12, 1 << 9  # users of a block, at least
+_SUMMED = 1 << 15  # likewise, who are ranked over all neighbors: each block multiplies the items' sums out
 _OfItems: TypeAlias = WeightsScorer | StandardizedScorer | SumScorer
 
 
@@ -135,7 +136,7 @@ class _InBlocks:
             return self.model.ranks(exclude, heldout, limit=limit, progress=progress)
         rows = {**tables.rows, "exclude": exclude.take_rows(users), "heldout": heldout.take_rows(users)}
         settings = {"kind": tables.kind, "limit": limit, **tables.settings}
-        size = rows_a_block(len(users), USERS, least=_RANKED)
+        size = rows_a_block(len(users), USERS, least=_SUMMED if tables.kind == "all neighbors" else _RANKED)
         work = Work(rank_block, "rank users", len(users), size, rows, tables.shared, settings)
         return self.blocks.run(work, progress)["ranks"]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, KernelInputError
-from mllmrec_kernels.mixed import gram, largest
-from mllmrec_kernels.mixed.gram import gram_factor, rank_by_gram, score_by_gram, scoring_factor
+from mllmrec_kernels.mixed import gram, gram_ranks
+from mllmrec_kernels.mixed.gram import gram_factor, score_by_gram, scoring_factor
+from mllmrec_kernels.mixed.gram_ranks import rank_by_gram
 from mllmrec_kernels.mixed.largest import largest_of_product, nearest_by_gram
 from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 from mllmrec_kernels.mixed.weighted_sum import weighted_sum
@@ -31,19 +32,54 @@ def test_scores_have_the_bits_of_scipy(sizes: tuple[int, int, float]) -> None:
     assert score_by_gram(gram_factor(X), R).to_scipy().toarray().tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("piece", [1, 256])
-def test_ranks_are_counted_and_ties_go_to_the_lower_id(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gram, largest):
-        monkeypatch.setattr(module, "USERS", piece)
-    R, X, H = case(60, 35, 0.15)
-    X.data = np.rint(3 * X.data)  # many equal scores, and zeros
-    ranks, scores = rank_by_gram(gram_factor(X), R, R, H), (R.to_scipy() @ X.T @ X).toarray()
+def tied_case(users: int = 60, items: int = 35, density: float = 0.15) -> tuple[CSR, sp.csr_array, CSR, list[int]]:
+    """A case with many equal scores, and zeros; and the rank of each held-out item by sorting."""
+    R, X, H = case(users, items, density)
+    X.data = np.rint(3 * X.data)
+    scores, expected = (R.to_scipy() @ X.T @ X).toarray(), []
     assert len(np.unique(scores)) < scores.size / 20
-    expected = []
     for user, item in zip(H.rows(), H.indices, strict=True):
-        allowed = [i for i in range(35) if i not in R.row(user)]
+        allowed = [i for i in range(items) if i not in R.row(user)]
         expected.append(sorted(allowed, key=lambda i: (-scores[user, i], i)).index(item))
-    assert ranks.tolist() == expected and max(expected) > 20
+    assert max(expected) > 20
+    return R, X, H, expected
+
+
+@pytest.mark.parametrize(("width", "entries"), [(1, 1 << 20), (9, 1 << 20), (35, 1), (35, 200), (1 << 14, 1 << 23)])
+@pytest.mark.parametrize("piece", [1, 256])
+def test_ranks_are_counted_and_ties_go_to_the_lower_id(
+    piece: int, width: int, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users of a piece, and items of a tile by either limit, change nothing."""
+    for name, value in {"USERS": piece, "_ITEMS": piece, "_WIDTH": width, "_ENTRIES": entries}.items():
+        monkeypatch.setattr(gram_ranks, name, value)
+    R, X, H, expected = tied_case()
+    assert rank_by_gram(gram_factor(X), R, R, H).tolist() == expected
+
+
+@pytest.mark.parametrize("width", [100, 1 << 14])
+def test_ranks_of_users_who_share_little_are_counted(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some additions are listed, not counted over a whole tile; sums are above, below and at 0, excluded ones too."""
+    monkeypatch.setattr(gram_ranks, "_WIDTH", width)
+    R, X, H, expected = tied_case(150, 500, 0.008)
+    sums = (R.to_scipy() @ X.T @ X).toarray()
+    held, excluded = sums[H.rows(), H.indices], sums[R.rows(), R.indices]
+    assert all((values < 0).any() and (values == 0).any() and (values > 0).any() for values in (held, excluded))
+    assert rank_by_gram(gram_factor(X), R, R, H).tolist() == expected
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5, 12])
+def test_users_whose_ranks_reach_the_limit_are_left_out_of_later_tiles(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gram_ranks, "_WIDTH", 4)
+    monkeypatch.setattr(gram_ranks, "_REPORTED", 7)
+    R, X, H, expected = tied_case()
+    done: list[int] = []
+    ranks = rank_by_gram(gram_factor(X), R, R, H, limit=limit, report=done.append)
+    assert np.minimum(ranks, limit).tolist() == np.minimum(expected, limit).tolist()
+    assert limit == 12 or ranks.tolist() != expected  # less was counted
+    assert done == sorted(done) and done[-1] == (np.diff(H.indptr) > 0).sum()
 
 
 def test_nobody_has_no_scores_and_what_is_not_finite_is_refused() -> None:
