@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from mllmrec_kernels.base.parallel import single_threaded_blas
+from mllmrec_kernels.mixed.leading_rows import AXES
 from numba import get_num_threads
 
 from mllmrec.config import Config
@@ -184,10 +185,11 @@ def _evaluate(sizes: Sizes, config: Config) -> Work:
 
 
 def _recommend(sizes: Sizes, config: Config) -> Work:
+    """Return the work of lists, which bound the scores of all items by their leading axes."""
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    width = 2 * model.factors + sizes.width + 1
-    return sizes.users * (sizes.items * 8e-12 * width + 1.5e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
+    axes = min(AXES, 2 * model.factors + sizes.width + 1)
+    return sizes.users * (sizes.items * 2.2e-11 * axes + 1.2e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
 
 
 _SECONDS: Mapping[Stage, Callable[[Sizes, Config], Work]] = {

@@ -48,6 +48,17 @@ def test_costs_grow_with_users_and_with_pairs_of_items() -> None:
         assert once.mib is not None and 300 < once.mib < 8_000
 
 
+@pytest.mark.parametrize(
+    ("users", "items", "measured"), [(22_000, 12_000, 1.9), (200_000, 100_000, 42), (1_000_000, 200_000, 164)]
+)
+def test_lists_take_what_was_measured_on_two_cores_within_a_factor_of_two(
+    users: int, items: int, measured: float
+) -> None:
+    sizes = replace(LARGE, users=users, items=items)
+    predicted = next(one.seconds for one in predict_costs(sizes, GIVEN) if one.stage == "recommend")
+    assert predicted is not None and measured / 2 < predicted < 2 * measured
+
+
 def test_other_models_have_no_prediction_and_the_stages_before_have() -> None:
     costs = predict_costs(LARGE, load_config(None, ["model.kind=bpr"]))
     assert [one.stage for one in costs if one.seconds is None] == ["train", "evaluate", "recommend"]
