@@ -264,7 +264,7 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         Features.load,
         lambda scratch: work.encode(artefacts.describe, artefacts.profile, scratch),
     )
-    artefacts.encode = artefacts.encode.mapped(partial(work.run.file, "encode"))
+    artefacts.encode = artefacts.encode.mapped(partial(work.run.file, "encode"), "users")
     yield "encode"
     artefacts.graph = step("graph", ItemGraph.load, lambda scratch: work.graph(artefacts.encode, scratch))
     yield "graph"
@@ -280,6 +280,11 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         Evaluation.load,
         lambda scratch: work.evaluate(artefacts.encode, artefacts.train, scratch),
     )
+    artefacts.evaluate.release()  # a row for each user and model, read to be checked
+    vectors, artefacts.encode = artefacts.encode, artefacts.encode.mapped(partial(work.run.file, "encode"), "items")
+    if artefacts.train.item_features is vectors.items:
+        artefacts.train.item_features = artefacts.encode.items  # lists read no item vectors
+    del vectors
     yield "evaluate"
     artefacts.recommend = step(
         "recommend",

@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 from mllmrec_kernels import CSR
-from numpy.typing import NDArray
 
 from mllmrec.config import LEAKY, EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.errors import MismatchError
 from mllmrec.evaluation import metrics
-from mllmrec.evaluation.groups import ALL, FittedRanker, Groups, GroupTable, SplitTask, rank_tasks
+from mllmrec.evaluation.groups import FittedRanker, Groups, SplitRanks, SplitTask, rank_tasks
 from mllmrec.evaluation.groups import HeldOut as HeldOut
 from mllmrec.evaluation.groups import Ranker as Ranker
 from mllmrec.evaluation.new_users import AsShown
+from mllmrec.evaluation.user_tables import RankedModels
 from mllmrec.foundation import storage
+from mllmrec.foundation.lazy_table import LazyTable
 from mllmrec.foundation.progress import Progress, silent, under
-from mllmrec.foundation.tables import read_table
 
 EXACT_USERS = 20_000  # test users whose ranks are counted to the end
 FARTHEST = 100  # rank that stands for itself and all beyond, with more test users than that
@@ -49,9 +49,9 @@ class Evaluation:
         leaky: whether the model's profiles saw held-out interactions.
         means: split -> model -> metric -> mean over the evaluated users; NaN without users.
         users: split -> number of users evaluated.
-        per_user: id, split, model, and a column per metric; the evaluated users.
-        heldout: user, item, and a column per model: its 0-based rank of that held-out test item, int32.
-        groups: the same by group; empty if the evaluation is of an earlier version.
+        user_table: `per_user`, made or read once it is looked at.
+        heldout_table: `heldout`, likewise.
+        groups: metrics by group; empty if the evaluation is of an earlier version.
         farthest: the rank that stands for itself and all beyond; 0 if all ranks were counted.
         drawn_from: split -> users that these were drawn from; empty if everybody was judged.
     """
@@ -59,11 +59,36 @@ class Evaluation:
     leaky: bool
     means: Mapping[str, Mapping[str, Mapping[str, float]]]
     users: Mapping[str, int]
-    per_user: pl.DataFrame
-    heldout: pl.DataFrame
+    user_table: LazyTable
+    heldout_table: LazyTable
     groups: Groups = field(default_factory=Groups)
     farthest: int = 0
     drawn_from: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """Return id, split, model, and a column per metric; the evaluated users."""
+        return self.user_table.rows
+
+    @property
+    def heldout(self) -> pl.DataFrame:
+        """Return user, item, and a column per model: its 0-based rank of that held-out test item, int32."""
+        return self.heldout_table.rows
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Return the names of the metrics, such as "ndcg@20"."""
+        return list(self.means["test"][self.own_model])
+
+    def release(self) -> None:
+        """Drop the rows of the tables that were looked at; they are made or read again."""
+        for table in self._tables.values():
+            table.release()
+
+    @property
+    def _tables(self) -> dict[str, LazyTable]:
+        """Return the tables by the names of their files."""
+        return {"per_user": self.user_table, "heldout": self.heldout_table, "groups": self.groups.table}
 
     @property
     def summary(self) -> str:
@@ -79,7 +104,7 @@ class Evaluation:
         users = f"{self.users['test']:,}"
         if not self.drawn_from:
             return f"{users} test users"
-        metric = sorted((name for name in self.per_user.columns if name.startswith("ndcg@")), key=_PREFERRED.__eq__)[-1]
+        metric = sorted((name for name in self.metric_names if name.startswith("ndcg@")), key=_PREFERRED.__eq__)[-1]
         error = metrics.standard_error(self.rows_of(self.own_model)[metric].to_numpy())
         written = metrics.written(metric)
         return f"{users} of {self.drawn_from['test']:,} test users, standard error of {written} {error:.4f}"
@@ -103,17 +128,15 @@ class Evaluation:
         groups = self.groups.as_dict()
         limited: dict[str, Any] = {"farthest_rank": self.farthest} if self.farthest else {}
         limited |= {"drawn_from": dict(self.drawn_from)} if self.drawn_from else {}
-        notes = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": groups, **limited}
-        storage.write_json(path("metrics.json"), storage.nulled(notes))
-        tables = {"per_user": self.per_user, "heldout": self.heldout, "groups": self.groups.per_user}
-        tables = {name: table for name, table in tables.items() if table.width}
-        for name, table in tables.items():
-            storage.write_table(path(f"{name}.parquet"), table, notes={"leaky": str(self.leaky)})
-        return ["metrics.json", *(f"{name}.parquet" for name in tables)]
+        content = {"leaky": self.leaky, "users": self.users, "metrics": self.means, "groups": groups, **limited}
+        storage.write_json(path("metrics.json"), storage.nulled(content))
+        notes = {"leaky": str(self.leaky)}
+        files = {f"{name}.parquet": table for name, table in self._tables.items()}
+        return ["metrics.json", *(name for name, table in files.items() if table.write(path(name), notes=notes))]
 
     @staticmethod
     def load(path: Callable[[str], Path]) -> Evaluation:
-        """Read what save wrote.
+        """Read what save wrote; tables stay in their files until they are looked at.
 
         Raises:
             MismatchError: a file is missing.
@@ -122,7 +145,7 @@ class Evaluation:
         if not path("heldout.parquet").is_file():
             raise MismatchError(f"{path('heldout.parquet')} is missing; evaluate again with mllmrec evaluate")
         means = {split: _means(models, notes["users"][split]) for split, models in notes["metrics"].items()}
-        per_user, heldout = (read_table(path(name), {}) for name in ("per_user.parquet", "heldout.parquet"))
+        per_user, heldout = (LazyTable.in_file(path(f"{name}.parquet")) for name in ("per_user", "heldout"))
         farthest, groups, drawn_from = (
             notes.get("farthest_rank", 0),
             _read_groups(notes, path),
@@ -147,7 +170,8 @@ def _read_groups(notes: Mapping[str, Any], path: Callable[[str], Path]) -> Group
         split: {group: _means(models, users[split][group]) for group, models in groups.items()}
         for split, groups in means.items()
     }
-    table = read_table(path("groups.parquet"), {}) if path("groups.parquet").is_file() else pl.DataFrame()
+    file = path("groups.parquet")
+    table = LazyTable.in_file(file) if file.is_file() else LazyTable()
     return Groups(users, heldout, means, table)
 
 
@@ -172,52 +196,33 @@ def evaluate_models(
         most: users that are judged; of more test users so many are drawn; 0: everybody is.
         seed: of the draw.
     """
-    means: dict[str, dict[str, dict[str, float]]] = {}
-    users: dict[str, int] = {}
-    frames: list[pl.DataFrame] = []
-    ranked, groups = pl.DataFrame(), GroupTable(dataset)
-    tasks = {split: SplitTask.of(dataset, split, config) for split in SPLITS}
-    judged_users, drawn_from = tasks["test"].judged_users(), dict[str, int]()
+    drawn_from, tasks = dict[str, int](), {split: SplitTask.of(dataset, split, config) for split in SPLITS}
+    judged_users = tasks["test"].judged_users()
     limit = _limit(len(judged_users), config)
     if 0 < most < len(judged_users):
         drawn = np.random.default_rng(seed).permutation(judged_users)[:most]
         drawn_from = {split: len(task.judged_users()) for split, task in tasks.items()}
         tasks = {split: task.of_users(drawn) for split, task in tasks.items()}
-    shown = {name: AsShown(model, dataset.train) for name, model in models.items()}
-    ranks = _rank_all(shown, tasks, config, limit, progress)
-    for model in models.values():
-        if isinstance(model, FittedRanker):
-            model.release()  # before the values of every user take memory
-    for split, task in tasks.items():
-        means[split] = {}
-        heldout = task.part(task.known)
-        ranked = pl.DataFrame(
-            {"user": dataset.users.gather(heldout.rows()), "item": dataset.item_ids.gather(heldout.indices)}
-        )
-        for name, model in models.items():
-            own, judged = task.judge(model, config.cutoffs, limit=limit, ranks=ranks[name][split])
-            own = own if limit is None else np.minimum(own, limit)
-            ranked = ranked.with_columns(pl.Series(name, own[task.known]))
-            evaluated, values = judged[ALL].users, judged[ALL].values
-            users[split], means[split][name] = len(evaluated), metrics.mean(dict(values))
-            identity: dict[str, Any] = {"id": dataset.users.gather(evaluated), "split": split, "model": name}
-            frames.append(pl.DataFrame(identity | dict(values)))
-            groups.add(split, task, name, judged)
-    # ranked is of the last split, which is test
-    return Evaluation(leaky, means, users, pl.concat(frames), ranked, groups.finish(), limit or 0, drawn_from)
+    ranks = _rank_all(models, dataset.train, tasks, config, limit, progress)
+    ranked = RankedModels(dataset, tasks, ranks, config.cutoffs, limit)
+    means, users, groups = ranked.summarize()
+    tables = LazyTable(ranked.per_user), LazyTable(ranked.heldout)
+    return Evaluation(leaky, means, users, *tables, groups, limit or 0, drawn_from)
 
 
 def _rank_all(
     models: Mapping[str, Ranker],
+    train: CSR,
     tasks: Mapping[HeldOut, SplitTask],
     config: EvaluateConfig,
     limit: int | None,
     progress: Progress,
-) -> dict[str, dict[HeldOut, NDArray[np.int32]]]:
-    """Return model -> split -> the rank of each held-out item.
+) -> dict[str, dict[HeldOut, SplitRanks]]:
+    """Return model -> split -> the ranks of the held-out items; a model lets go of what it derived for them.
 
     Args:
         models: by name.
+        train: binary [U, I], training interactions.
         tasks: of the splits.
         config: whose largest cutoff is the limit of the validation ranks.
         limit: of the test ranks; see ItemRanker.
@@ -226,8 +231,13 @@ def _rank_all(
     ranks, limits = {}, [max(config.cutoffs) if split == "valid" else limit for split in tasks]
     progress("evaluate", 0, len(models))
     for n, (name, model) in enumerate(models.items(), start=1):
-        own = rank_tasks(model, list(tasks.values()), limits, under(progress, f"rank by {name}"))
-        ranks[name] = dict(zip(tasks, own, strict=True))
+        own = rank_tasks(AsShown(model, train), list(tasks.values()), limits, under(progress, f"rank by {name}"))
+        ranks[name] = {
+            split: SplitRanks(among_all, task.rank_among_cold(model, limit))
+            for (split, task), among_all in zip(tasks.items(), own, strict=True)
+        }
+        if isinstance(model, FittedRanker):
+            model.release()  # before the next model takes memory
         progress("evaluate", n, len(models))
     return ranks
 

@@ -19,7 +19,6 @@ items are computed by the same kernels over the cold items' part of the model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset
 from mllmrec.evaluation import metrics
+from mllmrec.foundation.lazy_table import LazyTable
 from mllmrec.foundation.progress import Progress, silent
 
 HeldOut = Literal["valid", "test"]
@@ -102,13 +102,18 @@ class Groups:
         users: split -> group -> number of users judged.
         heldout: split -> group -> number of held-out items judged.
         means: split -> group -> model -> metric -> mean over the users; NaN without users.
-        per_user: id, split, group, model, and a column per metric; "warm items" has no rows if it is all of a split.
+        table: `per_user`, made or read once it is looked at.
     """
 
     users: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     heldout: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     means: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]] = field(default_factory=dict)
-    per_user: pl.DataFrame = field(default_factory=pl.DataFrame)
+    table: LazyTable = field(default_factory=LazyTable)
+
+    @property
+    def per_user(self) -> pl.DataFrame:
+        """Return id, split, group, model, and a column per metric; "warm items" has no rows if it is all of a split."""
+        return self.table.rows
 
     @property
     def apart(self) -> bool:
@@ -118,6 +123,19 @@ class Groups:
     def as_dict(self) -> dict[str, object]:
         """Return users, held-out items and means JSON-like; NaN if nobody is judged."""
         return {"users": self.users, "heldout": self.heldout, "metrics": self.means}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRanks:
+    """The 0-based ranks of the held-out items of a split by one model.
+
+    Attributes:
+        among_all: int32 [heldout.nnz], among all items.
+        among_cold: int32 [n], of known users' cold items among the cold items.
+    """
+
+    among_all: NDArray[np.int32]
+    among_cold: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +200,6 @@ class SplitTask:
         *,
         limit: int | None = None,
         progress: Progress = silent,
-        ranks: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.int32], dict[str, Judged]]:
         """Rank and judge by group.
 
@@ -191,24 +208,32 @@ class SplitTask:
             cutoffs: list lengths of the metrics.
             limit: of the ranks; see ItemRanker.
             progress: called after each block of users.
-            ranks: int32 [heldout.nnz] of the held-out items among all items, by `rank_tasks`; None: they are computed.
 
         Returns:
             The rank of each held-out item among all items, and ALL and each of GROUPS.
         """
-        if ranks is None:
-            ranks = model.ranks(self.exclude, self.heldout, limit=limit, progress=progress)
-        judged = {}
-        for group in (ALL, *GROUPS):
-            chosen = self.chosen(group)
-            held = self.part(chosen)
-            own = ranks[chosen]
-            if group == AMONG_COLD:
-                own = self._ranks_among_cold(model, held, limit)
-            judged[group] = _judged(own, held, cutoffs)
-        return ranks, judged
+        among_all = model.ranks(self.exclude, self.heldout, limit=limit, progress=progress)
+        ranks = SplitRanks(among_all, self.rank_among_cold(model, limit))
+        return among_all, {group: self.judge_group(ranks, group, cutoffs) for group in (ALL, *GROUPS)}
 
-    def _ranks_among_cold(self, model: Ranker, held: CSR, limit: int | None) -> NDArray[np.int32]:
+    def judge_group(self, ranks: SplitRanks, group: str, cutoffs: Sequence[int]) -> Judged:
+        """Return the metrics of the users of a group, or of ALL, by the ranks of their held-out items.
+
+        Args:
+            ranks: of this task.
+            group: its name.
+            cutoffs: list lengths of the metrics.
+        """
+        chosen = self.chosen(group)
+        held = self.part(chosen)
+        own = ranks.among_cold if group == AMONG_COLD else ranks.among_all[chosen]
+        users = np.flatnonzero(np.diff(held.indptr) > 0)
+        values = metrics.per_user(own, held.indptr, cutoffs)
+        return Judged(users, {name: value[users] for name, value in values.items()})
+
+    def rank_among_cold(self, model: Ranker, limit: int | None) -> NDArray[np.int32]:
+        """Return the rank of each cold item of known users among the cold items; see SplitRanks."""
+        held = self.part(self.chosen(AMONG_COLD))
         if held.nnz == 0:
             return np.empty(0, np.int32)
         exclude, heldout = (take_columns(matrix, self.cold_items) for matrix in (self.exclude, held))
@@ -250,50 +275,9 @@ def _same_pattern(one: CSR, other: CSR) -> bool:
     return one is other or (np.array_equal(one.indptr, other.indptr) and np.array_equal(one.indices, other.indices))
 
 
-def _judged(ranks: NDArray[np.int32], heldout: CSR, cutoffs: Sequence[int]) -> Judged:
-    users = np.flatnonzero(np.diff(heldout.indptr) > 0)
-    values = metrics.per_user(ranks, heldout.indptr, cutoffs)
-    return Judged(users, {name: value[users] for name, value in values.items()})
-
-
 def take_columns(matrix: CSR, items: NDArray[np.int64]) -> CSR:
     """Return the columns `items`, ascending, of a binary matrix."""
     place = np.full(matrix.n_columns, -1, np.int64)
     place[items] = np.arange(len(items))
     kept = place[matrix.indices] >= 0
     return CSR.from_pairs(matrix.rows()[kept], place[matrix.indices[kept]], (matrix.n_rows, len(items)))
-
-
-class GroupTable:
-    """Collects the groups of an evaluation, model by model."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._users: dict[str, dict[str, int]] = {}
-        self._heldout: dict[str, dict[str, int]] = {}
-        self._means: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-        self._frames: list[pl.DataFrame] = []
-
-    def add(self, split: str, task: SplitTask, model: str, judged: Mapping[str, Judged]) -> None:
-        """Add one model's groups on one split.
-
-        Args:
-            split: its name.
-            task: of the split.
-            model: the name that tables print.
-            judged: by group.
-        """
-        for group in GROUPS:
-            own = judged[group]
-            self._users.setdefault(split, {})[group] = len(own.users)
-            self._heldout.setdefault(split, {})[group] = int(task.chosen(group).sum())
-            means = {name: float(value.mean()) if len(value) else math.nan for name, value in own.values.items()}
-            self._means.setdefault(split, {}).setdefault(group, {})[model] = means
-            if len(own.users) and not (group == WARM and not task.cold.any()):
-                identity = {"id": self._dataset.users.gather(own.users), "split": split, "group": group, "model": model}
-                self._frames.append(pl.DataFrame(identity | dict(own.values)))
-
-    def finish(self) -> Groups:
-        """Return all that was added."""
-        table = pl.concat(self._frames) if self._frames else pl.DataFrame()
-        return Groups(self._users, self._heldout, self._means, table)

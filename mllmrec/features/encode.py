@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from mllmrec_kernels import CSR
@@ -104,9 +104,9 @@ class Features:
         storage.write_json(path("encode.json"), {"histories": self.histories, "cuts": asdict(self.cuts)})
         return ["items.npy", "users.npy", "encode.json"]
 
-    def mapped(self, path: Callable[[str], Path]) -> Features:
-        """Return the same features; the users' stay in the file that save wrote until they are read."""
-        return replace(self, users=map_array(path("users.npy")))
+    def mapped(self, path: Callable[[str], Path], *sides: Literal["items", "users"]) -> Features:
+        """Return the same features; those of the named sides stay in the file that save wrote until they are read."""
+        return replace(self, **{side: map_array(path(f"{side}.npy")) for side in sides})
 
     @staticmethod
     def of_items(items: Vectors, histories: Histories) -> Features:

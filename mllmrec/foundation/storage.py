@@ -16,9 +16,10 @@ import secrets
 import stat
 import tempfile
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from safetensors import SafetensorError
 
 from mllmrec.errors import InputError, StorageError, first_line
 
+SLICE_ROWS = 1 << 18  # of a table that are written at once
 MAX_JSON_BYTES = 64 << 20  # of run.json, stage.json, manifest.json and the like
 PREFIX, SUFFIX = ".mllmrec-", ".tmp"  # around the random part of a temporary name
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,18 +204,24 @@ def nulled(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_table(path: Path, table: pl.DataFrame, *, notes: Mapping[str, str] | None = None) -> None:
+def write_table(
+    path: Path, table: pl.DataFrame | Iterable[pl.DataFrame], *, notes: Mapping[str, str] | None = None
+) -> None:
     """Write parquet atomically, a quarter of a million rows at a time: so a large table has no copy beside it.
 
     Args:
         path: the file.
-        table: its content.
+        table: its content, or at least one slice of it; a slice is a group of rows in the file.
         notes: key-value metadata of the file.
     """
-    schema = table.clear().to_arrow().schema
+    if isinstance(table, pl.DataFrame):
+        table = table.iter_slices(SLICE_ROWS) if table.height else [table]
+    slices = iter(table)
+    first = next(slices)
+    schema = first.clear().to_arrow().schema
     schema = schema.with_metadata({key: str(value) for key, value in notes.items()}) if notes else schema
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for rows in table.iter_slices(1 << 18) if table.height else [table]:
+        for rows in chain([first], slices):
             writer.write_table(rows.to_arrow().replace_schema_metadata(schema.metadata))
 
 
@@ -227,17 +235,9 @@ def read_json(path: Path) -> Any:
     """Read JSON from a regular file of bounded size.
 
     Raises:
-        InputError: the file is missing, too large, or is not JSON.
+        InputError: the file is missing, too large, nests too deeply, or is not JSON.
     """
-    return json_value(_read_bytes(path, MAX_JSON_BYTES), path)
-
-
-def json_value(data: bytes, path: Path) -> Any:
-    """Return the value of UTF-8 JSON.
-
-    Raises:
-        InputError: it is not JSON, or nests too deeply; the line names `path`.
-    """
+    data = _read_bytes(path, MAX_JSON_BYTES)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:

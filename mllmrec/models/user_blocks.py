@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mllmrec.blocks.stage import Blocks
 from mllmrec.blocks.work import Arrays, Block, Table, Work, rows_a_block
-from mllmrec.evaluation.groups import ItemRanker, Ranker
+from mllmrec.evaluation.groups import FittedRanker, ItemRanker, Ranker
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors
 from mllmrec.models.base import Recommender
@@ -150,6 +150,11 @@ class BlockRanker(_InBlocks):
     def among(self, items: NDArray[np.int64]) -> ItemRanker:
         """Return the ranker of only some items, in this process; see Recommender.among."""
         return self.model.among(items)
+
+    def release(self) -> None:
+        """Drop what ranks derived from the fitted arrays in this process; see FittedRanker."""
+        if isinstance(self.model, FittedRanker):
+            self.model.release()
 
 
 @dataclass(frozen=True, slots=True)

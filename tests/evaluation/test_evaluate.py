@@ -15,6 +15,7 @@ from mllmrec_kernels import CSR
 
 from mllmrec.config import EvaluateConfig
 from mllmrec.dataset import Dataset, PrepareOptions, prepare
+from mllmrec.dataset.splits import resplit
 from mllmrec.evaluation import evaluate
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.evaluation.groups import SplitTask, rank_tasks
@@ -132,6 +133,29 @@ def test_a_result_comes_back_from_disk(dataset: Dataset, vectors: np.ndarray, tm
     made.save(lambda name: tmp_path / name)
     again = Evaluation.load(lambda name: tmp_path / name)
     assert again.means == made.means and again.leaky and again.per_user.equals(made.per_user)
+
+
+def test_a_model_lets_go_of_what_it_derived_before_the_next_one_ranks(dataset: Dataset, vectors: np.ndarray) -> None:
+    calls: list[str] = []
+
+    class Counted(ItemKNN):
+        def ranks(self, *matrices: CSR, **options: Any) -> np.ndarray:
+            calls.append("ranks")
+            return super().ranks(*matrices, **options)
+
+        def among(self, items: np.ndarray) -> Any:
+            calls.append("among")
+            return super().among(items)
+
+        def release(self) -> None:
+            calls.append("release")
+            super().release()
+
+    split = resplit(dataset, "cold-items", 4, 0.2)
+    models = {name: Counted(n_neighbors=0, weighting="cosine").fit(split.train) for name in ("one", "other")}
+    made = evaluate_models(models, split, EvaluateConfig())
+    assert calls == ["ranks", "among", "among", "release"] * 2
+    assert made.rows_of("one").drop("model").equals(made.rows_of("other").drop("model"))
 
 
 def test_baselines_on_real_data_are_the_published_ones(real, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.sparse as sp
+from mllmrec_cli.stages import print_results
 from mllmrec_kernels import CSR
 
 from mllmrec.config import EvaluateConfig
@@ -19,6 +20,7 @@ from mllmrec.dataset.splits import resplit
 from mllmrec.evaluation.evaluate import Evaluation, evaluate_models
 from mllmrec.evaluation.groups import AMONG_COLD, COLD, GROUPS, NEW, WARM, Ranker, SplitTask
 from mllmrec.evaluation.new_users import AsShown
+from mllmrec.foundation.lazy_table import LazyTable
 from mllmrec.models import EASE, ItemKNN
 from mllmrec.models.baselines import popularity
 from mllmrec.models.scoring import ScoresAmong, VectorScorer
@@ -141,3 +143,16 @@ def test_groups_come_back_from_disk_and_earlier_artefacts_have_none(
     (tmp_path / "groups.parquet").unlink()
     earlier = Evaluation.load(lambda name: tmp_path / name)
     assert earlier.means == made.means and not earlier.groups.means and not earlier.groups.apart
+
+
+def test_files_and_the_printed_tables_need_no_whole_table(
+    cold: Dataset, vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = evaluate_models({name: model for name, (model, _) in rankers(cold, vectors).items()}, cold, EvaluateConfig())
+    tables = {"per_user": made.per_user, "heldout": made.heldout, "groups": made.groups.per_user}
+    made.release()
+    monkeypatch.setattr(LazyTable, "rows", property(lambda _: pytest.fail("a whole table was looked at")))
+    made.save(lambda name: tmp_path / name)
+    print_results(Evaluation.load(lambda name: tmp_path / name))
+    for name, table in tables.items():
+        assert table.height > 0 and pl.read_parquet(tmp_path / f"{name}.parquet").equals(table), name

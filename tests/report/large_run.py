@@ -19,6 +19,7 @@ from mllmrec.dataset import store as dataset_store
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Cuts, Features, normalize_rows
+from mllmrec.foundation.lazy_table import LazyTable
 from mllmrec.foundation.progress import silent
 from mllmrec.graph.item_graph import GraphStatistics, ItemGraph
 from mllmrec.models import MLLMRec
@@ -170,7 +171,7 @@ def _evaluation(dataset: Dataset, generator: np.random.Generator) -> Evaluation:
             values = {name: value[judged] for name, value in metrics.per_user(ranks, held.indptr, (10, 20)).items()}
             means[split][model] = metrics.mean(values)
             frames.append(pl.DataFrame({"id": dataset.users.gather(judged), "split": split, "model": model, **values}))
-    return Evaluation(False, means, users, pl.concat(frames), heldout)
+    return Evaluation(False, means, users, LazyTable.of(pl.concat(frames)), LazyTable.of(heldout))
 
 
 def _recommendations(dataset: Dataset, generator: np.random.Generator) -> Recommendations:

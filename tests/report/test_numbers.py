@@ -14,6 +14,7 @@ from mllmrec.dataset import Dataset
 from mllmrec.evaluation import metrics
 from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.evaluation.metrics import intervals, mean_intervals, resampled_sums
+from mllmrec.foundation.lazy_table import LazyTable
 from mllmrec.recommend import Recommendations
 from mllmrec.report.sections.inputs import setting_differences, settings
 from mllmrec.report.sections.lists import measure_lists, spread
@@ -47,7 +48,8 @@ def judged(ranks: dict[str, list[int]]) -> Evaluation:
     ]
     means = {model: metrics.mean(found) for model, found in values.items()}
     heldout = pl.DataFrame({"user": ["a", "b", "c"], "item": ["z", "y", "x"], **ranks})
-    return Evaluation(False, {"valid": means, "test": means}, {"valid": 3, "test": 3}, pl.concat(frames), heldout)
+    tables = LazyTable.of(pl.concat(frames)), LazyTable.of(heldout)
+    return Evaluation(False, {"valid": means, "test": means}, {"valid": 3, "test": 3}, *tables)
 
 
 def test_draws_are_of_whole_users_and_the_same_every_time() -> None:
@@ -142,7 +144,9 @@ def test_settings_that_were_changed_and_that_runs_differ_in() -> None:
 
 def test_nothing_held_out_and_nothing_listed_is_still_a_page(tiny: Dataset) -> None:
     made = judged({"popularity": [0, 1, 9], "MLLMRec": [9, 0, 1]})
-    nobody = replace(made, users={"valid": 0, "test": 0}, per_user=made.per_user.head(0), heldout=made.heldout.head(0))
+    tables = {"user_table": made.per_user, "heldout_table": made.heldout}
+    nothing = {name: LazyTable.of(table.head(0)) for name, table in tables.items()}
+    nobody = replace(made, users={"valid": 0, "test": 0}, **nothing)
     made = results_table(nobody)
     assert math.isnan(made.own.cells[0].value) and made.verdict == "level" and made.sentence == ""
     assert made.unjudged.startswith("nobody can be judged on the test split") and made.plots() == []

@@ -142,7 +142,7 @@ def results_table(evaluation: Evaluation, *, progress: Progress = silent) -> Res
 
 def shown_metrics(evaluation: Evaluation) -> tuple[str, ...]:
     """Return recall and NDCG at 10 and 20, or at the run's own largest cutoffs; NDCG at the last cutoff comes last."""
-    cutoffs = sorted({int(name.partition("@")[2]) for name in evaluation.per_user.columns if "@" in name})
+    cutoffs = sorted({int(name.partition("@")[2]) for name in evaluation.metric_names})
     chosen = [k for k in cutoffs if k in _CUTOFFS] or cutoffs[-len(_CUTOFFS) :]
     return tuple(f"{measure}@{k}" for measure in ("recall", "ndcg") for k in chosen)
 
