@@ -106,7 +106,8 @@ class Features:
 
     def mapped(self, path: Callable[[str], Path], *sides: Literal["items", "users"]) -> Features:
         """Return the same features; those of the named sides stay in the file that save wrote until they are read."""
-        return replace(self, **{side: map_array(path(f"{side}.npy")) for side in sides})
+        files = {side: map_array(path(f"{side}.npy")) for side in sides}
+        return replace(self, items=files.get("items", self.items), users=files.get("users", self.users))
 
     @staticmethod
     def of_items(items: Vectors, histories: Histories) -> Features:
