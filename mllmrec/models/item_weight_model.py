@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, MixedIndex
+from mllmrec_kernels.mixed.largest import largest_of_columns
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -139,8 +140,11 @@ class ItemWeightModel(ScorerModel):
 
     def similar_items(self, items: ArrayLike, k: int) -> Lists:
         """Return the k items whose weights add most to each item's score; see Recommender."""
+        rows, weights = user_rows(items), self.sums.weights
+        if isinstance(weights, CSR) and np.array_equal(rows, np.arange(weights.n_columns)):
+            return largest_of_columns(weights, k)
         incoming = sp.csr_array(self.sums.matrix).T.tocsr()
-        return best_of_rows(incoming[user_rows(items)], k)
+        return best_of_rows(incoming[rows], k)
 
     def write_files(self, path: FilePath) -> list[str]:
         """Write weights.safetensors and train.json."""

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR, KernelInputError
-from mllmrec_kernels.mixed import gram, gram_ranks
+from mllmrec_kernels.mixed import gram, gram_ranks, largest
 from mllmrec_kernels.mixed.gram import gram_factor, score_by_gram, scoring_factor
 from mllmrec_kernels.mixed.gram_ranks import rank_by_gram
-from mllmrec_kernels.mixed.largest import largest_of_product, nearest_by_gram
+from mllmrec_kernels.mixed.largest import largest_of_columns, largest_of_product, nearest_by_gram
 from mllmrec_kernels.mixed.trial_ranks import trial_ranks
 from mllmrec_kernels.mixed.weighted_sum import weighted_sum
 
@@ -118,6 +118,21 @@ def test_the_largest_of_a_product_are_those_of_scipys_and_of_equal_ones_the_firs
             best = [j for j in sorted(range(60), key=lambda j: (-abs(values[j]), j)) if values[j] != 0][:k]
             assert got.row(row).tolist() == sorted(best)
             assert got.values()[got.indptr[row] : got.indptr[row + 1]].tolist() == values[sorted(best)].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 4, 200])
+def test_the_largest_of_each_column_are_positive_and_of_equal_ones_the_first(
+    k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(largest, "_COLUMNS", 16)  # several pieces of work
+    A = sp.random_array((150, 60), density=0.1, rng=np.random.default_rng(6), dtype=np.float32)
+    A.data = np.rint(6 * A.data - 2).astype(np.float32)  # many equal entries, and zeros
+    rows, entries = largest_of_columns(CSR.from_scipy(A), k)
+    assert rows.shape == entries.shape == (60, k)
+    for i, column in enumerate(A.toarray().T):
+        best = [j for j in sorted(range(150), key=lambda j: (-column[j], j)) if column[j] > 0][:k]
+        assert rows[i].tolist() == best + [-1] * (k - len(best))
+        assert entries[i].tolist() == column[best].tolist() + [-np.inf] * (k - len(best))
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 0.9), (40, 30, 0.2), (700, 90, 0.05)])

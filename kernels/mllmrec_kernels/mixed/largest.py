@@ -1,4 +1,7 @@
-"""The largest entries of each row of X^T X, or of A B + o A, without a sort; neither matrix is formed."""
+"""The largest entries of each row of X^T X or of A B + o A, or of each column of A, without a sort.
+
+Neither product is formed, and A is not transposed.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.parallel import chunks, parallel_for
+from mllmrec_kernels.exact.problem import push, sort_heaps
 from mllmrec_kernels.mixed.gram import USERS, GramFactor, Pieces, join_pieces
 
 _ROWS = 64  # of one piece of work
+_COLUMNS = 1 << 14  # of one piece of work: their lists stay in a core's cache
 
 
 def largest_of_product(left: CSR, right: CSR, shares: Sequence[float], k: int) -> list[CSR]:
@@ -98,6 +104,44 @@ def _keep(found: Any, row: Any, k: Any, ids: Any, values: Any) -> int:
             count += 1
             equal -= is_equal
     return count
+
+
+def largest_of_columns(matrix: CSR, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the k largest entries above 0 of each column, largest first; of equal ones the lower rows first.
+
+    Args:
+        matrix: A, [J, I].
+        k: entries per column, at least 1.
+
+    Returns:
+        rows int32 [I, k], padded with -1, and entries float32 [I, k], padded with -inf.
+    """
+    ids = np.full((matrix.n_columns, k), -1, np.int32)
+    values = np.full(ids.shape, -np.inf, np.float32)
+    sizes = np.zeros(matrix.n_columns, np.int64)
+    arrays = matrix.indptr, matrix.indices, matrix.values()
+    parallel_for(
+        lambda start, stop: _offer_columns(*arrays, start, stop, ids, values, sizes), chunks(len(sizes), _COLUMNS)
+    )
+    sort_heaps(ids, values, sizes)
+    return ids, values
+
+
+@njit(cache=True, nogil=True)
+def _offer_columns(
+    indptr: Any, columns: Any, entries: Any, start: Any, stop: Any, ids: Any, values: Any, sizes: Any
+) -> None:
+    """Offer the entries of columns start to stop to the heap of each."""
+    k = ids.shape[1]
+    for j in range(len(indptr) - 1):
+        row = columns[indptr[j] : indptr[j + 1]]
+        first = np.searchsorted(row, start)
+        for m in range(first, len(row)):
+            i, entry = row[m], entries[indptr[j] + m]
+            if i >= stop:
+                break
+            if entry > 0 and (sizes[i] < k or entry > values[i, 0]):  # a later row goes after an equal entry
+                sizes[i] = push(ids, values, i, sizes[i], k, entry, j)
 
 
 def nearest_by_gram(factor: GramFactor, k: int) -> CSR:
