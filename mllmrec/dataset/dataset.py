@@ -212,6 +212,9 @@ def user_spans(users: NDArray[np.integer]) -> Iterator[slice]:
 
 def _repeats(users: NDArray[np.integer], items: NDArray[np.integer], span: slice) -> list[int]:
     """Return the rows of a span whose user and item stand in another of its rows, ascending."""
+    pairs = np.sort(users[span].astype(np.int64) << 32 | items[span])  # a third of the time of ordering the rows
+    if (pairs[1:] != pairs[:-1]).all():
+        return []
     order = np.lexsort((items[span], users[span]))
     same = (np.diff(users[span][order]) == 0) & (np.diff(items[span][order]) == 0)
     return sorted({span.start + int(place) for n in np.flatnonzero(same) for place in order[n : n + 2]})

@@ -68,17 +68,8 @@ def _changed_rows(before: pl.DataFrame, now: pl.DataFrame) -> NDArray[np.bool_]:
     """Return bool [n]: rows that differ in any column."""
     changed = np.zeros(len(before), bool)
     for name in before.columns:
-        left, right = (_plain(table[name]) for table in (before, now))
-        changed |= left.ne_missing(right).to_numpy()
+        changed |= before[name].ne_missing(now[name]).to_numpy()
     return changed
-
-
-def _plain(column: pl.Series) -> pl.Series:
-    """Return a column of lists as texts that differ where the lists do."""
-    if not isinstance(column.dtype, pl.List):
-        return column
-    texts = [None if row is None else repr(list(row)) for row in column]
-    return pl.Series(column.name, texts, dtype=pl.String)
 
 
 def _changed_histories(before: Histories, now: Histories) -> NDArray[np.bool_]:

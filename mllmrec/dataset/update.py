@@ -201,8 +201,9 @@ def _grown_features(old: Dataset, new: NewFiles, ids: pl.Series) -> tuple[dict[s
     """
     grown, notes = {}, []
     for name, path in old.features.items():
-        array = np.array(storage.read_array(path), np.float32)
-        array = np.concatenate([array, np.zeros((len(ids) - len(array), array.shape[1]), np.float32)])
+        before = storage.read_array(path)
+        array = np.zeros((len(ids), before.shape[1]), np.float32)
+        array[: len(before)] = before
         if name in new.features:
             named, vectors = new.features[name]
             if vectors.shape[1] != array.shape[1]:
