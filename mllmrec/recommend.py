@@ -15,7 +15,7 @@ from mllmrec.blocks.stage import Blocks
 from mllmrec.config import RecommendConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import changed_rows
-from mllmrec.errors import InputError, near_miss
+from mllmrec.errors import InputError, MismatchError, near_miss
 from mllmrec.evaluation.new_users import are_new
 from mllmrec.foundation import storage
 from mllmrec.foundation.memory import release_memory
@@ -64,7 +64,7 @@ class Recommendations:
     def summary(self) -> str:
         """One line about the lists."""
         note = f"; {self.note}" if self.note else ""
-        return f"{len(self.users):,} recommendations to {self.users['user'].n_unique():,} users{note}"
+        return f"{len(self.users):,} recommendations to {int((self.users['rank'] == 1).sum()):,} users{note}"
 
     @property
     def sources(self) -> str:
@@ -106,22 +106,38 @@ class EarlierLists:
 
     Attributes:
         dataset: whose users they are for, the first of the dataset of today.
-        users: their table; see Recommendations.
+        users: their table; see Recommendations. Users and items are rows of the dataset.
     """
 
     dataset: Dataset
     users: pl.DataFrame
 
+    @staticmethod
+    def load(file: Path, dataset: Dataset) -> EarlierLists:
+        """Read the recommendations that Recommendations.save wrote.
+
+        Raises:
+            MismatchError: a user or item is none of the dataset's.
+        """
+        known = {"user": dataset.users, "item": dataset.item_ids}
+        if file.suffix == ".parquet":
+            columns = dict.fromkeys(("user", "rank", "item"), pl.Int32()) | {"score": pl.Float32()}
+            users = read_table(file, columns, known)
+        else:
+            users = _read(file, COLUMNS["recommendations"]).with_columns(
+                pl.col(name).replace_strict(ids, np.arange(len(ids)), default=-1, return_dtype=pl.Int32)
+                for name, ids in known.items()
+            )
+        if (users.select(*known).min_horizontal() < 0).any():
+            raise MismatchError(f"{file} names users or items that {dataset.folder} has not")
+        return EarlierLists(dataset, users)
+
     def arrays(self, k: int) -> Lists:
         """Return ids int32 [U, k], padded with -1, and scores float32 [U, k], padded with -inf."""
-        names = (("user", self.dataset.users), ("item", self.dataset.item_ids))
-        rows, ids = (
-            self.users[name].replace_strict(known, np.arange(len(known)), return_dtype=pl.Int32).to_numpy()
-            for name, known in names
-        )
-        places, shape = self.users["rank"].to_numpy() - 1, (self.dataset.n_users, k)
+        rows, ids, ranks, scores = (self.users[name].to_numpy() for name in ("user", "item", "rank", "score"))
+        shape = self.dataset.n_users, k
         lists = np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
-        lists[0][rows, places], lists[1][rows, places] = ids, self.users["score"].to_numpy()
+        lists[0][rows, ranks - 1], lists[1][rows, ranks - 1] = ids, scores
         return lists
 
     def changed(self, known: CSR) -> NDArray[np.bool_]:

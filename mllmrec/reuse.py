@@ -15,7 +15,7 @@ A profile taken over was set against the earlier catalogue. Up to the graph, all
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from mllmrec.reason.history_prompts import HiddenProfiler
 from mllmrec.reason.profile import Profiles, profile_users
 from mllmrec.recommend import EarlierLists
 from mllmrec.runs import Run
-from mllmrec.runs.checks import check_vectors
+from mllmrec.runs.checks import check_vectors, sealed_file
 from mllmrec.runs.record import Stage, read_seal
 
 REUSED: tuple[Stage, ...] = ("describe", "profile", "encode", "graph", "train")
@@ -55,10 +55,12 @@ class EarlierRun:
     Attributes:
         run: finished up to its train stage.
         growth: what is new since.
+        read: the item vectors, once they are read.
     """
 
     run: Run
     growth: Growth
+    read: list[Vectors] = field(default_factory=list)
 
     def can_give(self, stage: Stage, inputs: Mapping[str, Any]) -> bool:
         """Tell whether a stage was made with these settings, engine and seed, and its model can go on.
@@ -76,30 +78,30 @@ class EarlierRun:
         return all(digests.hash_value([before.get(key)]) == digests.hash_value([inputs.get(key)]) for key in _SAME)
 
     def item_vectors(self) -> Vectors:
-        """Return the earlier vectors of the items alone: the table of users may be far larger.
+        """Return the earlier vectors of the items alone, read once: the table of users may be far larger.
 
         Raises:
             InputError: the file is not the one that its stage wrote.
         """
-        folder, file = self.run.folder / "encode", self.run.file("encode", "items.npy")
-        if not digests.are_unchanged(
-            folder, {file.name: read_seal(self.run.folder, "encode").outputs.get(file.name, "")}
-        ):
-            raise InputError(f"{file} was changed after it was written; redo it with {self.run.go_on}")
-        vectors = np.array(storage.read_array(file))
-        check_vectors("encode/items", vectors, self.growth.n_items)
-        return vectors
+        if not self.read:
+            vectors = np.array(storage.read_array(sealed_file(self.run, "encode", "items.npy")))
+            check_vectors("encode/items", vectors, self.growth.n_items)
+            self.read.append(vectors)
+        return self.read[0]
 
     def model(self) -> Recommender:
         """Return the earlier model, with the item vectors that it was fitted on."""
         model = self.run.fitted
         self.run.__dict__.pop("fitted")  # its tables end with the fit
         model.item_features = self.item_vectors()
+        self.read.clear()
         return model
 
     def lists(self) -> EarlierLists:
-        """Return the earlier lists."""
-        return EarlierLists(self.run.dataset, self.run.recommendations.users)
+        """Return the earlier lists of users; similar items are not read."""
+        suffix = "parquet" if self.run.file(_LISTS, "recommendations.parquet").exists() else "jsonl"
+        file = sealed_file(self.run, _LISTS, f"recommendations.{suffix}")
+        return EarlierLists.load(file, self.run.dataset)
 
     def text_growth(self, descriptions: Descriptions, profiles: Profiles) -> Growth:
         """Return the items and users whose texts are not those that the earlier run encoded."""
@@ -243,8 +245,6 @@ def grow_features(
         progress: called while texts are encoded.
     """
     profiles.check(histories)
-    if config.features:
-        return encode_texts(dataset, histories, descriptions, profiles, config, parts, progress)
     has_texts, later = profiles.vectors is None and any(profiles.texts), None
     if growth.items.any() or (has_texts and growth.users.any()):
         part = replace(dataset, items=dataset.items.filter(growth.items), users=dataset.users.filter(growth.users))

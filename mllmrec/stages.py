@@ -212,7 +212,8 @@ class Work:
             scratch: folder of finished shards.
         """
         inputs = (self.dataset, self.profiled, described, profiles, self.config.encode, scratch, self.progress)
-        if earlier := self._given("encode"):
+        earlier = self._given("encode")
+        if earlier and not self.config.encode.features:  # vectors that came with the data are read anew
             return grow_features(earlier.run.features, earlier.text_growth(described, profiles), *inputs)
         return encode_texts(*inputs, blocks=self.blocks(scratch))
 

@@ -69,6 +69,20 @@ def test_a_table_of_repeated_short_texts_is_read(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.parquet", {"id": pl.String()}).equals(table)
 
 
+def test_texts_are_read_as_places_among_known_ones(tmp_path: Path) -> None:
+    table = pl.DataFrame({"id": ["b", None, "a", "c", "b"], "n": [1, 2, 3, 4, 5], "note": ["x"] * 5})
+    storage.write_table(tmp_path / "t.parquet", table)
+    known, columns = pl.Series(["a", "b"]), {"id": pl.Int32(), "n": pl.Int64()}
+    places = read_table(tmp_path / "t.parquet", columns, {"id": known})
+    assert places.to_dict(as_series=False) == {"id": [1, -1, 0, -1, 1], "n": [1, 2, 3, 4, 5]}
+    storage.write_table(tmp_path / "empty.parquet", table.clear())
+    assert read_table(tmp_path / "empty.parquet", columns, {"id": known}).shape == (0, 2)
+    with pytest.raises(InputError, match="is not a table that can be read: a column is int64; wanted texts"):
+        read_table(tmp_path / "t.parquet", columns, {"n": known})
+    with pytest.raises(InputError, match="is not a table that can be read"):
+        read_table(tmp_path / "t.parquet", {"other": pl.Int32()}, {"other": known})
+
+
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])
 def test_a_cache_is_no_hard_link(tmp_path: Path, ending: str) -> None:
     path, secret = tmp_path / "c.sqlite", tmp_path / "secret"

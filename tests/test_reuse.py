@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import Growth
+from mllmrec.errors import MismatchError
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import Answer, Item, Report, no_report
 from mllmrec.reason.engines.extractive import ExtractiveDescriber
 from mllmrec.reason.generate import GenerationLimits
+from mllmrec.recommend import EarlierLists, Recommendations, list_table
 from mllmrec.reuse import Generation, grow_descriptions
 
 
@@ -59,3 +63,24 @@ def test_new_changed_and_failed_items_are_described_and_no_others(dataset: Datas
     assert grown.table["id"].equals(dataset.item_ids)
     for row, text in enumerate(grown.texts):
         assert text == (f"It is {dataset.items['title'][row]}." if row in rows else "as before")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_earlier_lists_are_read_as_they_were_made(dataset: Dataset, tmp_path: Path, suffix: str) -> None:
+    rng, k = np.random.default_rng(0), 4
+    ids = np.stack([rng.choice(dataset.n_items, k, replace=False) for _ in range(dataset.n_users)]).astype(np.int32)
+    scores = -np.sort(-rng.random(ids.shape, np.float32), axis=1)
+    ids[5, 2:], scores[5, 2:] = -1, -np.inf
+    ids[6], scores[6] = -1, -np.inf
+    table = list_table("user", dataset.users, ids, scores, "item", dataset.item_ids).with_columns(
+        source=pl.lit("model")
+    )
+    made = Recommendations(table, Recommendations.no_items(), suffix)
+    assert made.summary == f"{len(table):,} recommendations to {dataset.n_users - 1} users"
+    made.save(lambda name: tmp_path / name)
+    before = EarlierLists.load(tmp_path / f"recommendations.{suffix}", dataset)
+    read = before.arrays(k)
+    assert read[0].tobytes() == ids.tobytes() and read[1].tobytes() == scores.tobytes()
+    others = pl.Series([f"x{user}" for user in dataset.users])
+    with pytest.raises(MismatchError, match="names users or items that .* has not"):
+        EarlierLists.load(tmp_path / f"recommendations.{suffix}", replace(dataset, users=others))

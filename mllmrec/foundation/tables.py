@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +21,9 @@ MAX_UNPACKED_ROWS = 1_000_000  # and to so many rows
 _BYTES_PER_BYTE, _ROWS_PER_BYTE = 200, 64  # beyond that, by the bytes of its file
 _NESTED_BYTES = 16  # that a value inside a list takes at least, also a null
 _BATCH_ROWS = 65_536
+_UNREADABLE = (
+    pa.ArrowException, ValueError, KeyError, OSError, TypeError, OverflowError, pl.exceptions.PolarsError
+)  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -37,30 +41,52 @@ def write_any(path: Path, table: pl.DataFrame) -> None:
         storage.write_table(path, table)
 
 
-def read_table(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+def read_table(path: Path, columns: Mapping[str, Any], known: Mapping[str, pl.Series] | None = None) -> pl.DataFrame:
     """Read parquet whose columns are known; its metadata is checked before anything is unpacked.
 
     Args:
         path: the file.
-        columns: polars dtype of each column that must be there; others are kept as they are.
+        columns: polars dtype of each column that must be there; others are kept as they are, and not read beside
+            `known`.
+        known: the texts that some columns of texts may hold. Of these the place of each text is returned, int32, and
+            -1 for any other text. Each text is then read once, not in every row.
 
     Raises:
         InputError: the file is missing or damaged, would unpack to far more than its size, or lacks a column.
     """
+    named = known or {}
     try:
         with open_regular(path) as file:
             _check_unpacked(path, file)
-            arrow = pq.read_table(file)
+            arrow = pq.read_table(file, columns=list(columns) if named else None, read_dictionary=list(named))
         arrow.validate(full=True)
+        for name, texts in named.items():
+            arrow = arrow.set_column(arrow.column_names.index(name), name, _places(arrow.column(name), texts))
         table = pl.DataFrame(pl.from_arrow(arrow))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (pa.ArrowException, ValueError, OSError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path} is not a table that can be read: {first_line(error)}") from error
     for name, dtype in columns.items():
         if table.schema.get(name) != dtype:
             raise InputError(f"{path}: column {name!r} is {table.schema.get(name, 'missing')}; wanted {dtype}")
     return table
+
+
+def _places(column: pa.ChunkedArray, texts: pl.Series) -> pa.Array:
+    """Return the place of each text of a dictionary column among some texts, int32; -1 where it is none of them.
+
+    Raises:
+        ValueError: the column holds no texts.
+    """
+    if not pa.types.is_dictionary(column.type):
+        raise ValueError(f"a column is {column.type}; wanted texts")
+    encoded = column.unify_dictionaries().combine_chunks()
+    found = pl.Series(encoded.dictionary).replace_strict(
+        texts, np.arange(len(texts)), default=-1, return_dtype=pl.Int32
+    )
+    places = np.append(found.to_numpy(), np.int32(-1))  # the last stands for no text
+    return pa.array(places[encoded.indices.fill_null(len(found)).to_numpy()])
 
 
 def _check_unpacked(path: Path, file: BinaryIO) -> None:

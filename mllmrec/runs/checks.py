@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -19,9 +20,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from mllmrec.dataset import Dataset
-from mllmrec.errors import MismatchError
+from mllmrec.errors import InputError, MismatchError
 from mllmrec.evaluation.groups import GROUPS, Groups
-from mllmrec.runs.record import Stage
+from mllmrec.foundation import digests
+from mllmrec.runs.record import Stage, read_seal
+
+if TYPE_CHECKING:
+    from mllmrec.runs import Run
 
 # What reading a file of another format may raise; only `load` runs inside such a block.
 SHAPE_ERRORS = (
@@ -30,6 +35,23 @@ SHAPE_ERRORS = (
 )  # fmt: skip
 _TEXTS = {"id": pl.String(), "status": pl.String(), "reason": pl.String()}
 _SPLITS = ("valid", "test")
+
+
+def sealed_file(run: Run, stage: Stage, name: str) -> Path:
+    """Return where a stage keeps one of its files, if it is the one that the stage wrote.
+
+    Args:
+        run: the run.
+        stage: the stage, which is finished.
+        name: of the file.
+
+    Raises:
+        InputError: it is another, or missing.
+    """
+    file = run.file(stage, name)
+    if not digests.are_unchanged(file.parent, {file.name: read_seal(run.folder, stage).outputs.get(file.name, "")}):
+        raise InputError(f"{file} was changed after it was written; redo it with {run.go_on}")
+    return file
 
 
 def check_texts(name: str, table: pl.DataFrame, ids: pl.Series, column: str) -> None:
@@ -79,7 +101,8 @@ def check_ids(name: str, values: NDArray[np.integer[Any]] | pl.Series, known: pl
     Raises:
         MismatchError: one is unknown.
     """
-    unknown = pl.Series(values).unique().filter(~pl.Series(values).unique().is_in(known.implode()))
+    named = pl.Series(values).unique()
+    unknown = named.filter(~named.is_in(known.implode()))
     if len(unknown):
         raise MismatchError(f"{name} names {len(unknown):,} ids that the dataset has not, such as {unknown[0]!r:.80}")
 
