@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
+from mllmrec_kernels.mixed.weighted_sum import weighted_sum
 from numpy.typing import NDArray
 
 from mllmrec.dataset import Histories
@@ -69,26 +70,26 @@ class WeightRefit:
             tables: item vectors, and their projection where a ridge reads it, float32 [I, d] each.
         """
         earlier, R, E = self.earlier, self.user_items, self.changed.items
-        settings, before, n = earlier.first_settings, earlier.ridge.sums.matrix, R.n_columns
+        settings, before, n = earlier.first_settings, earlier.ridge.sums.weights, R.n_columns
         assert settings is not None
         assert earlier.fitted_users is not None
+        assert isinstance(before, CSR)
         counts, fitted = count_users(R), lengthen(earlier.fitted_users, n)
         is_column, is_row = (np.zeros(n, bool) for _ in range(2))
         is_column[E] = True
         is_row[E[(fitted[E] == 0) & (counts[E] > 0)]] = True
-        indptr = np.concatenate([before.indptr, np.full(n - before.shape[0], before.nnz, before.indptr.dtype)])
-        kept = sp.csr_array((before.data, before.indices, indptr), shape=(n, n))
-        total = _only(kept, ~is_row, ~is_column)
+        indptr = np.concatenate([before.indptr, np.full(n - before.n_rows, before.nnz)])
+        kept = _only(CSR(indptr, before.indices, before.data, n), is_row, is_column, again=False)
         if not len(E):
-            return CSR.from_scipy(total)
+            return kept
+        parts = [(1.0, kept)]
         if settings.ridges:
-            total = total + self._ridges(tables, is_column, is_row, counts)
+            parts.append((1.0, CSR.from_scipy(self._ridges(tables, is_column, is_row, counts))))
         names = [name for name in settings.shares if name != RIDGE]
         others = other_weights(names, R, self.histories)
         for scale, name in zip(settings.scales[len(settings.ridges) :], names, strict=True):
-            matrix = others[name].to_scipy()
-            total = total + np.float32(scale) * (_only(matrix, None, is_column) + _only(matrix, is_row, ~is_column))
-        return CSR.from_scipy(sp.csr_array(total))
+            parts.append((scale, _only(others[name], is_row, is_column, again=True)))
+        return weighted_sum(parts)
 
     def _ridges(
         self,
@@ -146,16 +147,17 @@ class WeightRefit:
         return CSR(indptr, rows.indices, None, R.n_columns)
 
 
-def _only(matrix: sp.csr_array, is_row: NDArray[np.bool_] | None, is_column: NDArray[np.bool_]) -> sp.csr_array:
-    """Return a matrix with the entries of some columns, in some rows, alone.
+def _only(matrix: CSR, is_row: NDArray[np.bool_], is_column: NDArray[np.bool_], *, again: bool) -> CSR:
+    """Return a matrix with the entries that are in some rows or columns alone, or with all others.
 
     Args:
         matrix: [I, I].
-        is_row: bool [I]; None: all rows.
+        is_row: bool [I].
         is_column: bool [I].
+        again: whether these entries are returned, or all others.
     """
-    kept = is_column[matrix.indices]
-    if is_row is not None:
-        kept &= np.repeat(is_row, np.diff(matrix.indptr))
-    ends = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
-    return sp.csr_array((matrix.data[kept], matrix.indices[kept], ends.astype(matrix.indptr.dtype)), shape=matrix.shape)
+    found = is_column[matrix.indices]
+    found |= np.repeat(is_row, np.diff(matrix.indptr))
+    places = np.flatnonzero(found if again else ~found)
+    ends = np.searchsorted(places, matrix.indptr)
+    return CSR(ends, matrix.indices[places], matrix.values()[places], matrix.n_columns)
