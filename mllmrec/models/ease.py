@@ -43,7 +43,7 @@ from mllmrec.models.dense_weights import (
     add_products,
     add_to_diagonal,
     gram_of_items,
-    inverse,
+    invert,
     refuse_large,
     weights_of,
 )
@@ -91,12 +91,12 @@ class EASE(ItemWeightModel):
         progress("fit EASE", 0, 2)
         G = gram_of_items(R)
         if self.config.content_weight and V is not None:
-            G = add_products(G, V, self.config.content_weight)
+            add_products(G, V, self.config.content_weight)
         add_to_diagonal(G, self.config.regularization)
         progress("fit EASE", 1, 2)
-        P = inverse(G, self.title)
-        B = weights_of(P, 1 / np.diag(P))
-        del G, P  # one matrix, the larger part of the memory
+        invert(G, self.title)
+        B = weights_of(G, 1 / np.diag(G))
+        del G  # the larger part of the memory
         progress("fit EASE", 2, 2)
         self.choose_rows(data, B, self.config.half_lives)
 
@@ -165,7 +165,7 @@ class EDLAE(ItemWeightModel):
         penalty = config.regularization + config.dropout / (1 - config.dropout) * np.diag(G)
         add_to_diagonal(G, penalty)
         progress("fit EDLAE", 1, 2)
-        P = inverse(G, self.title)
-        B = weights_of(P, np.maximum(penalty, (1 - config.diagonal_limit) / np.diag(P)))
+        invert(G, self.title)
+        B = weights_of(G, np.maximum(penalty, (1 - config.diagonal_limit) / np.diag(G)))
         progress("fit EDLAE", 2, 2)
         self.set_weights(R, B)

@@ -34,7 +34,7 @@ from mllmrec.models.dense_weights import (
     Factors,
     add_to_diagonal,
     gram_of_items,
-    inverse,
+    invert,
     refuse_large,
     regression_of_vectors,
     weights_of,
@@ -82,9 +82,9 @@ class L3AE(ItemWeightModel):
         G = gram_of_items(R)
         add_to_diagonal(G, config.regularization + w)
         progress("fit L3AE", 1, 2)
-        P = inverse(G, self.title)
-        Y = w * (P @ C.left)
-        B = weights_of(P, (1 + (Y * C.right).sum(axis=1)) / np.diag(P), Factors(Y, C.right))
+        invert(G, self.title)
+        Y = w * (G @ C.left)
+        B = weights_of(G, (1 + (Y * C.right).sum(axis=1)) / np.diag(G), Factors(Y, C.right))
         progress("fit L3AE", 2, 2)
         self.set_weights(R, B)
 
@@ -123,7 +123,7 @@ class AdditiveEASE(ItemWeightModel):
         G = gram_of_items(R)
         add_to_diagonal(G, config.regularization)
         progress("fit Additive EASE", 1, 2)
-        P = inverse(G, self.title)
-        B = weights_of(P, g / np.diag(P), Factors((1 - g) * C.left, C.right))
+        invert(G, self.title)
+        B = weights_of(G, g / np.diag(G), Factors((1 - g) * C.left, C.right))
         progress("fit Additive EASE", 2, 2)
         self.set_weights(R, B)

@@ -9,11 +9,11 @@ import pytest
 import scipy.sparse as sp
 from mllmrec_kernels import CSR
 
+from mllmrec.errors import TrainingError
 from mllmrec.models import registry
-from mllmrec.models.dense_weights import inverse
+from mllmrec.models.dense_weights import _BLOCK, invert
 
-ITEMS = 1_100  # more than two blocks of the mirrored triangle
-MATRIX = 8 * ITEMS**2  # bytes of one in float64
+ITEMS = 2 * _BLOCK + 76  # three blocks, the last one smaller
 DENSE = {
     "ease": {"content_weight": 20, "regularization": 5},
     "edlae": {"dropout": 0.3, "regularization": 5},
@@ -67,17 +67,29 @@ def test_weights_are_those_of_the_formula_to_a_millionth(kind: str, user_items: 
 
 
 @pytest.mark.parametrize("kind", DENSE)
-def test_a_fit_holds_one_and_a_half_matrices(kind: str, user_items: CSR, vectors: np.ndarray) -> None:
+def test_a_fit_holds_one_and_a_half_matrices_and_four_blocks(kind: str) -> None:
+    n, rng = 3_000, np.random.default_rng(4)
+    drawn = sp.random_array((500, n), density=0.003, rng=rng, format="csr")
+    user_items, V = CSR.from_scipy((drawn > 0).astype(np.float32)), rng.normal(size=(n, 8)).astype(np.float32)
     model = registry.find(kind)(**DENSE[kind])
     tracemalloc.start()
-    model.fit(user_items, item_features=vectors)
+    model.fit(user_items, item_features=V)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1.75 * MATRIX  # a quarter for tables of the vectors' width and a block of G
+    assert peak < 8 * (1.5 * n * n + 4 * _BLOCK * n)
 
 
-def test_the_inverse_reads_one_triangle_and_fills_both() -> None:
+def test_the_inverse_reads_one_triangle_and_writes_both() -> None:
     A = np.random.default_rng(3).normal(size=(ITEMS, ITEMS))
     G = A @ A.T + ITEMS * np.eye(ITEMS)
-    half = np.asfortranarray(np.tril(G) + np.triu(np.full_like(G, np.nan), 1))
-    np.testing.assert_allclose(inverse(half, "EASE"), np.linalg.inv(G), rtol=1e-9, atol=1e-12)
+    half = np.tril(G) + np.triu(np.full_like(G, np.nan), 1)
+    invert(half, "EASE")
+    np.testing.assert_allclose(half, np.linalg.inv(G), rtol=1e-9, atol=1e-12)
+    assert (half == half.T).all()
+
+
+def test_a_matrix_that_is_not_definite_says_what_to_raise() -> None:
+    A = np.eye(ITEMS)
+    A[-1, -1] = -1.0  # in the last block
+    with pytest.raises(TrainingError, match=r"EASE's matrix is not positive definite; raise model\.regularization"):
+        invert(A, "EASE")
