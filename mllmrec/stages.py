@@ -93,7 +93,8 @@ class Work:
     def __post_init__(self) -> None:
         self.engines = Engines(self.config, self.dataset)
         self.training = self.dataset.histories("train")
-        self.profiled = self.dataset.histories(self.config.profile.history)
+        scope = self.config.profile.history
+        self.profiled = self.training if scope == "train" else self.dataset.histories(scope)
 
     def step(
         self, stage: Stage, inputs: Mapping[str, Any], read: Callable[[FilePath], A], make: Callable[[Path], A]
