@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from mllmrec_kernels.exact import quantized, thresholds
 from mllmrec_kernels.exact.int8_tile import supported
 from mllmrec_kernels.exact.kept import KeptItems
 from mllmrec_kernels.exact.plan import RotationPlan
-from mllmrec_kernels.exact.problem import Heaps, TopKProblem, cosine_problem
-from mllmrec_kernels.topk import cpu, topk_cosine, topk_dot
+from mllmrec_kernels.exact.problem import Heaps, TopKProblem, cosine_problem, dot_problem
+from mllmrec_kernels.topk import candidate_buffer, cpu, topk_cosine, topk_dot
 from mllmrec_kernels.topk.rounds import circle, shifts
 
 from tests.kernels.cases import VECTOR_CASES, VectorCase, clustered, gaussian, random_pairs
@@ -74,6 +75,31 @@ def test_blocks_that_are_quantized_again_and_again_change_nothing(monkeypatch: p
     same(topk_cosine(x, 9, max_bytes=tight), whole)
     same(topk_cosine(x, 9, queries=x, max_bytes=tight + 4 * len(x)), queried)
     same(whole, topk_cosine(x, 9, backend="reference"))
+
+
+def test_items_in_blocks_fill_the_candidate_buffers_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two panels of queries, three blocks of items, excluded items in each, a query without direction."""
+    rng = np.random.default_rng(2)
+    items, queries = gaussian(rng, 1_300, 64), np.concatenate([gaussian(rng, 500, 64), np.zeros((1, 64), np.float32)])
+    excluded = random_pairs(rng, (len(queries), len(items)), 0.1)
+    make_plan, _ = forced(None, fine=True)
+    monkeypatch.setattr(cpu, "make_plan", make_plan)
+    calls: list[int] = []
+    fill = candidate_buffer.fill
+
+    def counted(right: quantized.QuantizedRows, *rest: Any) -> None:
+        calls.append(len(right.ids))
+        fill(right, *rest)
+
+    monkeypatch.setattr(candidate_buffer, "fill", counted)
+    plan = make_plan(dot_problem(queries, items, 9, excluded))
+    tight = quantized.chunk_bytes(64) + candidate_buffer.working_bytes(9, plan, 64) + 4 * (len(items) + len(queries))
+    tight += 2 * quantized.PANEL * quantized.row_bytes(plan, 64, layouts=1)
+    wanted = topk_dot(queries, items, 9, exclude=excluded, backend="reference")
+    same(topk_dot(queries, items, 9, exclude=excluded, max_bytes=tight), wanted)
+    assert calls == [480, 480, 480]
+    same(topk_dot(queries, items, 9, exclude=excluded), wanted)
+    assert calls[3:] == [1_440]
 
 
 @pytest.mark.parametrize("recipe", [gaussian, clustered])

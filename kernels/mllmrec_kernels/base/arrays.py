@@ -26,6 +26,7 @@ Float64Array: TypeAlias = NDArray[np.float64]
 
 MAX_BYTES = 64 * 2**20  # working memory on the CPU where the caller names none
 _NAMED_ROWS = 3
+_CHECKED = 2**18  # entries looked at together
 
 
 def is_tensor(array: object) -> TypeIs[Tensor]:
@@ -85,7 +86,7 @@ def check_shape(name: str, shape: Sequence[int], d: int | None) -> None:
 
 def _check_finite(name: str, array: NDArray[np.float32]) -> None:
     bad: list[int] = []
-    rows = max(1, 2**20 // array.shape[1])
+    rows = max(1, _CHECKED // array.shape[1])
     for start in range(0, len(array), rows):
         finite = np.isfinite(array[start : start + rows]).all(axis=1)
         bad.extend((start + np.flatnonzero(~finite)).tolist())

@@ -106,8 +106,14 @@ class _Sample:
 
     left: NDArray[np.float32]  # [Q, d]
     right: NDArray[np.float32]  # [I, d]
-    axis_rows: NDArray[np.float32]  # [I', d], other items, to take axes from: on their own rows axes look too good
     list_ends: NDArray[np.float32]  # [Q], scores at which lists are likely to end
+    problem: TopKProblem
+    others: NDArray[np.int64]  # [I'], items that are not in `right`
+
+    @property
+    def axis_rows(self) -> NDArray[np.float32]:
+        """Copy other items, to take axes from: on their own rows axes look too good; float32 [I', d]."""
+        return unit_rows(self.problem.items[self.others], self.problem.item_scale[self.others])
 
 
 @single_threaded_blas()
@@ -186,27 +192,22 @@ def _draw_sample(problem: TopKProblem, ends: NDArray[np.float32] | None = None) 
     few = max(len(queries), len(items)) < _FEW_ROWS
     rows, n_queries = (_SAMPLED_ROWS // 8, _SAMPLED_QUERIES // 4) if few else (_SAMPLED_ROWS, _SAMPLED_QUERIES)
     mixed = generator.permutation(len(items))
-    item_rows, axis_rows = np.sort(mixed[:rows]), np.sort(mixed[rows : 2 * rows])
+    item_rows, others = np.sort(mixed[:rows]), np.sort(mixed[rows : 2 * rows])
     query_rows = item_rows if itself else generator.permutation(len(queries))[:rows]
     query_rows = query_rows[:: max(1, len(query_rows) // n_queries)]
-    left, right, rest = (
-        unit_rows(vectors[at], scale[at])
-        for vectors, scale, at in (
-            (queries, problem.query_scale, query_rows),
-            (items, problem.item_scale, item_rows),
-            (items, problem.item_scale, axis_rows),
-        )
-    )
+    left = unit_rows(queries[query_rows], problem.query_scale[query_rows])
+    right = unit_rows(items[item_rows], problem.item_scale[item_rows])
     products = left @ right.T
     if itself:
         products[query_rows[:, None] == item_rows[None, :]] = -np.inf
     # The sample holds its share of a list; at least one entry, so that an end is never guessed above what was seen.
     place = min(len(item_rows), max(1, round(_EARLY * problem.k * len(item_rows) / len(items))))
-    list_ends = np.partition(products, -place, axis=1)[:, -place]
+    products.partition(-place, axis=1)
+    list_ends = products[:, -place]
     if ends is not None:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             list_ends = np.fmax(list_ends, (ends[query_rows] / problem.score_unit[query_rows]).astype(np.float32))
-    return _Sample(left, right, rest, np.maximum(list_ends, np.float32(problem.min_score)))
+    return _Sample(left, right, np.maximum(list_ends, np.float32(problem.min_score)), problem, others)
 
 
 def _principal_axes(rows: NDArray[np.float32]) -> NDArray[np.float64]:

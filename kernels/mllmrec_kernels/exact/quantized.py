@@ -165,21 +165,34 @@ def quantize(
         else:
             source = plan.rotate(unit_rows(vectors[chunk], scale[chunk]))
             picked, factor = np.arange(len(chunk), dtype=np.int32), np.broadcast_to(np.float64(1), (len(chunk),))
-        _quantize_rows(source, picked, factor, start, *shape, step, block)
+        quantize_rows(source, picked, factor, start, *shape, step, block)
 
     parallel_for(_quantize_chunk, chunks(len(rows), _CHUNK), min_spans=8)
     # The rows that fill the last panel: their sums are 0.
     fillers = np.full(size - len(rows), -1, np.int32)
-    _quantize_rows(vectors, fillers, scale, len(rows), *shape, step, block)
+    quantize_rows(vectors, fillers, scale, len(rows), *shape, step, block)
     return block
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _quantize_rows(
+def quantize_rows(
     source: Float32Array, picked: Int32Array, factor: Float64Array, at: int, m: int, stride: int, two_bytes: bool,
     tail_bytes: int, step: float, out: QuantizedRows,
 ) -> None:  # fmt: skip
-    """Quantize the picked rows of `source` times their factor, zeros for -1, to row `at` on."""
+    """Quantize the picked rows of `source` times their factor, zeros for -1, to row `at` on.
+
+    Args:
+        source: float32 [N, d].
+        picked: int32 [R], rows of `source`.
+        factor: float64 [N].
+        at: first row of `out`.
+        m: coordinates that every pair is multiplied on.
+        stride: bytes of a row in the tile.
+        two_bytes: take two bytes per coordinate.
+        tail_bytes: bytes that hold the norm of the others.
+        step: worth of one step of int8.
+        out: written.
+    """
     z, left, right = np.zeros(source.shape[1], np.float32), np.zeros(stride, np.int8), np.zeros(stride, np.int8)
     for r in range(len(picked)):
         pick = picked[r]

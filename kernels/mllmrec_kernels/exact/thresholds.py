@@ -45,6 +45,20 @@ class Bounds(NamedTuple):
     error: float
 
 
+class Largest(NamedTuple):
+    """What the rows of a side lose and measure at most.
+
+    Attributes:
+        norm: of any row.
+        head_rounding: of any row.
+        low_norm: of any row.
+    """
+
+    norm: float
+    head_rounding: float
+    low_norm: float
+
+
 def bounds_between(left: QuantizedRows, right: QuantizedRows, plan: RotationPlan) -> Bounds:
     """Return the bounds that hold for the rows of `left` in products with the rows of `right`.
 
@@ -53,12 +67,31 @@ def bounds_between(left: QuantizedRows, right: QuantizedRows, plan: RotationPlan
         right: rows they are multiplied with.
         plan: axes and scales of the product.
     """
-    return Bounds(
-        max_norm=float(right.norm.max(initial=0.0)),
-        max_rounding=float(left.norm.max(initial=0.0)) * float(right.head_rounding.max(initial=0.0)),
-        step=plan.step,
-        error=plan.error + float(left.low_norm.max(initial=0.0)) * float(right.low_norm.max(initial=0.0)),
-    )
+    return bounds_of(largest(left), largest(right), plan.step, plan.error)
+
+
+@jit
+def largest(side: QuantizedRows) -> Largest:
+    """Return the largest norms and rounding error of a side's rows; zeros for no rows."""
+    norm = head_rounding = low_norm = 0.0
+    for row in range(len(side.ids)):
+        norm = max(norm, side.norm[row])
+        head_rounding = max(head_rounding, side.head_rounding[row])
+        low_norm = max(low_norm, side.low_norm[row])
+    return Largest(norm, head_rounding, low_norm)
+
+
+@jit
+def bounds_of(left: Largest, right: Largest, step: float, plan_error: float) -> Bounds:
+    """Return the bounds for rows of the left side.
+
+    Args:
+        left: of the rows whose thresholds use the bounds.
+        right: of the rows they are multiplied with.
+        step: worth of 1 in the tile's sum.
+        plan_error: bound of what the plan's axes lose.
+    """
+    return Bounds(right.norm, left.norm * right.head_rounding, step, plan_error + left.low_norm * right.low_norm)
 
 
 @jit
@@ -74,12 +107,21 @@ def min_sum(score: np.float32 | float, score_unit: float, margin: float, step: f
 def init_thresholds(side: QuantizedRows, problem: TopKProblem, heaps: Heaps, bounds: Bounds) -> None:
     """Set the score units, margins and thresholds of a side's rows from their lists."""
     for row in prange(len(side.ids)):
-        _init_threshold(side, row, problem, heaps, bounds)
+        init_threshold(side, row, problem, heaps, bounds)
 
 
 # What writes to a tuple's arrays stays out of prange bodies: Numba loses such writes there.
 @jit
-def _init_threshold(side: QuantizedRows, row: int, problem: TopKProblem, heaps: Heaps, bounds: Bounds) -> None:
+def init_threshold(side: QuantizedRows, row: int, problem: TopKProblem, heaps: Heaps, bounds: Bounds) -> None:
+    """Set the score unit, margin and threshold of one row from its list.
+
+    Args:
+        side: the rows; one entry of `score_unit`, `margin` and `thresholds` is written.
+        row: the row's place in `side`.
+        problem: the search.
+        heaps: the lists.
+        bounds: of the side's products.
+    """
     q = side.ids[row]
     if q < 0:
         side.thresholds[row] = _HIGHEST

@@ -6,8 +6,9 @@ below: a sum is at most margin / step off, above or below (thresholds.py). Whate
 the k-th highest is dropped, and the threshold is raised to it. In the end about k candidates per query are left to be
 scored, the highest sums first, so that the list's own end rules out most of the rest.
 
-Bytes: a buffer is four lists long, 8 bytes per entry, for each row of one panel per thread. Work: the product, and
-about k (1 + ln(N / 4k)) entries per query, scored only at the end, unless too many tie.
+Bytes: a buffer is four lists long, 8 bytes per entry, for each row of one panel per thread. A thread quantizes the
+queries of its panel itself, so no more of them are held. Work: the product, and about k (1 + ln(N / 4k)) entries per
+query, scored only at the end, unless too many tie.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from mllmrec_kernels.base.jit import jit
 from mllmrec_kernels.exact.int8_tile import COLUMNS, DEPTH, ROWS, Depth, candidates, lowest_bit
 from mllmrec_kernels.exact.plan import RotationPlan
 from mllmrec_kernels.exact.problem import Heaps, TopKProblem, push, score_pair
-from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows
-from mllmrec_kernels.exact.thresholds import NEVER, min_sum
+from mllmrec_kernels.exact.quantized import PANEL, QuantizedRows, quantize_rows, row_bytes
+from mllmrec_kernels.exact.thresholds import NEVER, Largest, bounds_of, init_threshold, largest, min_sum
 
 _LISTS, _MIN_ENTRIES = 4, 4 * COLUMNS  # a buffer holds so many lists, and at least so many entries
 
 
-def buffer_bytes(k: int) -> int:
-    """Count the bytes of all threads' buffers for lists of k."""
-    return get_num_threads() * PANEL * (8 * _capacity(k) + 16)
+def working_bytes(k: int, plan: RotationPlan, d: int) -> int:
+    """Count the bytes of all threads' buffers and quantized queries.
+
+    Args:
+        k: entries per list.
+        plan: axes and scales of the product.
+        d: columns of a row.
+    """
+    return get_num_threads() * PANEL * (8 * _capacity(k) + 16 + row_bytes(plan, d, layouts=1))
 
 
 def _capacity(k: int) -> int:
@@ -36,65 +43,87 @@ def _capacity(k: int) -> int:
     return max(_LISTS * k, _MIN_ENTRIES)
 
 
-def fill(left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, plan: RotationPlan) -> None:
-    """Offer every row of `right` to the list of every row of `left`.
+def fill(right: QuantizedRows, problem: TopKProblem, heaps: Heaps, plan: RotationPlan) -> None:
+    """Offer every row of `right` to the list of every query.
 
     Args:
-        left: queries, with margins and thresholds set.
         right: items, in rising order of their ids.
         problem: the search.
         heaps: the lists, filled in place.
-        plan: axes and scales of the product, without tail bytes.
+        plan: scales of the product of two bytes per coordinate, on the rows' own axes.
     """
-    _fill_panels(left, right, problem, heaps, plan.step, plan.depth, _capacity(problem.k), NEVER)
+    _fill_panels(
+        right, problem, heaps, plan.left_scale, plan.step, plan.error, plan.depth, largest(right), _capacity(problem.k),
+        NEVER,
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _fill_panels(
-    left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, step: float, depth: Depth,
-    size: int, never: Int32Array,
+    right: QuantizedRows, problem: TopKProblem, heaps: Heaps, scale: float, step: float, error: float, depth: Depth,
+    of_right: Largest, size: int, never: Int32Array,
 ) -> None:  # fmt: skip
-    for panel in prange(len(left.ids) // PANEL):
-        _fill_panel(panel * PANEL, left, right, problem, heaps, step, depth, size, never)
+    for panel in prange((len(problem.queries) + PANEL - 1) // PANEL):
+        _fill_panel(panel * PANEL, right, problem, heaps, scale, step, error, depth, of_right, size, never)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fill_panel(
-    start: int, left: QuantizedRows, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, step: float,
-    depth: Depth, size: int, never: Int32Array,
+    start: int, right: QuantizedRows, problem: TopKProblem, heaps: Heaps, scale: float, step: float, error: float,
+    depth: Depth, of_right: Largest, size: int, never: Int32Array,
 ) -> None:  # fmt: skip
+    first, groups, shift = depth
+    stride = groups * DEPTH
+    left = _query_panel(problem, start, stride, scale)
+    bounds = bounds_of(largest(left), of_right, step, error)
+    for row in range(PANEL):
+        init_threshold(left, row, problem, heaps, bounds)
     indptr, excluded, exclude_self = problem.indptr, problem.excluded, problem.exclude_self
     row_codes, sum_offsets, column_codes, thresholds, users, items = (
         left.row_codes, left.sum_offsets, right.column_codes, left.thresholds, left.ids, right.ids,
     )  # fmt: skip
     sums, masks = np.empty(ROWS * COLUMNS, np.int32), np.empty(ROWS, np.uint32)
     buffer_sums, buffer_columns = np.empty((PANEL, size), np.int32), np.empty((PANEL, size), np.int32)
-    counts, cursors = np.zeros(PANEL, np.int64), indptr[np.maximum(users[start : start + PANEL], 0)]
-    first, groups, shift = depth
-    stride = groups * DEPTH
+    counts, cursors = np.zeros(PANEL, np.int64), indptr[np.maximum(users, 0)]
     for column in range(0, len(items), COLUMNS):
-        for row in range(start, start + PANEL, ROWS):
+        for row in range(0, PANEL, ROWS):
             if not candidates(
                 row_codes, row, stride, sum_offsets, column_codes, column * stride, first, groups, shift, thresholds,
                 never, 0, sums, masks,
             ):  # fmt: skip
                 continue
             for r in range(row, row + ROWS):
-                q, at = users[r], r - start
+                q = users[r]
                 if q < 0 or masks[r - row] == 0:
                     continue
-                counts[at], cursors[at] = _keep(
+                counts[r], cursors[r] = _keep(
                     masks[r - row], sums, (r - row) * COLUMNS, column, items, q if exclude_self else -1, excluded,
-                    cursors[at], indptr[q + 1], buffer_sums, buffer_columns, at, counts[at],
+                    cursors[r], indptr[q + 1], buffer_sums, buffer_columns, r, counts[r],
                 )  # fmt: skip
-                if counts[at] + COLUMNS > size:
-                    counts[at] = _drop(buffer_sums[at], buffer_columns[at], counts[at], r, left, problem, step)
-                    if counts[at] + COLUMNS > size:  # too many within the margin: only scores separate them
-                        _score(buffer_sums[at], buffer_columns[at], counts[at], r, left, right, problem, heaps, step)
-                        counts[at] = 0
-    for at in range(PANEL):
-        count = _drop(buffer_sums[at], buffer_columns[at], counts[at], start + at, left, problem, step)
-        _score(buffer_sums[at], buffer_columns[at], count, start + at, left, right, problem, heaps, step)
+                if counts[r] + COLUMNS > size:
+                    counts[r] = _drop(buffer_sums[r], buffer_columns[r], counts[r], r, left, problem, step)
+                    if counts[r] + COLUMNS > size:  # too many within the margin: only scores separate them
+                        _score(buffer_sums[r], buffer_columns[r], counts[r], r, left, right, problem, heaps, step)
+                        counts[r] = 0
+    for r in range(PANEL):
+        count = _drop(buffer_sums[r], buffer_columns[r], counts[r], r, left, problem, step)
+        _score(buffer_sums[r], buffer_columns[r], count, r, left, right, problem, heaps, step)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _query_panel(problem: TopKProblem, start: int, stride: int, step: float) -> QuantizedRows:
+    """Quantize the panel of queries from `start` on; those past the last, and without a score, have id -1."""
+    queries, ids = problem.queries, np.full(PANEL, -1, np.int32)
+    for q in range(start, min(start + PANEL, len(queries))):
+        if problem.query_weights[q] != 0.0:
+            ids[q - start] = q
+    panel = QuantizedRows(
+        ids, np.zeros(PANEL * stride, np.int8), np.zeros(PANEL, np.int32), np.zeros(0, np.uint8),
+        np.zeros((PANEL, 0), np.int8), np.zeros(PANEL, np.int32), np.zeros(PANEL), np.zeros(PANEL), np.zeros(PANEL),
+        np.zeros(PANEL), np.zeros(PANEL), np.zeros(PANEL), np.zeros(PANEL, np.int32),
+    )  # fmt: skip
+    quantize_rows(queries, ids, problem.query_scale, 0, queries.shape[1], stride, True, 0, step, panel)
+    return panel
 
 
 @jit

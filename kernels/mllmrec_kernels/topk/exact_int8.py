@@ -23,6 +23,8 @@ Work: N^2 / 2 (m + tail_bytes) multiply-adds of int8.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
@@ -62,7 +64,7 @@ def fill(problem: TopKProblem, heaps: Heaps, kept: KeptLists, max_bytes: int) ->
     assert plan is not None
     self_graph = problem.queries is problem.items
     n_queries, (n_items, d) = len(problem.queries), problem.items.shape
-    buffered = candidate_buffer.buffer_bytes(problem.k) if plan.two_bytes and not self_graph else 0
+    buffered = candidate_buffer.working_bytes(problem.k, plan, d) if plan.two_bytes and not self_graph else 0
     if buffered > max_bytes // 2:
         buffered = 0
     spare = max_bytes - chunk_bytes(d) - buffered - 4 * (n_items + (0 if self_graph else n_queries))
@@ -78,8 +80,13 @@ def fill(problem: TopKProblem, heaps: Heaps, kept: KeptLists, max_bytes: int) ->
     if padded(n_items) + PANEL <= rows:  # items are quantized once for all queries, which need not all be there at once
         few = min(rows - padded(n_items), _QUERY_PANELS * get_num_threads() * PANEL) // PANEL * PANEL
         block = n_items
-    queries, items = (np.arange(n, dtype=np.int32) for n in (n_queries, n_items))
-    _fill_queries(problem, heaps, plan, kept, _blocks(queries, few), _blocks(items, block), buffered=buffered > 0)
+    items = _blocks(np.arange(n_items, dtype=np.int32), block)
+    memory = kept.columns or allocate(len(items[0]), d, plan, as_rows=False)
+    if buffered:
+        for right in _quantized_items(problem, plan, kept, items, memory):
+            candidate_buffer.fill(right, problem, heaps, plan)
+    else:
+        _fill_queries(problem, heaps, plan, kept, _blocks(np.arange(n_queries, dtype=np.int32), few), items, memory)
     return True
 
 
@@ -118,15 +125,9 @@ def _offer_rounds(
 
 
 def _fill_queries(
-    problem: TopKProblem,
-    heaps: Heaps,
-    plan: RotationPlan,
-    kept: KeptLists,
-    queries: Blocks,
-    items: Blocks,
-    *,
-    buffered: bool,
-) -> None:
+    problem: TopKProblem, heaps: Heaps, plan: RotationPlan, kept: KeptLists, queries: Blocks, items: Blocks,
+    item_memory: QuantizedRows,
+) -> None:  # fmt: skip
     """Offer every item to every query, block by block.
 
     Args:
@@ -136,30 +137,33 @@ def _fill_queries(
         kept: the items if they were quantized before.
         queries: rows of queries that are quantized together.
         items: the same of items.
-        buffered: whether candidates are collected before they are scored.
+        item_memory: for one block of items.
     """
-    d = problem.items.shape[1]
-    query_memory = allocate(len(queries[0]), d, plan, as_columns=False)
-    right = kept.columns
-    item_memory = allocate(len(items[0]), d, plan, as_rows=False) if right is None else right
+    query_memory = allocate(len(queries[0]), problem.items.shape[1], plan, as_columns=False)
     for block in queries:
         left = quantize(
             query_memory, problem.queries, problem.query_scale, problem.query_weights, block, plan, plan.left_scale
         )
-        for other in items:
-            if len(items) > 1 or right is None:
-                right = quantize(
-                    item_memory, problem.items, problem.item_scale, problem.item_weights, other, plan, plan.right_scale
-                )
-                kept.columns = right if len(items) == 1 else None
+        for n, right in enumerate(_quantized_items(problem, plan, kept, items, item_memory)):
             bounds = bounds_between(left, right, plan)
             init_thresholds(left, problem, heaps, bounds)
-            if buffered:
-                candidate_buffer.fill(left, right, problem, heaps, plan)
-            else:
-                if not plan.tail_bytes and other is items[0]:
-                    raise_thresholds(left, right, problem, bounds, plan)
-                _offer_all_panels(left, right, problem, heaps, bounds, plan.depth, plan.tail_bytes, NEVER)
+            if not plan.tail_bytes and n == 0:
+                raise_thresholds(left, right, problem, bounds, plan)
+            _offer_all_panels(left, right, problem, heaps, bounds, plan.depth, plan.tail_bytes, NEVER)
+
+
+def _quantized_items(
+    problem: TopKProblem, plan: RotationPlan, kept: KeptLists, items: Blocks, memory: QuantizedRows
+) -> Iterator[QuantizedRows]:
+    """Yield the items block by block; a single block is kept for the next queries."""
+    if kept.columns is not None:
+        yield kept.columns
+        return
+    for block in items:
+        right = quantize(memory, problem.items, problem.item_scale, problem.item_weights, block, plan, plan.right_scale)
+        if len(items) == 1:
+            kept.columns = right
+        yield right
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
