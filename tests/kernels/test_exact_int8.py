@@ -84,6 +84,7 @@ def test_items_in_blocks_fill_the_candidate_buffers_block_by_block(monkeypatch: 
     excluded = random_pairs(rng, (len(queries), len(items)), 0.1)
     make_plan, _ = forced(None, fine=True)
     monkeypatch.setattr(cpu, "make_plan", make_plan)
+    monkeypatch.setattr(cpu, "FEW_PAIRS", 0)
     calls: list[int] = []
     fill = candidate_buffer.fill
 
