@@ -89,7 +89,9 @@ class RankedModels:
         return self.tasks[split].judge_group(self.ranks[model][split], group, self.cutoffs)
 
     def _rows(self, judged: Judged, **names: str) -> pl.DataFrame:
-        return pl.DataFrame({"id": self.dataset.users.gather(judged.users), **names, **judged.values})
+        ids, values = {"id": self.dataset.users.gather(judged.users)}, judged.values
+        columns = [pl.lit(value, pl.String).alias(name) for name, value in names.items()]
+        return pl.DataFrame({**ids, **values}).select("id", *columns, *values)  # a text beside no rows has no type
 
 
 def _mean(values: metrics.Floats) -> float:

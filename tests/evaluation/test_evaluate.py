@@ -22,6 +22,7 @@ from mllmrec.evaluation.groups import SplitTask, rank_tasks
 from mllmrec.models import ItemKNN
 from mllmrec.models.baselines import baselines, popularity
 from mllmrec.models.scoring import VectorScorer, ranks_by_block
+from mllmrec.runs.checks import check_evaluation
 
 
 class Dense:
@@ -74,6 +75,19 @@ def test_nobody_to_judge_is_nan_and_null_and_said_once(dataset: Dataset, vectors
     assert set(notes["metrics"]["test"]["m"].values()) == {None} and None not in notes["metrics"]["valid"]["m"].values()
     again = Evaluation.load(lambda name: tmp_path / name)
     assert math.isnan(again.means["test"]["m"]["recall@20"]) and again.means["valid"] == made.means["valid"]
+
+
+@pytest.mark.parametrize(("splits", "rows"), [((0, 2), 80), ((0,), 0)])
+def test_tables_of_a_split_without_users_keep_their_types(
+    dataset: Dataset, vectors: np.ndarray, tmp_path: Path, splits: tuple[int, ...], rows: int
+) -> None:
+    fewer = replace(dataset, interactions=dataset.interactions.filter(pl.col("split").is_in(splits)))
+    made = evaluate_models(baselines(vectors, fewer.train), fewer, EvaluateConfig())
+    made.save(lambda name: tmp_path / name)
+    again = Evaluation.load(lambda name: tmp_path / name)
+    check_evaluation(again, fewer)
+    assert again.per_user.equals(made.per_user) and again.per_user.schema == made.per_user.schema
+    assert again.rows_of("popularity").height == rows and again.rows_of("popularity", "valid").is_empty()
 
 
 def test_item_knn_is_the_sum_of_cosines(dataset: Dataset) -> None:
