@@ -22,7 +22,7 @@ from mllmrec.evaluation.evaluate import Evaluation
 from mllmrec.features.encode import Features
 from mllmrec.features.encoder import Encoder, check_encoder
 from mllmrec.foundation import storage
-from mllmrec.foundation.addresses import fetched, mirrored
+from mllmrec.foundation.addresses import fetched, mirrored, parse_address
 from mllmrec.foundation.memory import release_memory, return_large_blocks
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph.item_graph import ItemGraph
@@ -150,6 +150,8 @@ def run(
         work = Work(folder, data, resolved, generations, progress, limits or GenerationLimits(), before, launcher, wide)
         artefacts = Artefacts(folder)
         for stage in _stages(work, artefacts):
+            if stage == "evaluate" and parse_address(out) is None:  # the files of a run in a store go at the end
+                artefacts.evaluate.release()  # a row for each user and model, read to be checked
             release_memory()
             push(_files_of(folder, stage))
             if stage == until:
@@ -280,7 +282,6 @@ def _stages(work: Work, artefacts: Artefacts) -> Iterator[Stage]:
         Evaluation.load,
         lambda scratch: work.evaluate(artefacts.encode, artefacts.train, scratch),
     )
-    artefacts.evaluate.release()  # a row for each user and model, read to be checked
     vectors, artefacts.encode = artefacts.encode, artefacts.encode.mapped(partial(work.run.file, "encode"), "items")
     if artefacts.train.item_features is vectors.items:
         artefacts.train.item_features = artefacts.encode.items  # lists read no item vectors

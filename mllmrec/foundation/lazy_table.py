@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import polars as pl
 
+from mllmrec.errors import InputError
 from mllmrec.foundation import storage
 from mllmrec.foundation.tables import read_table
 
@@ -30,16 +32,21 @@ class LazyTable:
 
     @staticmethod
     def in_file(path: Path) -> LazyTable:
-        """Return the table of a parquet file; see `read_table` for what is refused once it is read."""
-        return LazyTable(lambda: [read_table(path, {})])
+        """Return the table of a parquet file, which is refused once it is read if it was replaced since this call.
+
+        See `read_table` for what else is refused then.
+        """
+        file = path.absolute()
+        return LazyTable(partial(_read, file, _version(file)))
 
     @property
     def rows(self) -> pl.DataFrame:
         """Return the whole table, which stays in memory until `release`."""
-        if self._rows is None:
+        rows = self._rows  # another thread may release them
+        if rows is None:
             parts = list(self._parts())
-            self._rows = pl.concat(parts) if parts else pl.DataFrame()
-        return self._rows
+            self._rows = rows = pl.concat(parts) if parts else pl.DataFrame()
+        return rows
 
     def release(self) -> None:
         """Drop the rows that were looked at; they are made or read again."""
@@ -61,6 +68,22 @@ class LazyTable:
             return False
         storage.write_table(path, chain([first], slices), notes=notes)
         return True
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Return what tells one version of a file from another; None if there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read(file: Path, version: tuple[int, int, int] | None) -> list[pl.DataFrame]:
+    table = read_table(file, {})
+    if _version(file) != version:
+        raise InputError(f"{file} was replaced since it was opened, perhaps by another evaluation; load the run again")
+    return [table]
 
 
 def _slices(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -15,6 +15,7 @@ from mllmrec.config import load_config
 from mllmrec.dataset import Dataset
 from mllmrec.errors import ConfigError, InputError, StorageError
 from mllmrec.foundation.addresses import fetched, local_path, mirrored, parse_address
+from tests.hash_encoder import hash_encoder
 
 CONFIG = ["profile.kind=mean", "model.kind=ease"]
 
@@ -54,6 +55,19 @@ def test_a_run_in_a_store_is_taken_there_stage_by_stage_and_goes_on(
     seals = [json.loads(memory.cat("/shop/run/profile/stage.json"))]
     seals.append(json.loads((tmp_path / "run" / "profile" / "stage.json").read_text()))
     assert seals[0] == seals[1] and here.stages["profile"]["reused"] is False
+
+
+def test_the_evaluation_of_a_finished_run_in_a_store_outlives_the_folder_that_it_was_brought_to(
+    dataset: Dataset, store: str, tmp_path: Path
+) -> None:
+    config = load_config(None, [*CONFIG, "evaluate.cutoffs=[20]"])
+    with hash_encoder():
+        made, again = (
+            mllmrec.run(dataset, f"{store}/run", config, until="evaluate", cache=tmp_path / "c.sqlite") for _ in range(2)
+        )
+    assert again.stages["evaluate"]["reused"] and not made.stages["evaluate"]["reused"]
+    assert again.evaluate.per_user.equals(made.evaluate.per_user) and made.evaluate.per_user.height
+    assert again.evaluate.heldout.equals(made.evaluate.heldout)
 
 
 def test_what_is_no_folder_of_ours_is_one_line(store: str) -> None:

@@ -58,10 +58,27 @@ def test_a_table_without_columns_has_no_file_and_one_without_rows_has(tmp_path: 
     assert pl.read_parquet(tmp_path / "empty.parquet").schema == {"id": pl.String, "value": pl.Float64}
 
 
-def test_a_file_is_read_when_it_is_looked_at(tmp_path: Path) -> None:
+def test_a_file_is_read_when_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_table(tmp_path / "later.parquet", pl.concat(parts()))
+    monkeypatch.chdir(tmp_path)
+    table, other = LazyTable.in_file(Path("later.parquet")), LazyTable.in_file(tmp_path / "none.parquet")
+    monkeypatch.chdir("/")
+    assert table.rows.equals(pl.concat(parts()))
+    with pytest.raises(InputError, match=r"none\.parquet is missing"):
+        _ = other.rows
+
+
+def test_a_file_that_was_replaced_or_removed_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "later.parquet"
+    storage.write_table(file, pl.concat(parts()))
     table = LazyTable.in_file(file)
+    assert table.rows.height == sum(SIZES)
+    table.release()
+    storage.write_table(file, pl.concat(parts()).reverse())
+    for look in (lambda: table.rows, lambda: table.write(tmp_path / "copy.parquet")):
+        with pytest.raises(InputError, match=r"later\.parquet was replaced since .*; load the run again"):
+            look()
+    assert LazyTable.in_file(file).rows["id"][0] == "user 16"
+    file.unlink()
     with pytest.raises(InputError, match=r"later\.parquet is missing"):
         _ = table.rows
-    storage.write_table(file, pl.concat(parts()))
-    assert table.rows.equals(pl.concat(parts()))
