@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import struct
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -81,6 +82,13 @@ def test_texts_are_read_as_places_among_known_ones(tmp_path: Path) -> None:
         read_table(tmp_path / "t.parquet", columns, {"n": known})
     with pytest.raises(InputError, match="is not a table that can be read"):
         read_table(tmp_path / "t.parquet", {"other": pl.Int32()}, {"other": known})
+
+
+def test_a_table_of_a_type_that_polars_panics_of_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"score": pa.array([Decimal(1)], pa.decimal256(60, 2))}), path)
+    with pytest.raises(InputError, match=r"t\.parquet is not a table that can be read"):
+        read_table(path, {})
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm", "-journal"])

@@ -22,7 +22,8 @@ _BYTES_PER_BYTE, _ROWS_PER_BYTE = 200, 64  # beyond that, by the bytes of its fi
 _NESTED_BYTES = 16  # that a value inside a list takes at least, also a null
 _BATCH_ROWS = 65_536
 _UNREADABLE = (
-    pa.ArrowException, ValueError, KeyError, OSError, TypeError, OverflowError, pl.exceptions.PolarsError
+    pa.ArrowException, ValueError, KeyError, OSError, TypeError, OverflowError, pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

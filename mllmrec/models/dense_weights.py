@@ -26,6 +26,7 @@ from mllmrec.features.encode import Vectors
 Square = NDArray[np.float64]  # [I, I]
 Rows = NDArray[np.float64]  # [I, d]
 _MATRICES = 1.5  # float64, I x I, at the peak
+_LEAST_UNEXPLAINED = 1e-9  # 1 - h, of which seven digits are left then
 _BLOCK = 512  # rows of one step
 
 
@@ -136,7 +137,7 @@ def weights_of(P: Square, scale: NDArray[np.float64], factors: Factors | None = 
     return B
 
 
-def regression_of_vectors(vectors: Vectors, regularization: float) -> Factors:
+def regression_of_vectors(vectors: Vectors, regularization: float, title: str) -> Factors:
     """Return the weights C of each item's vector regressed on all others', off the diagonal.
 
     With M = (V^T V + lambda I)^-1 the identity of Woodbury gives (V V^T + lambda I)^-1 = (I - V M V^T) / lambda, and
@@ -145,7 +146,20 @@ def regression_of_vectors(vectors: Vectors, regularization: float) -> Factors:
     Args:
         vectors: V, float32 [I, d].
         regularization: lambda > 0.
+        title: of the model, as the error names it.
+
+    Raises:
+        TrainingError: lambda is lost in the rounding of the vectors' products.
     """
     V = vectors.astype(np.float64)
-    left: Rows = np.linalg.solve(V.T @ V + regularization * np.eye(V.shape[1]), V.T).T.astype(np.float64)
-    return Factors(left, V / (1 - (left * V).sum(axis=1))[:, None])
+    gram = V.T @ V + regularization * np.eye(V.shape[1])
+    factor, solved, failed = lapack.dposv(gram, V.T, lower=1)
+    left: Rows = solved.T
+    unexplained = 1 - (left * V).sum(axis=1)  # 1 - h
+    smallest, rounding = np.diag(factor).min() ** 2, len(gram) * np.finfo(np.float64).eps * np.diag(gram).max()
+    if failed or smallest < rounding or not unexplained.min() > _LEAST_UNEXPLAINED:
+        raise TrainingError(
+            f"{title} cannot regress the item vectors with model.content_regularization={regularization:g}, which is "
+            "lost in rounding; raise it"
+        )
+    return Factors(left, V / unexplained[:, None])

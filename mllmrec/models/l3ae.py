@@ -73,12 +73,14 @@ class L3AE(ItemWeightModel):
         """Fit B.
 
         Raises:
-            TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
+            TrainingError: the catalogue is too large for dense matrices within `dense_gib`, or a regularization is lost
+                in rounding.
         """
         R, config, progress = data.user_items, self.config, self.context.progress
         refuse_large(self.title, R.n_columns, config.dense_gib)
         progress("fit L3AE", 0, 2)
-        C, w = regression_of_vectors(data.items_or_zeros(), config.content_regularization), config.content_pull
+        C = regression_of_vectors(data.items_or_zeros(), config.content_regularization, self.title)
+        w = config.content_pull
         G = gram_of_items(R)
         add_to_diagonal(G, config.regularization + w)
         progress("fit L3AE", 1, 2)
@@ -114,12 +116,14 @@ class AdditiveEASE(ItemWeightModel):
         """Fit both sides.
 
         Raises:
-            TrainingError: the catalogue is too large for dense matrices within `dense_gib`.
+            TrainingError: the catalogue is too large for dense matrices within `dense_gib`, or a regularization is lost
+                in rounding.
         """
         R, config, progress = data.user_items, self.config, self.context.progress
         refuse_large(self.title, R.n_columns, config.dense_gib)
         progress("fit Additive EASE", 0, 2)
-        C, g = regression_of_vectors(data.items_or_zeros(), config.content_regularization), config.interaction_share
+        C = regression_of_vectors(data.items_or_zeros(), config.content_regularization, self.title)
+        g = config.interaction_share
         G = gram_of_items(R)
         add_to_diagonal(G, config.regularization)
         progress("fit Additive EASE", 1, 2)

@@ -63,7 +63,8 @@ def test_the_evaluation_of_a_finished_run_in_a_store_outlives_the_folder_that_it
     config = load_config(None, [*CONFIG, "evaluate.cutoffs=[20]"])
     with hash_encoder():
         made, again = (
-            mllmrec.run(dataset, f"{store}/run", config, until="evaluate", cache=tmp_path / "c.sqlite") for _ in range(2)
+            mllmrec.run(dataset, f"{store}/run", config, until="evaluate", cache=tmp_path / "c.sqlite")
+            for _ in range(2)
         )
     assert again.stages["evaluate"]["reused"] and not made.stages["evaluate"]["reused"]
     assert again.evaluate.per_user.equals(made.evaluate.per_user) and made.evaluate.per_user.height

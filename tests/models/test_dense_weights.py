@@ -66,6 +66,18 @@ def test_weights_are_those_of_the_formula_to_a_millionth(kind: str, user_items: 
     np.testing.assert_allclose(model.weights, expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["l3ae", "additive-ease"])
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_a_regression_whose_regularization_is_lost_in_rounding_is_refused(kind: str, is_wide: bool) -> None:
+    R = CSR.from_scipy(sp.random_array((40, 30), density=0.2, rng=np.random.default_rng(4), format="csr"))
+    V = np.random.default_rng(5).normal(size=(30, 40)).astype(np.float32)
+    V = V if is_wide else np.repeat(V[:, :2], 3, axis=1)  # wide: vectors of more columns than items; else of rank 2
+    for regularization in (1e-14, 1e-20):
+        with pytest.raises(TrainingError, match=r"model\.content_regularization=1e-(14|20), .*; raise it"):
+            registry.find(kind)(content_regularization=regularization).fit(R, item_features=V)
+    assert np.isfinite(registry.find(kind)(content_regularization=1e-6).fit(R, item_features=V).weights).all()
+
+
 @pytest.mark.parametrize("kind", DENSE)
 def test_a_fit_holds_one_and_a_half_matrices_and_four_blocks(kind: str) -> None:
     n, rng = 3_000, np.random.default_rng(4)
