@@ -41,7 +41,7 @@ from mllmrec.models.scoring import Lists, block_rows
 from mllmrec.models.weight_scorers import MixedAmong, MixedScorer
 
 _K1, _B = 1.2, 0.75  # of BM25
-_USERS = 2_048  # ranked between two calls of progress
+_USERS = 2_048  # listed at once, at most
 _FEW_USERS = 256  # whose sums over all items are stored at once
 _SUMS = 1 << 25  # numbers of sums over all neighbors that are held at once
 Weighting = Literal["cosine", "tfidf", "bm25"]
@@ -174,7 +174,6 @@ class AllNeighborsScorer(MixedScorer):
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-
         users = int((np.diff(heldout.indptr) > 0).sum())
         progress("rank users", 0, users)
         return rank_by_gram(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -80,6 +82,24 @@ def test_users_whose_ranks_reach_the_limit_are_left_out_of_later_tiles(
     assert np.minimum(ranks, limit).tolist() == np.minimum(expected, limit).tolist()
     assert limit == 12 or ranks.tolist() != expected  # less was counted
     assert done == sorted(done) and done[-1] == (np.diff(H.indptr) > 0).sum()
+
+
+def test_tiles_are_multiplied_out_only_while_a_rank_is_below_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram_ranks, "_WIDTH", 4)
+    multiplied, tiles_of = list[int](), gram_ranks._tiles
+
+    def counted(*arguments: Any) -> Any:
+        for tile in tiles_of(*arguments):
+            multiplied.append(tile.start)
+            yield tile
+
+    monkeypatch.setattr(gram_ranks, "_tiles", counted)
+    R, X, H, expected = tied_case()
+    rank_by_gram(gram_factor(X), R, R, H, limit=0)
+    assert multiplied == [0]
+    beyond_int32 = 1 << 40
+    assert rank_by_gram(gram_factor(X), R, R, H, limit=beyond_int32).tolist() == expected
+    assert multiplied == [0, *range(0, 35, 4)]
 
 
 def test_nobody_has_no_scores_and_what_is_not_finite_is_refused() -> None:

@@ -74,7 +74,8 @@ def rank_by_gram(
     """
     ranks, users = np.zeros(heldout.nnz, np.int32), np.flatnonzero(np.diff(heldout.indptr))
     scores, spans = _score_heldout(factor, user_items, heldout), _tile_spans(factor)
-    most, n_users = np.int32(user_items.n_columns + 1 if limit is None else limit), len(users)
+    farthest, n_users = user_items.n_columns + 1, len(users)
+    most = np.int32(farthest if limit is None else min(limit, farthest))
     for n, tile in enumerate(_tiles(factor, spans if n_users else [])):
 
         def _work(start: int, stop: int, users: NDArray[np.int64] = users, tile: _Tile = tile) -> None:
@@ -85,8 +86,9 @@ def rank_by_gram(
             parallel_for(_work, [(first + start, first + stop) for start, stop in chunks(last - first, USERS)])
             if report:
                 report(n_users - len(users) + (len(users) * n + last) // len(spans))
-        is_open = np.logical_or.reduceat(ranks < most, heldout.indptr[users]) if len(users) else np.zeros(0, bool)
-        users = users[is_open]
+        users = users[np.logical_or.reduceat(ranks < most, heldout.indptr[users])]
+        if not len(users):
+            break  # the other tiles need not be multiplied out
     if report:
         report(n_users)
     return ranks
