@@ -153,13 +153,17 @@ def regression_of_vectors(vectors: Vectors, regularization: float, title: str) -
     """
     V = vectors.astype(np.float64)
     gram = V.T @ V + regularization * np.eye(V.shape[1])
-    factor, solved, failed = lapack.dposv(gram, V.T, lower=1)
-    left: Rows = solved.T
+    lost = TrainingError(
+        f"{title} cannot regress the item vectors with model.content_regularization={regularization:g}, which is "
+        "lost in rounding; raise it"
+    )
+    try:
+        smallest = np.diag(np.linalg.cholesky(gram)).min() ** 2
+        left: Rows = np.linalg.solve(gram, V.T).T.astype(np.float64)
+    except np.linalg.LinAlgError as error:
+        raise lost from error
     unexplained = 1 - (left * V).sum(axis=1)  # 1 - h
-    smallest, rounding = np.diag(factor).min() ** 2, len(gram) * np.finfo(np.float64).eps * np.diag(gram).max()
-    if failed or smallest < rounding or not unexplained.min() > _LEAST_UNEXPLAINED:
-        raise TrainingError(
-            f"{title} cannot regress the item vectors with model.content_regularization={regularization:g}, which is "
-            "lost in rounding; raise it"
-        )
+    rounding = len(gram) * np.finfo(np.float64).eps * np.diag(gram).max()
+    if smallest < rounding or not unexplained.min() > _LEAST_UNEXPLAINED:
+        raise lost
     return Factors(left, V / unexplained[:, None])
