@@ -2,7 +2,7 @@
 
 Where the users of an item are many, most of P's rows are long: a user adds a row per item, of entries side by side. By
 X^T and X (gram.py) the same sums take the rows of all who share an item, which lie anywhere in memory. At 1,000,000
-users of 16 items among 200,000 that takes ten times as long.
+users of 16 items among 200,000 that takes six times as long.
 
     s_h   the score of each held-out item, from its own row of P, for P is symmetric; all rows once
     rank  tile by tile the items of higher score, and of equal score and lower id; excluded items do not count
