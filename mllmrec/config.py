@@ -34,6 +34,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Cutoff = Annotated[int, Field(gt=0, lt=1 << 31)]  # ranks are int32
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -156,7 +157,7 @@ class EvaluateConfig(BaseModel):
     """Full ranking over the whole catalogue."""
 
     model_config = _FROZEN
-    cutoffs: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5, 10, 20, 50)
+    cutoffs: Annotated[tuple[Cutoff, ...], Field(min_length=1)] = (5, 10, 20, 50)
     mask_validation: bool = False  # True: validation items are not rankable at test time
     update_users: Count = 10_000  # judged after an update, beside popularity; 0: all, beside every baseline
 

@@ -64,6 +64,8 @@ def test_other_lists_and_texts_that_look_like_numbers() -> None:
     assert load_config(None, ["describe.model=1e5"]).describe.model == "1e5"
     with pytest.raises(ConfigError, match=r"evaluate.cutoffs.0.*valid integer.*got 'x'"):
         load_config(None, ["evaluate.cutoffs=x"])
+    with pytest.raises(ConfigError, match=r"evaluate.cutoffs.0.*less than 2147483648"):
+        load_config(None, ["evaluate.cutoffs=5000000000"])
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Memory of the process: its peak, what it gives back, and arrays that stay in their file until they are read.
 
 A page of a mapped array is in memory from its first reading on. The system may drop it when memory is short; a process
-that is done with it says so. Only files that this process wrote and holds the lock of are mapped: a file that shrinks
-under a map ends the process.
+that is done with it says so. Only files that this process wrote are mapped, under the lock of their run: a file that
+shrinks under a map ends the process. Every write of this package replaces a file and shrinks none.
 """
 
 from __future__ import annotations

@@ -94,13 +94,19 @@ class FitData:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a matrix without interactions, and features of another number of rows."""
+        """Refuse a matrix without interactions, features of another number of rows, and items that are not finite.
+
+        Vectors of users stay in their file here, for they are the largest table; a run checks them as it encodes.
+        """
         if self.user_items.nnz == 0:
             raise TrainingError("there are no training interactions; prepare the dataset with another split")
         n_users, n_items = self.user_items.shape
         for name, count, vectors in (("item", n_items, self.items), ("user", n_users, self.users)):
             if vectors is not None and (vectors.ndim != 2 or len(vectors) != count):
                 raise InputError(f"{name}_features must have shape ({count}, d); got {vectors.shape}")
+        ends = [] if self.items is None or not self.items.size else [self.items.min(), self.items.max()]  # NaN is both
+        if not np.isfinite(ends).all():
+            raise InputError("item_features has a number that is NaN or infinite; every vector must be finite")
 
     def items_or_zeros(self) -> Vectors:
         """Return the item vectors; zeros [I, 1], like nothing at all, if there are none."""

@@ -30,7 +30,7 @@ from mllmrec.models.weight_scorers import MixedScorer, StandardizedScorer, SumSc
 # A worker encodes the items, which costs as much as to rank some 4,000 users with a limit, or to list some 500. Its
 # blocks of one work share them.
 _RANKED, _LISTED = 1 << 12, 1 << 9  # users of a block, at least
-_SUMMED = 1 << 15  # likewise, who are ranked over all neighbors: each block multiplies the items' sums out
+_SUMMED = 1 << 15  # likewise over all neighbors, for each block multiplies X^T X out
 _OfItems: TypeAlias = WeightsScorer | StandardizedScorer | SumScorer
 
 

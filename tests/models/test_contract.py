@@ -104,6 +104,11 @@ def test_what_a_model_refuses() -> None:
         EASE().fit(train.toarray())
     with pytest.raises(InputError, match=r"item_features must have shape \(60, d\); got \(3, 6\)"):
         EASE().fit(train, item_features=features()[:3])
+    for wrong in (np.nan, np.inf, -np.inf):
+        vectors = features().copy()
+        vectors[7, 2] = wrong
+        with pytest.raises(InputError, match="item_features has a number that is NaN or infinite"):
+            EASE().fit(train, item_features=vectors)
     with pytest.raises(TrainingError, match="no training interactions"):
         EASE().fit(sp.csr_matrix(train.shape))
     with pytest.raises(InputError, match="not fitted"):

@@ -46,7 +46,7 @@ class Bounds(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """What the rows of a side lose and measure at most.
+    """Bound the rows of a side: their norms, and what encoding takes from them.
 
     Attributes:
         norm: of any row.
