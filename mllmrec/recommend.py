@@ -117,7 +117,7 @@ class EarlierLists:
         """Read the recommendations that Recommendations.save wrote.
 
         Raises:
-            MismatchError: a user or item is none of the dataset's.
+            MismatchError: a user or item is none of the dataset's, or a rank or score is no number of a list.
         """
         known = {"user": dataset.users, "item": dataset.item_ids}
         if file.suffix == ".parquet":
@@ -128,13 +128,15 @@ class EarlierLists:
                 pl.col(name).replace_strict(ids, np.arange(len(ids)), default=-1, return_dtype=pl.Int32)
                 for name, ids in known.items()
             )
-        if (users.select(*known).min_horizontal() < 0).any():
-            raise MismatchError(f"{file} names users or items that {dataset.folder} has not")
+        fits = (pl.min_horizontal(*known) >= 0) & (pl.col("rank") > 0) & pl.col("score").is_finite()
+        if not users.select(fits.fill_null(False).all()).item():
+            raise MismatchError(f"{file} names users or items that {dataset.folder} has not, or a wrong rank or score")
         return EarlierLists(dataset, users)
 
     def arrays(self, k: int) -> Lists:
         """Return ids int32 [U, k], padded with -1, and scores float32 [U, k], padded with -inf."""
-        rows, ids, ranks, scores = (self.users[name].to_numpy() for name in ("user", "item", "rank", "score"))
+        users = self.users.filter(pl.col("rank") <= k)
+        rows, ids, ranks, scores = (users[name].to_numpy() for name in ("user", "item", "rank", "score"))
         shape = self.dataset.n_users, k
         lists = np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
         lists[0][rows, ranks - 1], lists[1][rows, ranks - 1] = ids, scores

@@ -14,6 +14,7 @@ from mllmrec.config import DescribeConfig
 from mllmrec.dataset import Dataset
 from mllmrec.dataset.growth import Growth
 from mllmrec.errors import MismatchError
+from mllmrec.foundation.tables import write_any
 from mllmrec.reason.cache import open_cache
 from mllmrec.reason.describe import Descriptions, describe_items
 from mllmrec.reason.engine import Answer, Item, Report, no_report
@@ -84,3 +85,11 @@ def test_earlier_lists_are_read_as_they_were_made(dataset: Dataset, tmp_path: Pa
     others = pl.Series([f"x{user}" for user in dataset.users])
     with pytest.raises(MismatchError, match="names users or items that .* has not"):
         EarlierLists.load(tmp_path / f"recommendations.{suffix}", replace(dataset, users=others))
+    assert before.arrays(1)[0].tobytes() == ids[:, :1].tobytes()  # a longer list is cut
+    for column, wrong in (("rank", 0), ("rank", None), ("score", np.nan), ("score", None)):
+        values = made.users[column].to_list()
+        values[3] = wrong
+        changed = made.users.with_columns(pl.Series(column, values, made.users[column].dtype))
+        write_any(tmp_path / f"wrong.{suffix}", changed)
+        with pytest.raises(MismatchError, match="or a wrong rank or score"):
+            EarlierLists.load(tmp_path / f"wrong.{suffix}", dataset)
