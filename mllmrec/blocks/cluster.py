@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mllmrec.blocks.connection import connect, rpc_errors
+from mllmrec.blocks.connection import connect, is_of_connection, rpc_errors
 from mllmrec.blocks.execution import Task, shaping_versions
 from mllmrec.blocks.launcher import ATTEMPTS, Inputs, raise_from_worker
 from mllmrec.blocks.part_files import PartFiles
@@ -91,6 +91,8 @@ class RayLauncher:
         try:
             yield from self._launch(tasks, inputs, parts)
         except (self._ray.exceptions.RayError, ConnectionError, *rpc_errors()) as error:
+            if not is_of_connection(error):
+                raise
             raise EngineError(
                 f"the Ray cluster cannot go on: {first_line(error)}; what is done is kept, start the run again"
             ) from error

@@ -28,7 +28,12 @@ def _check_port(address: str) -> None:
 def rpc_errors() -> tuple[type[Exception], ...]:
     """Return the errors of a connection by ray://, which Ray passes on as they are."""
     grpc = sys.modules.get("grpc")
-    return (grpc.RpcError,) if grpc else ()
+    return (grpc.RpcError, ValueError) if grpc else ()
+
+
+def is_of_connection(error: Exception) -> bool:
+    """Return whether an error of these types is the connection's; a closed channel of gRPC raises a ValueError."""
+    return type(error) is not ValueError or "Cannot invoke RPC" in str(error)
 
 
 def connect(ray: Any, name: str) -> None:

@@ -94,7 +94,7 @@ def test_a_lost_head_is_one_line_and_the_next_start_computes_what_is_missing(fol
     done: set[str] = set()
     for attempt in range(HEAD_KILLS):
         with cluster(folder / str(attempt), 2) as started:
-            at = Kill(started.nodes[0])
+            at = Kill(started.nodes[0], waits=True)
             with pytest.raises(EngineError, match="the Ray cluster cannot go on: .*; what is done is kept"):
                 search(started, tmp_path / "parts", at, MORE_ROWS, backend="reference")
             at.thread.join()
@@ -109,16 +109,23 @@ def test_a_lost_head_is_one_line_and_the_next_start_computes_what_is_missing(fol
 
 
 class Kill:
-    """Kill a node once a random number of rows is done, of those that this search computes."""
+    """Kill a node once a random number of rows is done, of those that this search computes.
 
-    def __init__(self, victim: Node) -> None:
-        self.thread = threading.Thread(target=victim.kill)
+    Args:
+        victim: the node.
+        waits: whether the search waits until the node is dead; without that it may end before.
+    """
+
+    def __init__(self, victim: Node, *, waits: bool = False) -> None:
+        self.thread, self._waits = threading.Thread(target=victim.kill), waits
         self._rows, self._first = random.randrange(1, 250), -1
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         self._first = done if self._first < 0 else self._first
         if done >= self._first + self._rows and self.thread.ident is None:
             self.thread.start()
+            if self._waits:
+                self.thread.join()
 
 
 @pytest.mark.slow
