@@ -1,13 +1,13 @@
 """The dense algebra of EASE and its kin, in one and a half float64 matrices of items x items.
 
-A symmetric matrix is float64 [I, I], of which the lower triangle is read. Its inverse takes its place: the symmetric
-sweep takes a block of items K after another, with P the inverse of A_KK,
+A is symmetric, float64 [I, I]. Only its lower triangle is read, and its inverse overwrites it. The symmetric sweep goes
+through the items in blocks K. With P the inverse of A_KK, a block changes
 
-    A_ij <- A_ij - A_iK P A_Kj,   A_iK <- A_iK P,   A_KK <- -P;   after all of them A is -1 times its inverse.
+    A_ij <- A_ij - A_iK P A_Kj,   A_iK <- A_iK P,   A_KK <- -P.
 
-That is as many operations as LAPACK's Cholesky and inverse, nearly all in products of blocks. OpenBLAS 0.3's threaded
-dsyrk, which LAPACK calls, writes past its buffer at 18,357 items on two threads; so neither sees more than a block.
-Weights are stored in float32, half a matrix more.
+After the last block A holds -1 times the inverse. Nearly all operations are products of blocks, as many as LAPACK's
+Cholesky and inverse take. LAPACK gets single blocks alone: it calls OpenBLAS 0.3's threaded dsyrk, which writes past
+its buffer at 18,357 items on two threads. Weights are stored in float32, half a matrix more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mllmrec.features.encode import Vectors
 Square = NDArray[np.float64]  # [I, I]
 Rows = NDArray[np.float64]  # [I, d]
 _MATRICES = 1.5  # float64, I x I, at the peak
-_LEAST_UNEXPLAINED = 1e-9  # 1 - h, of which seven digits are left then
+_LEAST_UNEXPLAINED = 1e-9  # least 1 - h: a float64 keeps seven digits of it
 _BLOCK = 512  # rows of one step
 
 

@@ -31,7 +31,7 @@ _ITEMS = 64  # held-out items of one piece of work
 _WIDTH = 1 << 14  # items of a tile, at most: their sums stay in a core's cache
 _ENTRIES = 1 << 23  # of a tile, at most
 _REPORTED = 1 << 16  # users between two reports
-_FEW = 4  # additions of a user of which each costs as much as so many items of a pass over the whole tile
+_FEW = 4  # items of a pass over the whole tile that take the time of one listed addition
 _LINES = 2  # cache lines that are prefetched of a row's ids and of its values
 
 
@@ -238,7 +238,7 @@ def _pack(tile: Any, sums: Any, touched: Any, n: Any, excluded: Any, scores: Any
 
 @jit
 def _count_few_ahead(tile: Any, places: Any, scores: Any, excluded: Any, item: Any, score: Any) -> np.int32:
-    """Count the items of a tile that are ahead of `item`, of which only those in `places` have scores other than 0."""
+    """Count the items of a tile that are ahead of `item`. Items outside `places` have score 0."""
     place, width = item - tile.start, tile.stop - tile.start
     ahead, below = np.int32(0), np.int32(0)
     for t in range(len(places)):
