@@ -70,7 +70,7 @@ bench: $(VENV)/.bench  ## every kernel against its peers, in one process; about 
 bench-plots: $(VENV)/.embedded  ## draw bench/results.csv, which make bench appends to
 	$(BIN)/mllmrec plots bench/results.csv --out bench/plots
 
-bench-gpu: $(VENV)/.test  ## the kernels of a CUDA device against their peers there
+bench-gpu: $(VENV)/.test  ## the kernels of a CUDA device against their peers there, appended to bench/results-gpu.csv
 	$(BIN)/python -m bench.bench_gpu
 
 reproduce: $(VENV)/.test  ## published figures trained again: make reproduce DATA=folder MODELS="bpr lightgcn"

@@ -2,54 +2,73 @@
 
 Times are medians of RUNS calls after a warm-up, by CUDA events, or by the host's clock where a call ends on the host;
 methods in turn, in one process. Work is what the method has to do, so that a rate compares with the device's own, which
-is measured first: 2 N^2 d for products, gathered bytes for propagation. propagate, cooccurrence_topk and ridge_weights
-are held to their peer before they are timed; what the others' peers give is not the same to the bit (pytest -m gpu).
+is measured first: 2 N^2 d for products, gathered bytes for propagation. propagate, cooccurrence_topk, ridge_weights and
+the mixed verbs are held to their peer before they are timed; what the others' peers give is not the same to the bit
+(pytest -m gpu). Each line is also appended to bench/results-gpu.csv, with the columns of bench/results.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
+from pathlib import Path
 
 import numba
 import numpy as np
 import torch
-from mllmrec_kernels import CSR, available, cooccurrence_topk, propagate, rank_heldout, ridge_weights, topk_cosine
+from mllmrec_bench.results import Result, Stamp, append
+from mllmrec_bench.timing import Quantiles
+from mllmrec_kernels import (
+    CSR,
+    MixedScores,
+    available,
+    cooccurrence_topk,
+    propagate,
+    rank_heldout,
+    rank_mixed,
+    ridge_weights,
+    score_mixed,
+    topk_cosine,
+    topk_mixed,
+)
 
 from bench.bench_training import BATCH, DIM, Data, PaperLikeLoop
+from bench.gpu_inputs import embeddings, interactions, mixed_problem, random_graph
 from mllmrec.config import TrainConfig
 
 RUNS, K, WIDTH = 5, 10, 384
+CSV = Path(__file__).resolve().parent / "results-gpu.csv"
 Call = Callable[[], object]
 
 
-def median_ms(call: Call) -> float:
-    """Median milliseconds of a call on the device."""
+def device_ms(call: Call, runs: int = RUNS) -> list[float]:
+    """Milliseconds of calls that start on the host and end on the device."""
     call()
     times = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         call()
         stop.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(stop))
-    return statistics.median(times)
+    return times
 
 
-def wall_ms(call: Call, runs: int = RUNS) -> float:
-    """Median milliseconds of a call that starts and ends on the host."""
+def wall_ms(call: Call, runs: int = RUNS) -> list[float]:
+    """Milliseconds of calls that start and end on the host."""
     call()
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         call()
         times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return times
 
 
 def compare(
@@ -58,15 +77,21 @@ def compare(
     methods: dict[str, Call],
     work: float = 0,
     unit: str = "",
-    timed: Callable[[Call], float] = median_ms,
+    timed: Callable[[Call], list[float]] = device_ms,
 ) -> None:
     """A line for each method, mllmrec's first: milliseconds, rate, and how many times mllmrec's time it takes."""
     first = 0.0
     for name, call in methods.items():
-        ms = timed(call)
+        times = timed(call)
+        seconds = Quantiles.of([ms / 1e3 for ms in times])
+        ms = 1e3 * seconds.median
         first = first or ms
         rate = f"{work / ms / 1e9:8.2f} {unit}" if unit else ""
         print(f"{op:18} {size:26} {name:36} {ms:10.2f} ms {ms / first:8.2f} x {rate}", flush=True)
+        numbers = seconds.median, seconds.p20, seconds.p80, len(times)
+        here = Stamp.now(numba.get_num_threads())
+        here = replace(here, machine=f"{torch.cuda.get_device_name()}; {here.machine}")
+        append(CSV, [Result(op, name, size, "seconds", *numbers, here.machine, here.versions, here.commit)])
 
 
 def ceilings() -> None:
@@ -78,16 +103,6 @@ def ceilings() -> None:
     compare("ceiling", "1 GiB", {"copy, read and written": lambda: copy.copy_(source)}, 2.0**31, "TB/s")
 
 
-def embeddings(n: int, d: int = WIDTH) -> torch.Tensor:
-    """Unit rows in clusters with a falling spectrum, float32 [n, d] on the device."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    centres = torch.randn(max(1, n // 25), d, device="cuda", generator=generator)
-    which = torch.randint(len(centres), (n,), device="cuda", generator=generator)
-    rows = centres[which].add_(torch.randn(n, d, device="cuda", generator=generator), alpha=0.7)
-    rows *= (1 + torch.arange(d, device="cuda")).rsqrt()
-    return torch.nn.functional.normalize(rows, dim=1)
-
-
 def chunked_topk(x: torch.Tensor, dtype: torch.dtype, rows: int = 4096) -> torch.Tensor:
     """The stock way: a chunk of the similarity matrix, its top-k."""
     y = x.to(dtype)
@@ -96,7 +111,7 @@ def chunked_topk(x: torch.Tensor, dtype: torch.dtype, rows: int = 4096) -> torch
 
 def bench_topk(n: int) -> None:
     """topk_cosine of n rows, with and without a threshold, beside torch by chunks where that takes seconds at most."""
-    x = embeddings(n)
+    x = embeddings(n, WIDTH)
     methods: dict[str, Call] = {
         "triton": lambda: topk_cosine(x, K),
         "triton, threshold 0.7": lambda: topk_cosine(x, K, threshold=0.7),
@@ -109,18 +124,11 @@ def bench_topk(n: int) -> None:
     compare("topk_cosine", f"{n:,} x {WIDTH}, k={K}", methods, 2.0 * n * n * WIDTH, "TFLOP/s")
 
 
-def random_graph(n: int, degree: int) -> CSR:
-    """A graph of uniform edges, 1 / degree each."""
-    generator = np.random.default_rng(0)
-    pattern = CSR.from_pairs(np.repeat(np.arange(n), degree), generator.integers(0, n, n * degree), (n, n))
-    return CSR(pattern.indptr, pattern.indices, np.full(pattern.nnz, 1 / degree, np.float32), n)
-
-
 def bench_propagate(n: int) -> None:
     """Two layers of propagate beside torch's CSR product, held to it first."""
     from mllmrec_kernels.propagate import torch_op
 
-    graph, x = random_graph(n, 20), embeddings(n)
+    graph, x = random_graph(n, 20), embeddings(n, WIDTH)
     made, stock = propagate(graph, x, layers=2), propagate(graph, x, layers=2, backend="torch")
     torch.testing.assert_close(made, stock, rtol=1e-4, atol=1e-5)
     matrix = torch_op.as_torch_csr(graph, x)
@@ -129,14 +137,6 @@ def bench_propagate(n: int) -> None:
         "torch CSR (cuSPARSE)": lambda: torch_op.by_torch(matrix, x, 2, "sum"),
     }
     compare("propagate", f"{n:,} x {WIDTH}, 2 layers", methods, 4.0 * graph.nnz * WIDTH * 2, "TB/s gathered")
-
-
-def interactions(users: int, items: int, mean: int) -> CSR:
-    """Interactions with items by a power law."""
-    generator = np.random.default_rng(1)
-    weights = 1 / (10 + np.arange(items)) ** 0.8
-    chosen = generator.choice(items, users * mean, p=weights / weights.sum())
-    return CSR.from_pairs(generator.integers(0, users, users * mean), chosen, (users, items))
 
 
 def on_threads(threads: int, call: Call) -> Call:
@@ -190,7 +190,7 @@ def bench_rank(seen: CSR, d: int = 64) -> None:
 
 def bench_ridge(items: int = 100_000, neighbors: int = 60) -> None:
     """ridge_weights by torch on the device, copies included, beside Numba on the host, held to it first."""
-    user_items, x = interactions(2 * items, items, 10), embeddings(items)
+    user_items, x = interactions(2 * items, items, 10), embeddings(items, WIDTH)
     near = topk_cosine(x, neighbors)[0].cpu().numpy()
     support = CSR.from_pairs(np.repeat(np.arange(items), neighbors), near.ravel(), (items, items))
 
@@ -203,7 +203,31 @@ def bench_ridge(items: int = 100_000, neighbors: int = 60) -> None:
         f"numba, {numba.get_num_threads()} threads": lambda: solve("numba"),
     }
     work = 2.0 * items * (neighbors + 1) ** 2 * WIDTH
-    compare("ridge_weights", f"{items:,} x {neighbors}", methods, work, "TFLOP/s", lambda call: wall_ms(call, 3))
+    compare("ridge_weights", f"{items:,} x {neighbors}", methods, work, "TFLOP/s", partial(wall_ms, runs=3))
+
+
+def bench_mixed(users: int = 4_096, items: int = 100_000, neighbors: int = 200, width: int = 200) -> None:
+    """rank_mixed, topk_mixed and score_mixed of a block of users beside Numba on the host, held to it first.
+
+    Items are checked in each call, and their weights copied to the device.
+    """
+    scores, have, heldout = mixed_problem(users, items, neighbors, width)
+    x, y = scores.user_vectors, scores.item_vectors
+    assert isinstance(x, torch.Tensor)
+    assert isinstance(y, torch.Tensor)
+    on_host = replace(scores, user_vectors=x.cpu().numpy(), item_vectors=y.cpu().numpy())
+    verbs: dict[str, Callable[[MixedScores], object]] = {
+        "rank_mixed": lambda given: rank_mixed(given, have, heldout),
+        "topk_mixed": lambda given: topk_mixed(given, 20, exclude=have)[0],
+        "score_mixed": lambda given: score_mixed(given, heldout),
+    }
+    for op, verb in verbs.items():
+        torch.testing.assert_close(verb(scores), torch.as_tensor(verb(on_host)).cuda(), rtol=0, atol=0)
+        methods: dict[str, Call] = {
+            "triton": partial(verb, scores),
+            f"numba, {numba.get_num_threads()} threads": partial(verb, on_host),
+        }
+        compare(op, f"{users:,} x {items:,}", methods, timed=partial(device_ms, runs=3))
 
 
 def bench_training() -> None:
@@ -219,7 +243,7 @@ def bench_training() -> None:
         "the same, hits by set": by_sets.epoch,
     }
     trainer.run_epoch(next(epochs))  # which records the steps
-    compare("train", f"{users:,} x {items:,}", methods, timed=lambda call: wall_ms(call, 3))
+    compare("train", f"{users:,} x {items:,}", methods, timed=partial(wall_ms, runs=3))
 
 
 def main() -> int:
@@ -232,7 +256,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("bench-gpu: no CUDA device is visible; nothing was timed")
         return 0
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, medians of {RUNS}; 3 of train and ridge_weights")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, medians of {RUNS}; 3 where hosts work")
     ceilings()
     for n in sizes:
         bench_topk(n)
@@ -246,6 +270,7 @@ def main() -> int:
         print("cooccurrence_topk: cupy has no device; pip install 'mllmrec[cuda]'")
     bench_training()
     bench_ridge()
+    bench_mixed()
     return 0
 
 
