@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -24,9 +25,13 @@ from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
 from mllmrec.models.fitted_ensemble import FittedEnsemble
+from mllmrec.models.gpu_parts import lister
 from mllmrec.models.list_update import update_lists
 from mllmrec.models.scoring import USERS, Lists
 from mllmrec.models.user_blocks import similar_items, top_in_blocks
+
+if TYPE_CHECKING:
+    import torch
 
 _NOTES = "lists.json"
 TABLES = ("recommendations", "similar_items")
@@ -171,6 +176,7 @@ def recommend_items(
     *,
     blocks: Blocks | None = None,
     earlier: EarlierLists | None = None,
+    device: torch.device | None = None,
 ) -> Recommendations:
     """Return the top-N of every user (or of `config.users`), and the items most similar to each item.
 
@@ -185,6 +191,7 @@ def recommend_items(
         blocks: workers that list instead of this process.
         earlier: lists with these settings of the fit that the model keeps where nothing changed; None: all are made
             anew.
+        device: the GPU that lists; None: the CPU does.
 
     Raises:
         InputError: a named user is not in the dataset.
@@ -195,7 +202,7 @@ def recommend_items(
 
     def list_anew(rows: NDArray[np.int64]) -> Lists:
         taken = users[rows], config.top, known.take_rows(rows)
-        return (top_in_blocks(model, *taken, blocks) if blocks else None) or _top(model, *taken, progress)
+        return (top_in_blocks(model, *taken, blocks) if blocks else None) or _top(model, *taken, device, progress)
 
     note = ""
     if earlier is not None and isinstance(model, FittedEnsemble) and model.refitted is not None:
@@ -225,14 +232,31 @@ def recommend_items(
     )
 
 
-def _top(model: Recommender, users: NDArray[np.int64], k: int, known: CSR, progress: Progress) -> Lists:
-    """Return the top-k of each user, a block of users at a time."""
+def _top(
+    model: Recommender,
+    users: NDArray[np.int64],
+    k: int,
+    known: CSR,
+    device: torch.device | None,
+    progress: Progress,
+) -> Lists:
+    """Return the top-k of each user, a block of users at a time.
+
+    Args:
+        model: a fitted model.
+        users: int64 [B].
+        k: items per user.
+        known: [B, I], items not to list.
+        device: the GPU that lists; None: the CPU does.
+        progress: called after each block of users.
+    """
+    list_users = lister(model, device)
     ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
     step = USERS
     progress("recommend to users", 0, len(users))
     for start in range(0, len(users), step):
         rows = np.arange(start, min(start + step, len(users)))
-        ids[rows], scores[rows] = model.recommend(users[rows], k, exclude=known.take_rows(rows))
+        ids[rows], scores[rows] = list_users(users[rows], k, known.take_rows(rows))
         progress("recommend to users", int(rows[-1]) + 1, len(users))
     return ids, scores
 

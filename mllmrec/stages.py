@@ -22,7 +22,7 @@ from mllmrec.models import registry
 from mllmrec.models.base import FilePath, Recommender
 from mllmrec.models.baselines import baselines, popularity
 from mllmrec.models.fitting import FittedModel, fit_model
-from mllmrec.models.user_blocks import in_blocks
+from mllmrec.models.gpu_parts import gpu_of, rankers
 from mllmrec.reason.block_engines import with_workers
 from mllmrec.reason.cache import GenerationCache
 from mllmrec.reason.describe import Descriptions, describe_items
@@ -275,7 +275,7 @@ class Work:
         else:
             beside, most = baselines(features.items, R), 0
         return evaluate_models(
-            in_blocks({**beside, name: model}, self.blocks(scratch)),
+            rankers({**beside, name: model}, gpu_of(self.config.train), self.blocks(scratch)),
             self.dataset,
             self.config.evaluate,
             leaky=self.run.leaky,
@@ -294,4 +294,5 @@ class Work:
             self.progress,
             blocks=self.blocks(scratch),
             earlier=earlier.lists() if earlier else None,
+            device=gpu_of(self.config.train),
         )

@@ -39,15 +39,19 @@ class UntrainedContent:
         items: float32 [I, d], item vectors.
         user_items: binary [U, I], training interactions.
         scored: float32 [m, d], vectors of the items that are ranked.
+        backend: of the kernel that ranks; see VectorScorer.
     """
 
     items: Vectors
     user_items: CSR
     scored: Vectors
+    backend: str = "auto"
 
     def of(self, users: NDArray[np.int64]) -> VectorScorer:
         """Return the vectors of users [B] and of the ranked items."""
-        return VectorScorer(mean_of_owned(self.items, self.user_items.take_rows(users)), self.scored)
+        return VectorScorer(
+            mean_of_owned(self.items, self.user_items.take_rows(users)), self.scored, backend=self.backend
+        )
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent

@@ -56,6 +56,7 @@ from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.gfcf import graph_filter, narrow
+from mllmrec.models.gpu_parts import placed
 from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
@@ -65,7 +66,6 @@ from mllmrec.models.refit_weights import WeightRefit
 from mllmrec.models.ridge import Strengths, ridge_support, solve_ridges
 from mllmrec.models.ridge_strengths import fit_ridges
 from mllmrec.models.scoring import VectorScorer
-from mllmrec.models.user_blocks import RankedPart, part_in_blocks
 from mllmrec.models.validation import Validation
 from mllmrec.models.weight_scorers import StandardizedScorer
 
@@ -126,7 +126,7 @@ class Ensemble(FittedEnsemble):
         """
         R, progress, items = data.user_items, self.context.progress, data.items_or_zeros()
         blocks = self.context.blocks
-        validation = Validation(R, held, data.seed, lambda part: part_in_blocks(part, blocks))
+        validation = Validation(R, held, data.seed, lambda part: placed(part, device, blocks))
         tables = self._tables(items, R)
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
         parts = self._fit_parts(data, validation, items, tables[-1], rows)
@@ -138,10 +138,10 @@ class Ensemble(FittedEnsemble):
         others = other_weights(kept, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
         release_memory()
-        candidates = [_standardized(first, blocks) for first in firsts]
-        others_in_blocks = [part_in_blocks(part, blocks) for part in parts.values()]
-        best, weights = choose_weights(candidates, others_in_blocks, validation, progress)
-        del candidates, others_in_blocks  # they hold parts that are about to be joined
+        candidates = [placed(_standardized(first), device, blocks) for first in firsts]
+        in_place = [placed(part, device, blocks) for part in parts.values()]
+        best, weights = choose_weights(candidates, in_place, validation, progress)
+        del candidates, in_place  # they hold parts that are about to be joined
         chosen = firsts[best]
         ridge = self._empty_ridge().set_weights(R, chosen.weights, chosen.rows, chosen.settings.half_life)
         self.first_settings = chosen.settings
@@ -255,10 +255,9 @@ def _no_parts(shape: tuple[int, int]) -> VectorScorer:
     return VectorScorer(*(np.zeros((n, 0), np.float32) for n in shape))
 
 
-def _standardized(first: FirstPart, blocks: Blocks | None) -> RankedPart:
+def _standardized(first: FirstPart) -> StandardizedScorer:
     """Return the standardized scores of a candidate."""
-    scorer = first.scorer
-    return part_in_blocks(StandardizedScorer(scorer, _no_parts(scorer.user_items.shape)), blocks)
+    return StandardizedScorer(first.scorer, _no_parts(first.scorer.user_items.shape))
 
 
 def _join(parts: dict[str, VectorScorer], weights: Mapping[str, float], shape: tuple[int, int]) -> VectorScorer:

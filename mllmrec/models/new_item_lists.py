@@ -52,7 +52,9 @@ class TopLists:
     relevant: NDArray[np.int64]
 
     @staticmethod
-    def of(scores: MixedScores, exclude: CSR, relevant: CSR, blocks: Blocks | None = None) -> TopLists:
+    def of(
+        scores: MixedScores, exclude: CSR, relevant: CSR, blocks: Blocks | None = None, backend: str = "auto"
+    ) -> TopLists:
         """Return the lists of B users by scores for J items.
 
         Args:
@@ -60,8 +62,12 @@ class TopLists:
             exclude: [B, J], items not to list.
             relevant: [B, J], items that the users are known to like.
             blocks: workers that list instead of this process.
+            backend: of the kernel that lists in this process.
         """
-        ids, values = _top_in_blocks(scores, exclude, blocks) if blocks else topk_mixed(scores, CUTOFF, exclude=exclude)
+        if blocks:
+            ids, values = _top_in_blocks(scores, exclude, blocks)
+        else:
+            ids, values = topk_mixed(scores, CUTOFF, exclude=exclude, backend=backend)
         rows = np.repeat(np.arange(len(ids)), ids.shape[1])
         found = np.asarray(relevant.to_scipy()[rows, np.maximum(ids, 0).ravel()]).reshape(ids.shape)
         return TopLists(values, (found > 0) & (ids >= 0), np.diff(relevant.indptr))
@@ -166,7 +172,7 @@ class ItemGroups:
     ) -> None:
         self._scores, self._train = scorer.scaled(users), train.take_rows(users)
         self._weights: sp.csr_array = scorer.weights.matrix
-        self._items, self._blocks = scorer.rest.items, blocks
+        self._items, self._blocks, self._backend = scorer.rest.items, blocks, scorer.backend
 
     @cached_property
     def _columns(self) -> CSR:
@@ -183,7 +189,8 @@ class ItemGroups:
         excluded, liked = (
             CSR.from_scipy(matrix.to_scipy()[:, items], binary=True) for matrix in (self._train, relevant)
         )
-        return TopLists.of(self._scored(self._weights[:, items], self._items[items]), excluded, liked, self._blocks)
+        scores = self._scored(self._weights[:, items], self._items[items])
+        return TopLists.of(scores, excluded, liked, self._blocks, self._backend)
 
     def predict_columns(self, mean: sp.csr_array, owned: Sequence[float]) -> list[sp.csc_array]:
         """Return the weights of predicted items for each weight of an owned neighbor, float32 [I, J].
@@ -208,7 +215,8 @@ class ItemGroups:
         """
         nothing = CSR.from_scipy(sp.csr_array(relevant.shape, dtype=np.float32), binary=True)
         scores = self._scored(columns, vectors)
-        return TopLists.of(scores, nothing, CSR.from_scipy(relevant, binary=True), self._blocks)
+        liked = CSR.from_scipy(relevant, binary=True)
+        return TopLists.of(scores, nothing, liked, self._blocks, self._backend)
 
     def _scored(self, columns: sp.sparray, vectors: Vectors) -> MixedScores:
         scores, weights = self._scores, CSR.from_scipy(sp.csr_array(columns))

@@ -20,6 +20,7 @@ from mllmrec.evaluation.groups import is_warm
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
 from mllmrec.models.base import FilePath, FitData
+from mllmrec.models.gpu_parts import gpu_of, on_gpu
 from mllmrec.models.item_weight_model import ItemWeightModel
 from mllmrec.models.new_item_placement import ItemPlacer, Placement, choose_placement, lowered_offset, replace_columns
 from mllmrec.models.new_items import HalfWhitening
@@ -77,7 +78,12 @@ class NewItemModel(ScorerModel):
         if data.items is None or share == 0:
             return
         features, progress, blocks = data.items_or_zeros(), self.context.progress, self.context.blocks
-        placement = choose_placement(self._fold_in, R, valid, features, share, data.seed, progress, blocks)
+        device = gpu_of(self.context.train)
+
+        def fold_in(histories: CSR) -> StandardizedScorer:
+            return on_gpu(self._fold_in(histories), device)
+
+        placement = choose_placement(fold_in, R, valid, features, share, data.seed, progress, blocks)
         self._forget_new_users()
         if placement is None:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -60,10 +60,12 @@ class VectorScorer:
     Attributes:
         users: float32 [U, d].
         items: float32 [I, d].
+        backend: of the kernels that rank, list and score some items; "triton" computes on the GPU.
     """
 
     users: NDArray[np.float32]
     items: NDArray[np.float32]
+    backend: str = field(default="auto", kw_only=True)
 
     def ranks(
         self, exclude: CSR, heldout: CSR, *, limit: int | None = None, progress: Progress = silent
@@ -78,13 +80,14 @@ class VectorScorer:
         """
 
         def rank(users: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
-            return np.asarray(rank_heldout(self.users[users], self.items, *taken, limit=limit), np.int32)
+            ranks = rank_heldout(self.users[users], self.items, *taken, limit=limit, backend=self.backend)
+            return np.asarray(ranks, np.int32)
 
         return ranks_by_users(rank, exclude, heldout, progress, users=VECTOR_USERS)
 
     def among(self, items: NDArray[np.int64]) -> VectorScorer:
         """Return the scorer of only some items, int64 [m]; see Recommender.among."""
-        return VectorScorer(self.users, self.items[items])
+        return VectorScorer(self.users, self.items[items], backend=self.backend)
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
@@ -98,14 +101,14 @@ class VectorScorer:
             k: items per user.
             exclude: [B, I], items not to list, a row per user.
         """
-        ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude)
+        ids, scores = topk_dot(self.users[users], self.items, k, exclude=exclude, backend=self.backend)
         return ids, scores
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
         R, W = (sp.csr_array(shape, dtype=np.float32) for shape in ((len(users), 1), (1, len(self.items))))
         scores = MixedScores(R, W, user_vectors=self.users[users], item_vectors=self.items)
-        return np.asarray(score_mixed(scores, items))
+        return np.asarray(score_mixed(scores, items, backend=self.backend))
 
     def similar(self, items: NDArray[np.int64], k: int) -> Lists:
         """Return the k nearest items of each item by cosine: ids int32 [B, k], cosines float32 [B, k]."""

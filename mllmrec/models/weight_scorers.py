@@ -35,6 +35,7 @@ class MixedScorer(ABC):
     """Ranks, lists and scores items by the kernels of mixed scores; no block of users x items is formed."""
 
     __slots__ = ()
+    backend: str = "auto"  # of the kernels; "triton" computes on the GPU
 
     @abstractmethod
     def mixed(self, users: NDArray[np.int64]) -> MixedScores:
@@ -51,7 +52,7 @@ class MixedScorer(ABC):
             limit: ranks of `limit` or more may come out as any number from `limit` on.
             progress: called after each block of users.
         """
-        return mixed_ranks(self.mixed, exclude, heldout, limit, progress)
+        return mixed_ranks(self.mixed, exclude, heldout, limit, progress, backend=self.backend)
 
     def among(self, items: NDArray[np.int64]) -> MixedAmong:
         """Return the scorer of some items alone, int64 [m]; see Recommender.among."""
@@ -65,11 +66,12 @@ class MixedScorer(ABC):
             k: items per user.
             exclude: [B, I], items not to list.
         """
-        return topk_mixed(self.mixed(users), k, exclude=exclude, max_bytes=_LIST_BYTES)
+        memory = _LIST_BYTES if self.backend == "auto" else None  # a GPU takes a share of its own
+        return topk_mixed(self.mixed(users), k, exclude=exclude, backend=self.backend, max_bytes=memory)
 
     def scores_of(self, users: NDArray[np.int64], items: CSR) -> NDArray[np.float32]:
         """Return the scores of the entries of items [B, I], float32 [items.nnz]; see Part."""
-        return np.asarray(score_mixed(self.mixed(users), items))
+        return np.asarray(score_mixed(self.mixed(users), items, backend=self.backend))
 
 
 class MixedAmong(MixedScorer):
@@ -140,6 +142,7 @@ class WeightsScorer(MixedScorer):
 
     user_items: CSR
     weights: CSR | NDArray[np.float32]
+    backend: str = "auto"
 
     @property
     def matrix(self) -> Any:
@@ -174,6 +177,7 @@ class StandardizedScorer(MixedScorer):
 
     weights: WeightsScorer
     rest: VectorScorer
+    backend: str = "auto"
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
@@ -215,6 +219,7 @@ class SumScorer(MixedScorer):
 
     weights: WeightsScorer
     rest: VectorScorer
+    backend: str = "auto"
 
     def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of users [B], float32 [B, I]."""
@@ -237,6 +242,7 @@ def mixed_ranks(
     limit: int | None,
     progress: Progress,
     users: int = USERS,
+    backend: str = "auto",
 ) -> NDArray[np.int32]:
     """Return the rank of each held-out item by mixed scores, a block of users at a time; see Recommender.ranks.
 
@@ -247,10 +253,11 @@ def mixed_ranks(
         limit: ranks from here on need not be told apart.
         progress: called after each block.
         users: of a block.
+        backend: of the kernels.
     """
 
     def rank(rows: NDArray[np.int64], *taken: CSR) -> NDArray[np.int32]:
-        return np.asarray(rank_mixed(mixed(rows), *taken, limit=limit), np.int32)
+        return np.asarray(rank_mixed(mixed(rows), *taken, limit=limit, backend=backend), np.int32)
 
     return ranks_by_users(rank, exclude, heldout, progress, users=users)
 

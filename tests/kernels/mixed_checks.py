@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from mllmrec_kernels.mixed import MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
+from mllmrec_kernels.mixed import MixedItems, MixedScores, rank_mixed, row_spread, score_mixed, topk_mixed
 
 from tests.kernels.mixed_cases import MixedCase
 
@@ -46,3 +46,22 @@ def check_triton(case: MixedCase, device: str, max_bytes: int | None = None) -> 
     np.testing.assert_array_equal(
         row_spread(*sparse, backend="triton", max_bytes=max_bytes), row_spread(*sparse, backend="reference")
     )
+
+
+def check_kept_items(case: MixedCase, device: str) -> None:
+    """Compare two blocks of users, whose items are copied to the device once, with the reference over all users."""
+    scores, (exclude, heldout) = case.scores(), case.pairs()
+    items = MixedItems(scores.item_weights, scores.item_vectors)
+    users = np.arange(case.users)
+    found = []
+    for rows in (users[: case.users // 2], users[case.users // 2 :]):
+        block = replace(replace(scores, item_weights=items, item_vectors=None).take(rows), item_vectors=None)
+        known, held = exclude.take_rows(rows), heldout.take_rows(rows)
+        lists = topk_mixed(block, case.k, exclude=known, backend="triton")
+        found.append((rank_mixed(block, known, held, backend="triton"), *lists))
+    lists = topk_mixed(scores, case.k, exclude=exclude, backend="reference")
+    wanted = rank_mixed(scores, exclude, heldout, backend="reference"), *lists
+    for parts, whole in zip(zip(*found, strict=True), wanted, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+    kept = [items.on_device(one) for one in items._on_device]
+    assert [copy.weights[0].device.type for copy in kept] == [device]

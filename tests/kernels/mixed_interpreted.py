@@ -13,7 +13,7 @@ from mllmrec_kernels.topk import gpu_block
 
 from tests.kernels import triton_checks
 from tests.kernels.mixed_cases import MIXED_CASES, MixedCase
-from tests.kernels.mixed_checks import check_triton
+from tests.kernels.mixed_checks import check_kept_items, check_triton
 
 SMALL = [
     replace(case, users=min(case.users, 5), items=min(case.items, 70), d=min(case.d, 40), k=min(case.k, 75))
@@ -46,3 +46,8 @@ def test_equals_the_reference(case: MixedCase) -> None:
 @pytest.mark.parametrize("name", ["odd", "sparse_alone", "valued"])
 def test_memory_changes_nothing(name: str, max_bytes: int) -> None:
     check_triton(named[name], "cpu", max_bytes)
+
+
+@pytest.mark.parametrize("name", ["odd", "dense", "sparse_alone", "valued"])
+def test_items_that_are_kept(name: str) -> None:
+    check_kept_items(named[name], "cpu")

@@ -11,7 +11,7 @@ from mllmrec_kernels.base import backend
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian
 from tests.kernels.mixed_cases import MIXED_CASES, MixedCase
-from tests.kernels.mixed_checks import check_triton
+from tests.kernels.mixed_checks import check_kept_items, check_triton
 from tests.kernels.sparse_cases import GRAPHS, INTERACTIONS, Graph, Interactions, ids, random_graph
 
 pytestmark = [
@@ -110,6 +110,11 @@ def test_sample(case: Interactions, dtype: type) -> None:
 @pytest.mark.parametrize("max_bytes", [2**20, None])
 def test_mixed(case: MixedCase, max_bytes: int | None) -> None:
     check_triton(case, "cuda", max_bytes)
+
+
+@pytest.mark.parametrize("case", MIXED_CASES, ids=lambda case: case.name)
+def test_mixed_items_that_are_kept(case: MixedCase) -> None:
+    check_kept_items(case, "cuda")
 
 
 def test_auto_goes_where_the_data_lives() -> None:

@@ -210,10 +210,11 @@ def row_spread(
         return reference.row_spread(sparse, n_items)
     if chosen == "triton":
         from mllmrec_kernels.mixed import gpu
+        from mllmrec_kernels.mixed.gpu_items import DeviceSparse
 
         device = backends.device_of(None)
         with backends.on(device):
-            return gpu.row_spread(gpu.DeviceSparse(sparse, n_items, device), max_bytes).cpu().numpy()
+            return gpu.row_spread(DeviceSparse(sparse, n_items, device), max_bytes).cpu().numpy()
     from mllmrec_kernels.mixed import cpu
 
     return cpu.row_spread(sparse, n_items)
@@ -247,17 +248,20 @@ def _on_device(scores: MixedScores) -> tuple[gpu.DeviceScores, tuple[int, int]]:
 
     from mllmrec_kernels.exact import gpu_score
     from mllmrec_kernels.mixed import gpu
+    from mllmrec_kernels.mixed.gpu_items import DeviceSparse
 
-    device = backends.device_of(scores.user_vectors)
-    weights, vectors = scores.item_weights, scores.item_vectors
-    if isinstance(weights, MixedItems):
-        as_items(scores)
-        weights, vectors = weights.given
-    sparse, n_items = as_sparse_part(scores.user_items, weights)
-    on_device = gpu.DeviceSparse(sparse, n_items, device)
-    shape = (len(sparse.indptr) - 1, n_items)
-    scale, users, items, largest = as_scale(scores.scale, shape[0]), None, None, 0.0
+    vectors: ArrayLike | None
+    device, given = backends.device_of(scores.user_vectors), scores.item_weights
     with backends.on(device):
+        if isinstance(given, MixedItems):
+            as_items(scores)
+            kept, sparse, n_items = given.on_device(device), given.sparse_part(scores.user_items), given.shape[1]
+            on_device, vectors = DeviceSparse(sparse, n_items, device, kept.weights), kept.vectors
+        else:
+            sparse, n_items = as_sparse_part(scores.user_items, given)
+            on_device, vectors = DeviceSparse(sparse, n_items, device), scores.item_vectors
+        shape = (len(sparse.indptr) - 1, n_items)
+        scale, users, items, largest = as_scale(scores.scale, shape[0]), None, None, 0.0
         if scores.standardize:
             scale = inverse_spread(gpu.row_spread(on_device, None).cpu().numpy())
         if scores.user_vectors is not None and vectors is not None:

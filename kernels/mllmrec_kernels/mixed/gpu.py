@@ -8,7 +8,6 @@ Bytes: R, W, the vectors, and in a block 4 I per user and 64 per item with a spa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,64 +18,12 @@ from torch import Tensor
 from mllmrec_kernels.base import device_cache
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.device_cache import DeviceCSR
-from mllmrec_kernels.base.errors import KernelError
 from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.mixed import gpu_rows
-from mllmrec_kernels.mixed.scores import SparsePart, count_few
+from mllmrec_kernels.mixed.gpu_items import DeviceSparse
 from mllmrec_kernels.rank import gpu as rank_gpu
 from mllmrec_kernels.topk import gpu as topk_gpu
 from mllmrec_kernels.topk.gpu_block import EMPTY, key_scores
-
-_FEW_BYTES = 64
-
-
-class DeviceSparse:
-    """R and W on a device, and rows of their product."""
-
-    def __init__(self, sparse: SparsePart, n_items: int, device: torch.device) -> None:
-        self.n_items, self.device, self.n_users = n_items, device, len(sparse.indptr) - 1
-        self.dense, self.valued = len(sparse.dense_weights) > 0, len(sparse.values) > 0
-        self.few = count_few(sparse, n_items)
-        weights = sparse.dense_weights if self.dense else sparse.weight_values
-        self._arrays = tuple(
-            torch.from_numpy(np.ascontiguousarray(array)).to(device)
-            for array in (sparse.indptr, sparse.ids, sparse.values, sparse.weight_indptr, sparse.weight_ids, weights)
-        )
-
-    def rows(self, users: Tensor) -> Tensor:
-        """Return R W of the users, int64 [b], as float32 [b, I]."""
-        sums = torch.zeros((len(users), self.n_items), device=self.device)
-        if sums.numel():
-            gpu_rows.add_rows[(len(users),)](
-                users, *self._arrays, sums, self.n_items, VALUES=self.valued, DENSE=self.dense, B=gpu_rows.ENTRIES,
-                **gpu_rows.UNFUSED,
-            )  # fmt: skip
-        return sums
-
-    def in_blocks(
-        self, work: Callable[[NDArray[np.int64]], None], users: NDArray[np.int64], max_bytes: int | None
-    ) -> None:
-        """Call work(users) for blocks of users that fit into memory.
-
-        Args:
-            work: called with int64 [b] users.
-            users: int64 [B].
-            max_bytes: limit of working memory; None: a share of what is free.
-        """
-        free = gpu_score.working_memory(self.device, max_bytes) // 4
-        ends = np.cumsum(4 * self.n_items + _FEW_BYTES * self.few[users])
-        start, share = 0, 1
-        while start < len(users):
-            before = int(ends[start - 1]) if start else 0
-            stop = max(start + 1, int(np.searchsorted(ends, before + free // share, side="right")))
-            try:
-                work(users[start:stop])
-            except torch.OutOfMemoryError:
-                if stop == start + 1:
-                    raise KernelError(f"scoring {self.n_items} items: the device is out of memory") from None
-                share *= 2
-            else:
-                start = stop
 
 
 @dataclass(frozen=True, slots=True)

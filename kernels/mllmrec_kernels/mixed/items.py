@@ -27,8 +27,11 @@ from mllmrec_kernels.mixed.scores import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from mllmrec_kernels.base.arrays import ArrayLike
     from mllmrec_kernels.base.csr import SparseLike
+    from mllmrec_kernels.mixed.gpu_items import DeviceItems
 
 
 class MixedItems:
@@ -37,6 +40,7 @@ class MixedItems:
     What a verb makes of the items is kept for the next: rows in two bytes per coordinate, and those in one byte that
     ranks and lists multiply. So block after block of users costs what all users at once would. The memory is up to
     6 d bytes per item, beside the weights and the vectors; a verb keeps nothing that its `max_bytes` does not hold.
+    A GPU keeps a copy of weights and vectors.
 
     Args:
         item_weights: W, sparse or floating [J, I]; row j is what item j adds to each item's score.
@@ -61,12 +65,21 @@ class MixedItems:
         self.kept = KeptItems()
         self._coded: CodedRows | None = None
         self._leading: LeadingRows | None = None
+        self._on_device: dict[torch.device, DeviceItems] = {}
 
     def sparse_part(self, user_items: SparseLike) -> SparsePart:
         """Return the sparse part of users by their rows of R, sparse [U, J], checked."""
         R = as_csr("user_items", user_items)
         values = check_row_values(R, self.shape[0])
         return self._sparse._replace(indptr=R.indptr, ids=R.indices, values=values)
+
+    def on_device(self, device: torch.device) -> DeviceItems:
+        """Return weights and vectors on a device, copied by the first call."""
+        from mllmrec_kernels.mixed.gpu_items import items_on_device
+
+        if device not in self._on_device:
+            self._on_device[device] = items_on_device(self._sparse, self.vectors, device)
+        return self._on_device[device]
 
     def coded(self, max_bytes: int) -> CodedRows:
         """Return the rows in two bytes per coordinate, or no rows where they take more than `max_bytes`."""
