@@ -34,13 +34,11 @@ from mllmrec_kernels import CSR
 from mllmrec_kernels.base.parallel import single_threaded_blas
 from numpy.typing import NDArray
 
-from mllmrec.blocks.stage import Blocks
 from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.beside import start_beside
 from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.memory import drop_pages, release_memory
-from mllmrec.foundation.progress import Progress
-from mllmrec.models.base import FitData
+from mllmrec.models.base import FitContext, FitData
 from mllmrec.models.baselines import log_popularity
 from mllmrec.models.content import LeaveOneOutRegression, Projection
 from mllmrec.models.ensemble_firsts import (
@@ -56,7 +54,7 @@ from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.gfcf import graph_filter, narrow
-from mllmrec.models.gpu_parts import placed
+from mllmrec.models.gpu_parts import gpu_of, placed
 from mllmrec.models.ials import alternate, pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
@@ -198,7 +196,7 @@ class Ensemble(FittedEnsemble):
         widest = None if self._leaves_out("graph filter") else start_beside(graph_filter, R, r, blocks)
         wait([widest] if blocks and widest else [])  # workers have one work at a time
         if not self._leaves_out("factors"):
-            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, progress, blocks)
+            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, self.context)
             chosen, parts["factors"] = validation.best("factors", factors, progress)
             strengths = FACTOR_STRENGTHS[chosen]
         self.factor_settings = pair_weight(R, strengths[0]), strengths[1]
@@ -281,7 +279,7 @@ def _join(parts: dict[str, VectorScorer], weights: Mapping[str, float], shape: t
 
 
 def _fit_factors(
-    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, progress: Progress, blocks: Blocks | None
+    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, context: FitContext
 ) -> Iterator[VectorScorer]:
     """Yield the factors of each of FACTOR_STRENGTHS."""
     for n, (unobserved_weight, regularization) in enumerate(FACTOR_STRENGTHS, start=1):
@@ -293,7 +291,8 @@ def _fit_factors(
             iterations=FACTOR_ITERATIONS,
             seed=seed,
             content=content,
-            progress=progress,
+            progress=context.progress,
             label=f"fit factors {n} of {len(FACTOR_STRENGTHS)}",
-            blocks=blocks,
+            blocks=context.blocks,
+            device=gpu_of(context.train),
         )

@@ -20,7 +20,7 @@ KDD 2009) for implicit data.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from mllmrec_kernels import CSR, als_factors
@@ -33,6 +33,7 @@ from mllmrec.config import ModelConfig, Positive
 from mllmrec.errors import InputError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
+from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import FilePath, FitData, check_histories
 from mllmrec.models.content import LeaveOneOutRegression
@@ -40,9 +41,12 @@ from mllmrec.models.new_users import HalfSweep
 from mllmrec.models.scorer_model import EmbeddingModel
 from mllmrec.models.scoring import VectorScorer
 
+if TYPE_CHECKING:
+    import torch
+
 _ROWS, _PARTS = 1 << 14, 8  # rows that a worker solves at once, parts of few: many sweeps wait for their last block
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
-_PAIRS = 1 << 14  # whose factors are gathered at once
+_PAYS, _PAIRS = 20_000, 1 << 14  # rows that a GPU is worth its start for; pairs whose factors are gathered at once
 WARM_ITERATIONS = 3  # of a fit that goes on from an earlier one's factors
 _STRENGTHS = tuple((w, lam) for lam in (0.05, 0.03, 0.02) for w in (1, 3, 10))
 
@@ -71,9 +75,8 @@ class IALS(EmbeddingModel):
 
     def _fit(self, data: FitData) -> None:
         """Fit both tables."""
-        config = self.config
+        config, earlier = self.config, self.context.earlier
         self.share = pair_weight(data.user_items, config.unobserved_weight)
-        earlier = self.context.earlier
         start = earlier.items if isinstance(earlier, IALS) and earlier.config == config else None
         self.vectors = alternate(
             data.user_items,
@@ -86,6 +89,7 @@ class IALS(EmbeddingModel):
             start=start,
             progress=self.context.progress,
             blocks=self.context.blocks,
+            device=find_gpu(self.context.train.device, "train.device"),
         )
 
     def _fold_in(self, histories: CSR) -> VectorScorer:
@@ -134,6 +138,7 @@ def alternate(
     progress: Progress = silent,
     label: str = "fit iALS",
     blocks: Blocks | None = None,
+    device: torch.device | None = None,
 ) -> VectorScorer:
     """Solve both tables in turn.
 
@@ -150,7 +155,8 @@ def alternate(
             `content`, or drawn. None: all are drawn.
         progress: called after each iteration.
         label: name of the work to `progress`.
-        blocks: workers that solve rows instead.
+        blocks: workers that solve rows instead, on their processors.
+        device: the GPU that solves the rows of both tables, unless in blocks of columns; None: the CPU does.
 
     Returns:
         p, float32 [U, r], and q, float32 [I, r].
@@ -166,8 +172,8 @@ def alternate(
     progress(label, 0, iterations)
     for n in range(iterations):
         if block is None or block >= factors:
-            users = solve_side(by_user, items, share, regularization, blocks=blocks)
-            items = solve_side(by_item, users, share, regularization, prior, blocks=blocks)
+            users = solve_side(by_user, items, share, regularization, blocks=blocks, device=device)
+            items = solve_side(by_item, users, share, regularization, prior, blocks=blocks, device=device)
         else:
             users = _solve_blocks(by_user, items, users, share, regularization, block)
             items = _solve_blocks(by_item, users, items, share, regularization, block, prior)
@@ -179,8 +185,8 @@ def alternate(
 def _draw(n_items: int, factors: int, seed: int) -> Vectors:
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    return np.asarray((torch.randn(n_items, factors, generator=generator) * (_START / factors**0.5)).numpy())
+    drawn = torch.randn(n_items, factors, generator=torch.Generator().manual_seed(seed))
+    return np.asarray((drawn * (_START / factors**0.5)).numpy())
 
 
 def solve_side(
@@ -191,6 +197,7 @@ def solve_side(
     prior: Vectors | None = None,
     *,
     blocks: Blocks | None = None,
+    device: torch.device | None = None,
 ) -> Vectors:
     """Return the best row factors, float32 [R, r], given the other side's.
 
@@ -200,7 +207,8 @@ def solve_side(
         share: weight of every pair.
         regularization: lambda.
         prior: float32 [R, r], what the factors shrink to; None: to 0.
-        blocks: workers that solve instead.
+        blocks: workers that solve instead, on their processors.
+        device: the GPU that solves many rows; None: the CPU does.
     """
     shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
     if blocks and rows.n_rows:
@@ -211,7 +219,12 @@ def solve_side(
         size = rows_a_block(rows.n_rows, _ROWS, parts=_PARTS)
         work = Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share})
         return blocks.run(work)["factors"]
-    return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
+    if device is None or rows.n_rows < _PAYS:
+        return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
+    import torch
+
+    Q = torch.from_numpy(factors).to(device)
+    return np.asarray(als_factors(rows, Q, unobserved_weight=share, regularization=shrink, prior=prior).cpu())
 
 
 def _solve_blocks(
