@@ -1,4 +1,4 @@
-"""Print the seconds of each step of a whole run, from the steps that its progress names.
+"""Print the seconds of each step of a whole run, from the steps that its progress names, and each step as it ends.
 
     python -m bench.run_seconds large-dataset large-run encode.features=item_feat profile.kind=mean train.device=cuda
 
@@ -19,6 +19,16 @@ from mllmrec.config import load_config
 from mllmrec.errors import MllmrecError
 
 
+class Told(Clock):
+    """Count the seconds of each step, and say on the way which one ended when."""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Take the progress of a run."""
+        super().__call__(label, done, total)
+        if done == total:
+            print(f"{sum(s for _, s in self.seconds.values()):8.1f} s {label}", file=sys.stderr, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, run and print a table, and how good the run's own model is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -26,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of the run")
     parser.add_argument("settings", nargs="*", help="settings, as `mllmrec run --set` takes them")
     options = parser.parse_args(arguments)
-    clock = Clock()
+    clock = Told()
     try:
         artefacts = pipeline.run(options.dataset, options.out, load_config(None, options.settings), progress=clock)
     except MllmrecError as error:

@@ -18,7 +18,7 @@ from mllmrec.evaluation import metrics
 from mllmrec.features.encode import mean_of_items, mean_of_owned
 from mllmrec.foundation.progress import Progress, silent
 from mllmrec.graph import neighbors as nearest
-from mllmrec.models import IALS, Ensemble, FitContext, leading_vectors
+from mllmrec.models import IALS, Ensemble, FitContext, gpu_parts, leading_vectors
 from mllmrec.models import ensemble_weights as search
 from mllmrec.models.ensemble import EnsembleConfig
 from mllmrec.models.ensemble_weights import GRID, choose_weights, standardize
@@ -285,8 +285,9 @@ def test_a_fit_tells_its_progress(dataset: Dataset, vectors: np.ndarray) -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_fits_the_same_ensemble(dataset: Dataset, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its ridges are rounded once to float32 from float64, so a unit in the last place at most."""
+    """Its ridges are rounded once to float32 from float64, so a unit in the last place at most; ranks have the bits."""
     monkeypatch.setattr(nearest, "_PAYS", 0)
+    monkeypatch.setattr(gpu_parts, "PAYS", 0)
     fitted = [fit(dataset, vectors, train=TrainConfig(device=name)) for name in ("cuda", "cpu")]
     users, items = dataset.train.shape
     one, other = (model.scores(np.arange(users)) for model in fitted)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from mllmrec_kernels import CSR
 
+from mllmrec.config import TrainConfig
 from mllmrec.dataset import Dataset
+from mllmrec.models import FitContext, ials
 from mllmrec.models.alpharec import AlphaRecConfig, AlphaRecNetwork
 from mllmrec.models.elsa import ELSA, reconstruction_loss
 from mllmrec.models.ials import IALS, _solve_blocks, solve_side
@@ -42,6 +44,17 @@ def test_a_wide_ials_in_blocks_fits_as_well_as_whole_systems(dataset: Dataset) -
     X = dataset.train.to_scipy().toarray()
     errors = [np.abs(X - model.users @ model.items.T)[X > 0].mean() for model in (whole, blocks)]
     assert errors[1] == pytest.approx(errors[0], rel=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_fits_the_same_ials(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding of float32 at a condition of some hundred, in each of ten half-sweeps."""
+    monkeypatch.setattr(ials, "_PAYS", 0)
+    contexts = (FitContext(train=TrainConfig(device=name)) for name in ("cuda", "cpu"))
+    fitted = [IALS(factors=16, iterations=5, context=context).fit(dataset.train, seed=1) for context in contexts]
+    one, other = (model.users @ model.items.T for model in fitted)
+    np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
 
 
 def test_elsas_loss_is_that_of_unit_rows_without_the_item_itself() -> None:

@@ -112,4 +112,6 @@ def spreads(sums: Tensor) -> Tensor:
     means, squares, zeros = (torch.empty(b, dtype=torch.float64, device=sums.device) for _ in range(3))
     if b and n_items:
         row_moments[(b,)](sums, means, squares, zeros, n_items, LANES=reference.LANES, **UNFUSED)
-    return torch.sqrt((squares + zeros * (means * means)) / n_items) if n_items else torch.zeros_like(means)
+    # On CUDA, torch divides by a number as a product with its inverse, which rounds twice; by a tensor it divides.
+    count = torch.full_like(means, n_items)
+    return torch.sqrt((squares + zeros * (means * means)) / count) if n_items else torch.zeros_like(means)
