@@ -77,7 +77,7 @@ def test_batches_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) ->
     R, V, S = ragged()
     wanted = solve(R, V, S, "reference", lam=5.0)
     monkeypatch.setattr(gpu, "BUDGET", budget)
-    assert len(list(gpu._batches(R, S, V.shape[1]))) > 1
+    assert len(list(gpu._batches(R, S, V.shape[1], budget))) > 1
     triton_checks.poison(monkeypatch)
     assert_close(solve(R, V, S, "torch", lam=5.0), wanted)
 
@@ -93,14 +93,28 @@ def test_tensors_are_taken_too(backend: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("backend", ["auto", "torch"])
-@pytest.mark.parametrize("budget", [3_000, gpu.BUDGET])
+@pytest.mark.parametrize("budget", [3_000, gpu.GPU_BUDGET])
 def test_on_a_gpu(backend: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "BUDGET", budget)
+    monkeypatch.setattr(gpu, "GPU_BUDGET", budget)
     triton_checks.poison(monkeypatch)
     for R, V, S in (ragged(), *(case(*sizes) for sizes in CASES)):
         for w in (0.0, 20.0):
             got = solve(R, torch.from_numpy(V).cuda(), S, backend, w, 5.0)
             assert_close(got, solve(R, V, S, "reference", w, 5.0))
+
+
+@each_backend
+def test_several_tables_are_each_alone(backend: str) -> None:
+    """Users are counted once for all; the second table is wider."""
+    R, V, S = case(60, 23, 300, 17, 5)
+    tables = (V, np.concatenate([V, V[::-1]], axis=1))
+    strengths = [(20.0, 5.0), (3.0, 2.0)]
+    together = RidgeSystems(R, tables, S, backend=backend)
+    for start, stop in ((0, 23), (4, 11)):
+        made = together.solve(strengths, start, stop)
+        for one, table in zip(made, tables, strict=True):
+            alone = RidgeSystems(R, (table,), S, backend=backend).solve(strengths, start, stop)[0]
+            assert one.tobytes() == alone.tobytes()
 
 
 @each_backend

@@ -119,6 +119,7 @@ class RidgeSystems:
         self._single = single
         self._backend = backends.choose(backend, tables[0], cpu=("numba", "torch"), gpu=("torch",))
         self._matrix = matrix if by_item == (self._backend == "numba") else matrix.transpose()
+        self._pairs: Any = None  # on the device of the tables, once they were needed
         self._tables: list[Any] = [_as_tensor(V) if self._backend == "torch" else _contiguous(V) for V in tables]
 
     def solve(self, strengths: Strengths, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
@@ -156,7 +157,9 @@ class RidgeSystems:
         if self._backend == "torch":
             from mllmrec_kernels.ridge import gpu
 
-            return np.stack([gpu.ridge_weights(self._matrix, V, rows, strengths) for V in self._tables])
+            if self._pairs is None:
+                self._pairs = gpu.list_pairs(self._matrix, self._tables[0].device)
+            return gpu.ridge_weights(self._matrix, self._pairs, self._tables, rows, strengths)
         return np.stack([reference.ridge_weights(self._matrix, V, rows, strengths) for V in self._tables])
 
 

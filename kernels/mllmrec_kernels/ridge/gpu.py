@@ -11,14 +11,15 @@ A batch is b items with their neighbors, slot 0 the item j itself, up to W slots
 All products and solves are float64, and counts are exact. So the difference to the reference is the conditioning of the
 system, as in cpu.py.
 
-Bytes on the device: V, 8 per user-item pair, 8 per entry of the support, and a batch. Rows are taken from few users to
-many, as many at a time as BUDGET holds, whatever I is. A row whose users exceed it is counted a range of users at a
-time, each of at most BUDGET; beside it stand the W (12 d + 32 W) of that one row.
+Users are counted once for all tables of vectors. Bytes on the device: the tables, 8 per user-item pair, 8 per entry of
+the support, and a batch. Rows are taken from few users to many, as many at a time as the budget holds, whatever I is. A
+row whose users exceed it is counted a range of users at a time, each of at most the budget; beside it stand the
+W (12 d + 32 W) of that one row. Small batches leave a GPU waiting for the next launch, so its budget is larger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,51 +29,73 @@ from torch import Tensor
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.ridge.reference import Strengths, count_members
 
-BUDGET = 256 * 2**20
+BUDGET, GPU_BUDGET = 2**28, 2**31  # bytes of a batch on the CPU, and on a GPU; there at most a quarter of what is free
 ROWS = 2**15  # of a batch at most: batched CUDA routines number their matrices in a grid's 65,535
 _MEMBER = 96  # bytes of a slot's user beside the incidence: eight int64 while they are numbered, and room for the sort
 _CELL = 32  # of a pair of slots: counts, products, G and its factor in float64
 
 
-def ridge_weights(user_items: CSR, vectors: Tensor, support: CSR, strengths: Strengths) -> NDArray[np.float32]:
+def ridge_weights(
+    user_items: CSR, pairs: Tensor, tables: Sequence[Tensor], support: CSR, strengths: Strengths
+) -> NDArray[np.float32]:
     """Return the weights in the order of `support`'s entries, NaN if a system fails.
 
-    float32 [len(strengths), support.nnz].
+    float32 [len(tables), len(strengths), support.nnz].
 
     Args:
         user_items: R, [U, I], the pattern.
-        vectors: V, float32 [I, d], on the device that computes.
+        pairs: of `user_items`, on the device of the tables; see list_pairs.
+        tables: V of each, float32 [I, d], all on the device that computes.
         support: [I, I], the pattern.
         strengths: pairs (w, lambda).
     """
-    device, n_users = vectors.device, user_items.n_rows
-    pairs = _pairs(user_items).to(device)
+    device, n_users = pairs.device, user_items.n_rows
     indptr, neighbors = (torch.from_numpy(ids).to(device) for ids in (support.indptr, support.indices))
-    weights = torch.empty((len(strengths), support.nnz), dtype=torch.float32, device=device)
-    for rows, span in _batches(user_items, support, vectors.shape[1]):
+    weights = torch.empty((len(tables), len(strengths), support.nnz), dtype=torch.float32, device=device)
+    widest = max(V.shape[1] for V in tables)
+    for rows, span in _batches(user_items, support, widest, _budget(device)):
         items, entries, live = _slots(torch.from_numpy(rows).to(device), indptr, neighbors)
         shared = torch.zeros((*items.shape, items.shape[1]), dtype=torch.float64, device=device)  # [b, W, W]
         for first in range(0, n_users, span):
             shared += _shared_users(pairs, items, live, n_users, first, min(first + span, n_users))
-        V = vectors[items].double().mul_(live[:, :, None])  # [b, W, d]
-        content = V @ V.mT if any(weight for weight, _ in strengths) else torch.zeros_like(shared)
-        for out, (content_weight, regularization) in zip(weights, strengths, strict=True):
-            G = torch.add(shared, content, alpha=content_weight)
-            out[entries[live[:, 1:]]] = _solve(G, regularization)[live[:, 1:]].float()
+        for of_table, table in zip(weights, tables, strict=True):
+            V = table[items].double().mul_(live[:, :, None])  # [b, W, d]
+            content = V @ V.mT if any(weight for weight, _ in strengths) else torch.zeros_like(shared)
+            for out, (content_weight, regularization) in zip(of_table, strengths, strict=True):
+                G = torch.add(shared, content, alpha=content_weight)
+                out[entries[live[:, 1:]]] = _solve(G, regularization)[live[:, 1:]].float()
     return weights.cpu().numpy()
 
 
-def _pairs(user_items: CSR) -> Tensor:
+def list_pairs(user_items: CSR, device: torch.device) -> Tensor:
     """Return item U + user of each interaction, ascending, int64 [nnz].
 
     One binary search then finds any range of an item's users.
+
+    Args:
+        user_items: R, [U, I], the pattern.
+        device: where they are copied to.
     """
     item_users = user_items.transpose()
-    return torch.from_numpy(item_users.rows() * user_items.n_rows + item_users.indices)
+    return torch.from_numpy(item_users.rows() * user_items.n_rows + item_users.indices).to(device)
 
 
-def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np.int64], int]]:
-    """Yield rows of `support` to solve together, int64 [b], and the number of users to count at a time."""
+def _budget(device: torch.device) -> int:
+    """Return the bytes of a batch."""
+    if device.type != "cuda":
+        return BUDGET
+    return min(GPU_BUDGET, int(torch.cuda.mem_get_info(device)[0]) // 4)
+
+
+def _batches(user_items: CSR, support: CSR, d: int, budget: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Yield rows of `support` to solve together, int64 [b], and the number of users to count at a time.
+
+    Args:
+        user_items: R, [U, I].
+        support: [I, I].
+        d: columns of the widest table.
+        budget: bytes of a batch.
+    """
     degrees = np.bincount(user_items.indices, minlength=user_items.n_columns)
     members, lengths = count_members(degrees, support), np.diff(support.indptr)
     rows = np.argsort(members, kind="stable")
@@ -83,11 +106,11 @@ def _batches(user_items: CSR, support: CSR, d: int) -> Iterator[tuple[NDArray[np
     costs = counting + slots * (12 * d + _CELL * slots)  # of a row; they rise
     start = 0
     while start < len(rows):
-        ahead = costs[start : start + min(ROWS, max(1, BUDGET // int(costs[start])))]
-        fitting = np.searchsorted(ahead * np.arange(1, len(ahead) + 1), BUDGET, side="right")
+        ahead = costs[start : start + min(ROWS, max(1, budget // int(costs[start])))]
+        fitting = np.searchsorted(ahead * np.arange(1, len(ahead) + 1), budget, side="right")
         stop = start + max(1, int(fitting))
-        whole = counting[stop - 1] <= BUDGET
-        yield rows[start:stop], users if whole else max(1, BUDGET // int((_MEMBER + 4) * slots[stop - 1]))
+        whole = counting[stop - 1] <= budget
+        yield rows[start:stop], users if whole else max(1, budget // int((_MEMBER + 4) * slots[stop - 1]))
         start = stop
 
 
