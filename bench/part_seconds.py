@@ -3,7 +3,8 @@
     python -m bench.part_seconds scientific run
 
 Time between two calls of the progress counts for the step of the second one. Steps that differ in numbers alone are
-one: "fit factors 1 of 2" and "fit factors 2 of 2". Processor seconds are those of this process, all threads together.
+one: "fit 64 factors 1 of 2" and "fit 64 factors 2 of 2". Processor seconds are those of this process, all threads
+together.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_flags_beat_the_file_which_beats_the_environment(tmp_path: Path, monkeyp
         ("model.rank=32", "config key 'model.rank' is now 'model.factors'"),
         ("model.factor=32", r"'model.factor' of model.kind=ensemble \(did you mean 'factors'\?\)"),
         ("model.decay=1", "'model.decay' of model.kind=ensemble; bpr, vbpr, lightgcn, freedom, clcrec have it"),
-        ("model.factors=0", "config key 'model.factors': Input should be greater than 0; got 0"),
+        ("model.factors=-1", "config key 'model.factors': Input should be greater than or equal to 0; got -1"),
         ("model=3", "config key 'model': wanted settings such as model.kind; got 3"),
     ],
 )

@@ -21,7 +21,8 @@ from mllmrec.dataset import Dataset
 from mllmrec.dataset.dataset import SPLITS, Split
 from mllmrec.evaluation.evaluate import EXACT_USERS
 from mllmrec.foundation import storage
-from mllmrec.models.ensemble import FACTOR_ITERATIONS, FACTOR_STRENGTHS, RIDGE_STRENGTHS, EnsembleConfig
+from mllmrec.models.ensemble import RIDGE_STRENGTHS, EnsembleConfig
+from mllmrec.models.ensemble_factors import FACTOR_ITERATIONS, FACTOR_STRENGTHS, NARROW, WIDE, tries_wide
 from mllmrec.models.validation import SAMPLED_USERS
 from mllmrec.runs.record import Stage
 
@@ -162,24 +163,35 @@ def _train(sizes: Sizes, config: Config) -> Work:
     model = config.model
     assert isinstance(model, EnsembleConfig)
     judges = min(SAMPLED_USERS, sizes.heldout[0])
-    rows, width = sizes.users + sizes.items, 2 * model.factors + sizes.width + 1
-    each = rows * 2.5e-6 * (model.factors / 64) ** 2 + sizes.interactions * 4e-7 * (model.factors / 64) ** 1.5
-    factors = FACTOR_ITERATIONS * len(FACTOR_STRENGTHS) * each
+    rows, width = sizes.users + sizes.items, _factor_columns(sizes, model) + sizes.width + 1
+    fits = len(FACTOR_STRENGTHS) * ([model.factors or NARROW] + [WIDE] * _tries_wide(sizes, model))
+    once = rows * 2.5e-6 + sizes.interactions * 4e-7  # both tables of 64 columns
+    factors = FACTOR_ITERATIONS * once * sum((r / 64) ** 1.2 for r in fits)
     k = min(model.cooccurrence_support + model.semantic_support, sizes.items) * 0.85
     products, solves = 4.5e-4 * (k / 200) ** 2, len(RIDGE_STRENGTHS) * 1.8e-4 * (k / 200) ** 3
     ridges = 2 * sizes.items * (products * (1 + sizes.width / 384) / 2 + solves)
-    judged = 9 * judges * sizes.items * 2e-10 * model.factors / 64 + judges * 2.5e-4
+    judged = judges * sizes.items * 2e-10 * (7 + sum(fits) / 64) + judges * 2.5e-4
     lists = judges * sizes.items * 1.6e-11 * width + judges * 1e-3
-    filters = 1.0 + 4.5e-5 * rows * (model.factors / 64)
+    filters = 1.0 + 4.5e-5 * rows * min(fits[0], NARROW) / 64
     new_items = 4.5e-4 * sizes.items + 4e-4 * judges if model.new_items else 0.0
     written = 4e-5 * sizes.items + 1e-5 * sizes.users
     return factors + ridges + judged + lists + new_items / 2, filters + new_items / 2 + written
 
 
+def _tries_wide(sizes: Sizes, model: EnsembleConfig) -> bool:
+    return not model.factors and tries_wide(sizes.users, sizes.items)
+
+
+def _factor_columns(sizes: Sizes, model: EnsembleConfig) -> int:
+    """Return the columns of the factors, taken as wide where that is tried, and of the graph filter."""
+    narrow = model.factors or NARROW
+    return (WIDE if _tries_wide(sizes, model) else narrow) + min(narrow, NARROW)
+
+
 def _evaluate(sizes: Sizes, config: Config) -> Work:
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    users, width = max(sizes.heldout), 2 * model.factors + 2 * sizes.width
+    users, width = max(sizes.heldout), _factor_columns(sizes, model) + 2 * sizes.width
     share = 1.0 if users > EXACT_USERS else 4.0  # of what is multiplied
     counted = users * sizes.items * 6.5e-12 * width * share + users * 8e-5
     summed = sizes.additions * 1e-9 + sizes.users * sizes.items * 2.5e-10 + sizes.shared * 9e-8  # by item-kNN
@@ -190,7 +202,7 @@ def _recommend(sizes: Sizes, config: Config) -> Work:
     """Return the work of lists, which bound the scores of all items by their leading axes."""
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    axes = min(AXES, 2 * model.factors + sizes.width + 1)
+    axes = min(AXES, _factor_columns(sizes, model) + sizes.width + 1)
     return sizes.users * (sizes.items * 2.2e-11 * axes + 1.2e-4), 0.2 + 1e-6 * config.recommend.top * sizes.users
 
 
@@ -215,7 +227,7 @@ def _bytes(sizes: Sizes, config: Config, stage: Stage) -> float:
         return tables + vectors
     model = config.model
     assert isinstance(model, EnsembleConfig)
-    parts = 4.0 * (2 * model.factors + sizes.width + 1) * rows
+    parts = 4.0 * (_factor_columns(sizes, model) + sizes.width + 1) * rows
     weights = 8.0 * sizes.items * 0.85 * (model.cooccurrence_support + model.semantic_support)
     if stage == "train":
         return _FIT_MIB * _MIB + vectors + 1.5 * parts + 3 * weights + 60.0 * sizes.interactions

@@ -11,12 +11,12 @@ docs/method.md, section 8. The parts, and what their score of an item for user u
 
     score_u = R_u W / sd(R_u W) + sum over parts k of c_k s_k,u / sd(s_k,u),   sd over the catalogue.
 
-A part with settings (strengths of the ridge and of the factors, width of the filter) takes the best of two or three by
-its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned projection of
-the item vectors (content.py). There are two ridges, on the vectors and on the projection. W is chosen among the ridges,
-their sums with other item-item weights, and item-kNN alone: the one whose ensemble is best. Where interactions have an
-order, transitions are among these weights, and older items may weigh less in R_u and in the content part. Training
-interactions fit, validation chooses, test is never read.
+A part with settings (strengths of the ridge, strength and width of the factors, width of the filter) takes the best of
+two to four by its own validation NDCG@20. Then the c_k are searched (ensemble_weights.py). The factors read a learned
+projection of the item vectors (content.py). There are two ridges, on the vectors and on the projection. W is chosen
+among the ridges, their sums with other item-item weights, and item-kNN alone: the one whose ensemble is best. Where
+interactions have an order, transitions are among these weights, and older items may weigh less in R_u and in the
+content part. Training interactions fit, validation chooses, test is never read.
 
 All parts but the ridge are inner products. So the fitted model is the ridge and two tables of vectors, with c_k / sd
 folded into the users'. Memory: I x K and (U + I) x width.
@@ -24,7 +24,7 @@ folded into the users'. Memory: I x K and (U + I) x width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,9 +38,10 @@ from mllmrec.features.encode import Vectors, mean_of_owned
 from mllmrec.foundation.beside import start_beside
 from mllmrec.foundation.environment import find_gpu
 from mllmrec.foundation.memory import drop_pages, release_memory
-from mllmrec.models.base import FitContext, FitData
+from mllmrec.models.base import FitData
 from mllmrec.models.baselines import log_popularity
 from mllmrec.models.content import LeaveOneOutRegression, Projection
+from mllmrec.models.ensemble_factors import FACTOR_STRENGTHS, NARROW, choose_factors
 from mllmrec.models.ensemble_firsts import (
     KNN,
     RIDGE,
@@ -54,8 +55,8 @@ from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.gfcf import graph_filter, narrow
-from mllmrec.models.gpu_parts import gpu_of, placed
-from mllmrec.models.ials import alternate, pair_weight
+from mllmrec.models.gpu_parts import placed
+from mllmrec.models.ials import pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
 from mllmrec.models.refit import can_go_on, count_users, find_changes, grow_counts
@@ -72,9 +73,7 @@ if TYPE_CHECKING:
 
 
 RIDGE_STRENGTHS = ((20.0, 50.0), (40.0, 200.0))  # w and lambda
-FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization
-FACTOR_ITERATIONS = 10
-_FILTER_SHARES = (4, 2, 1)  # the filter has `factors` over one of them
+_FILTER_SHARES = (4, 2, 1)  # the filter has the width of narrow factors over one of them; wider ones lose
 _ROWS = 1 << 14  # of two tables compared at once
 _SAME = 1e-5  # vectors closer than this are the same
 
@@ -190,16 +189,15 @@ class Ensemble(FittedEnsemble):
             Z: float32 [I, r], projected item vectors.
             rows: of the users for each half-life.
         """
-        progress, r, blocks = self.context.progress, self.config.factors, self.context.blocks
+        progress, width, blocks = self.context.progress, self.config.factors, self.context.blocks
         R, profiles, parts = data.user_items, data.users, dict[str, VectorScorer]()
-        strengths = FACTOR_STRENGTHS[0]
+        strength, r = FACTOR_STRENGTHS[0], min(width or NARROW, NARROW)
         widest = None if self._leaves_out("graph filter") else start_beside(graph_filter, R, r, blocks)
         wait([widest] if blocks and widest else [])  # workers have one work at a time
         if not self._leaves_out("factors"):
-            factors = _fit_factors(R, LeaveOneOutRegression(Z), r, data.seed, self.context)
-            chosen, parts["factors"] = validation.best("factors", factors, progress)
-            strengths = FACTOR_STRENGTHS[chosen]
-        self.factor_settings = pair_weight(R, strengths[0]), strengths[1]
+            content = LeaveOneOutRegression(Z)
+            strength, parts["factors"] = choose_factors(content, width, validation, self.context)
+        self.factor_settings = pair_weight(R, strength[0]), strength[1]
         if widest:
             filters = (narrow(widest.result(), max(1, r // share)) for share in _FILTER_SHARES)
             parts["graph filter"] = validation.best("graph filters", filters, progress)[1]
@@ -276,23 +274,3 @@ def _join(parts: dict[str, VectorScorer], weights: Mapping[str, float], shape: t
             np.multiply(part.users, np.float32(weight), out=users[:, start:stop])
             items[:, start:stop] = part.items
     return VectorScorer(users, items)
-
-
-def _fit_factors(
-    R: CSR, content: LeaveOneOutRegression, width: int, seed: int, context: FitContext
-) -> Iterator[VectorScorer]:
-    """Yield the factors of each of FACTOR_STRENGTHS."""
-    for n, (unobserved_weight, regularization) in enumerate(FACTOR_STRENGTHS, start=1):
-        yield alternate(
-            R,
-            factors=width,
-            unobserved_weight=unobserved_weight,
-            regularization=regularization,
-            iterations=FACTOR_ITERATIONS,
-            seed=seed,
-            content=content,
-            progress=context.progress,
-            label=f"fit factors {n} of {len(FACTOR_STRENGTHS)}",
-            blocks=context.blocks,
-            device=gpu_of(context.train),
-        )

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 from safetensors.numpy import load_file, save_file
 
-from mllmrec.config import Count, ModelConfig, Positive, Share
+from mllmrec.config import Count, ModelConfig, Share
 from mllmrec.errors import InputError, NotFittedError
 from mllmrec.features.encode import Vectors
 from mllmrec.foundation import storage
@@ -49,7 +49,7 @@ class EnsembleConfig(ModelConfig):
     kind: Literal["ensemble"] = "ensemble"
     cooccurrence_support: Count = 100  # the ridge's neighbors by Jaccard
     semantic_support: Count = 100  # the ridge's neighbors by cosine
-    factors: Positive = 64  # width of the factors, and of the graph filter at most
+    factors: Count = 0  # width of the factors; 0: 64, or 256 where validation finds it better (ensemble_factors.py)
     half_lives: HalfLives = (0.0, 2.0, 4.0, 8.0, 16.0)  # of a user's items; validation chooses; 0 alone: no time
     new_items: Share = 0.03  # known items may lose this share of their hits to new ones; 0: new items are not shown
     left_out: tuple[PartName, ...] = ()  # parts that are not fitted, for an ablation; projection: of item vectors
@@ -117,7 +117,9 @@ class FittedEnsemble(NewItemModel):
     @property
     def summary(self) -> str:
         """One line about the fitted model."""
-        mixed = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items() if weight)
+        columns = self.widths.get("factors")  # None of files of earlier versions
+        names = {"factors": f"factors of width {columns}"} if columns else {}
+        mixed = ", ".join(f"{weight:g} {names.get(name, name)}" for name, weight in self.weights.items() if weight)
         before = ""
         if self.refitted is not None:
             (n_users, n_items), again = self.ridge.sums.user_items.shape, self.refitted

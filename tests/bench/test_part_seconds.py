@@ -14,7 +14,7 @@ from mllmrec.dataset import Dataset
 @pytest.mark.parametrize(
     ("label", "step"),
     [
-        ("fit factors 2 of 2", "fit factors"),
+        ("fit 64 factors 2 of 2", "fit 64 factors"),
         ("validate ridges 1 of 2, 1", "validate ridges"),
         ("validate content, 3 on 20,000 of 35,574 users", "validate content"),
         ("fit ridges on 2 tables", "fit ridges on 2 tables"),
@@ -38,7 +38,7 @@ def test_time_counts_for_the_step_that_is_named_after_it() -> None:
 def test_the_steps_of_the_default_sum_to_the_last_line(dataset: Dataset, vectors: np.ndarray) -> None:
     lines = [line.strip("| ").split(" | ") for line in measure(dataset, vectors, "ensemble").splitlines()[2:]]
     steps = [line[0] for line in lines]
-    assert {"fit factors", "search neighbors", "list items", "search weights"} <= set(steps)
+    assert {"fit 64 factors", "search neighbors", "list items", "search weights"} <= set(steps)
     assert steps[-2:] == [LAST, "together"] and len(set(steps)) == len(steps)
     for column in (1, 2):
         assert sum(float(line[column]) for line in lines[:-1]) == pytest.approx(float(lines[-1][column]), abs=0.1)

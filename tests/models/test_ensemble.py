@@ -276,9 +276,13 @@ def test_a_fit_tells_its_progress(dataset: Dataset, vectors: np.ndarray) -> None
     told: dict[str, tuple[int, int | None]] = {}
     fit(dataset, vectors, progress=lambda label, done, total: told.update({label: (done, total)}))
     assert all(done == total for done, total in told.values())
-    assert {"fit factors 1 of 2", "fit ridges on 2 tables", "search neighbors", "search weights", "list items"} <= set(
-        told
-    )
+    assert {
+        "fit 8 factors 1 of 2",
+        "fit ridges on 2 tables",
+        "search neighbors",
+        "search weights",
+        "list items",
+    } <= set(told)
     assert any(label.startswith("validate ridges") for label in told)
 
 

@@ -14,7 +14,8 @@ from mllmrec.dataset import Histories
 from mllmrec.dataset.growth import changed_rows
 from mllmrec.errors import InputError
 from mllmrec.models import IALS, Ensemble, FitContext
-from mllmrec.models.ensemble import FACTOR_STRENGTHS, RIDGE_STRENGTHS
+from mllmrec.models.ensemble import RIDGE_STRENGTHS
+from mllmrec.models.ensemble_factors import FACTOR_STRENGTHS
 from mllmrec.models.ensemble_firsts import RIDGE, other_weights
 from mllmrec.models.fitting import as_interactions
 from mllmrec.models.list_update import _Joiner, update_lists
