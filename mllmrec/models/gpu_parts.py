@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 PAYS = 20_000  # at least so many items are worth a GPU's start: Triton compiles for some seconds
+NARROW = 8  # vectors of fewer columns stay on the CPU: items of one score, as by popularity, overflow a GPU's lists
 P = TypeVar("P")
 _OnGpu: TypeAlias = VectorScorer | UntrainedContent | WeightsScorer | StandardizedScorer | SumScorer
 
@@ -40,7 +41,9 @@ def gpu_of(config: TrainConfig) -> torch.device | None:
 
 
 def on_gpu(part: P, device: torch.device | None) -> P:
-    """Return a scorer whose kernels compute on the current GPU; as it is for the CPU, few items, or another scorer.
+    """Return a scorer whose kernels compute on the current GPU; as it is where that does not pay.
+
+    It does not for the CPU, few items, narrow vectors, or another scorer.
 
     Args:
         part: a scorer.
@@ -49,7 +52,8 @@ def on_gpu(part: P, device: torch.device | None) -> P:
     scorer: Any = part
     if device is None or not isinstance(scorer, _OnGpu):
         return part
-    if _n_items(scorer) < PAYS or not available()["triton"]:
+    is_narrow = isinstance(scorer, VectorScorer) and scorer.items.shape[1] < NARROW
+    if is_narrow or _n_items(scorer) < PAYS or not available()["triton"]:
         return part
     there: Any = replace(scorer, backend="triton")
     return cast("P", there)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +40,7 @@ def matrices() -> tuple[CSR, CSR]:
 
 def scorers() -> dict[str, Any]:
     rng = np.random.default_rng(3)
-    users, items = (rng.standard_normal((n, 6)).astype(np.float32) for n in (USERS, ITEMS))
+    users, items = (rng.standard_normal((n, 9)).astype(np.float32) for n in (USERS, ITEMS))
     R, W = matrices()
     sums, rest = WeightsScorer(R, W), VectorScorer(users, items)
     bare = VectorScorer(users[:, :0], items[:, :0])
@@ -88,6 +93,8 @@ def test_few_items_and_the_cpu_stay_as_they_are(monkeypatch: pytest.MonkeyPatch)
     assert gpu_parts.on_gpu(scorer, None) is scorer
     assert gpu_parts.on_gpu(scorer, GPU).backend == "triton"
     assert {gpu_parts.on_gpu(one, GPU).backend for one in scorers().values()} == {"triton"}
+    narrow = VectorScorer(*(np.ones((n, 1), np.float32) for n in (USERS, ITEMS)))
+    assert gpu_parts.on_gpu(narrow, GPU) is narrow
     monkeypatch.setattr(gpu_parts, "available", lambda: {"triton": False})
     assert gpu_parts.on_gpu(scorer, GPU) is scorer
 
@@ -107,6 +114,39 @@ def test_a_model_without_such_a_scorer_ranks_and_lists_itself() -> None:
 def test_the_device_of_ranks_is_that_of_training_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [gpu_parts.gpu_of(TrainConfig(device=name)) for name in ("auto", "cpu", "cuda")] == [None] * 3
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="for Triton's interpreter")
+@pytest.mark.parametrize("name", scorers())
+def test_triton_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mllmrec_kernels.topk import gpu_block  # it loads Triton
+
+    monkeypatch.setattr(gpu_block, "ROWS", 32)
+    monkeypatch.setattr(gpu_block, "COLUMNS", 16)
+    scorer = scorers()[name]
+    for one, other in zip(results(replace(scorer, backend="triton")), results(scorer), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed: pip install triton")
+def test_in_the_interpreter() -> None:
+    """In a process of its own: Triton reads TRITON_INTERPRET when it is imported."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        __file__,
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "test_triton_gives",
+    ]
+    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
 
 
 @pytest.mark.gpu
