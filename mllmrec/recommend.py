@@ -25,9 +25,9 @@ from mllmrec.foundation.tables import read_table, write_any
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import popularity
 from mllmrec.models.fitted_ensemble import FittedEnsemble
-from mllmrec.models.gpu_parts import lister
+from mllmrec.models.gpu_parts import list_users
 from mllmrec.models.list_update import update_lists
-from mllmrec.models.scoring import USERS, Lists
+from mllmrec.models.scoring import Lists
 from mllmrec.models.user_blocks import similar_items, top_in_blocks
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def recommend_items(
 
     def list_anew(rows: NDArray[np.int64]) -> Lists:
         taken = users[rows], config.top, known.take_rows(rows)
-        return (top_in_blocks(model, *taken, blocks) if blocks else None) or _top(model, *taken, device, progress)
+        return (top_in_blocks(model, *taken, blocks) if blocks else None) or list_users(model, *taken, device, progress)
 
     note = ""
     if earlier is not None and isinstance(model, FittedEnsemble) and model.refitted is not None:
@@ -230,35 +230,6 @@ def recommend_items(
         suffix=config.format,
         note=note,
     )
-
-
-def _top(
-    model: Recommender,
-    users: NDArray[np.int64],
-    k: int,
-    known: CSR,
-    device: torch.device | None,
-    progress: Progress,
-) -> Lists:
-    """Return the top-k of each user, a block of users at a time.
-
-    Args:
-        model: a fitted model.
-        users: int64 [B].
-        k: items per user.
-        known: [B, I], items not to list.
-        device: the GPU that lists; None: the CPU does.
-        progress: called after each block of users.
-    """
-    list_users = lister(model, device)
-    ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-    step = USERS
-    progress("recommend to users", 0, len(users))
-    for start in range(0, len(users), step):
-        rows = np.arange(start, min(start + step, len(users)))
-        ids[rows], scores[rows] = list_users(users[rows], k, known.take_rows(rows))
-        progress("recommend to users", int(rows[-1]) + 1, len(users))
-    return ids, scores
 
 
 def _named_users(dataset: Dataset, named: tuple[str, ...]) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from mllmrec.foundation.progress import Progress, silent
 from mllmrec.models.base import Recommender
 from mllmrec.models.baselines import UntrainedContent
 from mllmrec.models.scorer_model import ScorerModel
-from mllmrec.models.scoring import Lists, VectorScorer
+from mllmrec.models.scoring import USERS, Lists, VectorScorer
 from mllmrec.models.user_blocks import RankedPart, in_blocks, part_in_blocks
 from mllmrec.models.weight_scorers import StandardizedScorer, SumScorer, WeightsScorer
 
@@ -129,7 +129,7 @@ def rankers(models: Mapping[str, Ranker], device: torch.device | None, blocks: B
     return models if device is None else {name: GpuRanker(model, device) for name, model in models.items()}
 
 
-def lister(model: Recommender, device: torch.device | None) -> Callable[[NDArray[np.int64], int, CSR], Lists]:
+def _lister(model: Recommender, device: torch.device | None) -> Callable[[NDArray[np.int64], int, CSR], Lists]:
     """Return what lists the k best items of users [B] but their rows of a matrix [B, I]; see Recommender.recommend.
 
     Args:
@@ -141,3 +141,31 @@ def lister(model: Recommender, device: torch.device | None) -> Callable[[NDArray
         if scorer is not model.scorer:
             return scorer.top
     return lambda users, k, exclude: model.recommend(users, k, exclude=exclude)
+
+
+def list_users(
+    model: Recommender,
+    users: NDArray[np.int64],
+    k: int,
+    known: CSR,
+    device: torch.device | None,
+    progress: Progress = silent,
+) -> Lists:
+    """Return the top-k of each user, a block of users at a time.
+
+    Args:
+        model: a fitted model.
+        users: int64 [B].
+        k: items per user.
+        known: [B, I], items not to list.
+        device: the GPU that lists; None: the CPU does.
+        progress: called after each block of users.
+    """
+    top = _lister(model, device)
+    ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+    progress("recommend to users", 0, len(users))
+    for start in range(0, len(users), USERS):
+        rows = np.arange(start, min(start + USERS, len(users)))
+        ids[rows], scores[rows] = top(users[rows], k, known.take_rows(rows))
+        progress("recommend to users", int(rows[-1]) + 1, len(users))
+    return ids, scores

@@ -106,7 +106,7 @@ def test_a_model_without_such_a_scorer_ranks_and_lists_itself() -> None:
     model = IALS(factors=4, iterations=2, context=FitContext(train=TrainConfig(device="cpu"))).fit(R)
     ranker = gpu_parts.rankers({"iALS": model}, GPU, None)["iALS"]
     np.testing.assert_array_equal(ranker.ranks(exclude, heldout), model.ranks(exclude, heldout))
-    listed = gpu_parts.lister(model, GPU)(np.arange(USERS), 5, exclude)
+    listed = gpu_parts.list_users(model, np.arange(USERS), 5, exclude, GPU)
     np.testing.assert_array_equal(listed[0], model.recommend(np.arange(USERS), 5, exclude=exclude)[0])
     assert gpu_parts.rankers({"iALS": model}, None, None)["iALS"] is model
 

@@ -152,7 +152,7 @@ def _check_solved(solved: NDArray[np.bool_], strength: NDArray[Any]) -> None:
 def _check(rows: CSR, factors: ArrayLike, unobserved_weight: float, regularization: NDArray[Any]) -> None:
     if _dtype(factors) != "float32" or factors.ndim != 2 or len(factors) != rows.n_columns:
         raise KernelInputError(
-            f"factors must be float32 of shape ({rows.n_columns}, r); got {factors.dtype} {tuple(factors.shape)}"
+            f"factors must be float32 of shape ({rows.n_columns}, r); got {_dtype(factors)} {tuple(factors.shape)}"
         )
     if not _is_finite(factors):
         raise KernelInputError("factors must be finite")
