@@ -56,7 +56,7 @@ SAMPLE = {"D": 384, "BM": gpu_block.SAMPLED, "BN": gpu_block.SAMPLED, "BK": gpu_
 RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
 PRODUCT = {"warps": gpu_block.WARPS, "stages": gpu_block.STAGES, "warps_hopper": gpu_block.WARPS_HOPPER}
 COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
-LAYER = {"WEIGHTED": True, "BASE": True, "KEEP": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
+LAYER = {"WEIGHTED": True, "BASE": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 ADD_ROWS = (LONG, LONG, INT, FLOAT, LONG, INT, FLOAT, FLOAT, "i32")
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
 
@@ -88,8 +88,8 @@ def kernels() -> list[Kernel]:
                {"GROUP": rank.GROUP, **RANK}, warps=rank.WARPS, stages=rank.STAGES),
         Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
                {"B": rank.LISTED}),
-        Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 5, "i32", "i32"), LAYER, warps=1),
-        Kernel("layer_rows, float64", propagate.layer_rows, (LONG, INT, FLOAT, *(DOUBLE,) * 4, "i32", "i32"), LAYER,
+        Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 4, "i32", "i32"), LAYER, warps=1),
+        Kernel("layer_rows, float64", propagate.layer_rows, (LONG, INT, FLOAT, *(DOUBLE,) * 3, "i32", "i32"), LAYER,
                warps=1),
         Kernel("add_rows", mixed.add_rows, ADD_ROWS, {"VALUES": False, "DENSE": False, "B": mixed.ENTRIES},
                fused=False),

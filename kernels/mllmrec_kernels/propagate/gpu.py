@@ -1,11 +1,13 @@
-"""Sparse rows times dense features in Triton, the layers combined in the same pass.
+"""Sparse rows times dense features in Triton, a layer added in the same pass.
 
-    next[i] = sum_e a_e current[col_e];   out[i] = base[i] + next[i],   over the number of layers for the mean
+    S[0] = E;   S[l] = E + A S[l-1] = sum_{m <= l} A^m E, divided by the number of layers for the mean
 
-Bytes a layer, N rows of d features and nnz edges: nnz d 4 gathered, N d 4 written for `next` and for `out`, N d 4 read
-as `base`; FLOPs 2 nnz d: bound by the gathers. They go panel by panel of COLUMNS features, all rows of a panel before
-the next one. So what is gathered (N COLUMNS 4 bytes) stays in L2. One program owns a row of a panel, and adds EDGES
-entries at a time in the order they are stored: always the same bits.
+So a layer is one table read, beside E, and one written. For "last" E is left out.
+
+Bytes a layer, N rows of d features and nnz edges: nnz d 4 gathered, N d 4 written, and N d 4 read as E; FLOPs 2 nnz d:
+bound by the gathers. They go panel by panel of COLUMNS features, all rows of a panel before the next one. So what is
+gathered (N COLUMNS 4 bytes) stays in L2. One program owns a row of a panel, and adds EDGES entries at a time in the
+order they are stored: always the same bits.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ COLUMNS, EDGES = 128, 8  # of one warp: 16 bytes per thread and edge in flight
 
 @triton.jit
 def layer_rows(
-    indptr: tl.tensor, indices: tl.tensor, data: tl.tensor, current: tl.tensor, base: tl.tensor, following: tl.tensor,
-    out: tl.tensor, width: tl.tensor, parts: tl.tensor, WEIGHTED: tl.constexpr, BASE: tl.constexpr,
-    KEEP: tl.constexpr, EDGES: tl.constexpr, COLUMNS: tl.constexpr,
+    indptr: tl.tensor, indices: tl.tensor, data: tl.tensor, current: tl.tensor, base: tl.tensor, out: tl.tensor,
+    width: tl.tensor, parts: tl.tensor, WEIGHTED: tl.constexpr, BASE: tl.constexpr, EDGES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Write row program_id(0), panel program_id(1) of a layer: out = (base + A current) / parts, following = A current.
+    """Write row program_id(0), panel program_id(1) of a layer: out = (base + A current) / parts.
 
     indptr int64 [N + 1], indices int32 [nnz], data float32 [nnz] or unread; the rest float32 or float64 [N, width].
     """
@@ -50,8 +52,6 @@ def layer_rows(
             gathered *= tl.load(data + edge, mask=live, other=0.0).to(dtype)[:, None]
         total += tl.sum(gathered, axis=0)
     at = row.to(tl.int64) * width + c
-    if KEEP:
-        tl.store(following + at, total, mask=inside)
     if BASE:
         total += tl.load(base + at, mask=inside, other=0.0)
     tl.store(out + at, total / parts, mask=inside)
@@ -72,16 +72,15 @@ class DeviceGraph:
         return DeviceGraph(torch.from_numpy(graph.indptr).to(device), torch.from_numpy(graph.indices).to(device), data)
 
 
-def _layer(
-    graph: DeviceGraph, current: Tensor, base: Tensor | None, following: Tensor | None, out: Tensor, parts: int
-) -> None:
+def _layer(graph: DeviceGraph, current: Tensor, base: Tensor | None, parts: int) -> Tensor:
     n, width = current.shape
+    out = torch.empty_like(current)
     layer_rows[(n, triton.cdiv(width, COLUMNS))](
         graph.indptr, graph.indices, graph.indices if graph.data is None else graph.data,
-        current, current if base is None else base, out if following is None else following, out, width, parts,
-        WEIGHTED=graph.data is not None, BASE=base is not None, KEEP=following is not None,
-        EDGES=EDGES, COLUMNS=COLUMNS, num_warps=1, **FUSED,
+        current, current if base is None else base, out, width, parts,
+        WEIGHTED=graph.data is not None, BASE=base is not None, EDGES=EDGES, COLUMNS=COLUMNS, num_warps=1, **FUSED,
     )  # fmt: skip
+    return out
 
 
 def propagate(graph: DeviceGraph, features: Tensor, layers: int, combine: str) -> Tensor:
@@ -96,12 +95,7 @@ def propagate(graph: DeviceGraph, features: Tensor, layers: int, combine: str) -
     if layers == 0 or not features.numel():
         return features.clone(memory_format=torch.contiguous_format)
     current = features.contiguous()
-    out = torch.empty_like(current)
     base = None if combine == "last" else current
-    for layer in range(layers):
-        last = layer == layers - 1
-        following = None if last else torch.empty_like(current)
-        _layer(graph, current, base, following, out, layers + 1 if last and combine == "mean" else 1)
-        current = out if following is None else following
-        base = None if combine == "last" else out
-    return out
+    for layer in range(1, layers + 1):
+        current = _layer(graph, current, base, layers + 1 if layer == layers and combine == "mean" else 1)
+    return current
