@@ -25,6 +25,7 @@ from mllmrec_bench.results import Result, Stamp, append
 from mllmrec_bench.timing import Quantiles
 from mllmrec_kernels import (
     CSR,
+    MixedItems,
     MixedScores,
     available,
     cooccurrence_topk,
@@ -209,7 +210,7 @@ def bench_ridge(items: int = 100_000, neighbors: int = 60) -> None:
 def bench_mixed(users: int = 4_096, items: int = 100_000, neighbors: int = 200, width: int = 200) -> None:
     """rank_mixed, topk_mixed and score_mixed of a block of users beside Numba on the host, held to it first.
 
-    Items are checked in each call, and their weights copied to the device.
+    Without MixedItems, items are checked in each call, and their weights copied to the device.
     """
     scores, have, heldout = mixed_problem(users, items, neighbors, width)
     x, y = scores.user_vectors, scores.item_vectors
@@ -221,9 +222,11 @@ def bench_mixed(users: int = 4_096, items: int = 100_000, neighbors: int = 200, 
         "topk_mixed": lambda given: topk_mixed(given, 20, exclude=have)[0],
         "score_mixed": lambda given: score_mixed(given, heldout),
     }
+    kept = replace(scores, item_weights=MixedItems(scores.item_weights, y), item_vectors=None)
     for op, verb in verbs.items():
         torch.testing.assert_close(verb(scores), torch.as_tensor(verb(on_host)).cuda(), rtol=0, atol=0)
         methods: dict[str, Call] = {
+            "triton, MixedItems": partial(verb, kept),
             "triton": partial(verb, scores),
             f"numba, {numba.get_num_threads()} threads": partial(verb, on_host),
         }

@@ -21,6 +21,8 @@ from mllmrec_kernels.mixed import gpu_rows as mixed
 from mllmrec_kernels.mixed.reference import LANES
 from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
+from mllmrec_kernels.rank import gpu_terms
+from mllmrec_kernels.rank import gpu_tiles as gpu_tiles_of_rank
 from mllmrec_kernels.sample import gpu as sample
 from mllmrec_kernels.topk import gpu, gpu_block, gpu_tiles
 from triton import knobs
@@ -53,12 +55,19 @@ class Kernel:
 
 TILE = {"D": 384, "BM": gpu_block.ROWS, "BN": gpu_block.COLUMNS, "BK": gpu_score.STEP}
 SAMPLE = {"D": 384, "BM": gpu_block.SAMPLED, "BN": gpu_block.SAMPLED, "BK": gpu_score.STEP}
-RANK = {"D": 64, "BM": rank.BLOCK, "BN": rank.BLOCK, "BK": gpu_score.STEP}
+COUNT_AHEAD = (HALF, HALF, HALF, HALF, FLOAT, FLOAT, INT, INT, "i32", "i32", "i32", "i32")
 PRODUCT = {"warps": gpu_block.WARPS, "stages": gpu_block.STAGES, "warps_hopper": gpu_block.WARPS_HOPPER}
 COLLECT = (HALF, HALF, INT, FLOAT, LONG, INT, "i32", "i32", "i32", "i32", "i32")
 LAYER = {"WEIGHTED": True, "BASE": True, "EDGES": propagate.EDGES, "COLUMNS": propagate.COLUMNS}
 ADD_ROWS = (LONG, LONG, INT, FLOAT, LONG, INT, FLOAT, FLOAT, "i32")
 DROP = (LONG, INT, INT, LONG, INT, "i32", "i64", "i32", "i32")
+
+
+def _count_ahead(d: int, tile: rank.Tile) -> Kernel:
+    terms = {"HELD": gpu_terms.is_held(d), "TWO": gpu_terms.has_two(d)}
+    shape = {**terms, "D": d, "BM": tile.rows, "BN": tile.columns, "BK": gpu_score.STEP}
+    name = f"count_ahead, {d} columns"
+    return Kernel(name, gpu_tiles_of_rank.count_ahead, COUNT_AHEAD, shape, warps=tile.warps, stages=tile.stages)
 
 
 def kernels() -> list[Kernel]:
@@ -83,9 +92,11 @@ def kernels() -> list[Kernel]:
         Kernel("rescore", gpu_tiles.rescore,
                (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),
-        Kernel("count_ahead", rank.count_ahead,
-               (HALF, HALF, LONG, FLOAT, FLOAT, INT, INT, LONG, "i32", "i32", "i32", "i32"),
-               {"GROUP": rank.GROUP, **RANK}, warps=rank.WARPS, stages=rank.STAGES),
+        Kernel("encode_terms", gpu_terms.encode_terms,
+               (FLOAT, INT, DOUBLE, HALF, HALF, DOUBLE, DOUBLE, "i32", "i32", "i32"),
+               {"TWO": True, "D": 64, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
+        _count_ahead(64, rank.NARROW), _count_ahead(128, rank.MIDDLE), _count_ahead(384, rank.WIDE),
+        Kernel("list_marked", gpu_tiles_of_rank.list_marked, (INT, INT, INT, "i32", "i32", "i32"), {"B": rank.WORDS}),
         Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
                {"B": rank.LISTED}),
         Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 4, "i32", "i32"), LAYER, warps=1),

@@ -30,7 +30,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         (gpu_block, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "SCAN": 37, "ENTRIES": 2**12,
                      "IN_REGISTERS": 0}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
-        (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
+        (rank, {**dict.fromkeys(("NARROW", "MIDDLE", "WIDE"), rank.Tile(32, 16, 4, 2)), "PROGRAMS": 3, "CAPACITY": 8,
+                "SHARE": dict.fromkeys((False, True), 2**30), "LISTED": 128}),
         (gpu_rows, {"ENTRIES": 16, "LISTED": 16}),
     ):  # fmt: skip
         for name, value in values.items():

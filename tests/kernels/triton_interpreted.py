@@ -15,6 +15,7 @@ from mllmrec_kernels import propagate, rank_heldout, sample_negatives, topk_cosi
 from mllmrec_kernels.base.errors import KernelInputError
 from mllmrec_kernels.exact import gpu_score
 from mllmrec_kernels.rank import gpu as rank
+from mllmrec_kernels.rank import gpu_terms
 from mllmrec_kernels.topk import gpu, gpu_block
 
 from tests.kernels import triton_checks
@@ -39,7 +40,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         (gpu_block, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "SCAN": 37, "ENTRIES": 2**12,
                      "IN_REGISTERS": 0, "REFRESHED": 0}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
-        (rank, {"BLOCK": 32, "GROUP": 2, "CAPACITY": 8, "SHARE": 2**30, "LISTED": 128}),
+        (rank, {**dict.fromkeys(("NARROW", "MIDDLE", "WIDE"), rank.Tile(32, 16, 4, 2)), "PROGRAMS": 3, "CAPACITY": 8,
+                "SHARE": dict.fromkeys((False, True), 2**30), "LISTED": 128}),
     ):  # fmt: skip
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
@@ -90,15 +92,15 @@ def test_out_of_memory_halves_the_block(monkeypatch: pytest.MonkeyPatch, failure
 
 
 def test_rank_halves_its_block_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, count = [], rank._Work.count
+    seen, counts = [], rank._Work.counts
 
-    def fails_first(work: rank._Work, ranks: torch.Tensor) -> None:
+    def fails_first(work: rank._Work) -> torch.Tensor:
         seen.append(work.rows)
         if len(seen) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        count(work, ranks)
+        return counts(work)
 
-    monkeypatch.setattr(rank._Work, "count", fails_first)
+    monkeypatch.setattr(rank._Work, "counts", fails_first)
     triton_checks.check_rank(named["odd"], "cpu")
     assert seen == [seen[0], seen[0] // 2]
 
@@ -127,6 +129,46 @@ def test_scores_of_the_device_are_scores() -> None:
 @each_case
 def test_rank(case: VectorCase) -> None:
     triton_checks.check_rank(case, "cpu")
+
+
+@pytest.mark.parametrize("d", [5, 64, 100, 200])
+def test_terms_are_within_their_bound(d: int) -> None:
+    """Of two terms up to 128 columns, of one beyond; the product in float64, so without what tensor cores cut."""
+    rng = np.random.default_rng(d)
+    x, y = torch.from_numpy(gaussian(rng, 20, d)), torch.from_numpy(gaussian(rng, 50, d))
+    ids, scales = torch.arange(20, dtype=torch.int32), [1 / side.double().norm(dim=1) for side in (x, y)]
+    items = gpu_terms.Items(y, scales[1].min().reshape(1), 16, 16)
+    users = gpu_terms.encode(x, ids, scales[0])
+    parts = [items.at(part) for part in range(len(items.starts))]
+    first, second = (torch.cat([getattr(part, name) for part in parts]).double() for name in ("first", "second"))
+    assert first[50:].isnan().all()
+    wanted = torch.zeros(20, len(first), dtype=torch.float64)
+    wanted[:, :50] = (x.double() * scales[0][:, None]) @ (y.double() * scales[1].min()).T
+    product = users.first.double() @ first.T
+    if gpu_terms.has_two(d):
+        product += users.first.double() @ second.T + users.second.double() @ first.T
+    error = items.error(users, torch.ones(20, dtype=torch.float64)) - (d + 16) * 2.0**-21
+    off = ((product - wanted).abs() / error[:, None])[:, :50]
+    assert off.max() <= 1
+    assert error.max() < (1e-6 if gpu_terms.has_two(d) else 1e-3)
+
+
+def test_no_distance_proves_too_much() -> None:
+    """At the ends of the band, one float32 number after the other, for scores far beyond a product as well."""
+    error = torch.tensor([4e-5, 1e-3, 0.2], dtype=torch.float64).repeat(400)
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=1200) * np.repeat([0.1, 1.0, 1e3], 400)).float()
+    middle = scores.double()
+    slope, offset, decided = rank._distance(scores, torch.ones_like(middle), error)
+    assert decided.all()
+    for side in (-1, 1):
+        at = (middle + side * error).float()
+        for _ in range(4):
+            gap = (slope.double() * at.double() + offset.double()).float()
+            assert not ((gap > 1) & (at.double() <= middle + error)).any()
+            assert not ((gap < -1) & (at.double() >= middle - error)).any()
+            at = torch.nextafter(at, at.new_tensor(-torch.inf * side))
+    nothing = rank._distance(torch.ones(1), torch.zeros(1).double(), torch.full((1,), torch.inf).double())
+    assert not nothing[2].any()
 
 
 @pytest.mark.parametrize("case", GRAPHS[:8], ids=ids(GRAPHS[:8]))

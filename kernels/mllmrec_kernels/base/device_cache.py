@@ -26,6 +26,15 @@ class DeviceCSR:
     indices: Tensor
     longest: int
 
+    def rows(self) -> Tensor:
+        """Return the row of each entry, int32 [nnz]."""
+        ids = torch.arange(len(self.indptr) - 1, dtype=torch.int32, device=self.indptr.device)
+        return ids.repeat_interleave(self.indptr[1:] - self.indptr[:-1], output_size=len(self.indices))
+
+    def keys(self, n_columns: int) -> Tensor:
+        """Return row * n_columns + column of each entry, int64 [nnz], ascending."""
+        return self.rows().long() * n_columns + self.indices
+
     @property
     def search_steps(self) -> int:
         """Number of halvings that a binary search in any row needs."""

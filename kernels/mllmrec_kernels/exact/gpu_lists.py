@@ -68,6 +68,18 @@ shl.b64 at, at, 3;
 add.s64 at, at, {keys};
 st.global.b64 [at], key;
 {next}:"""
+# For a number that meets its threshold: the bit of its item, in the words of its row.
+_MARK = """@!hit bra {next};
+shr.s32 slot, {item}, 5;
+cvt.s64.s32 at, slot;
+mad.wide.s32 at, {place}, {capacity}, at;
+shl.b64 at, at, 2;
+add.s64 at, at, {keys};
+and.b32 id, {item}, 31;
+mov.b32 bits, 1;
+shl.b32 bits, bits, id;
+red.relaxed.gpu.global.or.b32 [at], bits;
+{next}:"""
 _CHAINS = 4  # of maxima, so that one need not wait for another
 
 
@@ -78,14 +90,18 @@ class _Ptx:
     Attributes:
         arguments: names of the operands, in order.
         kinds: of their registers, a letter each: f float32, r int32, l int64.
-        excess: sets `excess`, not negative if a number may meet a threshold; NaN if the number is.
+        excess: sets `excess`, at least `least` if a number may meet a threshold; NaN if the number is.
         hits: for each list that a number may go to: code that sets `hit`, and the names of its place and item.
+        entry: writes an entry of a list.
+        least: a float32 number, its bits.
     """
 
     arguments: tuple[str, ...]
     kinds: str
     excess: str
     hits: tuple[tuple[str, str, str], ...]
+    entry: str = _ENTRY
+    least: str = "0f00000000"
 
     @property
     def text(self) -> str:
@@ -96,13 +112,11 @@ class _Ptx:
             lines.append(self.excess.format(**operand))
             lines.append(f"max.f32 top{n % _CHAINS}, {f'top{n % _CHAINS}' if n >= _CHAINS else 'excess'}, excess;")
         lines += [f"max.f32 top0, top0, top{n};" for n in range(1, _CHAINS)]
-        lines += ["setp.ge.f32 any, top0, 0f00000000;", "@!any bra DONE;"]
+        lines += [f"setp.ge.f32 any, top0, {self.least};", "@!any bra DONE;"]
         for n, operand in enumerate(operands):
             for m, (hit, place, item) in enumerate(self.hits):
-                lines.append(hit.format(**operand))
-                lines.append(
-                    _ENTRY.format(**operand | {"place": operand[place], "item": operand[item], "next": f"NEXT{n}_{m}"})
-                )
+                named = operand | {"place": operand[place], "item": operand[item], "next": f"NEXT{n}_{m}"}
+                lines += [hit.format(**operand), self.entry.format(**named)]
         return "\n".join([*lines, "DONE:", *(f"mov.b32 ${n}, 0;" for n in range(PACK)), "}"])
 
     @property
@@ -116,10 +130,10 @@ _FROM = _Ptx(
     "sub.f32 excess, {value}, {low};",
     (("setp.ge.f32 hit, {value}, {low};", "place", "item"),),
 )  # fmt: skip
-_BETWEEN = _Ptx(
-    ("value", "low", "high", "place", "item", "capacity", "counts", "keys"), "fffrrrll",
-    "sub.f32 excess, {value}, {low};\nsub.f32 other, {high}, {value};\nmin.f32 excess, excess, other;",
-    (("setp.ge.f32 hit, {value}, {low};\nsetp.le.and.f32 hit, {value}, {high}, hit;", "place", "item"),),
+_WITHIN = _Ptx(
+    ("value", "place", "item", "capacity", "keys"), "frrrl",
+    "abs.f32 excess, {value};\nneg.f32 excess, excess;",
+    (("abs.f32 excess, {value};\nsetp.le.f32 hit, excess, 0f3F800000;", "place", "item"),), _MARK, "0fBF800000",
 )  # fmt: skip
 _BOTH = _Ptx(
     ("value", "by_row", "by_column", "row", "column", "capacity", "counts", "keys"), "fffrrrll",
@@ -129,8 +143,45 @@ _BOTH = _Ptx(
         ("setp.ne.s32 hit, {row}, {column};\nsetp.ge.and.f32 hit, {value}, {by_column}, hit;", "column", "row"),
     ),
 )  # fmt: skip
+_WORDS = 4  # that one branch is for: 16 bytes
+# Of each word the bits one after the other, from the lowest: a slot of the list and, if it fits, the id.
+_BITS = """setp.eq.b32 none, {word}, 0;
+@none bra NEXT{n};
+mov.b32 left, {word};
+TURN{n}: brev.b32 bit, left;
+clz.b32 bit, bit;
+add.s32 bit, bit, {item};
+sub.s32 slot, left, 1;
+and.b32 left, left, slot;
+mad.wide.s32 at, {place}, 4, {counts};
+atom.relaxed.gpu.global.add.s32 slot, [at], 1;
+setp.ge.s32 full, slot, {capacity};
+@full bra LAST{n};
+cvt.s64.s32 at, slot;
+mad.wide.s32 at, {place}, {capacity}, at;
+shl.b64 at, at, 2;
+add.s64 at, at, {ids};
+st.global.b32 [at], bit;
+LAST{n}: setp.ne.b32 none, left, 0;
+@none bra TURN{n};
+NEXT{n}:"""
+
+
+def _marked_text() -> str:
+    names = ("word", "place", "item", "capacity", "counts", "ids")
+    operands = [{name: f"${_WORDS * (1 + m) + n}" for m, name in enumerate(names)} for n in range(_WORDS)]
+    lines = ["{", ".reg .pred none, full;", ".reg .b32 left, any;", ".reg .s32 bit, slot;", ".reg .s64 at;"]
+    lines += ["mov.b32 any, 0;", *(f"or.b32 any, any, {operand['word']};" for operand in operands)]
+    lines += ["setp.eq.b32 none, any, 0;", "@none bra DONE;"]
+    lines += [_BITS.format(n=n, **operand) for n, operand in enumerate(operands)]
+    return "\n".join([*lines, "DONE:", *(f"mov.b32 ${n}, 0;" for n in range(_WORDS)), "}"])
+
+
+_MARKED_TEXT = tl.constexpr(_marked_text())
+_MARKED_REGISTERS = tl.constexpr(",".join(["=r"] * _WORDS + [kind for kind in "rrrrll" for _ in range(_WORDS)]))
+_MARKED_TOGETHER = tl.constexpr(_WORDS)
 _FROM_TEXT, _FROM_REGISTERS = tl.constexpr(_FROM.text), tl.constexpr(_FROM.registers)
-_BETWEEN_TEXT, _BETWEEN_REGISTERS = tl.constexpr(_BETWEEN.text), tl.constexpr(_BETWEEN.registers)
+_WITHIN_TEXT, _WITHIN_REGISTERS = tl.constexpr(_WITHIN.text), tl.constexpr(_WITHIN.registers)
 _BOTH_TEXT, _BOTH_REGISTERS = tl.constexpr(_BOTH.text), tl.constexpr(_BOTH.registers)
 TOGETHER = tl.constexpr(PACK)
 
@@ -157,18 +208,39 @@ def append(
 
 
 @triton.jit
-def append_between(
-    keys: tl.tensor, counts: tl.tensor, tile: tl.tensor, low: tl.tensor, high: tl.tensor, place: tl.tensor,
-    item: tl.tensor, capacity: tl.tensor,
-) -> None:  # fmt: skip
-    """Append as `append` does, the numbers from `low` to `high`, both included."""
+def mark_within(bits: tl.tensor, tile: tl.tensor, place: tl.tensor, item: tl.tensor, words: tl.tensor) -> None:
+    """Set bit `item` of row `place` for each number from -1 to 1, both included; NaN sets none.
+
+    An atomic that returns nothing: no thread waits for it. bits int32 [., words]; place, item int32, [M, 1] and [1, N].
+    """
     if INTERPRETED:
-        _append(keys, counts, tile, (tile >= low) & (tile <= high), place, item, capacity)
+        hit = (tile >= -1.0) & (tile <= 1.0)
+        at = (place + tl.zeros_like(hit).to(tl.int32)).to(tl.int64) * words + (item >> 5)
+        tl.atomic_or(bits + at, (1 << (item & 31)) + tl.zeros_like(hit).to(tl.int32), mask=hit, sem="relaxed")
     else:
         tl.inline_asm_elementwise(
-            _BETWEEN_TEXT, _BETWEEN_REGISTERS,
-            [tile, low, high, place, item, capacity, counts.to(tl.int64), keys.to(tl.int64)],
-            dtype=tl.int32, is_pure=False, pack=TOGETHER,
+            _WITHIN_TEXT, _WITHIN_REGISTERS, [tile, place, item, words, bits.to(tl.int64)], dtype=tl.int32,
+            is_pure=False, pack=TOGETHER,
+        )  # fmt: skip
+
+
+@triton.jit
+def append_marked(
+    ids: tl.tensor, counts: tl.tensor, marked: tl.tensor, place: tl.tensor, item: tl.tensor, capacity: tl.tensor
+) -> None:
+    """Append item + b to list `place` for each set bit b of a word; a full list takes no more, and its count goes on.
+
+    ids int32 [., capacity], counts int32: pointers; marked, item int32 [B]; place int32.
+    """
+    if INTERPRETED:
+        for bit in range(32):
+            hit = ((marked >> bit) & 1) != 0
+            slot = tl.atomic_add(counts + place + tl.zeros_like(marked), 1, mask=hit, sem="relaxed")
+            tl.store(ids + place.to(tl.int64) * capacity + slot, item + bit, mask=hit & (slot < capacity))
+    else:
+        tl.inline_asm_elementwise(
+            _MARKED_TEXT, _MARKED_REGISTERS, [marked, place, item, capacity, counts.to(tl.int64), ids.to(tl.int64)],
+            dtype=tl.int32, is_pure=False, pack=_MARKED_TOGETHER,
         )  # fmt: skip
 
 

@@ -89,8 +89,9 @@ def rank_mixed(
         from mllmrec_kernels.mixed import gpu
 
         device_scores, shape = _on_device(scores)
-        excluded, held = as_disjoint(exclude, heldout, shape)
-        with backends.on(device_scores.sparse.device):
+        device = device_scores.sparse.device
+        with backends.on(device):
+            excluded, held = as_disjoint(exclude, heldout, shape, device)
             return _tensor_like(scores, gpu.rank_mixed(device_scores, excluded, held, max_bytes))
     items = as_items(scores)
     problem = as_problem(scores, items)

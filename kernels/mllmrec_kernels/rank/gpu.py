@@ -1,70 +1,59 @@
 """Rank held-out items on the GPU: a float16 product counts what it can prove, the float64 score the rest.
 
-With P, unit and error as in exact/gpu_score.py, an item of P > high is ahead of the held-out item h and one of
-P < low is not, with low, high = score(u, h) / unit -+ error. The few between go to a list of h, in any order, since
-they are only counted, and are scored as h itself was. Excluded items are counted with the rest and subtracted
-again, each scored exactly. A list that overflows is discarded and every item scored for its h.
+Users and items are encoded as one or two float16 terms (gpu_terms.py). With P, unit and error as there, an item of
+P > score / unit + error is ahead of the held-out item, and one of P < score / unit - error is not (gpu_tiles.py). The
+few between are marked by a bit, listed in any order, since they are only counted, and scored as the held-out item
+itself was. Excluded items are counted with the rest and subtracted again, each scored exactly. A list that overflows is
+discarded and every item scored for its held-out item.
 
-Bytes, for U users with held-out items and I items of d columns: 2 d (U + I) encoded, 8 CAPACITY a held-out item
-in flight, 4 d a scored pair; FLOPs 2 U I d. Bound by the tensor cores, and by the lists where d is small. `max_bytes`
-bounds lists and encoded rows, by smaller blocks. They are halved when the device runs out of memory.
+Bytes, for H held-out items and I items of d columns: 2 d (H + I) encoded, twice that for two terms; I / 8 of bits and 4
+a list entry for a held-out item in flight; 4 d a scored pair. FLOPs 2 H I d, or 6 H I d for two terms. Bound by the
+tensor cores. `max_bytes` bounds bits, lists and encoded rows, by smaller blocks. They are halved when the device runs
+out of memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mllmrec_kernels.base import device_cache
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelError, KernelInputError
 from mllmrec_kernels.exact import gpu_score
-from mllmrec_kernels.exact.gpu_lists import append_between, key_item, room
-from mllmrec_kernels.exact.gpu_score import exact_dot, product
+from mllmrec_kernels.exact.gpu_score import exact_dot
+from mllmrec_kernels.rank import gpu_terms
+from mllmrec_kernels.rank.gpu_tiles import count_ahead, list_marked
 
-CAPACITY, SHARE = 256, 64  # keys that a list holds: at least, and one in so many of the items
-BLOCK, GROUP, WARPS, STAGES = 64, 16, 4, 3
+CAPACITY = 64  # ids that a list holds, at least
+SHARE = {True: 512, False: 64}  # it holds one in so many of the items, for rows of two terms and of one
+PROGRAMS = 1024  # at least, where items are enough: what fills a device
+BITS, WORDS = 128, 512  # bits that are loaded at once; words of them that a program lists at a time
 LISTED = 64  # list entries that a program scores at a time
+_NUMBERS = 2**30  # of a chunk of encoded items, which count_ahead indexes by int32
+_WIDEST = 2.0**64  # an error whose inverse is a normal float32 number; no product of scaled rows is larger than 2
 
 
-@triton.jit
-def count_ahead(
-    x: tl.tensor, y: tl.tensor, indptr: tl.tensor, low: tl.tensor, high: tl.tensor, ahead: tl.tensor, near: tl.tensor,
-    lists: tl.tensor, n_users: tl.tensor, n_items: tl.tensor, first_item: tl.tensor, capacity: tl.tensor,
-    GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-) -> None:  # fmt: skip
-    """Add to ahead[h] the items whose product is above high[h]; list the keys of those in [low[h], high[h]].
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What a program multiplies at a time, and by how many warps and stages."""
 
-    x float16 [n_users, D]; y float16 [n_items, D], the items first_item...; user p of x holds out h = indptr[p] to
-    indptr[p + 1] - 1; low, high float32, ahead, near int32 [heldout]; lists int64 [heldout, capacity].
-    """
-    width = GROUP * tl.cdiv(n_items, BN)
-    pid = tl.program_id(0)
-    first = (pid // width) * GROUP
-    height = tl.minimum(tl.cdiv(n_users, BM) - first, GROUP)
-    places = (first + (pid % width) % height) * BM + tl.arange(0, BM)
-    n = (pid % width) // height
-    columns = n * BN + tl.arange(0, BN)
-    tile = product(x, y, tl.minimum(places, n_users - 1), tl.minimum(columns, n_items - 1), D, BM, BN, BK)
-    if (n + 1) * BN > n_items:
-        tile = tl.where((columns < n_items)[None, :], tile, float("nan"))
-    start = tl.load(indptr + places, mask=places < n_users, other=0)
-    stop = tl.load(indptr + places + 1, mask=places < n_users, other=0)
-    for turn in range(tl.max(stop - start, axis=0)):
-        h = start + turn
-        live = h < stop
-        above = tl.load(high + h, mask=live, other=float("inf"))
-        sure = tl.sum((tile > above[:, None]).to(tl.int32), axis=1)
-        tl.atomic_add(ahead + h, sure, mask=live & (sure > 0), sem="relaxed")
-        below = tl.load(low + h, mask=room(near, h, live, capacity), other=float("inf"))
-        place, item = h.to(tl.int32)[:, None], (first_item + columns)[None, :]
-        append_between(lists, near, tile, below[:, None], above[:, None], place, item, capacity)
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+# By columns of a row: up to 64, up to 128, more. The fastest of those tried on an H200 (docs/kernels.md).
+NARROW, MIDDLE, WIDE = Tile(128, 128, 8, 2), Tile(128, 64, 8, 2), Tile(128, 128, 8, 4)
+
+
+def _tile(d: int) -> Tile:
+    return NARROW if d <= 64 else MIDDLE if gpu_terms.is_held(d) else WIDE
 
 
 @triton.jit
@@ -74,7 +63,7 @@ def count_before(
 ) -> None:  # fmt: skip
     """Write out[h], the number of ids[starts[h]:stops[h]] ahead of items[h] of score scores[h] for users[h].
 
-    x, y float32 [., d]; scores float32; users, items, out int32; ids int32, or keys int64; starts, stops int64.
+    x, y float32 [., d]; scores float32; users, items, ids, out int32; starts, stops int64.
     """
     h = tl.program_id(0)
     start, stop = tl.load(starts + h), tl.load(stops + h)
@@ -85,8 +74,6 @@ def count_before(
         entry = at + tl.arange(0, B)
         live = entry < stop
         item = tl.load(ids + entry, mask=live, other=0)
-        if ids.dtype.element_ty == tl.int64:
-            item = key_item(item)
         other = exact_dot(row, y + item.to(tl.int64) * d, live, d, B).to(tl.float32)
         total += (live & ((other > score) | ((other == score) & (item < heldout)))).to(tl.int32)
     tl.store(out + h, tl.sum(total, axis=0))
@@ -110,7 +97,7 @@ class _Heldout:
         Args:
             x: float32 [U, d], users.
             y: float32 [I, d], items.
-            ids: int32, or keys int64.
+            ids: int32.
             starts: int64 [H].
             stops: int64 [H].
         """
@@ -121,6 +108,15 @@ class _Heldout:
                 **gpu_score.FUSED,
             )  # fmt: skip
         return out
+
+
+def share_entries(exclude: CSR, heldout: CSR, device: torch.device) -> bool:
+    """Tell whether two patterns of one shape have an entry in common."""
+    if not exclude.nnz or not heldout.nnz:
+        return False
+    keys, sought = (device_cache.on_device(matrix, device).keys(exclude.n_columns) for matrix in (exclude, heldout))
+    at = torch.searchsorted(keys, sought).clamp_(max=len(keys) - 1)
+    return bool((keys[at] == sought).any())
 
 
 def rank_heldout(
@@ -135,12 +131,12 @@ def rank_heldout(
         heldout: [U, I].
         max_bytes: working memory; None for a quarter of what is free.
     """
-    x, y, device = user_vectors, item_vectors, user_vectors.device
+    x, y = user_vectors, item_vectors
     if not heldout.nnz:
-        return torch.zeros(0, dtype=torch.int32, device=device)
-    users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
-    items = device_cache.on_device(heldout, device).indices
-    return rank_by_scores(x, y, exclude, heldout, gpu_score.dots(x, y, users, items).to(torch.float32), max_bytes)
+        return torch.zeros(0, dtype=torch.int32, device=x.device)
+    pairs = device_cache.on_device(heldout, x.device)
+    scores = gpu_score.dots(x, y, pairs.rows(), pairs.indices).to(torch.float32)
+    return rank_by_scores(x, y, exclude, heldout, scores, max_bytes)
 
 
 def rank_by_scores(x: Tensor, y: Tensor, exclude: CSR, heldout: CSR, scores: Tensor, max_bytes: int | None) -> Tensor:
@@ -154,83 +150,78 @@ def rank_by_scores(x: Tensor, y: Tensor, exclude: CSR, heldout: CSR, scores: Ten
         scores: float32 [heldout.nnz], what the items are compared with.
         max_bytes: working memory; None for a quarter of what is free.
     """
-    device = x.device
-    ranks = torch.zeros(heldout.nnz, dtype=torch.int32, device=device)
-    users = torch.from_numpy(heldout.rows().astype(np.int32)).to(device)
-    held = _Heldout(users, device_cache.on_device(heldout, device).indices, scores)
-    work = _Work(x, y, heldout.indptr, held, *_plan(len(y), x.shape[1], gpu_score.working_memory(device, max_bytes)))
+    pairs = device_cache.on_device(heldout, x.device)
+    held = _Heldout(pairs.rows(), pairs.indices, scores)
+    work = _Work(x, y, held, *_plan(len(y), x.shape[1], gpu_score.working_memory(x.device, max_bytes)))
     while True:
         try:
-            work.count(ranks)
+            ranks = work.counts()
         except torch.OutOfMemoryError:
             if work.rows == 1 and work.chunk == 1:
                 raise KernelError(f"ranking {len(y)} items of {x.shape[1]}: the device is out of memory") from None
             work = replace(work, rows=max(1, work.rows // 2), chunk=max(1, work.chunk // 2))
         else:
             break
-    excluded, row = device_cache.on_device(exclude, device), users.long()
+    excluded, row = device_cache.on_device(exclude, x.device), held.users.long()
     return ranks - held.count_ahead(x, y, excluded.indices, excluded.indptr[row], excluded.indptr[row + 1])
 
 
 def _plan(n_items: int, d: int, max_bytes: int) -> tuple[int, int, int]:
-    """Return (keys a list holds, held-out items in flight, items encoded at a time)."""
-    capacity = max(CAPACITY, triton.next_power_of_2(n_items // SHARE))
-    row, item = 8 * capacity + 2 * gpu_score.padded(d) + 64, 2 * gpu_score.padded(d) + 8
+    """Return (ids a list holds, held-out items in flight, items encoded at a time)."""
+    item = gpu_terms.row_bytes(d)
+    capacity = max(CAPACITY, triton.next_power_of_2(n_items // SHARE[gpu_terms.has_two(d)]))
+    row = 4 * capacity + item + 64 + 16 * triton.cdiv(n_items + BITS, BITS)
     rows, chunk = max_bytes // 2 // row, max_bytes // 2 // item
     if not (rows and chunk):
         raise KernelInputError(f"max_bytes={max_bytes} holds no list at d={d}; give at least {2 * max(row, item)}")
-    return capacity, rows, min(chunk, n_items)
+    return capacity, rows, min(chunk, n_items, _NUMBERS // gpu_terms.padded(d))
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Users x float32 [U, d], items y float32 [I, d], and the held-out items of user u from indptr[u] on.
+    """Users x float32 [U, d], items y float32 [I, d], and held-out items.
 
     Attributes:
-        capacity: keys that a list holds.
-        rows: held-out items in flight; a user's stay together, however many they are.
+        capacity: ids that a list holds.
+        rows: held-out items in flight.
         chunk: items encoded at a time.
     """
 
     x: Tensor
     y: Tensor
-    indptr: NDArray[np.int64]
     held: _Heldout
     capacity: int
     rows: int
     chunk: int
 
-    def count(self, ranks: Tensor) -> None:
-        """Write ranks[h], the number of items ahead of h, excluded ones included."""
+    def counts(self) -> Tensor:
+        """Return the number of items ahead of each held-out item, excluded ones included; int32 [H]."""
         largest = gpu_score.largest_of(gpu_score.norms(self.y))
-        scale = gpu_score.inverse(largest).expand(len(self.y)).contiguous()
-        items = gpu_score.Encoded(self.y, scale, self.chunk)
-        waiting = np.flatnonzero(np.diff(self.indptr))
-        while len(waiting):
-            fitting = np.searchsorted(self.indptr[waiting + 1], self.indptr[waiting[0]] + self.rows, side="right")
-            users, waiting = waiting[: max(1, fitting)], waiting[max(1, fitting) :]
-            entries = slice(int(self.indptr[users[0]]), int(self.indptr[users[-1] + 1]))
-            ranks[entries] = self._block(users, self.held.part(entries), items, largest)
+        items = gpu_terms.Items(self.y, gpu_score.inverse(largest), self.chunk, _tile(self.x.shape[1]).columns)
+        starts = range(0, len(self.held.users), self.rows)
+        return torch.cat([self._block(self.held.part(slice(at, at + self.rows)), items, largest) for at in starts])
 
-    def _block(self, users: NDArray[np.int64], held: _Heldout, items: gpu_score.Encoded, largest: Tensor) -> Tensor:
-        device = self.x.device
-        degrees = torch.from_numpy(np.diff(self.indptr)[users]).to(device)
-        indptr = torch.cat([degrees.new_zeros(1), degrees.cumsum(0)])
-        x = self.x[torch.from_numpy(users).to(device)]
-        lengths = gpu_score.norms(x)
-        half, rest = gpu_score.encode(x, gpu_score.inverse(lengths))
-        unit = lengths * largest
-        error = gpu_score.error_bound(rest, items.largest_rest, unit, x.shape[1])
-        low, high = _band(held.scores, unit.repeat_interleave(degrees), error.repeat_interleave(degrees))
-        ahead, near = torch.zeros_like(held.users), torch.zeros_like(held.users)
-        lists = torch.empty((len(ahead), self.capacity), dtype=torch.int64, device=device)
-        for first in items.starts:
-            y, _ = items.at(first)
-            count_ahead[(triton.cdiv(len(half), BLOCK) * triton.cdiv(len(y), BLOCK),)](
-                half, y, indptr, low, high, ahead, near, lists, len(half), len(y), first, self.capacity,
-                GROUP=GROUP, D=half.shape[1], BM=BLOCK, BN=BLOCK, BK=gpu_score.STEP,
-                num_warps=WARPS, num_stages=STAGES, **gpu_score.FUSED,
+    def _block(self, held: _Heldout, items: gpu_terms.Items, largest: Tensor) -> Tensor:
+        lengths = gpu_score.dots(self.x, self.x, held.users, held.users).sqrt_()
+        x, unit = gpu_terms.encode(self.x, held.users, gpu_score.inverse(lengths)), lengths * largest
+        slope, offset, decided = _distance(held.scores, unit, items.error(x, unit))
+        ahead, near = torch.zeros_like(held.users), torch.where(decided, 0, self.capacity + 1).to(torch.int32)
+        lists = torch.empty((len(ahead), self.capacity), dtype=torch.int32, device=ahead.device)
+        d = self.x.shape[1]
+        tile = _tile(d)
+        blocks = triton.cdiv(len(ahead), tile.rows)
+        for part, first in enumerate(items.starts):
+            y = items.at(part)
+            tiles = len(y.first) // tile.columns
+            share = triton.cdiv(tiles, min(tiles, triton.cdiv(PROGRAMS, blocks)))
+            quads = triton.cdiv(len(y.first), BITS)
+            bits = torch.zeros((len(ahead), 4 * quads), dtype=torch.int32, device=ahead.device)
+            count_ahead[(blocks, triton.cdiv(tiles, share))](
+                x.first, x.second, y.first, y.second, slope, offset, ahead, bits, len(ahead), tiles, share, quads,
+                HELD=gpu_terms.is_held(d), TWO=gpu_terms.has_two(d), D=x.first.shape[1], BM=tile.rows,
+                BN=tile.columns, BK=gpu_score.STEP, num_warps=tile.warps, num_stages=tile.stages, **gpu_score.FUSED,
             )  # fmt: skip
+            list_marked[(len(ahead),)](bits, near, lists, quads, first, self.capacity, B=WORDS)
         return self._resolved(held, ahead, near, lists)
 
     def _resolved(self, held: _Heldout, ahead: Tensor, near: Tensor, lists: Tensor) -> Tensor:
@@ -245,9 +236,15 @@ class _Work:
         return counts
 
 
-def _band(scores: Tensor, unit: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (low, high), float32 [H]: no product below low is ahead, each above high is; infinite if unit is 0."""
-    middle, finite = scores.double() / unit, torch.isfinite(error)
-    low = torch.where(finite, middle - error, -torch.inf)
-    high = torch.where(finite, middle + error, torch.inf)
-    return gpu_score.rounded_down(low), gpu_score.rounded_up(high)
+def _distance(scores: Tensor, unit: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (slope, offset, decided) [H]: float32(slope P + offset) > 1 proves an item ahead, < -1 that it is not.
+
+    The error is widened by what float32 rounds: slope and the sum by 2^-24 of them, the offset by 2^-24 of
+    |score / unit| slope. Where it is not decided, every number is neither.
+    """
+    middle = scores.double() / unit
+    wide = error * (1 + 2.0**-20) + (middle.abs() + 1) * 2.0**-22
+    decided = wide < _WIDEST
+    slope = torch.where(decided, 1 / wide, 0.0).to(torch.float32)
+    offset = torch.where(decided, -middle * slope.double(), -torch.inf).to(torch.float32)
+    return slope, offset, decided
