@@ -17,7 +17,7 @@ from mllmrec.models.validation import Validation
 FACTOR_STRENGTHS = ((1.0, 0.02), (3.0, 0.05))  # unobserved weight and regularization
 FACTOR_ITERATIONS = 10
 NARROW, WIDE = 64, 256  # columns
-_LEAST_RANK = 4 * WIDE  # of min(U, I), which bounds the rank of R; with less, wide factors gained nothing
+_LEAST_RANK = 20 * WIDE  # of min(U, I), which bounds the rank of R; with less, wide factors gained nothing
 _MOST_ROWS = 100_000  # users and items; the tables of more are what bounds the memory of a large shop
 
 

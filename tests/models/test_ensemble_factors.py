@@ -40,9 +40,10 @@ def fit(factors: int = 0, **context: object) -> tuple[Ensemble, list[str]]:
 
 
 def test_wide_factors_are_tried_where_data_is_neither_small_nor_large() -> None:
-    assert tries_wide(35_598, 18_357) and tries_wide(19_445, 7_050) and tries_wide(8_317, 4_344)
-    assert not tries_wide(600, 388) and not tries_wide(662, 1_805)
-    assert not tries_wide(200_000, 100_000) and tries_wide(4 * WIDE, 4 * WIDE) and not tries_wide(10**4, 4 * WIDE - 1)
+    assert tries_wide(35_598, 18_357) and tries_wide(19_445, 7_050)
+    assert not tries_wide(600, 388) and not tries_wide(662, 1_805) and not tries_wide(8_317, 4_344)
+    assert not tries_wide(200_000, 100_000)
+    assert tries_wide(20 * WIDE, 20 * WIDE) and not tries_wide(10**4, 20 * WIDE - 1)
     assert tries_wide(60_000, 40_000) and not tries_wide(60_001, 40_000)
 
 
