@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from mllmrec_kernels.exact import gpu_score
+from mllmrec_kernels.exact import gpu_int8, gpu_score
 from mllmrec_kernels.mixed import gpu_rows as mixed
 from mllmrec_kernels.mixed.reference import LANES
 from mllmrec_kernels.propagate import gpu as propagate
@@ -24,7 +24,7 @@ from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.rank import gpu_terms
 from mllmrec_kernels.rank import gpu_tiles as gpu_tiles_of_rank
 from mllmrec_kernels.sample import gpu as sample
-from mllmrec_kernels.topk import gpu, gpu_block, gpu_tiles
+from mllmrec_kernels.topk import gpu, gpu_block, gpu_pairs, gpu_self, gpu_tiles
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -32,7 +32,8 @@ from triton.compiler import ASTSource
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "kernels-compiled.md"
 # Compute capability: (name of the architecture, shared memory of one block in bytes).
 TARGETS = {80: ("sm_80", 166_912), 90: ("sm_90a", 232_448), 100: ("sm_100a", 232_448)}
-HALF, FLOAT, DOUBLE, INT, LONG = "*fp16", "*fp32", "*fp64", "*i32", "*i64"
+HOPPER = (90,)
+HALF, FLOAT, DOUBLE, BYTE, INT, LONG = "*fp16", "*fp32", "*fp64", "*i8", "*i32", "*i64"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Kernel:
     stages: int = 3
     warps_hopper: int = 0  # where they are others
     fused: bool = True  # multiplications into additions
+    targets: tuple[int, ...] = tuple(TARGETS)  # that it is launched on
 
     def warps_of(self, capability: int) -> int:
         """Warps of a block on a target."""
@@ -92,6 +94,24 @@ def kernels() -> list[Kernel]:
         Kernel("rescore", gpu_tiles.rescore,
                (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),
+        Kernel("encode_rows, int8", gpu_int8.encode_rows, (FLOAT, DOUBLE, BYTE, INT, INT, "i32", "i32"),
+               {"WIDTH": 2.0**-9, "D": 384, "B": gpu_int8.ENCODED}, targets=HOPPER),
+        Kernel("sample_low", gpu_pairs.sample_low, (BYTE, INT, INT, *("i32",) * 5),
+               {"EXCLUDE_SELF": True, "D": 384, "BM": gpu_self.SAMPLED, "BN": gpu_self.SAMPLED,
+                "STAGES": gpu_self.STAGES}, warps=gpu_self.SAMPLE_WARPS, targets=HOPPER),
+        Kernel("queue_pairs", gpu_pairs.queue_pairs, (BYTE, INT, INT, INT, *("i32",) * 5),
+               {"D": 384, "BM": gpu_self.ROWS, "BN": gpu_self.COLUMNS, "LENGTH": gpu_self.LENGTH,
+                "STAGES": gpu_self.STAGES}, warps=gpu_self.WARPS, targets=HOPPER),
+        Kernel("fill_lists", gpu_pairs.fill_lists, (INT, INT, INT, LONG, INT, INT, "i32", "i32"),
+               {"B": gpu_self.EMPTIED}, targets=HOPPER),
+        Kernel("raise_low", gpu_pairs.raise_low,
+               (LONG, INT, INT, INT, INT, FLOAT, DOUBLE, "i32", "i32", "i32", "i32"),
+               {"UNITS": 2.0**18, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
+               targets=HOPPER),
+        Kernel("decide", gpu_pairs.decide,
+               (LONG, INT, INT, INT, FLOAT, DOUBLE, DOUBLE, INT, FLOAT, INT, "i32", "i32", "i32"),
+               {"INCLUDE_SELF": False, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
+               targets=HOPPER),
         Kernel("encode_terms", gpu_terms.encode_terms,
                (FLOAT, INT, DOUBLE, HALF, HALF, DOUBLE, DOUBLE, "i32", "i32", "i32"),
                {"TWO": True, "D": 64, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
@@ -135,7 +155,8 @@ def compiled(kernel: Kernel, capability: int, *, ones: bool = False) -> Usage:
             signature[name], constants[name] = "constexpr", kernel.constants[name]
             continue
         signature[name] = next(types)
-        if ones and not signature[name].startswith("*"):  # a launch makes a constant of an integer that is 1
+        # A launch makes a constant of an integer that is 1.
+        if ones and not signature[name].startswith("*") and name not in kernel.function.do_not_specialize:
             signature[name], constants[name] = "constexpr", 1
         if signature[name].startswith("*"):  # torch aligns what it allocates
             attributes[place,] = [["tt.divisibility", 16]]
@@ -164,13 +185,14 @@ def table(measure: Callable[[Kernel, int], Usage] = compiled) -> str:
         "# Triton kernels, compiled", "",
         f"By `make kernel-table` with Triton {triton.__version__}, for 384 columns: registers per thread, bytes",
         "spilled per thread, bytes of shared memory per block. Registers and spills (the stack, for no kernel keeps an",
-        "array there) are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.", "",
+        "array there) are read from the cubin by `cuobjdump -res-usage`; shared memory is what a launch asks for.",
+        "Not used: other kernels are launched there.", "",
         "| kernel | warps | " + " | ".join(TARGETS[c][0] for c in TARGETS) + " |",
         "|---|---|" + "---|" * len(TARGETS),
     ]  # fmt: skip
     for kernel in kernels():
-        cells = [measure(kernel, capability) for capability in TARGETS]
-        shown = " | ".join(f"{use.registers} / {use.spilled} / {use.shared:,}" for use in cells)
+        uses = [measure(kernel, capability) if capability in kernel.targets else None for capability in TARGETS]
+        shown = " | ".join(f"{use.registers} / {use.spilled} / {use.shared:,}" if use else "not used" for use in uses)
         warps = f"{kernel.warps}, sm_90a {kernel.warps_hopper}" if kernel.warps_hopper else str(kernel.warps)
         lines.append(f"| {kernel.name} | {warps} | {shown} |")
     return "\n".join(lines) + "\n"

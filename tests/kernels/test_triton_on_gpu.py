@@ -51,8 +51,12 @@ def test_rank(case: VectorCase) -> None:
 @each_case
 def test_short_lists_change_nothing(case: VectorCase, monkeypatch: pytest.MonkeyPatch) -> None:
     from mllmrec_kernels.rank import gpu as rank
-    from mllmrec_kernels.topk import gpu, gpu_block
+    from mllmrec_kernels.topk import gpu, gpu_block, gpu_self
 
+    for name, value in {"MANY": 0, "CAPACITY_MANY": 1, "LEAST_CAPACITY_MANY": 64}.items():
+        monkeypatch.setattr(gpu_self, name, value)
+    triton_checks.check_cosine(case, "cuda")
+    monkeypatch.setattr(gpu_self, "WIDEST", 0)
     for name, value in {"CAPACITY": 16, "PER_NEIGHBOR": 1}.items():
         monkeypatch.setattr(gpu, name, value)
     for name, value in {"STRIDE": 4, "SCAN": 100, "REFRESHED": 0}.items():
@@ -73,12 +77,15 @@ def test_memory_changes_nothing(max_bytes: int | None) -> None:
 def test_twenty_thousand_rows_equal_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Past what the reference can hold: the Numba backend, itself held to the reference, decides."""
     x = VectorCase("large", 20_011, 384, 10, recipe="clustered").items()
-    from mllmrec_kernels.topk import gpu_block
+    from mllmrec_kernels.topk import gpu_block, gpu_self
 
     monkeypatch.setattr(gpu_block, "REFRESHED", 10_000)
     for threshold in (None, 0.7):
-        got = topk_cosine(torch.from_numpy(x).cuda(), 10, threshold=threshold)
-        triton_checks.assert_same(got, topk_cosine(x, 10, threshold=threshold, backend="numba"))
+        wanted = topk_cosine(x, 10, threshold=threshold, backend="numba")
+        for many, widest in ((2**16, 768), (0, 768), (0, 0)):  # int8 in one step, in several, and float16
+            monkeypatch.setattr(gpu_self, "MANY", many)
+            monkeypatch.setattr(gpu_self, "WIDEST", widest)
+            triton_checks.assert_same(topk_cosine(torch.from_numpy(x).cuda(), 10, threshold=threshold), wanted)
 
 
 @pytest.mark.parametrize("case", GRAPHS, ids=ids(GRAPHS))

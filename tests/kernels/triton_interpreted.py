@@ -13,10 +13,10 @@ import pytest
 import torch
 from mllmrec_kernels import propagate, rank_heldout, sample_negatives, topk_cosine
 from mllmrec_kernels.base.errors import KernelInputError
-from mllmrec_kernels.exact import gpu_score
+from mllmrec_kernels.exact import gpu_int8, gpu_score
 from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.rank import gpu_terms
-from mllmrec_kernels.topk import gpu, gpu_block
+from mllmrec_kernels.topk import gpu, gpu_block, gpu_self
 
 from tests.kernels import triton_checks
 from tests.kernels.cases import VECTOR_CASES, VectorCase, gaussian, split_pairs
@@ -39,6 +39,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         (gpu, {"CAPACITY": 16, "PER_NEIGHBOR": 1}),
         (gpu_block, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "GROUP": 1, "STRIDE": 4, "SCAN": 37, "ENTRIES": 2**12,
                      "IN_REGISTERS": 0, "REFRESHED": 0}),
+        (gpu_self, {"ROWS": 32, "COLUMNS": 16, "SAMPLED": 32, "UNIT": 32, "MANY": 48, "CAPACITY": 1,
+                    "CAPACITY_MANY": 1, "LEAST_CAPACITY": 32, "LEAST_CAPACITY_MANY": 64, "LENGTH": 32,
+                    "LENGTH_MANY": 32, "LIMIT": 2**12}),
+        (gpu_int8, {"ENCODED": 32}),
         (gpu_score, {"ENCODED": 64, "SCORED": 2**11}),
         (rank, {**dict.fromkeys(("NARROW", "MIDDLE", "WIDE"), rank.Tile(32, 16, 4, 2)), "PROGRAMS": 3, "CAPACITY": 8,
                 "SHARE": dict.fromkeys((False, True), 2**30), "LISTED": 128}),
@@ -47,9 +51,59 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, value)
 
 
+@pytest.fixture
+def by_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_self, "WIDEST", 0)
+
+
 @each_case
 def test_cosine(case: VectorCase) -> None:
     triton_checks.check_cosine(case, "cpu")
+
+
+@each_case
+@pytest.mark.usefixtures("by_float16")
+def test_cosine_by_float16(case: VectorCase) -> None:
+    triton_checks.check_cosine(case, "cpu")
+
+
+@pytest.mark.parametrize("name", ["one_row", "odd", "zeros_among_320", "duplicates_320"])
+def test_a_row_may_list_itself(name: str) -> None:
+    triton_checks.check_cosine(named[name], "cpu", include_self=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LIMIT", 5), ("LEAST_CAPACITY", 8), ("LEAST_CAPACITY_MANY", 8), ("CROWDED", 0.0)]
+)
+@pytest.mark.parametrize("n", [40, 50])
+def test_what_int8_leaves_is_solved(monkeypatch: pytest.MonkeyPatch, name: str, value: float, n: int) -> None:
+    """A full queue, full lists of some rows, and lists that will be full."""
+    monkeypatch.setattr(gpu_self, name, value)
+    monkeypatch.setattr(gpu, "FEW_LEFT", 1)
+    triton_checks.check_cosine(replace(named["clusters"], n=n, k=3), "cpu")
+
+
+@pytest.mark.parametrize("d", [1, 64, 129, 300])
+def test_losses_bound_the_int8_product(d: int) -> None:
+    """Even rows, spikes that the largest integer cuts, equal rows, and a row without a score."""
+    rng = np.random.default_rng(d)
+    x = gaussian(rng, 50, d)
+    x[:5] *= rng.integers(0, 2, (5, d)) * 1e3 + 1e-3
+    x[5] = x[6]
+    x[7:10] = np.eye(3, d)
+    x[10] = 0
+    tensor = torch.from_numpy(x)
+    scale = gpu_score.inverse(gpu_score.norms(tensor))
+    rows = gpu_int8.encode(tensor, scale, 32)
+    unit = tensor.double() * scale[:, None]
+    q, loss = rows.q[:50].double(), rows.loss[:50].double()
+    assert int(rows.loss[10]) == -gpu_int8.DEAD.value
+    assert (rows.loss[50:] == -gpu_int8.DEAD.value).all()
+    assert not rows.q[50:].any()
+    live = loss > 0
+    assert int(rows.largest) == int(loss.max())
+    wrong = (q @ q.T - unit @ unit.T / rows.step**2).abs()[live][:, live]
+    assert (wrong <= loss[live][:, None] + loss[live][None, :]).all()
 
 
 @pytest.mark.parametrize("name", ["odd", "zeros_among_7", "clusters_cut", "wide_norms_7", "no_queries"])
@@ -75,6 +129,7 @@ def test_memory_changes_nothing(max_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("failures", [1, 3])
+@pytest.mark.usefixtures("by_float16")
 def test_out_of_memory_halves_the_block(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
     """Row 13 of the list of faults: a smaller tile, the same graph, bit for bit."""
     plans, run = [], gpu._run

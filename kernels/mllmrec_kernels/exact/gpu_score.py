@@ -33,17 +33,20 @@ from mllmrec_kernels.exact.score import LANES, TINY
 ENCODED = 32
 SCORED = 128
 STEP = 64
+UNROLLED = tl.constexpr(4)  # steps of a score whose loads can be in flight together
 # Explicit because Triton's default changes; no result depends on it (see exact_dot).
 FUSED = {"enable_fp_fusion": True}
 
 
 @triton.jit
-def exact_dot(x: tl.tensor, y: tl.tensor, live: tl.tensor, d: tl.tensor, B: tl.constexpr) -> tl.tensor:
+def exact_dot(
+    x: tl.tensor, y: tl.tensor, live: tl.tensor, d: tl.tensor, B: tl.constexpr, UNROLL: tl.constexpr = 1
+) -> tl.tensor:  # fmt: skip
     """Return float64 inner products of the rows that start at pointers x [B] and y [B], in the order of score.py."""
     lanes = tl.arange(0, 8)[None, :]
     sums = tl.zeros([B, 8], tl.float64)
     whole = d - d % 8
-    for j in range(0, whole, 8):
+    for j in tl.range(0, whole, 8, loop_unroll_factor=UNROLL):
         left = tl.load(x[:, None] + j + lanes, mask=live[:, None], other=0.0).to(tl.float64)
         right = tl.load(y[:, None] + j + lanes, mask=live[:, None], other=0.0).to(tl.float64)
         sums += left * right

@@ -1,5 +1,7 @@
 """Exact top-k on the GPU: a float16 product proposes, the float64 score decides.
 
+A self graph of few neighbors goes by int8 first (gpu_self.py); what that leaves, and all else, goes by float16.
+
 With P, unit and |P - score / unit| <= error as gpu_score.py proves, for each query q of a block:
 
 1. **A threshold.** Every STRIDE-th item is a sample, and the items fall into SAMPLED groups. Let v be the k-th largest
@@ -35,10 +37,11 @@ from mllmrec_kernels.base import device_cache
 from mllmrec_kernels.base.csr import CSR
 from mllmrec_kernels.base.errors import KernelError, KernelInputError
 from mllmrec_kernels.exact import gpu_score
-from mllmrec_kernels.topk import gpu_block
+from mllmrec_kernels.topk import gpu_block, gpu_self
 
 CAPACITY, PER_NEIGHBOR = 512, 32  # keys that a list holds: at least, and for each of the k; powers of two
 SYMMETRIC = True  # for a self graph whose lists all fit, one product serves both problem of a pair
+FEW_LEFT = 16  # one row in so many, or fewer, left by int8: float16 solves those; if more, all
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,34 @@ def topk_cosine(
     a = b if queries is features else gpu_score.inverse(gpu_score.norms(queries))
     min_score = b.new_tensor([-torch.inf if threshold is None else threshold]).float().double()
     problem = gpu_block.DeviceProblem(queries, features, a, b, a, b, torch.ones_like(a), min_score, None, exclude_self)
+    (n, d), memory = features.shape, gpu_score.working_memory(features.device, max_bytes)
+    if queries is features and gpu_self.suits(n, d, min(k, n), features.device, memory):
+        return _solve_graph(problem, k, threshold, max_bytes)
     return _solve_in_blocks(problem, k, max_bytes)
+
+
+def _solve_graph(
+    problem: gpu_block.DeviceProblem, k: int, threshold: float | None, max_bytes: int | None
+) -> tuple[Tensor, Tensor]:
+    """Solve a self graph by int8, and what it leaves by float16."""
+    x, a, few = problem.items, problem.item_weights, min(k, len(problem.items))
+    try:
+        ids, scores, left = gpu_self.neighbors(x, a, few, threshold, exclude_self=problem.exclude_self)
+    except torch.OutOfMemoryError:
+        return _solve_in_blocks(problem, k, max_bytes)
+    if len(left) * FEW_LEFT > len(x):
+        return _solve_in_blocks(problem, k, max_bytes)
+    if len(left):
+        own = device_cache.DeviceCSR(torch.arange(len(left) + 1, device=left.device), left.int(), 1)
+        rest = replace(
+            problem, queries=x[left], query_weights=a[left], query_scale=a[left], score_unit=problem.score_unit[left],
+            exclude=own if problem.exclude_self else None, exclude_self=False,
+        )  # fmt: skip
+        ids[left], scores[left] = _solve_in_blocks(rest, few, max_bytes)
+    if few == k:
+        return ids, scores
+    missing = (0, k - few)
+    return torch.nn.functional.pad(ids, missing, value=-1), torch.nn.functional.pad(scores, missing, value=-torch.inf)
 
 
 def topk_dot(
