@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from mllmrec_kernels import CSR, als_factors
+from mllmrec_kernels.base.parallel import ROW_TILE
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -44,7 +45,7 @@ from mllmrec.models.scoring import VectorScorer
 if TYPE_CHECKING:
     import torch
 
-_ROWS, _PARTS = 1 << 14, 8  # rows that a worker solves at once, parts of few: many sweeps wait for their last block
+_ROWS, _PARTS = 85, 8  # tiles that a worker solves at once, parts of few: many sweeps wait for their last block
 _START = 0.1  # standard deviation of the first item factors, over sqrt(r)
 _PAYS, _PAIRS = 20_000, 1 << 14  # rows that a GPU is worth its start for; pairs whose factors are gathered at once
 WARM_ITERATIONS = 3  # of a fit that goes on from an earlier one's factors
@@ -216,9 +217,10 @@ def solve_side(
         if prior is not None:
             tables["prior"] = prior
         shared: dict[str, Table] = {"factors": factors, "gram": factors.T @ factors}
-        size = rows_a_block(rows.n_rows, _ROWS, parts=_PARTS)
-        work = Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share})
-        return blocks.run(work)["factors"]
+        size = ROW_TILE * rows_a_block(-(-rows.n_rows // ROW_TILE), _ROWS, least=1, parts=_PARTS)
+        return blocks.run(Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share}))[
+            "factors"
+        ]
     if device is None or rows.n_rows < _PAYS:
         return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
     import torch

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from mllmrec_kernels.base.arrays import Float32Array, Int32Array, Int64Array
 from mllmrec_kernels.base.csr import CSR
-from mllmrec_kernels.base.parallel import chunks, parallel_for, single_threaded_blas
+from mllmrec_kernels.base.parallel import ROW_TILE, chunks, parallel_for, single_threaded_blas
 
 # Sums may be reordered to fill vector registers; the order is fixed when the code is compiled.
 _FAST = {"contract", "reassoc"}
 _ROWS = 1 << 8  # of one piece of work; popular rows lie together, so pieces are short
-_ROTATED = 1 << 12  # rows
+_ROTATED = 20 * ROW_TILE  # rows
 _GATHERED = 1 << 10  # entries of a long row that are multiplied at once
 
 
