@@ -213,14 +213,11 @@ def solve_side(
     """
     shrink = regularization * (np.diff(rows.indptr) + share * rows.n_columns)
     if blocks and rows.n_rows:
-        tables: dict[str, Table] = {"entries": rows, "shrink": shrink}
-        if prior is not None:
-            tables["prior"] = prior
+        tables: dict[str, Table] = {"entries": rows, "shrink": shrink, **({} if prior is None else {"prior": prior})}
         shared: dict[str, Table] = {"factors": factors, "gram": factors.T @ factors}
         size = ROW_TILE * rows_a_block(-(-rows.n_rows // ROW_TILE), _ROWS, least=1, parts=_PARTS)
-        return blocks.run(Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share}))[
-            "factors"
-        ]
+        found = blocks.run(Work(solve_block, "solve factors", rows.n_rows, size, tables, shared, {"share": share}))
+        return found["factors"]
     if device is None or rows.n_rows < _PAYS:
         return als_factors(rows, factors, unobserved_weight=share, regularization=shrink, prior=prior)
     import torch

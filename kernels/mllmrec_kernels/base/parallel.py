@@ -17,8 +17,8 @@ from threadpoolctl import ThreadpoolController
 
 Span = tuple[int, int]
 
-# A product of rows has the same bits in ranges that start at multiples of it: OpenBLAS takes rows in groups, of 12 or of
-# 16 by processor, and what is left of a range by another loop.
+# A product of rows has the same bits in ranges that start at multiples of it: OpenBLAS takes rows in groups, of 12 or
+# of 16 by processor, and what is left of a range by another loop.
 ROW_TILE = 192
 
 
