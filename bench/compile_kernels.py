@@ -22,7 +22,7 @@ from mllmrec_kernels.mixed.reference import LANES
 from mllmrec_kernels.propagate import gpu as propagate
 from mllmrec_kernels.rank import gpu as rank
 from mllmrec_kernels.rank import gpu_terms
-from mllmrec_kernels.rank import gpu_tiles as gpu_tiles_of_rank
+from mllmrec_kernels.rank import gpu_tiles as rank_tiles
 from mllmrec_kernels.sample import gpu as sample
 from mllmrec_kernels.topk import gpu, gpu_block, gpu_pairs, gpu_self, gpu_tiles
 from triton import knobs
@@ -69,7 +69,31 @@ def _count_ahead(d: int, tile: rank.Tile) -> Kernel:
     terms = {"HELD": gpu_terms.is_held(d), "TWO": gpu_terms.has_two(d)}
     shape = {**terms, "D": d, "BM": tile.rows, "BN": tile.columns, "BK": gpu_score.STEP}
     name = f"count_ahead, {d} columns"
-    return Kernel(name, gpu_tiles_of_rank.count_ahead, COUNT_AHEAD, shape, warps=tile.warps, stages=tile.stages)
+    return Kernel(name, rank_tiles.count_ahead, COUNT_AHEAD, shape, warps=tile.warps, stages=tile.stages)
+
+
+def _self_graph_kernels() -> list[Kernel]:
+    """Return the kernels of a graph of rows with themselves by int8."""
+    return [
+        Kernel("encode_rows, int8", gpu_int8.encode_rows, (FLOAT, DOUBLE, BYTE, INT, INT, "i32", "i32"),
+               {"WIDTH": 2.0**-9, "D": 384, "B": gpu_int8.ENCODED}, targets=HOPPER),
+        Kernel("sample_low", gpu_pairs.sample_low, (BYTE, INT, INT, *("i32",) * 5),
+               {"EXCLUDE_SELF": True, "D": 384, "BM": gpu_self.SAMPLED, "BN": gpu_self.SAMPLED,
+                "STAGES": gpu_self.STAGES}, warps=gpu_self.SAMPLE_WARPS, targets=HOPPER),
+        Kernel("queue_pairs", gpu_pairs.queue_pairs, (BYTE, INT, INT, INT, *("i32",) * 5),
+               {"D": 384, "BM": gpu_self.ROWS, "BN": gpu_self.COLUMNS, "LENGTH": gpu_self.LENGTH,
+                "STAGES": gpu_self.STAGES}, warps=gpu_self.WARPS, targets=HOPPER),
+        Kernel("fill_lists", gpu_pairs.fill_lists, (INT, INT, INT, LONG, INT, INT, "i32", "i32"),
+               {"B": gpu_self.EMPTIED}, targets=HOPPER),
+        Kernel("raise_low", gpu_pairs.raise_low,
+               (LONG, INT, INT, INT, INT, FLOAT, DOUBLE, "i32", "i32", "i32", "i32"),
+               {"UNITS": 2.0**18, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
+               targets=HOPPER),
+        Kernel("decide", gpu_pairs.decide,
+               (LONG, INT, INT, INT, FLOAT, DOUBLE, DOUBLE, INT, FLOAT, INT, "i32", "i32", "i32"),
+               {"INCLUDE_SELF": False, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
+               targets=HOPPER),
+    ]  # fmt: skip
 
 
 def kernels() -> list[Kernel]:
@@ -94,29 +118,12 @@ def kernels() -> list[Kernel]:
         Kernel("rescore", gpu_tiles.rescore,
                (LONG, FLOAT, INT, FLOAT, FLOAT, DOUBLE, DOUBLE, DOUBLE, "i64", "i32", "i32"),
                {"B": gpu_score.SCORED}),
-        Kernel("encode_rows, int8", gpu_int8.encode_rows, (FLOAT, DOUBLE, BYTE, INT, INT, "i32", "i32"),
-               {"WIDTH": 2.0**-9, "D": 384, "B": gpu_int8.ENCODED}, targets=HOPPER),
-        Kernel("sample_low", gpu_pairs.sample_low, (BYTE, INT, INT, *("i32",) * 5),
-               {"EXCLUDE_SELF": True, "D": 384, "BM": gpu_self.SAMPLED, "BN": gpu_self.SAMPLED,
-                "STAGES": gpu_self.STAGES}, warps=gpu_self.SAMPLE_WARPS, targets=HOPPER),
-        Kernel("queue_pairs", gpu_pairs.queue_pairs, (BYTE, INT, INT, INT, *("i32",) * 5),
-               {"D": 384, "BM": gpu_self.ROWS, "BN": gpu_self.COLUMNS, "LENGTH": gpu_self.LENGTH,
-                "STAGES": gpu_self.STAGES}, warps=gpu_self.WARPS, targets=HOPPER),
-        Kernel("fill_lists", gpu_pairs.fill_lists, (INT, INT, INT, LONG, INT, INT, "i32", "i32"),
-               {"B": gpu_self.EMPTIED}, targets=HOPPER),
-        Kernel("raise_low", gpu_pairs.raise_low,
-               (LONG, INT, INT, INT, INT, FLOAT, DOUBLE, "i32", "i32", "i32", "i32"),
-               {"UNITS": 2.0**18, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
-               targets=HOPPER),
-        Kernel("decide", gpu_pairs.decide,
-               (LONG, INT, INT, INT, FLOAT, DOUBLE, DOUBLE, INT, FLOAT, INT, "i32", "i32", "i32"),
-               {"INCLUDE_SELF": False, "W": gpu_self.LEAST_CAPACITY_MANY, "B": gpu_self.SCORED}, warps=1,
-               targets=HOPPER),
+        *_self_graph_kernels(),
         Kernel("encode_terms", gpu_terms.encode_terms,
                (FLOAT, INT, DOUBLE, HALF, HALF, DOUBLE, DOUBLE, "i32", "i32", "i32"),
                {"TWO": True, "D": 64, "B": gpu_score.ENCODED, "STEP": gpu_score.STEP}),
         _count_ahead(64, rank.NARROW), _count_ahead(128, rank.MIDDLE), _count_ahead(384, rank.WIDE),
-        Kernel("list_marked", gpu_tiles_of_rank.list_marked, (INT, INT, INT, "i32", "i32", "i32"), {"B": rank.WORDS}),
+        Kernel("list_marked", rank_tiles.list_marked, (INT, INT, INT, "i32", "i32", "i32"), {"B": rank.WORDS}),
         Kernel("count_before", rank.count_before, (FLOAT, FLOAT, INT, FLOAT, INT, INT, LONG, LONG, INT, "i32"),
                {"B": rank.LISTED}),
         Kernel("layer_rows, float32", propagate.layer_rows, (LONG, INT, *(FLOAT,) * 4, "i32", "i32"), LAYER, warps=1),

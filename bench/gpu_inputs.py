@@ -1,4 +1,4 @@
-"""What bench_gpu.py times its kernels on, the same at each call."""
+"""Make the inputs of bench_gpu.py; the same at each call."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from mllmrec.config import load_config
 from mllmrec.errors import MllmrecError
 
 
-class Told(Clock):
-    """Count the seconds of each step, and say on the way which one ended when."""
+class StepPrinter(Clock):
+    """Count the seconds of each step, and print when one ends."""
 
     def __call__(self, label: str, done: int, total: int) -> None:
         """Take the progress of a run."""
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of the run")
     parser.add_argument("settings", nargs="*", help="settings, as `mllmrec run --set` takes them")
     options = parser.parse_args(arguments)
-    clock = Told()
+    clock = StepPrinter()
     try:
         artefacts = pipeline.run(options.dataset, options.out, load_config(None, options.settings), progress=clock)
     except MllmrecError as error:

@@ -180,8 +180,7 @@ def recommend_items(
 ) -> Recommendations:
     """Return the top-N of every user (or of `config.users`), and the items most similar to each item.
 
-    Nobody is shown an item that they are known to have: held-out interactions leave items out here, and are used for
-    nothing else.
+    Nobody is shown an item that they have. Held-out interactions leave items out here, and do nothing else.
 
     Args:
         model: a fitted model.
@@ -189,8 +188,7 @@ def recommend_items(
         config: how many of each, for whom, in which format.
         progress: called after each block of users.
         blocks: workers that list instead of this process.
-        earlier: lists with these settings of the fit that the model keeps where nothing changed; None: all are made
-            anew.
+        earlier: lists with these settings, kept where the model's fit did not change; None: all are made anew.
         device: the GPU that lists; None: the CPU does.
 
     Raises:

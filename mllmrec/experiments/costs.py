@@ -22,7 +22,7 @@ from mllmrec.dataset.dataset import SPLITS, Split
 from mllmrec.evaluation.evaluate import EXACT_USERS
 from mllmrec.foundation import storage
 from mllmrec.models.ensemble import RIDGE_STRENGTHS, EnsembleConfig
-from mllmrec.models.ensemble_factors import FACTOR_ITERATIONS, FACTOR_STRENGTHS, NARROW, WIDE, tries_wide
+from mllmrec.models.ensemble_factors import FACTOR_ITERATIONS, FACTOR_STRENGTHS, NARROW, widths_to_try
 from mllmrec.models.validation import SAMPLED_USERS
 from mllmrec.runs.record import Stage
 
@@ -164,7 +164,8 @@ def _train(sizes: Sizes, config: Config) -> Work:
     assert isinstance(model, EnsembleConfig)
     judges = min(SAMPLED_USERS, sizes.heldout[0])
     rows, width = sizes.users + sizes.items, _factor_columns(sizes, model) + sizes.width + 1
-    fits = len(FACTOR_STRENGTHS) * ([model.factors or NARROW] + [WIDE] * _tries_wide(sizes, model))
+    widths = widths_to_try(model.factors, sizes.users, sizes.items)
+    fits = len(FACTOR_STRENGTHS) * widths
     once = rows * 2.5e-6 + sizes.interactions * 4e-7  # both tables of 64 columns
     factors = FACTOR_ITERATIONS * once * sum((r / 64) ** 1.2 for r in fits)
     k = min(model.cooccurrence_support + model.semantic_support, sizes.items) * 0.85
@@ -172,20 +173,16 @@ def _train(sizes: Sizes, config: Config) -> Work:
     ridges = 2 * sizes.items * (products * (1 + sizes.width / 384) / 2 + solves)
     judged = judges * sizes.items * 2e-10 * (7 + sum(fits) / 64) + judges * 2.5e-4
     lists = judges * sizes.items * 1.6e-11 * width + judges * 1e-3
-    filters = 1.0 + 4.5e-5 * rows * min(fits[0], NARROW) / 64
+    filters = 1.0 + 4.5e-5 * rows * min(widths[0], NARROW) / 64
     new_items = 4.5e-4 * sizes.items + 4e-4 * judges if model.new_items else 0.0
     written = 4e-5 * sizes.items + 1e-5 * sizes.users
     return factors + ridges + judged + lists + new_items / 2, filters + new_items / 2 + written
 
 
-def _tries_wide(sizes: Sizes, model: EnsembleConfig) -> bool:
-    return not model.factors and tries_wide(sizes.users, sizes.items)
-
-
 def _factor_columns(sizes: Sizes, model: EnsembleConfig) -> int:
     """Return the columns of the factors, taken as wide where that is tried, and of the graph filter."""
-    narrow = model.factors or NARROW
-    return (WIDE if _tries_wide(sizes, model) else narrow) + min(narrow, NARROW)
+    widths = widths_to_try(model.factors, sizes.users, sizes.items)
+    return widths[-1] + min(widths[0], NARROW)
 
 
 def _evaluate(sizes: Sizes, config: Config) -> Work:

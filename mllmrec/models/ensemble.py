@@ -55,7 +55,7 @@ from mllmrec.models.ensemble_weights import choose_weights, standardize
 from mllmrec.models.fitted_ensemble import EnsembleConfig as EnsembleConfig
 from mllmrec.models.fitted_ensemble import FittedEnsemble
 from mllmrec.models.gfcf import graph_filter, narrow
-from mllmrec.models.gpu_parts import placed
+from mllmrec.models.gpu_parts import place_part
 from mllmrec.models.ials import pair_weight
 from mllmrec.models.new_item_placement import of_known_items
 from mllmrec.models.recency import aged_rows
@@ -123,7 +123,7 @@ class Ensemble(FittedEnsemble):
         """
         R, progress, items = data.user_items, self.context.progress, data.items_or_zeros()
         blocks = self.context.blocks
-        validation = Validation(R, held, data.seed, lambda part: placed(part, device, blocks))
+        validation = Validation(R, held, data.seed, lambda part: place_part(part, device, blocks))
         tables = self._tables(items, R)
         rows = aged_rows(R, self.context.histories, self.config.half_lives)
         parts = self._fit_parts(data, validation, items, tables[-1], rows)
@@ -135,8 +135,8 @@ class Ensemble(FittedEnsemble):
         others = other_weights(kept, R, self.context.histories, blocks)
         firsts = first_parts(ridges, others, rows, validation, progress)
         release_memory()
-        candidates = [placed(_standardized(first), device, blocks) for first in firsts]
-        in_place = [placed(part, device, blocks) for part in parts.values()]
+        candidates = [place_part(_standardized(first), device, blocks) for first in firsts]
+        in_place = [place_part(part, device, blocks) for part in parts.values()]
         best, weights = choose_weights(candidates, in_place, validation, progress)
         del candidates, in_place  # they hold parts that are about to be joined
         chosen = firsts[best]

@@ -26,6 +26,17 @@ def tries_wide(users: int, items: int) -> bool:
     return min(users, items) >= _LEAST_RANK and users + items <= _MOST_ROWS
 
 
+def widths_to_try(width: int, users: int, items: int) -> list[int]:
+    """Return the widths that a fit of so many users and items tries, rising.
+
+    Args:
+        width: of the settings; 0: NARROW, and WIDE where that is tried.
+        users: U.
+        items: I.
+    """
+    return [width] if width else [NARROW, WIDE] if tries_wide(users, items) else [NARROW]
+
+
 def choose_factors(
     content: LeaveOneOutRegression, width: int, validation: Validation, context: FitContext
 ) -> tuple[tuple[float, float], VectorScorer]:
@@ -38,8 +49,7 @@ def choose_factors(
         context: progress, called after each iteration and while users are ranked; workers and device of the solves.
     """
     R = validation.train
-    widths = [width] if width else [NARROW, WIDE] if tries_wide(*R.shape) else [NARROW]
-    candidates = [(factors, strength) for factors in widths for strength in FACTOR_STRENGTHS]
+    candidates = [(r, strength) for r in widths_to_try(width, *R.shape) for strength in FACTOR_STRENGTHS]
     fits = (
         alternate(
             R,

@@ -59,7 +59,7 @@ def on_gpu(part: P, device: torch.device | None) -> P:
     return cast("P", there)
 
 
-def placed(part: RankedPart, device: torch.device | None, blocks: Blocks | None) -> RankedPart:
+def place_part(part: RankedPart, device: torch.device | None, blocks: Blocks | None) -> RankedPart:
     """Return a part as workers rank and list by it, or a GPU, or this process.
 
     Args:

@@ -40,7 +40,7 @@ _WIDEST = 2.0**64  # an error whose inverse is a normal float32 number; no produ
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a program multiplies at a time, and by how many warps and stages."""
+    """Hold the shape of a product that a program computes at a time, and its warps and stages."""
 
     rows: int
     columns: int

@@ -53,7 +53,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What goes by the number of rows and neighbors: see the constants."""
+    """Hold the sizes that the number of rows and of neighbors sets; the constants say how."""
 
     stride: int
     capacity: int
@@ -142,7 +142,7 @@ class _Graph:
         self.counts = torch.zeros(len(x), dtype=torch.int32, device=x.device)
         self.keys = torch.empty((len(x), self.sizes.capacity), dtype=torch.int64, device=x.device)
         self.overflow = torch.zeros(2, dtype=torch.int32, device=x.device)  # a queue was full; lists that were
-        self._sample(-(2**28) if threshold is None else _rounded_down(threshold, self.rows.step))
+        self._sample(-(2**28) if threshold is None else _round_down(threshold, self.rows.step))
 
     def _sample(self, least: int) -> None:
         height, width = self.rows.q.shape
@@ -200,6 +200,6 @@ class _Graph:
         return (self.counts >= self.sizes.capacity).nonzero()[:, 0] if full else self.counts.new_zeros(0).long()
 
 
-def _rounded_down(threshold: float, step: float) -> int:
+def _round_down(threshold: float, step: float) -> int:
     """Return a bound below the products of a score of `threshold`, in units of step², within int32."""
     return max(-(2**28), min(2**28, int((threshold - 2.0**-20) / step**2) - 1))
